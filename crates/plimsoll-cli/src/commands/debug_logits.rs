@@ -1,0 +1,46 @@
+//! `plimsoll debug-logits`: the engine's logits of one sequence, for comparison with other implementations. Hidden from
+//! the help text, and no promise of stability.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use plimsoll::adapter::{Adapter, Base};
+use plimsoll::engine::{Embedded, EngineOptions};
+use plimsoll::gates::Variant;
+use plimsoll::model::{Checkpoint, Model};
+
+use super::print;
+
+/// Print the logits of one sequence under one boundary.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[arg(long)]
+    model: PathBuf,
+    #[arg(long)]
+    adapter: PathBuf,
+    /// All layers where it is not given
+    #[arg(long)]
+    layers_kept: Option<usize>,
+    #[arg(long, value_delimiter = ',', required = true)]
+    tokens: Vec<u32>,
+}
+
+/// Runs the verb.
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let checkpoint = Checkpoint::open(&arguments.model)?;
+    let config = checkpoint.config().clone();
+    let shape = |_, projection| checkpoint.linear_shape(projection);
+    let lora = Adapter::open(&arguments.adapter)?.bind(&Base { layers: config.layers, shape: &shape })?;
+    if let Some(token) = arguments.tokens.iter().find(|&&token| token as usize >= config.vocabulary) {
+        let largest = config.vocabulary - 1;
+        return Err(plimsoll::Error::Usage(format!("token {token}: the model's tokens are 0 to {largest}")).into());
+    }
+    let variant = Variant::bottom_k(config.layers, arguments.layers_kept.unwrap_or(config.layers));
+    let engine = Embedded::new(Model::load(&checkpoint)?, lora, EngineOptions::default())?;
+    let logits = engine.logits(&arguments.tokens, &variant)?;
+    let rows: Vec<&[f32]> = logits.chunks(config.vocabulary).collect();
+    print(&format!("{}\n", serde_json::json!({ "logits": rows })))?;
+    Ok(ExitCode::SUCCESS)
+}

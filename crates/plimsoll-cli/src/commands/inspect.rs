@@ -1,0 +1,39 @@
+//! `plimsoll inspect`: what is in an adapter. No base model is needed.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use plimsoll::adapter::{Adapter, inspect};
+use plimsoll::report;
+
+use super::{Format, print};
+
+/// Show an adapter's layers, modules, ranks, scale, norms and bytes, and what each runtime makes of it.
+///
+/// The norm is that of the whole update of a module, ‖s·B·A‖ (Frobenius).
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  plimsoll inspect --adapter my-adapter
+  plimsoll inspect --adapter my-adapter --format json")]
+pub(super) struct Arguments {
+    /// PEFT LoRA adapter: a folder with adapter_config.json and adapter_model.safetensors
+    #[arg(long, value_name = "FOLDER")]
+    adapter: PathBuf,
+    /// What to print on stdout
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+/// Runs the verb.
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let adapter = Adapter::open(&arguments.adapter)?;
+    let inspection = inspect(&adapter)?;
+    match arguments.format {
+        Format::Json => print(&(serde_json::to_string_pretty(&inspection)? + "\n"))?,
+        Format::Table => print(&report::inspection(&inspection))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

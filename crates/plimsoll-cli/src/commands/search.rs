@@ -1,0 +1,169 @@
+//! `plimsoll search`: the main job.
+
+use std::num::NonZero;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use plimsoll::choose::Verdict;
+use plimsoll::data::{TemplateChoice, Turns};
+use plimsoll::engine::EngineOptions;
+use plimsoll::report;
+use plimsoll::search::{Existing, Search, SearchOptions};
+
+use super::{Format, colour, command_line, print};
+use crate::{interrupt, progress};
+
+/// Find the boundary layer of an adapter, and write the trimmed adapter and a report.
+///
+/// Every boundary is scored on the samples in one pass. Some samples choose the boundary, the rest are held out and
+/// judge it: the answer is to trim, to keep the full adapter, or to use the base model.
+///
+/// An interrupted search goes on where it stopped when the same command is run again.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  plimsoll search --model model.gguf --adapter my-adapter --data valid.jsonl --out out
+  plimsoll search --model ./Llama-3.2-1B --adapter my-adapter --data ./data --out out --max-samples 64
+  plimsoll search --model model.gguf --adapter my-adapter --data valid.jsonl --out out --template none --format json
+
+Data is JSONL: `messages`, `prompt` and `completion`, `instruction`/`input`/`output`, `conversations`, or `text`.
+A folder stands for its valid.jsonl.
+
+Exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 engine, 5 with --fail-if-kept, 130 interrupted.")]
+pub(super) struct Arguments {
+    /// Base model: a GGUF file, or a folder with config.json, safetensors and tokenizer.json
+    #[arg(long, value_name = "PATH")]
+    model: PathBuf,
+    /// PEFT LoRA adapter: a folder with adapter_config.json and adapter_model.safetensors
+    #[arg(long, value_name = "FOLDER")]
+    adapter: PathBuf,
+    /// Validation samples: a JSONL file, or a folder with valid.jsonl
+    #[arg(long, value_name = "PATH")]
+    data: PathBuf,
+    /// Folder for result.json, report.html, scores.jsonl and the trimmed adapter
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// How prompts are rendered: `tokenizer` for its own chat template, `none`, or a Jinja file
+    #[arg(long, value_name = "tokenizer|none|FILE", default_value = "tokenizer")]
+    template: String,
+    /// Which assistant turns of a conversation are scored
+    #[arg(long, value_enum, default_value = "last")]
+    turns: TurnsArgument,
+    /// Score at most N samples, drawn by the seed
+    #[arg(long, value_name = "N")]
+    max_samples: Option<NonZero<usize>>,
+    /// Share of the samples that is held out to judge the boundary
+    #[arg(long, value_name = "SHARE", default_value_t = 0.33)]
+    holdout: f64,
+    /// Seed of the sample draw, the split and all resampling
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Arithmetic of the engine
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Dtype,
+    /// Worker threads [default: all cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZero<usize>>,
+    /// What to print on stdout
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    /// Replace results, or an interrupted search, that --out holds already
+    #[arg(long)]
+    force: bool,
+    /// Exit with code 5 where the answer is not to trim
+    #[arg(long)]
+    fail_if_kept: bool,
+    /// No progress on stderr
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum TurnsArgument {
+    /// The last one
+    Last,
+    /// Each of them
+    All,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Dtype {
+    /// Exact single precision
+    F32,
+}
+
+/// Runs the verb.
+pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
+    let (quiet, format) = (arguments.quiet, arguments.format);
+    let opening = progress::spinner("reading model, adapter and data", quiet);
+    let options = arguments.options()?;
+    let out = options.out.clone();
+    let search = Search::open(options)?;
+    opening.finish_and_clear();
+
+    interrupt::install();
+    let bar = progress::bar(quiet);
+    let samples = search.samples();
+    bar.set_message(format!("scoring {samples} samples"));
+    let scored = search.score(&mut |progress| {
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+        bar.set_message(format!("scoring: {} of {samples} samples", progress.samples));
+        if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    bar.finish_and_clear();
+    let scored = scored.map_err(|error| match error {
+        plimsoll::Error::Interrupted => anyhow::Error::from(error)
+            .context(format!("run the same command again to go on; {} keeps what is finished", out.display())),
+        error => error.into(),
+    })?;
+
+    let finishing = progress::spinner("choosing", quiet);
+    let written = search.finish(&scored)?;
+    finishing.finish_and_clear();
+    match format {
+        Format::Json => print(&report::json(&written.result)?)?,
+        Format::Table => {
+            let style = if colour() { report::Style::Colour } else { report::Style::Plain };
+            let mut text = report::table(&written.result, style);
+            if let Some(adapter) = &written.adapter {
+                text.push_str(&format!("\nTrimmed adapter: {}\n", adapter.display()));
+            }
+            text.push_str(&format!("Report: {}\n", written.report.display()));
+            print(&text)?;
+        }
+    }
+    let kept = written.result.choice.verdict != Verdict::Trim;
+    Ok(if kept && arguments.fail_if_kept { ExitCode::from(5) } else { ExitCode::SUCCESS })
+}
+
+impl Arguments {
+    fn options(&self) -> Result<SearchOptions> {
+        let template = match self.template.as_str() {
+            "tokenizer" => TemplateChoice::Tokenizer,
+            "none" => TemplateChoice::None,
+            file => TemplateChoice::from_file(file.as_ref())?,
+        };
+        let Dtype::F32 = self.dtype;
+        Ok(SearchOptions {
+            model: self.model.clone(),
+            adapter: self.adapter.clone(),
+            data: self.data.clone(),
+            out: self.out.clone(),
+            template,
+            turns: match self.turns {
+                TurnsArgument::Last => Turns::Last,
+                TurnsArgument::All => Turns::All,
+            },
+            max_samples: self.max_samples.map(NonZero::get),
+            holdout: self.holdout,
+            seed: self.seed,
+            engine: EngineOptions { threads: self.threads },
+            existing: if self.force { Existing::Replace } else { Existing::Refuse },
+            command: command_line(),
+        })
+    }
+}

@@ -1,0 +1,35 @@
+//! `plimsoll`: finds the LoRA layers that inference needs, and trims the rest.
+//!
+//! Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 internal error, 2 usage, 3 bad input
+//! (model, adapter, data), 4 engine, 5 done but the answer is not to trim when `--fail-if-kept` asks for that, 130
+//! interrupted.
+
+mod commands;
+mod interrupt;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use commands::Cli;
+use plimsoll::ErrorKind;
+
+fn main() -> ExitCode {
+    match commands::run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("plimsoll: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<plimsoll::Error>().map(plimsoll::Error::kind) {
+        None | Some(ErrorKind::Internal) => 1,
+        Some(ErrorKind::Usage) => 2,
+        Some(ErrorKind::Input) => 3,
+        Some(ErrorKind::Engine) => 4,
+        Some(ErrorKind::Interrupted) => 130,
+    }
+}

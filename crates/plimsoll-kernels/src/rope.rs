@@ -1,0 +1,86 @@
+//! Rotary position embedding (Su et al., arXiv:2104.09864), in the half-split form of GPT-NeoX and Hugging Face.
+
+/// Cosines and sines of every position up to a length.
+#[derive(Clone, Debug)]
+pub struct RopeTable {
+    /// `(positions, pairs)`
+    cosines: Vec<f32>,
+    /// `(positions, pairs)`
+    sines: Vec<f32>,
+    pairs: usize,
+}
+
+impl RopeTable {
+    /// Angles `position · frequencies[i]` for positions `0..positions`, one frequency for each pair of dimensions.
+    ///
+    /// The product is taken in `f32`, as transformers does: at position 4,000 a product in `f64` would differ from it
+    /// by 1e-4 radian.
+    pub fn new(frequencies: &[f32], positions: usize) -> Self {
+        let angles = || (0..positions).flat_map(|position| frequencies.iter().map(move |f| position as f32 * f));
+        Self {
+            cosines: angles().map(f32::cos).collect(),
+            sines: angles().map(f32::sin).collect(),
+            pairs: frequencies.len(),
+        }
+    }
+
+    /// How many positions it holds.
+    pub fn positions(&self) -> usize {
+        self.cosines.len() / self.pairs.max(1)
+    }
+}
+
+/// Rotates rows `(positions, heads, head_dim)` in place; the first row is at position `first`.
+///
+/// Dimension `i` is paired with `i + head_dim / 2`: `(a, b) → (a·cos − b·sin, b·cos + a·sin)`.
+///
+/// # Panics
+/// If the lengths do not fit together, or the table is too short.
+pub fn rotate(x: &mut [f32], heads: usize, table: &RopeTable, first: usize) {
+    let pairs = table.pairs;
+    let width = heads * pairs * 2;
+    assert!(width > 0 && x.len().is_multiple_of(width), "lengths do not fit");
+    let rows = x.len() / width;
+    let angles = first * pairs..(first + rows) * pairs;
+    let (cosines, sines) = (&table.cosines[angles.clone()], &table.sines[angles]);
+    let rows = x.chunks_exact_mut(width).zip(cosines.chunks_exact(pairs).zip(sines.chunks_exact(pairs)));
+    for (row, (cosines, sines)) in rows {
+        for head in row.chunks_exact_mut(pairs * 2) {
+            let (lower, upper) = head.split_at_mut(pairs);
+            for (((a, b), cosine), sine) in lower.iter_mut().zip(upper).zip(cosines).zip(sines) {
+                (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{assert_close, values};
+
+    #[test]
+    fn position_zero_is_left_alone_and_a_quarter_turn_swaps() {
+        let table = RopeTable::new(&[std::f32::consts::FRAC_PI_2], 2);
+        let mut x = [1.0, 2.0, 1.0, 2.0];
+        rotate(&mut x, 1, &table, 0);
+        assert_close(&x, &[1.0, 2.0, -2.0, 1.0], 1e-6);
+    }
+
+    proptest! {
+        /// What makes the embedding relative: the product of a rotated query and key depends on their distance only.
+        #[test]
+        fn products_depend_on_the_distance_only(q in values(8), k in values(8), a in 0_usize..20, b in 0_usize..20, shift in 0_usize..20) {
+            let table = RopeTable::new(&[1.0, 0.1, 0.01, 0.001], 40);
+            let dot = |at_q: usize, at_k: usize| {
+                let (mut q, mut k) = (q.clone(), k.clone());
+                rotate(&mut q, 1, &table, at_q);
+                rotate(&mut k, 1, &table, at_k);
+                q.iter().zip(&k).map(|(q, k)| q * k).sum::<f32>()
+            };
+            assert_close(&[dot(a + shift, b + shift)], &[f64::from(dot(a, b))], 1e-4);
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! Which boundary to choose, and how sure that is.
+//!
+//! A boundary k keeps LoRA in layers `0..k` (arXiv:2503.23360): k = L is the full adapter, k = 0 the base model. Three
+//! rules pick one from the *selection* samples ([`Choice::best`], [`Choice::one_se`], [`Choice::curve`]); the
+//! one-standard-error rule's is the candidate, and the *held-out* samples, which had no part in picking it, decide what
+//! to do with it ([`Verdict`]). The unit is nats per answer token, the mean over samples of the sample's mean; every
+//! comparison is paired and every resampling is by sample.
+//!
+//! The paper looks for the boundary and cuts there. Here "keep the full adapter" and "use the base model" are answers
+//! too, and no gain is quoted from the samples that chose k.
+//!
+//! Pure `f64`: nothing here knows a model, an engine or a file. The same input, options and seed give the same numbers
+//! on every platform.
+
+mod rules;
+pub mod stats;
+
+use std::fmt;
+use std::num::NonZeroUsize;
+
+use serde::{Deserialize, Serialize};
+
+use stats::{Resampler, Stream};
+
+/// Fewest samples of a part: with one there is no spread to compare a difference with.
+const MIN_SAMPLES: usize = 2;
+
+/// Largest magnitude of an input: its square summed over any number of samples is still finite.
+const MAX_MAGNITUDE: f64 = 1e100;
+
+/// What to do with the adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Keep LoRA in the lower layers only.
+    Trim,
+    /// Keep the whole adapter.
+    KeepFull,
+    /// The adapter does not beat the base model: drop it.
+    UseBase,
+}
+
+/// Why the verdict is what it is. "Shown" is by the held-out samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// `trim`: the cut is shown to be better than the full adapter.
+    Better,
+    /// `trim`: the cut is shown to keep at least the margin of the full adapter's gain over the base model.
+    NotWorse,
+    /// `trim`: the full adapter is no better than the base model on the held-out mean, and the cut is shown to be.
+    BetterThanBase,
+    /// `keep-full`: the rule picked all layers.
+    NoCut,
+    /// `keep-full`: the cut (to no layers at all, if `one_se` is 0) is shown to be neither better nor as good.
+    NotShown,
+    /// `use-base`: the full adapter is no better than the base model on the held-out mean, and no cut is shown to be.
+    AdapterNotBetter,
+}
+
+/// The answer, and what it rests on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// What to do.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// Layers that keep LoRA under the verdict: all of them for `keep-full`, none for `use-base`.
+    pub layers_kept: usize,
+    /// The boundary with the lowest mean NLL on the selection samples.
+    pub best: usize,
+    /// The smallest boundary within one standard error of `best`, paired by sample.
+    pub one_se: usize,
+    /// The change point of the `full` ground-truth probability curve.
+    pub curve: usize,
+    /// Share of bootstrap resamples in which the one-standard-error rule chose each boundary: k = 0..L.
+    pub bootstrap: Vec<f64>,
+    /// What `one_se` gains over the full adapter on the held-out samples. Positive is better.
+    pub gain: Gain,
+    /// What the full adapter gains over the base model on the held-out samples. Positive is better.
+    pub adapter_gain: Gain,
+    /// What `one_se` gains over the base model on the held-out samples. Positive is better.
+    pub base_gain: Gain,
+    /// `(NLL(base) − NLL(one_se)) / (NLL(base) − NLL(full))` on the held-out samples. `None` where the full adapter's
+    /// gain over the base is not clear of 0 (its interval holds 0 or less): a share of nothing means nothing.
+    pub retained: Option<Interval>,
+}
+
+/// A paired difference of mean NLL on held-out samples.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gain {
+    /// Mean difference, in nats per answer token.
+    pub nats_per_token: f64,
+    /// Lower end of the 95 % bootstrap interval.
+    pub low: f64,
+    /// Upper end of the 95 % bootstrap interval.
+    pub high: f64,
+    /// Two-sided p-value of the paired randomisation test.
+    pub p: f64,
+    /// Number of held-out samples.
+    pub samples: usize,
+}
+
+/// An estimate with its 95 % bootstrap interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// The estimate.
+    pub value: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// How to choose.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Seed of all resampling.
+    pub seed: u64,
+    /// Bootstrap resamples of the choice.
+    pub choice_resamples: NonZeroUsize,
+    /// Bootstrap resamples of each interval, and sign patterns of each randomisation test.
+    pub resamples: NonZeroUsize,
+    /// A p-value below this shows a difference.
+    pub alpha: f64,
+    /// A cut is not worse when it surely keeps more than this share of the full adapter's gain over the base model.
+    pub margin: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        const CHOICE_RESAMPLES: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
+        const RESAMPLES: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+        Self { seed: 0, choice_resamples: CHOICE_RESAMPLES, resamples: RESAMPLES, alpha: 0.05, margin: 0.98 }
+    }
+}
+
+/// One part of the samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// The samples that pick the boundary.
+    Selection,
+    /// The samples that judge it.
+    Holdout,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Selection => "selection",
+            Self::Holdout => "held-out",
+        })
+    }
+}
+
+/// Why scores cannot be chosen from.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ChooseProblem {
+    /// No layer, no boundary.
+    #[error("the ground-truth probability curve is empty: expected one value for each layer")]
+    NoLayers,
+    /// A part that is too small.
+    #[error("the {part} part has {found} samples: expected at least {MIN_SAMPLES}")]
+    TooFewSamples {
+        /// The part.
+        part: Part,
+        /// Its number of samples.
+        found: usize,
+    },
+    /// A sample without exactly one score for each boundary.
+    #[error("{part} sample {sample} (from 0) has {found} scores: expected {expected}, one for each boundary")]
+    Length {
+        /// The part.
+        part: Part,
+        /// Index of the sample in it.
+        sample: usize,
+        /// Number of layers and one.
+        expected: usize,
+        /// Number of scores.
+        found: usize,
+    },
+    /// A score that is not a usable number.
+    #[error("{part} sample {sample} (from 0) has an NLL of {found} at boundary {boundary}: expected a finite number")]
+    Nll {
+        /// The part.
+        part: Part,
+        /// Index of the sample in it.
+        sample: usize,
+        /// The boundary k.
+        boundary: usize,
+        /// The value: NaN, infinite or beyond ±1e100.
+        found: f64,
+    },
+    /// A point of the curve that is not a usable number.
+    #[error("the ground-truth probability after layer {layer} is {found}: expected a finite number")]
+    Curve {
+        /// The layer, from 0.
+        layer: usize,
+        /// The value: NaN, infinite or beyond ±1e100.
+        found: f64,
+    },
+}
+
+/// What there is to choose from: at least one layer, two samples in each part, and only finite numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Input {
+    selection: Scores,
+    holdout: Scores,
+    curve: Vec<f64>, // (layers)
+}
+
+impl Input {
+    /// Takes the mean NLL (nats per answer token) of every sample at every boundary k = 0..=L, one row for each sample,
+    /// in two parts, and the `full` ground-truth probability after each of the L layers.
+    ///
+    /// # Errors
+    /// An empty curve, fewer than two samples in a part, a row whose length is not L + 1, or a number that is not
+    /// finite.
+    pub fn new<R: AsRef<[f64]>>(selection: &[R], holdout: &[R], curve: &[f64]) -> Result<Self, ChooseProblem> {
+        if curve.is_empty() {
+            return Err(ChooseProblem::NoLayers);
+        }
+        if let Some((layer, &found)) = curve.iter().enumerate().find(|(_, value)| !is_usable(**value)) {
+            return Err(ChooseProblem::Curve { layer, found });
+        }
+        let boundaries = curve.len() + 1;
+        let selection = Scores::new(Part::Selection, selection, boundaries)?;
+        let holdout = Scores::new(Part::Holdout, holdout, boundaries)?;
+        Ok(Self { selection, holdout, curve: curve.to_vec() })
+    }
+
+    /// L, the number of decoder layers.
+    pub fn layers(&self) -> usize {
+        self.curve.len()
+    }
+}
+
+/// The mean NLL of every sample of one part at every boundary.
+#[derive(Clone, Debug, PartialEq)]
+struct Scores {
+    nll: Vec<f64>, // (samples, boundaries)
+    boundaries: usize,
+}
+
+impl Scores {
+    fn new<R: AsRef<[f64]>>(part: Part, rows: &[R], boundaries: usize) -> Result<Self, ChooseProblem> {
+        if rows.len() < MIN_SAMPLES {
+            return Err(ChooseProblem::TooFewSamples { part, found: rows.len() });
+        }
+        let mut nll = Vec::new();
+        for (sample, row) in rows.iter().enumerate() {
+            let row = row.as_ref();
+            if row.len() != boundaries {
+                return Err(ChooseProblem::Length { part, sample, expected: boundaries, found: row.len() });
+            }
+            if let Some((boundary, &found)) = row.iter().enumerate().find(|(_, value)| !is_usable(**value)) {
+                return Err(ChooseProblem::Nll { part, sample, boundary, found });
+            }
+            nll.extend_from_slice(row);
+        }
+        Ok(Self { nll, boundaries })
+    }
+
+    fn boundaries(&self) -> usize {
+        self.boundaries
+    }
+
+    fn samples(&self) -> usize {
+        self.nll.len() / self.boundaries
+    }
+
+    fn row(&self, sample: usize) -> &[f64] {
+        &self.nll[sample * self.boundaries..][..self.boundaries]
+    }
+
+    /// `NLL(from) − NLL(to)` of every sample: what `to` gains over `from`.
+    fn gains(&self, from: usize, to: usize) -> Vec<f64> {
+        self.nll.chunks_exact(self.boundaries).map(|row| row[from] - row[to]).collect()
+    }
+}
+
+/// Picks a boundary on the selection samples, and judges it on the held-out ones.
+pub fn choose(input: &Input, options: &Options) -> Choice {
+    let Input { selection, holdout, curve } = input;
+    let layers = input.layers();
+    let everyone: Vec<usize> = (0..selection.samples()).collect();
+    let rules::Pick { best, one_se } = rules::pick(selection, &everyone);
+
+    let gain = measure(&holdout.gains(layers, one_se), options);
+    let adapter_gain = measure(&holdout.gains(0, layers), options);
+    let base_gain = measure(&holdout.gains(0, one_se), options);
+    let retained = (adapter_gain.low > 0.0)
+        .then(|| retained(&holdout.gains(0, one_se), &holdout.gains(0, layers), options))
+        .flatten();
+
+    let held_out = HeldOut { gain, adapter_gain, base_gain, retained };
+    let (verdict, reason) = judge(layers, one_se, &held_out, options);
+    Choice {
+        verdict,
+        reason,
+        layers_kept: match verdict {
+            Verdict::Trim => one_se,
+            Verdict::KeepFull => layers,
+            Verdict::UseBase => 0,
+        },
+        best,
+        one_se,
+        curve: rules::change_point(curve),
+        bootstrap: rules::stability(selection, options.choice_resamples, options.seed),
+        gain,
+        adapter_gain,
+        base_gain,
+        retained,
+    }
+}
+
+/// What the held-out samples say of the candidate.
+struct HeldOut {
+    gain: Gain,
+    adapter_gain: Gain,
+    base_gain: Gain,
+    retained: Option<Interval>,
+}
+
+/// Compares the candidate with whichever of `full` and `base` has the better held-out mean; a tie goes to `base`, which
+/// costs nothing.
+///
+/// Against `full` the cut has to be better by the test, or not worse by the margin. Against `base` it has to be better
+/// by the test: a cut of a harmful adapter beats the full one merely by being nearer to the base model. For k = 0 and for
+/// k = L the candidate is itself one of the two, and there is no third to keep.
+fn judge(layers: usize, one_se: usize, held_out: &HeldOut, options: &Options) -> (Verdict, Reason) {
+    let HeldOut { gain, adapter_gain, base_gain, retained } = held_out;
+    let is_shown = |gain: &Gain| gain.nats_per_token > 0.0 && gain.p < options.alpha;
+    let is_cut = 0 < one_se && one_se < layers;
+
+    if adapter_gain.nats_per_token <= 0.0 {
+        return if is_cut && is_shown(base_gain) {
+            (Verdict::Trim, Reason::BetterThanBase)
+        } else {
+            (Verdict::UseBase, Reason::AdapterNotBetter)
+        };
+    }
+    if one_se == layers {
+        return (Verdict::KeepFull, Reason::NoCut);
+    }
+    // A margin of 0 or less must not let a cut through that is worse than the base model.
+    let is_candidate = is_cut && base_gain.nats_per_token > 0.0;
+    if is_candidate && is_shown(gain) {
+        return (Verdict::Trim, Reason::Better);
+    }
+    if is_candidate && retained.is_some_and(|retained| retained.low > options.margin) {
+        return (Verdict::Trim, Reason::NotWorse);
+    }
+    (Verdict::KeepFull, Reason::NotShown)
+}
+
+/// The mean of paired gains with its interval and its test.
+fn measure(gains: &[f64], options: &Options) -> Gain {
+    let (low, high) = stats::bootstrap_mean(gains, options.resamples, holdout_resampler(gains, options));
+    Gain {
+        nats_per_token: stats::mean(gains),
+        low,
+        high,
+        p: stats::sign_flip_p(gains, options.resamples, options.seed),
+        samples: gains.len(),
+    }
+}
+
+/// The retained gain `R = Σ part / Σ whole` with the percentile interval of the ratio of sums, resampled by sample.
+///
+/// A resample whose whole is not above 0 has no ratio. It counts as the worst at both ends, −∞ for the lower and +∞ for
+/// the upper, so that the interval is never narrower for leaving it out; `None` where that reaches an end.
+fn retained(part: &[f64], whole: &[f64], options: &Options) -> Option<Interval> {
+    let mut resampler = holdout_resampler(whole, options);
+    let mut lows = Vec::new();
+    let mut highs = Vec::new();
+    for _ in 0..options.resamples.get() {
+        let (mut kept, mut all) = (0.0, 0.0);
+        for &sample in resampler.draw() {
+            kept += part[sample];
+            all += whole[sample];
+        }
+        let ratio = kept / all;
+        let has_ratio = all > 0.0 && ratio.is_finite();
+        lows.push(if has_ratio { ratio } else { f64::NEG_INFINITY });
+        highs.push(if has_ratio { ratio } else { f64::INFINITY });
+    }
+    let value = stats::mean(part) / stats::mean(whole);
+    let (low, _) = stats::percentile_interval(&mut lows);
+    let (_, high) = stats::percentile_interval(&mut highs);
+    [value, low, high].iter().all(|end| end.is_finite()).then_some(Interval { value, low, high })
+}
+
+fn holdout_resampler(samples: &[f64], options: &Options) -> Resampler {
+    Resampler::new(options.seed, Stream::Holdout, samples.len())
+}
+
+fn is_usable(value: f64) -> bool {
+    value.abs() <= MAX_MAGNITUDE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAYERS: usize = 10;
+
+    fn measured(nats_per_token: f64, p: f64) -> Gain {
+        Gain { nats_per_token, low: nats_per_token - 0.1, high: nats_per_token + 0.1, p, samples: 50 }
+    }
+
+    fn judged(one_se: usize, gain: Gain, adapter_gain: Gain, base_gain: Gain, low: Option<f64>) -> (Verdict, Reason) {
+        let retained = low.map(|low| Interval { value: low + 0.01, low, high: low + 0.02 });
+        judge(LAYERS, one_se, &HeldOut { gain, adapter_gain, base_gain, retained }, &Options::default())
+    }
+
+    #[test]
+    fn a_useful_adapter_is_cut_only_for_a_shown_reason() {
+        let (useful, none) = (measured(0.5, 0.001), measured(0.0, 1.0));
+        let cut = |gain, low| judged(4, gain, useful, measured(0.5, 0.001), low);
+        assert_eq!(cut(measured(0.1, 0.01), Some(1.05)), (Verdict::Trim, Reason::Better));
+        assert_eq!(cut(measured(-0.001, 0.01), Some(0.981)), (Verdict::Trim, Reason::NotWorse));
+        assert_eq!(cut(measured(0.1, 0.06), None), (Verdict::KeepFull, Reason::NotShown));
+        assert_eq!(cut(measured(-0.1, 0.01), Some(0.98)), (Verdict::KeepFull, Reason::NotShown));
+        assert_eq!(judged(LAYERS, none, useful, useful, Some(1.0)), (Verdict::KeepFull, Reason::NoCut));
+        assert_eq!(judged(0, measured(-0.5, 0.001), useful, none, Some(0.0)), (Verdict::KeepFull, Reason::NotShown));
+    }
+
+    #[test]
+    fn a_useless_adapter_is_dropped_unless_its_cut_is_shown_to_help() {
+        let useless = measured(-0.3, 0.001);
+        let cut = |base_gain| judged(4, measured(0.4, 0.001), useless, base_gain, None);
+        assert_eq!(cut(measured(0.1, 0.2)), (Verdict::UseBase, Reason::AdapterNotBetter));
+        assert_eq!(cut(measured(0.1, 0.01)), (Verdict::Trim, Reason::BetterThanBase));
+        let none = measured(0.0, 1.0);
+        assert_eq!(judged(LAYERS, none, useless, useless, None), (Verdict::UseBase, Reason::AdapterNotBetter));
+        assert_eq!(judged(0, measured(0.3, 0.001), useless, none, None), (Verdict::UseBase, Reason::AdapterNotBetter));
+        // An adapter that changes nothing.
+        assert_eq!(judged(0, none, none, none, None), (Verdict::UseBase, Reason::AdapterNotBetter));
+    }
+
+    #[test]
+    fn no_margin_lets_a_cut_through_that_is_worse_than_the_base() {
+        let options = Options { margin: -1.0, ..Options::default() };
+        let held_out = HeldOut {
+            gain: measured(-0.6, 0.001),
+            adapter_gain: measured(0.5, 0.001),
+            base_gain: measured(-0.1, 0.5),
+            retained: Some(Interval { value: -0.2, low: -0.3, high: -0.1 }),
+        };
+        assert_eq!(judge(LAYERS, 4, &held_out, &options), (Verdict::KeepFull, Reason::NotShown));
+    }
+
+    #[test]
+    fn a_ratio_to_almost_nothing_has_no_interval() {
+        let options = Options::default();
+        let whole = [1.0, -0.9, 0.8, -0.7, 0.6, -0.5];
+        assert_eq!(retained(&[1.0; 6], &whole, &options), None);
+        let kept = retained(&[0.5; 6], &[1.0; 6], &options);
+        assert_eq!(kept, Some(Interval { value: 0.5, low: 0.5, high: 0.5 }));
+    }
+
+    #[test]
+    fn reports_name_verdicts_and_reasons_in_kebab_case() {
+        assert_eq!(serde_json::to_string(&Verdict::UseBase).unwrap(), "\"use-base\"");
+        assert_eq!(serde_json::to_string(&Reason::BetterThanBase).unwrap(), "\"better-than-base\"");
+        assert_eq!(serde_json::to_string(&Reason::NotShown).unwrap(), "\"not-shown\"");
+    }
+}

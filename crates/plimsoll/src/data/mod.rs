@@ -1,0 +1,442 @@
+//! Samples: tokens, and which of them are the answer.
+//!
+//! A sample is one line of a JSONL file, in one of five shapes ([`shape`]). Where there is a chat template every shape
+//! but `text` is rendered with it, and the answer is what rendering with the assistant's turn adds to the prompt
+//! rendered with its generation prompt: so the end-of-turn marker is part of the answer. Prompt and answer are
+//! tokenised apart and joined, so that the border between them falls between tokens; text that a tokenizer would have
+//! merged across that border is split there.
+//!
+//! Without a template, prompt and completion are joined as they stand: nothing is added but the BOS that the tokenizer
+//! itself adds. A rendered template gets none, since templates write their own.
+//!
+//! Nothing is ever cut: a sample that does not fit into the context is left out and counted.
+
+mod shape;
+mod split;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::tokenizer::{ChatTemplate, GenerationPrompt, Message, Special, Tokenizer, TokenizerProblem};
+use shape::Record;
+
+pub use split::{Split, split};
+
+/// Larger files are refused: validation sets are small, and all of it is held in memory.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+/// Longer lines are refused.
+const MAX_LINE_BYTES: u64 = 16 << 20;
+/// Files of more lines are refused.
+const MAX_LINES: usize = 2_000_000;
+/// The file that is read from a folder.
+const FILE_IN_FOLDER: &str = "valid.jsonl";
+
+/// One sample, ready to be scored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Its line in the file, from 1.
+    pub line: usize,
+    /// Prompt and answer, as token ids.
+    pub tokens: Vec<u32>,
+    /// Positions of the answer's tokens in `tokens`, ascending and never 0: what is scored.
+    pub answer: Vec<usize>,
+}
+
+/// Samples of one file.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    /// In the order of the file; never empty.
+    pub samples: Vec<Sample>,
+    /// Lines of samples that were left out because they are longer than the context, ascending.
+    pub skipped: Vec<usize>,
+    /// The file that was read.
+    pub file: PathBuf,
+    /// How prompts were rendered.
+    pub template: TemplateUse,
+}
+
+/// How prompts were rendered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TemplateUse {
+    /// With the tokenizer's own template.
+    Tokenizer,
+    /// With the template that the caller gave.
+    Given,
+    /// Not at all, by choice or because the tokenizer has no template.
+    None,
+}
+
+impl fmt::Display for TemplateUse {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Tokenizer => "tokenizer",
+            Self::Given => "given",
+            Self::None => "none",
+        })
+    }
+}
+
+/// How to make samples of lines.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The template to render with.
+    pub template: TemplateChoice,
+    /// Which of the assistant's turns are answers.
+    pub turns: Turns,
+    /// At most so many samples, drawn at random by `seed`; all of them where it is `None`.
+    pub max_samples: Option<usize>,
+    /// Seed of that draw.
+    pub seed: u64,
+    /// Longest sample that the model takes, in tokens.
+    pub context: usize,
+}
+
+/// The template to render with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TemplateChoice {
+    /// The tokenizer's own, if it has one; else none.
+    Tokenizer,
+    /// None.
+    None,
+    /// This one, as Jinja.
+    Text(String),
+}
+
+impl TemplateChoice {
+    /// The template of a file.
+    ///
+    /// # Errors
+    /// Unreadable, too large or not UTF-8.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        files::read_text(path).map(Self::Text)
+    }
+}
+
+/// Which of the assistant's turns are answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turns {
+    /// The last; what follows it is ignored.
+    Last,
+    /// Each.
+    All,
+}
+
+/// What can be wrong with a file of samples.
+#[derive(Debug, thiserror::Error)]
+pub enum DataProblem {
+    /// A folder without the file that is looked for.
+    #[error("expected the file {looked_for} in this folder, found none")]
+    NoFile {
+        /// Its name.
+        looked_for: &'static str,
+    },
+    /// A file that is too large to hold in memory.
+    #[error("expected at most {limit} {unit}, found more")]
+    TooMuch {
+        /// The limit.
+        limit: u64,
+        /// What is counted.
+        unit: &'static str,
+    },
+    /// A line that is too long.
+    #[error("line {line}: expected at most {limit} bytes, found more")]
+    LongLine {
+        /// The line, from 1.
+        line: usize,
+        /// The limit.
+        limit: u64,
+    },
+    /// A line that is not UTF-8.
+    #[error("line {line}: expected UTF-8, found other bytes from byte {valid} of the line on")]
+    NotUtf8 {
+        /// The line, from 1.
+        line: usize,
+        /// How many bytes of it are well-formed.
+        valid: usize,
+    },
+    /// A line that is not a JSON object.
+    #[error("line {line}: expected one JSON object, found {source}")]
+    NotJson {
+        /// The line, from 1.
+        line: usize,
+        /// The parser's reason.
+        source: serde_json::Error,
+    },
+    /// An object of none of the five shapes.
+    #[error(
+        "line {line}: expected the fields `messages`, `conversations`, `prompt` and `completion`, `instruction` and \
+         `output`, or `text`, found {}",
+        if found.is_empty() { "none".to_owned() } else { found.join(", ") }
+    )]
+    Shape {
+        /// The line, from 1.
+        line: usize,
+        /// Its fields.
+        found: Vec<String>,
+    },
+    /// A field with something else in it than its shape wants.
+    #[error("line {line}: `{field}`: expected {expected}, found {found}")]
+    Field {
+        /// The line, from 1.
+        line: usize,
+        /// The field, such as `messages[2].content`.
+        field: String,
+        /// What it should hold.
+        expected: &'static str,
+        /// What it holds.
+        found: String,
+    },
+    /// A chat in which the assistant says nothing.
+    #[error("line {line}: expected an assistant's turn to score, found none")]
+    NoAnswer {
+        /// The line, from 1.
+        line: usize,
+    },
+    /// An answer without a token in it.
+    #[error("line {line}: expected an answer to score, found an empty one")]
+    EmptyAnswer {
+        /// The line, from 1.
+        line: usize,
+    },
+    /// Nothing in front of the answer: its first token cannot be predicted from anything.
+    #[error("line {line}: expected a prompt before the answer, found none")]
+    NoPrompt {
+        /// The line, from 1.
+        line: usize,
+    },
+    /// A shape that has no text without a template.
+    #[error(
+        "line {line}: {shape} lines need a chat template, and there is none: give one with --template FILE, or lines \
+         of `prompt` and `completion`"
+    )]
+    NeedsTemplate {
+        /// The line, from 1.
+        line: usize,
+        /// The shape's name.
+        shape: &'static str,
+    },
+    /// A chat that the template refuses, or a text that the tokenizer refuses.
+    #[error("line {line}: {problem}")]
+    Refused {
+        /// The line, from 1.
+        line: usize,
+        /// The reason.
+        problem: TokenizerProblem,
+    },
+    /// A template that writes the prompt otherwise once the answer follows.
+    #[error(
+        "line {line}: this chat template rewrites what stands before turn {turn} of the chat once that turn is there, \
+         so the answer cannot be told from the prompt: {advice}"
+    )]
+    Rewritten {
+        /// The line, from 1.
+        line: usize,
+        /// The turn, from 1.
+        turn: usize,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// A tokenizer of another model.
+    #[error(
+        "line {line}: expected tokens of the model's vocabulary of {vocabulary}, found others: the tokenizer belongs to \
+         another model"
+    )]
+    Vocabulary {
+        /// The line, from 1.
+        line: usize,
+        /// Number of tokens that the model has.
+        vocabulary: usize,
+    },
+    /// No sample is left.
+    #[error("expected at least one sample, found {}", found_samples(*.skipped, *.context))]
+    NoSamples {
+        /// How many are longer than the context.
+        skipped: usize,
+        /// The context, in tokens.
+        context: usize,
+    },
+}
+
+fn found_samples(skipped: usize, context: usize) -> String {
+    match skipped {
+        0 => "only blank lines".to_owned(),
+        _ => format!("{skipped}, all longer than the model's context of {context} tokens"),
+    }
+}
+
+/// Reads the samples of a JSONL file, or of `valid.jsonl` in a folder.
+///
+/// Every line must be well-formed, also where `max_samples` leaves it out.
+///
+/// # Errors
+/// [`DataProblem`], with the line; an unreadable file; a template of the caller's that does not parse.
+pub fn load(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dataset> {
+    let file = if path.is_dir() {
+        let file = path.join(FILE_IN_FOLDER);
+        if !file.is_file() {
+            return Err(Error::input(path, DataProblem::NoFile { looked_for: FILE_IN_FOLDER }));
+        }
+        file
+    } else {
+        path.to_owned()
+    };
+    let given;
+    let (template, used) = match &options.template {
+        TemplateChoice::None => (None, TemplateUse::None),
+        TemplateChoice::Tokenizer => match tokenizer.template() {
+            Some(template) => (Some(template), TemplateUse::Tokenizer),
+            None => (None, TemplateUse::None),
+        },
+        TemplateChoice::Text(source) => {
+            given = tokenizer.parse_template(source).map_err(|problem| Error::Usage(problem.to_string()))?;
+            (Some(&given), TemplateUse::Given)
+        }
+    };
+
+    let records = read_records(&file)?;
+    let wanted = options.max_samples.unwrap_or(usize::MAX);
+    let order = match options.max_samples {
+        Some(_) => split::shuffled(records.len(), options.seed, split::Stream::Subset),
+        None => (0..records.len()).collect(),
+    };
+    let (mut samples, mut skipped) = (Vec::new(), Vec::new());
+    for index in order {
+        if samples.len() == wanted {
+            break;
+        }
+        let (line, record) = &records[index];
+        let sample =
+            sample(*line, record, template, options.turns, tokenizer).map_err(|problem| Error::input(&file, problem))?;
+        if sample.tokens.len() > options.context {
+            skipped.push(*line);
+        } else {
+            samples.push(sample);
+        }
+    }
+    samples.sort_by_key(|sample| sample.line);
+    skipped.sort_unstable();
+    if samples.is_empty() {
+        let problem = DataProblem::NoSamples { skipped: skipped.len(), context: options.context };
+        return Err(Error::input(file, problem));
+    }
+    Ok(Dataset { samples, skipped, file, template: used })
+}
+
+/// The records of a file with their lines, from 1; blank lines are passed over.
+fn read_records(path: &Path) -> Result<Vec<(usize, Record)>> {
+    let at = |problem: DataProblem| Error::input(path, problem);
+    let mut reader = BufReader::new(File::open(path).map_err(Error::read(path))?);
+    let (mut records, mut buffer, mut bytes, mut line) = (Vec::new(), Vec::new(), 0_u64, 0);
+    loop {
+        buffer.clear();
+        let read =
+            reader.by_ref().take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut buffer).map_err(Error::read(path))? as u64;
+        if read == 0 {
+            return Ok(records);
+        }
+        line += 1;
+        bytes += read;
+        if line > MAX_LINES {
+            return Err(at(DataProblem::TooMuch { limit: MAX_LINES as u64, unit: "lines" }));
+        }
+        if bytes > MAX_FILE_BYTES {
+            return Err(at(DataProblem::TooMuch { limit: MAX_FILE_BYTES, unit: "bytes" }));
+        }
+        if read > MAX_LINE_BYTES {
+            return Err(at(DataProblem::LongLine { line, limit: MAX_LINE_BYTES }));
+        }
+        let text = std::str::from_utf8(&buffer)
+            .map_err(|error| at(DataProblem::NotUtf8 { line, valid: error.valid_up_to() }))?;
+        // Some editors begin a file with a byte order mark.
+        let text = if line == 1 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };
+        if !text.trim().is_empty() {
+            records.push((line, Record::parse(line, text).map_err(at)?));
+        }
+    }
+}
+
+/// A part of a sample's text.
+enum Part {
+    Prompt(String),
+    Answer(String),
+}
+
+fn sample(
+    line: usize,
+    record: &Record,
+    template: Option<&ChatTemplate>,
+    turns: Turns,
+    tokenizer: &Tokenizer,
+) -> Result<Sample, DataProblem> {
+    let refused = |problem| DataProblem::Refused { line, problem };
+    let parts = match (record, template) {
+        (Record::Text(text), _) => {
+            let tokens = tokenizer.encode(text, Special::Add).map_err(refused)?;
+            if tokens.len() < 2 {
+                return Err(DataProblem::EmptyAnswer { line });
+            }
+            let answer = (1..tokens.len()).collect();
+            return Ok(Sample { line, tokens, answer });
+        }
+        (_, Some(template)) => chat_parts(line, &record.messages(), template, turns)?,
+        (Record::Pair { prompt, completion }, None) => {
+            vec![Part::Prompt(prompt.clone()), Part::Answer(completion.clone())]
+        }
+        (_, None) => return Err(DataProblem::NeedsTemplate { line, shape: record.shape() }),
+    };
+    let begin = if template.is_some() { Special::Leave } else { Special::Begin };
+    let (mut tokens, mut answer) = (Vec::new(), Vec::new());
+    for (index, part) in parts.iter().enumerate() {
+        let (Part::Prompt(text) | Part::Answer(text)) = part;
+        let ids = if index == 0 { tokenizer.encode(text, begin) } else { tokenizer.encode_continuation(text) };
+        let ids = ids.map_err(refused)?;
+        if let Part::Answer(_) = part {
+            if tokens.is_empty() {
+                return Err(DataProblem::NoPrompt { line });
+            }
+            if ids.is_empty() {
+                return Err(DataProblem::EmptyAnswer { line });
+            }
+            answer.extend(tokens.len()..tokens.len() + ids.len());
+        }
+        tokens.extend(ids);
+    }
+    Ok(Sample { line, tokens, answer })
+}
+
+/// The rendered chat up to the last answer, cut where each answer begins and ends.
+fn chat_parts(
+    line: usize,
+    messages: &[Message],
+    template: &ChatTemplate,
+    turns: Turns,
+) -> Result<Vec<Part>, DataProblem> {
+    let render = |messages: &[Message], prompt| {
+        template.render(messages, prompt).map_err(|problem| DataProblem::Refused { line, problem })
+    };
+    let mut answers: Vec<usize> = (0..messages.len()).filter(|&turn| messages[turn].role == "assistant").collect();
+    let Some(&last) = answers.last() else { return Err(DataProblem::NoAnswer { line }) };
+    if turns == Turns::Last {
+        answers = vec![last];
+    }
+    let mut parts = Vec::new();
+    let mut done = String::new();
+    for turn in answers {
+        if turn == 0 {
+            return Err(DataProblem::NoPrompt { line });
+        }
+        let rewritten = |advice| DataProblem::Rewritten { line, turn: turn + 1, advice };
+        let prompt = render(&messages[..turn], GenerationPrompt::Add)?;
+        let added = prompt.strip_prefix(&done).ok_or_else(|| rewritten("score the last turn only"))?;
+        parts.push(Part::Prompt(added.to_owned()));
+        let whole = render(&messages[..=turn], GenerationPrompt::Leave)?;
+        let answer = whole.strip_prefix(&prompt).ok_or_else(|| rewritten("give another with --template FILE"))?;
+        parts.push(Part::Answer(answer.to_owned()));
+        done = whole;
+    }
+    Ok(parts)
+}

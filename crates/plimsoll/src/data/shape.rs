@@ -1,0 +1,189 @@
+//! The five shapes of a line, told apart by their fields, the most telling first:
+//!
+//! | fields | shape |
+//! |---|---|
+//! | `messages` of `role` and `content` | chat |
+//! | `conversations` of `from` and `value` | ShareGPT |
+//! | `prompt`, `completion` | prompt and completion |
+//! | `instruction`, `input` (may be missing), `output` | alpaca |
+//! | `text` | plain text |
+//!
+//! Alpaca files often carry a ready-made `text` too, and chats a `prompt`, which is why order matters. Other fields are
+//! ignored, but for `tools`: a chat with tools rendered without them would be another chat.
+
+use serde_json::{Map, Value};
+
+use super::DataProblem;
+use crate::tokenizer::Message;
+
+/// One line, validated: its answers are not empty.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Record {
+    /// `messages` or `conversations`, with an assistant's turn.
+    Chat { messages: Vec<Message>, shape: &'static str },
+    /// `prompt` and `completion`.
+    Pair { prompt: String, completion: String },
+    /// `instruction`, `input` and `output`; the first two joined.
+    Alpaca { user: String, output: String },
+    /// `text`.
+    Text(String),
+}
+
+impl Record {
+    /// Parses the line of that number, from 1.
+    pub(super) fn parse(line: usize, text: &str) -> Result<Self, DataProblem> {
+        let mut fields: Map<String, Value> =
+            serde_json::from_str(text).map_err(|source| DataProblem::NotJson { line, source })?;
+        let has = |name: &str| fields.contains_key(name);
+        if has("messages") || has("conversations") {
+            refuse_tools(line, &fields)?;
+            return if has("messages") {
+                chat(line, &mut fields, "messages", "role", "content", |role| Some(role.to_owned()))
+            } else {
+                chat(line, &mut fields, "conversations", "from", "value", sharegpt_role)
+            };
+        }
+        if has("prompt") && has("completion") {
+            let prompt = string(line, &mut fields, "prompt")?;
+            let completion = answer(line, string(line, &mut fields, "completion")?)?;
+            return Ok(Self::Pair { prompt, completion });
+        }
+        if has("instruction") && has("output") {
+            let instruction = string(line, &mut fields, "instruction")?;
+            let input = match fields.get("input") {
+                None | Some(Value::Null) => String::new(),
+                Some(_) => string(line, &mut fields, "input")?,
+            };
+            let output = answer(line, string(line, &mut fields, "output")?)?;
+            let user = if input.is_empty() { instruction } else { format!("{instruction}\n\n{input}") };
+            return Ok(Self::Alpaca { user, output });
+        }
+        if has("text") {
+            return Ok(Self::Text(answer(line, string(line, &mut fields, "text")?)?));
+        }
+        // Names only, and not too many or too long ones: this goes into a message.
+        let found = fields.keys().take(8).map(|name| name.chars().take(40).collect()).collect();
+        Err(DataProblem::Shape { line, found })
+    }
+
+    /// As a chat; `text` has none.
+    pub(super) fn messages(&self) -> Vec<Message> {
+        let turns = |user: &str, assistant: &str| {
+            vec![Message::new("user", user), Message::new("assistant", assistant)]
+        };
+        match self {
+            Self::Chat { messages, .. } => messages.clone(),
+            Self::Pair { prompt, completion } => turns(prompt, completion),
+            Self::Alpaca { user, output } => turns(user, output),
+            Self::Text(_) => Vec::new(),
+        }
+    }
+
+    /// The shape's name.
+    pub(super) fn shape(&self) -> &'static str {
+        match self {
+            Self::Chat { shape, .. } => shape,
+            Self::Pair { .. } => "`prompt` and `completion`",
+            Self::Alpaca { .. } => "`instruction` and `output`",
+            Self::Text(_) => "`text`",
+        }
+    }
+}
+
+fn chat(
+    line: usize,
+    fields: &mut Map<String, Value>,
+    list: &'static str,
+    role_field: &str,
+    content_field: &str,
+    role_of: impl Fn(&str) -> Option<String>,
+) -> Result<Record, DataProblem> {
+    let wrong = |field: String, expected, value: Option<&Value>| DataProblem::Field {
+        line,
+        field,
+        expected,
+        found: kind(value),
+    };
+    let turns = match fields.remove(list) {
+        Some(Value::Array(turns)) => turns,
+        other => return Err(wrong(list.to_owned(), "a list of turns", other.as_ref())),
+    };
+    let mut messages = Vec::with_capacity(turns.len());
+    for (index, turn) in turns.into_iter().enumerate() {
+        let place = format!("{list}[{index}]");
+        let Value::Object(mut turn) = turn else { return Err(wrong(place, "an object", Some(&turn))) };
+        let mut take = |name: &str| match turn.shift_remove(name) {
+            Some(Value::String(text)) => Ok(text),
+            other => Err(wrong(format!("{place}.{name}"), "a string", other.as_ref())),
+        };
+        let (speaker, content) = (take(role_field)?, take(content_field)?);
+        let role = role_of(&speaker).ok_or_else(|| DataProblem::Field {
+            line,
+            field: format!("{place}.{role_field}"),
+            expected: "human, user, gpt, assistant or system",
+            found: speaker.chars().take(40).collect(),
+        })?;
+        if role == "assistant" && content.trim().is_empty() {
+            return Err(DataProblem::EmptyAnswer { line });
+        }
+        messages.push(Message { role, content, rest: turn });
+    }
+    if !messages.iter().any(|message| message.role == "assistant") {
+        return Err(DataProblem::NoAnswer { line });
+    }
+    let shape = if list == "messages" { "`messages`" } else { "`conversations`" };
+    Ok(Record::Chat { messages, shape })
+}
+
+fn sharegpt_role(speaker: &str) -> Option<String> {
+    let role = match speaker {
+        "human" | "user" => "user",
+        "gpt" | "assistant" => "assistant",
+        "system" => "system",
+        _ => return None,
+    };
+    Some(role.to_owned())
+}
+
+fn refuse_tools(line: usize, fields: &Map<String, Value>) -> Result<(), DataProblem> {
+    match fields.get("tools") {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::Array(tools)) if tools.is_empty() => Ok(()),
+        value => Err(DataProblem::Field {
+            line,
+            field: "tools".to_owned(),
+            expected: "none, since tools are not rendered",
+            found: kind(value),
+        }),
+    }
+}
+
+fn string(line: usize, fields: &mut Map<String, Value>, name: &str) -> Result<String, DataProblem> {
+    match fields.remove(name) {
+        Some(Value::String(text)) => Ok(text),
+        other => Err(DataProblem::Field {
+            line,
+            field: name.to_owned(),
+            expected: "a string",
+            found: kind(other.as_ref()),
+        }),
+    }
+}
+
+/// White space alone is no answer: most templates strip it.
+fn answer(line: usize, text: String) -> Result<String, DataProblem> {
+    if text.trim().is_empty() { Err(DataProblem::EmptyAnswer { line }) } else { Ok(text) }
+}
+
+fn kind(value: Option<&Value>) -> String {
+    match value {
+        None => "nothing",
+        Some(Value::Null) => "null",
+        Some(Value::Bool(_)) => "a boolean",
+        Some(Value::Number(_)) => "a number",
+        Some(Value::String(_)) => "a string",
+        Some(Value::Array(_)) => "a list",
+        Some(Value::Object(_)) => "an object",
+    }
+    .to_owned()
+}

@@ -1,0 +1,189 @@
+//! Files: mapped for reading, hashed, and written so that nobody ever sees half of one.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Error, Problem, Result};
+
+/// JSON configuration files larger than this are refused: real ones are a few kilobytes, tokenizers some tens of megabytes.
+const MAX_TEXT_BYTES: u64 = 256 << 20;
+
+/// What a Git LFS pointer file starts with (git-lfs specification, version 1).
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// Maps a file for reading.
+///
+/// # Errors
+/// The operating system's reason, with the path.
+pub(crate) fn map(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).map_err(Error::read(path))?;
+    // SAFETY: the map is only ever read. As with every reader of mapped weights, another process that truncates or
+    // rewrites the file meanwhile is outside what can be guarded against; bytes are validated after mapping, and
+    // plain numbers are copied out of them, so changed bytes give wrong numbers at worst.
+    #[allow(unsafe_code)]
+    unsafe { Mmap::map(&file) }.map_err(Error::read(path))
+}
+
+/// Whether these are the bytes of a Git LFS pointer in place of the file it points to.
+pub(crate) fn is_lfs_pointer(bytes: &[u8]) -> bool {
+    bytes.starts_with(LFS_POINTER)
+}
+
+/// Reads a text file of limited size.
+///
+/// # Errors
+/// Unreadable, too large or not UTF-8.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(Error::read(path))?;
+    let read = file.take(MAX_TEXT_BYTES + 1).read_to_string(&mut text).map_err(Error::read(path))?;
+    if read as u64 > MAX_TEXT_BYTES {
+        let message = format!("larger than the limit of {MAX_TEXT_BYTES} bytes for a text file");
+        return Err(Error::input(path, io::Error::other(message)));
+    }
+    Ok(text)
+}
+
+/// Reads and parses a JSON file; what serde finds wrong becomes the room's own problem through `problem`.
+///
+/// # Errors
+/// Unreadable, too large, or not what `T` expects, with line and column.
+pub(crate) fn read_json<T: DeserializeOwned, P: Into<Problem>>(
+    path: &Path,
+    problem: impl FnOnce(serde_json::Error) -> P,
+) -> Result<T> {
+    let text = read_text(path)?;
+    serde_json::from_str(&text).map_err(|error| Error::input(path, problem(error)))
+}
+
+/// SHA-256 of a byte string, in lower-case hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// SHA-256 of one file, or of several taken together: then of the lines `<sha256>  <file name>`, sorted by file name,
+/// as `sha256sum * | sha256sum` gives it.
+///
+/// # Errors
+/// An unreadable file.
+pub fn sha256_of_files(paths: &[PathBuf]) -> Result<String> {
+    let digest = |path: &PathBuf| -> Result<String> {
+        let mut hasher = Sha256::new();
+        let mut file = File::open(path).map_err(Error::read(path))?;
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let read = file.read(&mut buffer).map_err(Error::read(path))?;
+            if read == 0 {
+                return Ok(hex(&hasher.finalize()));
+            }
+            hasher.update(&buffer[..read]);
+        }
+    };
+    if let [path] = paths {
+        return digest(path);
+    }
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut paths = paths.to_vec();
+    paths.sort_by_key(name);
+    let mut lines = String::new();
+    for path in &paths {
+        lines.push_str(&format!("{}  {}\n", digest(path)?, name(path)));
+    }
+    Ok(sha256(lines.as_bytes()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes a file through a temporary sibling and a rename.
+///
+/// # Errors
+/// The operating system's reason, with the path.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let parent = parent_of(path);
+    let write = || -> io::Result<()> {
+        fs::create_dir_all(parent)?;
+        let mut file = tempfile::Builder::new().prefix(".plimsoll-").tempfile_in(parent)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        make_readable(file.path(), 0o644)?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(Error::write(path))
+}
+
+/// Writes a folder through a temporary sibling and a rename: `fill` is handed the temporary folder.
+///
+/// # Errors
+/// Whatever `fill` returns; the target exists already; the operating system's reason, with the path.
+pub(crate) fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    if path.exists() {
+        return Err(Error::Usage(format!("{} exists already: give another folder, or remove it", path.display())));
+    }
+    let parent = parent_of(path);
+    fs::create_dir_all(parent).map_err(Error::write(parent))?;
+    let folder = tempfile::Builder::new().prefix(".plimsoll-").tempdir_in(parent).map_err(Error::write(path))?;
+    fill(folder.path())?;
+    make_readable(folder.path(), 0o755).map_err(Error::write(path))?;
+    let folder = folder.keep();
+    fs::rename(&folder, path).map_err(|source| {
+        // The rename's own error is what the user needs; a left-over temporary folder is the lesser evil.
+        let _ = fs::remove_dir_all(&folder);
+        Error::Write { path: path.to_owned(), source }
+    })
+}
+
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Temporary files are private to their owner; results are not.
+fn make_readable(path: &Path, mode: u32) -> io::Result<()> {
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+    #[cfg(not(unix))]
+    let _ = (path, mode);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_files_hash_as_sha256sum_would() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+        fs::write(&a, "one\n").unwrap();
+        fs::write(&b, "two\n").unwrap();
+        // printf 'one\n' > a; printf 'two\n' > b; sha256sum a; sha256sum a b | sha256sum
+        let one = "2c8b08da5ce60398e1f19af0e5dccc744df274b826abe585eaba68c525434806";
+        assert_eq!(sha256_of_files(std::slice::from_ref(&a)).unwrap(), one);
+        assert_eq!(sha256_of_files(&[b.clone(), a.clone()]).unwrap(), sha256_of_files(&[a, b]).unwrap());
+    }
+
+    #[test]
+    fn a_folder_that_could_not_be_filled_leaves_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("out");
+        let failed = write_folder(&target, |_| Err(Error::Internal("on purpose".into())));
+        assert!(failed.is_err());
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_existing_folder_is_not_touched() {
+        let parent = tempfile::tempdir().unwrap();
+        assert!(matches!(write_folder(parent.path(), |_| Ok(())), Err(Error::Usage(_))));
+    }
+}

@@ -1,0 +1,277 @@
+//! A model on disk, in either of two forms, under one set of names.
+//!
+//! Everything above this file speaks Hugging Face's tensor names and row orders. A GGUF file of a Llama differs in
+//! both: its tensors have short names, and the rows of its query and key projections are interleaved, because
+//! llama.cpp rotates neighbouring dimensions where Hugging Face rotates the two halves of a head.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::gguf::Gguf;
+use super::tensors::Tensors;
+use super::{Config, ModelProblem};
+use crate::error::{Error, Problem, Result};
+use crate::files;
+use crate::gates::Projection;
+use crate::tokenizer::Tokenizer;
+
+/// A base model that was opened and whose facts are known; its weights are read on demand.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    config: Config,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Folder(Tensors),
+    Gguf(Box<Gguf>),
+}
+
+/// A tensor of the decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    Embedding,
+    Head,
+    FinalNorm,
+    AttentionNorm(usize),
+    MlpNorm(usize),
+    Linear(usize, Projection),
+}
+
+impl Checkpoint {
+    /// Opens a GGUF file, or a folder with `config.json` and safetensors.
+    ///
+    /// # Errors
+    /// Neither of the two, unreadable, not a supported architecture, or with tensors that the decoder would ignore.
+    pub fn open(path: &Path) -> Result<Self> {
+        let metadata = fs::metadata(path).map_err(Error::read(path))?;
+        let checkpoint = if metadata.is_dir() {
+            let config = path.join("config.json");
+            if !config.exists() {
+                return Err(Error::input(path, ModelProblem::NotAModel("a folder without config.json")));
+            }
+            let text = files::read_text(&config)?;
+            let config = Config::from_json(&text).map_err(|problem| Error::input(config, problem))?;
+            Self { path: path.to_owned(), config, source: Source::Folder(Tensors::open(path)?) }
+        } else {
+            let gguf = Gguf::open(path)?;
+            let tied = gguf.shape("output.weight").is_none();
+            let mut config =
+                Config::from_gguf(gguf.metadata(), tied).map_err(|problem| Error::input(path, problem))?;
+            if gguf.shape("rope_freqs.weight").is_some() {
+                let divisors = gguf.read("rope_freqs.weight")?;
+                config = config.with_rope_divisors(divisors).map_err(|problem| Error::input(path, problem))?;
+            }
+            Self { path: path.to_owned(), config, source: Source::Gguf(Box::new(gguf)) }
+        };
+        checkpoint.check_tensors()?;
+        Ok(checkpoint)
+    }
+
+    /// Where it lies, as the user gave it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What kind of model it is.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Reads the tokenizer that comes with the model.
+    ///
+    /// # Errors
+    /// It is missing, broken or of a kind that is not supported.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        match &self.source {
+            Source::Gguf(gguf) => Tokenizer::from_gguf(&self.path, gguf.metadata()),
+            Source::Folder(_) => Tokenizer::from_folder(&self.path),
+        }
+    }
+
+    /// SHA-256 of the GGUF file, or of the folder's configuration and weight files taken together.
+    ///
+    /// # Errors
+    /// An unreadable file.
+    pub fn sha256(&self) -> Result<String> {
+        match &self.source {
+            Source::Gguf(_) => files::sha256_of_files(std::slice::from_ref(&self.path)),
+            Source::Folder(tensors) => {
+                let mut paths = tensors.files().to_vec();
+                paths.push(self.path.join("config.json"));
+                files::sha256_of_files(&paths)
+            }
+        }
+    }
+
+    /// The block type or dtype that most of the weights are stored in, such as `Q4_1` or `BF16`.
+    pub fn stored_as(&self) -> &'static str {
+        let name = self.name(Weight::Linear(0, Projection::Down));
+        match &self.source {
+            Source::Gguf(gguf) => gguf.block_type(&name),
+            Source::Folder(tensors) => tensors.dtype(&name),
+        }
+        .unwrap_or("unknown")
+    }
+
+    /// Number of weights, a tied head counted once.
+    pub fn parameters(&self) -> u64 {
+        self.weights().map(|weight| self.shape(weight).iter().product::<usize>() as u64).sum()
+    }
+
+    /// Reads one tensor as `f32`, row-major, in Hugging Face's row order.
+    pub(super) fn read(&self, weight: Weight) -> Result<Vec<f32>> {
+        let Config { hidden, heads, kv_heads, .. } = self.config;
+        let name = self.name(weight);
+        let values = match &self.source {
+            Source::Folder(tensors) => tensors.read(&name)?,
+            Source::Gguf(gguf) => {
+                let values = gguf.read(&name)?;
+                match weight {
+                    Weight::Linear(_, Projection::Q) => split_halves(&values, heads, hidden),
+                    Weight::Linear(_, Projection::K) => split_halves(&values, kv_heads, hidden),
+                    _ => values,
+                }
+            }
+        };
+        if values.iter().all(|value| value.is_finite()) {
+            Ok(values)
+        } else {
+            Err(self.problem(ModelProblem::NotFinite(name)))
+        }
+    }
+
+    /// Shape of a linear module of any layer: (outputs, inputs).
+    pub fn linear_shape(&self, projection: Projection) -> (usize, usize) {
+        let Config { hidden, intermediate, heads, kv_heads, head_dim, .. } = self.config;
+        match projection {
+            Projection::Q => (heads * head_dim, hidden),
+            Projection::K | Projection::V => (kv_heads * head_dim, hidden),
+            Projection::O => (hidden, heads * head_dim),
+            Projection::Gate | Projection::Up => (intermediate, hidden),
+            Projection::Down => (hidden, intermediate),
+        }
+    }
+
+    fn shape(&self, weight: Weight) -> Vec<usize> {
+        let Config { hidden, vocabulary, .. } = self.config;
+        match weight {
+            Weight::Embedding | Weight::Head => vec![vocabulary, hidden],
+            Weight::FinalNorm | Weight::AttentionNorm(_) | Weight::MlpNorm(_) => vec![hidden],
+            Weight::Linear(_, projection) => {
+                let (outputs, inputs) = self.linear_shape(projection);
+                vec![outputs, inputs]
+            }
+        }
+    }
+
+    /// Every tensor that the decoder uses.
+    fn weights(&self) -> impl Iterator<Item = Weight> + use<> {
+        let head = (!self.config.tied_head).then_some(Weight::Head);
+        let blocks = (0..self.config.layers).flat_map(|layer| {
+            let linears = Projection::ALL.into_iter().map(move |projection| Weight::Linear(layer, projection));
+            [Weight::AttentionNorm(layer), Weight::MlpNorm(layer)].into_iter().chain(linears)
+        });
+        [Weight::Embedding, Weight::FinalNorm].into_iter().chain(head).chain(blocks)
+    }
+
+    /// A tensor's name in this checkpoint.
+    fn name(&self, weight: Weight) -> String {
+        match (&self.source, weight) {
+            (Source::Folder(_), Weight::Embedding) => "model.embed_tokens.weight".into(),
+            (Source::Folder(_), Weight::Head) => "lm_head.weight".into(),
+            (Source::Folder(_), Weight::FinalNorm) => "model.norm.weight".into(),
+            (Source::Folder(_), Weight::AttentionNorm(layer)) => format!("model.layers.{layer}.input_layernorm.weight"),
+            (Source::Folder(_), Weight::MlpNorm(layer)) => {
+                format!("model.layers.{layer}.post_attention_layernorm.weight")
+            }
+            (Source::Folder(_), Weight::Linear(layer, projection)) => {
+                format!("model.layers.{layer}.{}.weight", projection.path())
+            }
+            (Source::Gguf(_), Weight::Embedding) => "token_embd.weight".into(),
+            (Source::Gguf(_), Weight::Head) => "output.weight".into(),
+            (Source::Gguf(_), Weight::FinalNorm) => "output_norm.weight".into(),
+            (Source::Gguf(_), Weight::AttentionNorm(layer)) => format!("blk.{layer}.attn_norm.weight"),
+            (Source::Gguf(_), Weight::MlpNorm(layer)) => format!("blk.{layer}.ffn_norm.weight"),
+            (Source::Gguf(_), Weight::Linear(layer, projection)) => {
+                let name = match projection {
+                    Projection::Q => "attn_q",
+                    Projection::K => "attn_k",
+                    Projection::V => "attn_v",
+                    Projection::O => "attn_output",
+                    Projection::Gate => "ffn_gate",
+                    Projection::Up => "ffn_up",
+                    Projection::Down => "ffn_down",
+                };
+                format!("blk.{layer}.{name}.weight")
+            }
+        }
+    }
+
+    /// Every tensor of the decoder is there in the right shape, and no tensor is there that it would ignore.
+    fn check_tensors(&self) -> Result<()> {
+        let mut used = std::collections::HashSet::new();
+        for weight in self.weights() {
+            let (name, expected) = (self.name(weight), self.shape(weight));
+            let found = match &self.source {
+                Source::Folder(tensors) => tensors.shape(&name),
+                Source::Gguf(gguf) => gguf.shape(&name),
+            };
+            match found {
+                None => return Err(self.problem(ModelProblem::MissingTensor(name))),
+                Some(found) if *found != *expected => {
+                    let found = found.to_vec();
+                    return Err(self.problem(ModelProblem::Shape { name, found, expected }));
+                }
+                Some(_) => {}
+            }
+            used.insert(name);
+        }
+        let names: Box<dyn Iterator<Item = &str>> = match &self.source {
+            Source::Folder(tensors) => Box::new(tensors.names()),
+            Source::Gguf(gguf) => Box::new(gguf.names()),
+        };
+        for name in names {
+            // Derived from the configuration, or, for a tied head, from the embedding: nothing is lost with them.
+            let derived = name.ends_with("rotary_emb.inv_freq") || name == "rope_freqs.weight";
+            let tied = self.config.tied_head && name == "lm_head.weight";
+            if !derived && !tied && !used.contains(name) {
+                return Err(self.problem(ModelProblem::UnusedTensor(name.to_owned())));
+            }
+        }
+        Ok(())
+    }
+
+    fn problem(&self, problem: impl Into<Problem>) -> Error {
+        Error::input(&self.path, problem)
+    }
+}
+
+/// Turns the rows `(heads, head_dim, inputs)` of a projection whose rotation pairs dimensions `2i` and `2i + 1` of a head
+/// into rows for one that pairs `i` and `i + head_dim / 2`.
+fn split_halves(values: &[f32], heads: usize, inputs: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(values.len());
+    for head in values.chunks_exact(values.len() / heads) {
+        for half in 0..2 {
+            for row in head.chunks_exact(inputs).skip(half).step_by(2) {
+                out.extend_from_slice(row);
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split_halves;
+
+    #[test]
+    fn interleaved_rows_are_split_into_halves() {
+        // Two heads of four rows, two inputs: a row's first number is its place after the change.
+        let rows = [[0., 9.], [2., 9.], [1., 9.], [3., 9.], [4., 9.], [6., 9.], [5., 9.], [7., 9.]];
+        let first: Vec<f32> = split_halves(rows.as_flattened(), 2, 2).iter().copied().step_by(2).collect();
+        assert_eq!(first, [0., 1., 2., 3., 4., 5., 6., 7.]);
+    }
+}

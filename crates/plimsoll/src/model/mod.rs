@@ -1,0 +1,102 @@
+//! The base model: its facts, its weights, and the one decoder.
+
+mod blocks;
+mod checkpoint;
+mod config;
+mod decoder;
+mod gguf;
+mod tensors;
+
+pub use checkpoint::Checkpoint;
+pub use config::{Config, RopeScaling};
+pub use decoder::{Model, Scratch, Segment};
+pub use gguf::{Gguf, GgufProblem, Metadata, Value};
+pub use tensors::{Tensors, TensorsProblem};
+
+/// What is wrong with a base model.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelProblem {
+    /// Neither of the two forms a model is read in.
+    #[error("expected a GGUF file, or a folder with config.json and safetensors weights; found {0}")]
+    NotAModel(&'static str),
+    /// `config.json` is not what it should be.
+    #[error("not a model configuration: {0}")]
+    Config(serde_json::Error),
+    /// A fact without which the model cannot be run.
+    #[error("{0} is missing")]
+    MissingKey(String),
+    /// A fact of the wrong type.
+    #[error("{key}: expected {expected}")]
+    BadKey {
+        /// The metadata key.
+        key: String,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// Something that is not implemented.
+    #[error("{key} is {found}, which is not supported: expected {supported}")]
+    Unsupported {
+        /// Where it stands.
+        key: String,
+        /// What stands there.
+        found: String,
+        /// What is supported.
+        supported: &'static str,
+    },
+    /// A dimension that is zero or absurdly large.
+    #[error("{name} is {value}: expected 1 to {limit}")]
+    OutOfRange {
+        /// The dimension.
+        name: &'static str,
+        /// What it is.
+        value: usize,
+        /// The largest that is read.
+        limit: usize,
+    },
+    /// A number that must be positive.
+    #[error("{name} is {value}: expected a positive number")]
+    NotPositive {
+        /// Its name.
+        name: &'static str,
+        /// What it is.
+        value: f64,
+    },
+    /// Heads that cannot share keys and values evenly.
+    #[error("{heads} attention heads are not a multiple of {kv_heads} key and value heads")]
+    Heads {
+        /// Query heads.
+        heads: usize,
+        /// Key and value heads.
+        kv_heads: usize,
+    },
+    /// `rope_freqs.weight` does not fit the head.
+    #[error("rope_freqs.weight has {found} divisors: expected {expected}, one for each pair of a head's dimensions")]
+    RopeDivisors {
+        /// How many there are.
+        found: usize,
+        /// How many there should be.
+        expected: usize,
+    },
+    /// A tensor that the architecture needs and the file lacks.
+    #[error("tensor {0} is missing")]
+    MissingTensor(String),
+    /// A tensor of another shape than the configuration says.
+    #[error("tensor {name} has shape {found:?}: the configuration says {expected:?}")]
+    Shape {
+        /// Its name in the file.
+        name: String,
+        /// Its shape in the file.
+        found: Vec<usize>,
+        /// What the configuration makes it.
+        expected: Vec<usize>,
+    },
+    /// A tensor that the decoder would leave out of its computation.
+    #[error("tensor {0} is not part of this architecture as it is implemented: the result would be wrong without it")]
+    UnusedTensor(String),
+    /// A weight that is infinite or not a number.
+    #[error("tensor {0} holds a value that is not finite")]
+    NotFinite(String),
+    /// The weight files.
+    #[error(transparent)]
+    Tensors(#[from] TensorsProblem),
+}

@@ -1,0 +1,64 @@
+//! One search, told three ways: `result.json`, a table for the terminal, and one self-contained HTML file.
+//!
+//! All three render the same [`SearchResult`]; nothing is computed here that the struct does not hold, but differences
+//! of its means. Figures are SVG drawn by `svg`, the page is a template with escaping on, and both stand without a
+//! network or a script. Numbers and sentences come from `words`, so that the terminal and the page say the same.
+
+mod html;
+mod inspection;
+mod result;
+mod svg;
+mod table;
+mod words;
+
+pub use html::html;
+pub use inspection::inspection;
+pub use result::{
+    AdapterFacts, Cost, DataFacts, LensPoint, LensSummary, ModelFacts, Rules, ScoreSummary, SearchResult,
+    VariantSummary, Warning,
+};
+pub use table::{Style, table};
+pub use words::sentence;
+
+use crate::error::{Error, Result};
+use crate::gates::Family;
+
+/// The result as `result.json` holds it.
+///
+/// # Errors
+/// A number that is not finite has no form in JSON.
+pub fn json(result: &SearchResult) -> Result<String> {
+    let text = serde_json::to_string_pretty(result).map_err(|error| Error::Internal(error.to_string()))?;
+    Ok(text + "\n")
+}
+
+/// What the boundary of the answer is called among the marks.
+const CHOSEN: &str = "chosen";
+
+/// The bottom-k variants, in the order of the result: the ablation curve.
+fn boundaries(result: &SearchResult) -> impl Iterator<Item = &VariantSummary> {
+    result.variants.iter().filter(|variant| variant.family == Family::BottomK)
+}
+
+/// The full adapter's scores, where it was scored.
+fn full(result: &SearchResult) -> Option<&VariantSummary> {
+    boundaries(result).find(|variant| variant.layers_kept == result.model.layers)
+}
+
+/// Which rules picked the boundary `k`: of `best`, `one-SE`, `curve` and `chosen`.
+fn marks(result: &SearchResult, k: usize) -> Vec<&'static str> {
+    let choice = &result.choice;
+    [("best", choice.best), ("one-SE", choice.one_se), ("curve", choice.curve), (CHOSEN, choice.layers_kept)]
+        .into_iter()
+        .filter_map(|(name, picked)| (picked == k).then_some(name))
+        .collect()
+}
+
+/// Every boundary that some rule picked, once each, ascending.
+fn picked(result: &SearchResult) -> Vec<usize> {
+    let choice = &result.choice;
+    let mut picked = vec![choice.best, choice.one_se, choice.curve, choice.layers_kept];
+    picked.sort_unstable();
+    picked.dedup();
+    picked
+}

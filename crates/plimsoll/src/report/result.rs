@@ -1,0 +1,217 @@
+//! What a search found: the one struct that the terminal's table, `result.json` and the HTML report render.
+//!
+//! Fields are added over time and never renamed or taken away; `schema` counts breaking changes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::choose::{Choice, Options};
+use crate::gates::Family;
+
+/// The whole result of `search`. Written as `result.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SearchResult {
+    /// Version of this layout.
+    pub schema: u32,
+    /// Name and version of the program, such as `plimsoll 0.1.0`.
+    pub tool: String,
+    /// The command that repeats the search.
+    pub command: String,
+    /// Seed of the split, of the bootstrap and of the randomisation test.
+    pub seed: u64,
+    /// The base model.
+    pub model: ModelFacts,
+    /// The adapter.
+    pub adapter: AdapterFacts,
+    /// The samples.
+    pub data: DataFacts,
+    /// Every variant that was scored, in order of `layers_kept`.
+    pub variants: Vec<VariantSummary>,
+    /// Ground-truth probability after each layer, on the selection samples.
+    pub lens: LensSummary,
+    /// The answer.
+    pub choice: Choice,
+    /// What the answer was decided by.
+    pub rules: Rules,
+    /// What the reader should know before trusting the answer: few samples, skipped lines and the like.
+    pub warnings: Vec<Warning>,
+    /// What the search cost.
+    pub cost: Cost,
+}
+
+/// The base model of a search.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ModelFacts {
+    /// As the user gave it.
+    pub path: String,
+    /// SHA-256 of the file, or of the folder's model files taken together.
+    pub sha256: String,
+    /// Architecture, such as `llama`.
+    pub architecture: String,
+    /// Number of decoder layers.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Size of the vocabulary.
+    pub vocab_size: usize,
+    /// Number of weights, a tied head counted once.
+    pub parameters: u64,
+    /// How the weights are stored in the file, such as `Q4_1` or `BF16`.
+    pub stored_as: String,
+}
+
+/// The adapter of a search.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AdapterFacts {
+    /// As the user gave it.
+    pub path: String,
+    /// SHA-256 of the adapter's config and weights taken together.
+    pub sha256: String,
+    /// Ranks that occur, ascending.
+    pub ranks: Vec<usize>,
+    /// Names of the modules that have LoRA, such as `q_proj`.
+    pub modules: Vec<String>,
+    /// Number of layers that have LoRA.
+    pub layers: usize,
+    /// Bytes of all its tensors.
+    pub bytes: u64,
+    /// Bytes of the tensors that the answer keeps.
+    pub bytes_kept: u64,
+}
+
+/// The samples of a search.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DataFacts {
+    /// As the user gave it.
+    pub path: String,
+    /// SHA-256 of the file that was read.
+    pub sha256: String,
+    /// How many samples the boundary was chosen on.
+    pub selection: usize,
+    /// How many samples were held out for the gain.
+    pub holdout: usize,
+    /// How many samples were left out because they do not fit into the model's context.
+    pub skipped: usize,
+    /// Answer tokens that were scored, selection and held-out together.
+    pub answer_tokens: usize,
+    /// How prompts were rendered: `tokenizer`, `none`, or the path of a template.
+    pub template: String,
+}
+
+/// One variant's scores.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VariantSummary {
+    /// The family it belongs to.
+    pub family: Family,
+    /// Layers that keep their LoRA.
+    pub layers_kept: usize,
+    /// On the samples that chose.
+    pub selection: ScoreSummary,
+    /// On the samples that were held out.
+    pub holdout: ScoreSummary,
+}
+
+/// Means over samples; the number of samples stands in [`DataFacts`].
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ScoreSummary {
+    /// Mean over samples of the sample's nats per answer token.
+    pub mean_nll: f64,
+    /// Standard error of `mean_nll`.
+    pub se: f64,
+    /// Mean over samples of the sample's mean probability of the right token.
+    pub mean_probability: f64,
+    /// Mean over samples of the share of answer tokens that were the most probable ones.
+    pub token_accuracy: f64,
+}
+
+/// The ground-truth probability curves: one entry for each layer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LensSummary {
+    /// With every LoRA update dropped.
+    pub base: Vec<LensPoint>,
+    /// With the whole adapter.
+    pub full: Vec<LensPoint>,
+}
+
+/// What the model would say after one layer.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct LensPoint {
+    /// Mean over samples of the mean probability of the ground truth.
+    pub probability: f64,
+    /// Lower end of its 95 % bootstrap interval.
+    pub low: f64,
+    /// Upper end of its 95 % bootstrap interval.
+    pub high: f64,
+    /// Share of answer positions where the ground truth is the most probable token.
+    pub top1: f64,
+    /// Mean number of tokens ranked above the ground truth.
+    pub rank: f64,
+}
+
+/// What the answer was decided by: the options of [`choose`](crate::choose::choose), but for the seed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rules {
+    /// A p-value below this shows a difference.
+    pub alpha: f64,
+    /// Share of the adapter's gain over the base that a cut must surely keep to count as not worse.
+    pub margin: f64,
+    /// Bootstrap resamples behind the shares of [`Choice::bootstrap`].
+    pub choice_resamples: usize,
+    /// Bootstrap resamples behind each interval, and sign patterns behind each p-value.
+    pub resamples: usize,
+}
+
+impl From<&Options> for Rules {
+    fn from(options: &Options) -> Self {
+        Self {
+            alpha: options.alpha,
+            margin: options.margin,
+            choice_resamples: options.choice_resamples.get(),
+            resamples: options.resamples.get(),
+        }
+    }
+}
+
+/// Something the reader should know before trusting the answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Warning {
+    /// Too few samples for intervals to mean much.
+    FewSamples {
+        /// On which the boundary was chosen.
+        selection: usize,
+        /// On which the gain was measured.
+        holdout: usize,
+    },
+    /// Samples longer than the model's context.
+    Skipped {
+        /// How many.
+        samples: usize,
+        /// The model's context, in tokens.
+        context: usize,
+    },
+    /// The bootstrap does not agree on one boundary.
+    Unstable {
+        /// Share of resamples that chose the reported boundary.
+        share: f64,
+    },
+    /// The held-out samples do not show that the adapter beats the base.
+    AdapterUnproven {
+        /// p-value of the adapter's own gain.
+        p: f64,
+    },
+}
+
+/// What the search cost.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Cost {
+    /// Layers computed for each sample.
+    pub layer_passes: usize,
+    /// Layers that one run per variant would have computed.
+    pub layer_passes_naive: usize,
+    /// Wall-clock seconds of scoring.
+    pub seconds: f64,
+    /// Samples whose scores an interrupted run had left: their share is not in `seconds`.
+    pub resumed: usize,
+    /// Worker threads.
+    pub threads: usize,
+}

@@ -1,0 +1,576 @@
+//! Plots as SVG text: lines, bands, bars and labelled vertical marks on two linear axes.
+//!
+//! Colours, fonts and strokes are the page's business: an element carries a class (`tone-a`, `grid`, `mark-strong`, …)
+//! and the page's style sheet gives it a look in the light and in the dark. Series differ by colour, by dash and by the
+//! shape of their points, so that no reader depends on one of them. Points tell their numbers in a `<title>`.
+//!
+//! Coordinates are in user units of a drawing [`WIDTH`] wide. What is not finite, or beyond all reason, is left out.
+
+use std::fmt::Write as _;
+
+/// Width of every drawing, in user units.
+const WIDTH: f64 = 860.0;
+/// Height of the area between the axes.
+const INNER_HEIGHT: f64 = 280.0;
+/// Room left of the area, for the tick labels and the axis's name.
+const LEFT: f64 = 72.0;
+/// Room right of the area.
+const RIGHT: f64 = 12.0;
+/// Height of the legend, and of each row of mark labels.
+const ROW: f64 = 19.0;
+/// Room below the area, for the tick labels and the axis's name.
+const BELOW: f64 = 48.0;
+/// What a character is wide at most on average, at the style sheet's 12 units of font size.
+const CHARACTER: f64 = 7.2;
+/// Beyond this nothing is drawn: spans and steps stay far from overflow.
+const LARGEST: f64 = 1e100;
+/// Up to so many marks the best placing of their labels is searched for; a figure has four at most.
+const SEARCHED_MARKS: usize = 6;
+
+/// A figure.
+pub(super) struct Plot<'a> {
+    /// What a reader who does not see the figure is told.
+    pub(super) label: &'a str,
+    /// The horizontal axis: whole numbers.
+    pub(super) x: &'a str,
+    /// The vertical axis.
+    pub(super) y: Axis<'a>,
+    /// What is drawn, from back to front.
+    pub(super) series: Vec<Series<'a>>,
+    /// Vertical lines with a label.
+    pub(super) marks: Vec<Mark>,
+}
+
+/// A vertical axis.
+pub(super) struct Axis<'a> {
+    /// Its name, with its unit.
+    pub(super) name: &'a str,
+    /// Where it starts.
+    pub(super) start: Start,
+    /// What its tick labels look like.
+    pub(super) ticks: Ticks,
+}
+
+/// Where an axis starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// At 0.
+    Zero,
+    /// Just below the lowest value.
+    Data,
+}
+
+/// What tick labels look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ticks {
+    /// Numbers.
+    Plain,
+    /// Shares, in per cent.
+    Percent,
+}
+
+/// Values over the horizontal axis.
+pub(super) struct Series<'a> {
+    /// Its name in the legend.
+    pub(super) name: &'a str,
+    /// Its colour, dash and points.
+    pub(super) tone: Tone,
+    /// How it is drawn.
+    pub(super) shape: Shape,
+    /// Its values, ascending in x.
+    pub(super) points: Vec<Point>,
+}
+
+/// The look of a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tone {
+    /// Solid, with round points.
+    A,
+    /// Dashed, with square points.
+    B,
+}
+
+impl Tone {
+    fn class(self) -> &'static str {
+        match self {
+            Self::A => "tone-a",
+            Self::B => "tone-b",
+        }
+    }
+}
+
+/// How a series is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// A line through the points.
+    Line,
+    /// A line through the points, and a band from `low` to `high`.
+    Band,
+    /// A bar from 0 to each value.
+    Bars,
+}
+
+/// One value of a series.
+#[derive(Clone, Debug)]
+pub(super) struct Point {
+    /// Along the horizontal axis.
+    pub(super) x: f64,
+    /// Along the vertical axis.
+    pub(super) y: f64,
+    /// Lower end of the band.
+    pub(super) low: f64,
+    /// Upper end of the band.
+    pub(super) high: f64,
+    /// What it says when pointed at.
+    pub(super) note: String,
+}
+
+/// A labelled vertical line.
+#[derive(Clone, Debug)]
+pub(super) struct Mark {
+    /// Along the horizontal axis.
+    pub(super) x: f64,
+    /// Its label.
+    pub(super) label: String,
+    /// How loud it is.
+    pub(super) weight: Weight,
+}
+
+/// How loud a mark is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// What the figure is about.
+    Strong,
+    /// For comparison.
+    Light,
+}
+
+impl Plot<'_> {
+    /// Draws the figure.
+    pub(super) fn render(&self) -> String {
+        let is_drawn =
+            |point: &&Point| [point.x, point.y, point.low, point.high].iter().all(|value| value.abs() <= LARGEST);
+        let points = || self.series.iter().flat_map(|series| &series.points).filter(is_drawn);
+        let xs = extent(points().map(|point| point.x));
+        let ys = extent(points().flat_map(|point| [point.y, point.low, point.high]));
+
+        // Half a step of room on both sides: a bar's half width, and where a boundary between two layers falls.
+        let x = Scale { from: xs.0 - 0.5, to: xs.1 + 0.5, start: LEFT, end: WIDTH - RIGHT };
+        let marks: Vec<&Mark> = self.marks.iter().filter(|mark| (x.from..=x.to).contains(&mark.x)).collect();
+        let labels: Vec<(f64, f64)> = marks.iter().map(|mark| (x.at(mark.x), text_width(&mark.label) + 8.0)).collect();
+        let places = place(&labels);
+        let rows = places.iter().map(|place| place.row + 1).max().unwrap_or(0);
+
+        let top = ROW * (rows as f64 + if self.series.len() > 1 { 1.6 } else { 0.6 });
+        let bottom = top + INNER_HEIGHT;
+        let height = bottom + BELOW;
+        let (from, to) = self.y.range(ys);
+        let y = Scale { from, to, start: bottom, end: top };
+        let mut svg = Svg::open(self.label, height);
+
+        for (value, text) in ticks(y.from, y.to, 6, 0.0) {
+            let at = y.at(value);
+            svg.line("grid", [LEFT, at, WIDTH - RIGHT, at]);
+            let text = match self.y.ticks {
+                Ticks::Plain => text,
+                Ticks::Percent => format!("{:.0} %", value * 100.0),
+            };
+            svg.text("tick end", LEFT - 8.0, at + 4.0, &text);
+        }
+        svg.line("axis", [LEFT, bottom, WIDTH - RIGHT, bottom]);
+        for (value, text) in ticks(xs.0, xs.1, 12, 1.0) {
+            let at = x.at(value);
+            svg.line("axis", [at, bottom, at, bottom + 5.0]);
+            svg.text("tick middle", at, bottom + 19.0, &text);
+        }
+        svg.text("name middle", (LEFT + WIDTH - RIGHT) / 2.0, height - 6.0, self.x);
+        svg.turned("name middle", 14.0, (top + bottom) / 2.0, self.y.name);
+
+        for (mark, place) in marks.iter().zip(&places) {
+            let at = x.at(mark.x);
+            let class = match mark.weight {
+                Weight::Strong => "mark-strong",
+                Weight::Light => "mark-light",
+            };
+            // The baseline of row 0 lies just above the area; the line ends beside its own label.
+            let baseline = top - 7.0 - ROW * place.row as f64;
+            svg.line(class, [at, baseline - 9.0, at, bottom]);
+            match place.side {
+                Side::Right => svg.text(&format!("label {class}"), at + 5.0, baseline, &mark.label),
+                Side::Left => svg.text(&format!("label {class} end"), at - 5.0, baseline, &mark.label),
+            }
+        }
+
+        for series in &self.series {
+            let points: Vec<&Point> = series.points.iter().filter(is_drawn).collect();
+            series.draw(&mut svg, &points, x, y);
+        }
+        if self.series.len() > 1 {
+            let mut at = LEFT;
+            for series in &self.series {
+                let tone = series.tone.class();
+                svg.line(&format!("line {tone}"), [at, 10.0, at + 30.0, 10.0]);
+                svg.dot(series.tone, at + 15.0, 10.0, "");
+                svg.text("tick", at + 37.0, 14.0, series.name);
+                at += 37.0 + text_width(series.name) + 24.0;
+            }
+        }
+        svg.close()
+    }
+}
+
+impl Axis<'_> {
+    /// The axis's range for values of an extent: with room around them, and never of zero width.
+    fn range(&self, (low, high): (f64, f64)) -> (f64, f64) {
+        let low = if self.start == Start::Zero { low.min(0.0) } else { low };
+        let span = high - low;
+        let room = if span > 0.0 { span * 0.06 } else { (high.abs() * 0.05).max(1e-3) };
+        match self.start {
+            Start::Zero if low == 0.0 => (0.0, high + room),
+            _ => (low - room, high + room),
+        }
+    }
+}
+
+impl Series<'_> {
+    fn draw(&self, svg: &mut Svg, points: &[&Point], x: Scale, y: Scale) {
+        let tone = self.tone.class();
+        if self.shape == Shape::Bars {
+            let half = (x.at(x.from + 1.0) - x.start).abs() * 0.38;
+            for point in points {
+                let (at, top) = (x.at(point.x), y.at(point.y));
+                svg.bar(tone, [at - half, top, half * 2.0, (y.start - top).max(0.0)], &point.note);
+            }
+            return;
+        }
+        if self.shape == Shape::Band {
+            let upper = points.iter().map(|point| (x.at(point.x), y.at(point.high)));
+            let lower = points.iter().rev().map(|point| (x.at(point.x), y.at(point.low)));
+            svg.path(&format!("band {tone}"), upper.chain(lower));
+        }
+        svg.path(&format!("line {tone}"), points.iter().map(|point| (x.at(point.x), y.at(point.y))));
+        for point in points {
+            svg.dot(self.tone, x.at(point.x), y.at(point.y), &point.note);
+        }
+    }
+}
+
+/// The model as a row of cells, one for each layer, those that keep LoRA filled.
+pub(super) fn strip(kept: usize, layers: usize) -> String {
+    /// More cells than this would be thinner than their gaps: two blocks are drawn then.
+    const CELLS: usize = 200;
+    let kept = kept.min(layers);
+    let label = format!("{kept} of {layers} layers keep LoRA, counted from the embedding");
+    let mut svg = Svg::open(&label, 54.0);
+    let cell = WIDTH / layers.max(1) as f64;
+    let gap = if layers <= CELLS { (cell * 0.12).min(3.0) } else { 0.0 };
+    let blocks: Vec<(usize, usize)> = match layers {
+        ..=CELLS => (0..layers).map(|layer| (layer, layer + 1)).collect(),
+        _ => [(0, kept), (kept, layers)].into_iter().filter(|(from, to)| from < to).collect(),
+    };
+    for (from, to) in blocks {
+        let class = if from < kept { "cell-kept" } else { "cell-dropped" };
+        let (left, right) = (from as f64 * cell + gap / 2.0, to as f64 * cell - gap / 2.0);
+        svg.bar(
+            class,
+            [left, 2.0, right - left, 26.0],
+            &if to == from + 1 { format!("layer {from}") } else { String::new() },
+        );
+    }
+    let range =
+        |from: usize, to: usize| if to == from + 1 { format!("layer {from}") } else { format!("{from}–{}", to - 1) };
+    if kept > 0 {
+        svg.text("tick", 0.0, 48.0, &format!("{}: LoRA kept", range(0, kept)));
+    }
+    if kept < layers {
+        svg.text("tick end", WIDTH, 48.0, &format!("{}: LoRA dropped", range(kept, layers)));
+    }
+    svg.close()
+}
+
+/// A linear map from values to coordinates.
+#[derive(Clone, Copy)]
+struct Scale {
+    from: f64,
+    to: f64,
+    start: f64,
+    end: f64,
+}
+
+impl Scale {
+    /// The coordinate of a value, kept inside the drawing.
+    fn at(self, value: f64) -> f64 {
+        let span = self.to - self.from;
+        let share = if span > 0.0 { (value - self.from) / span } else { 0.5 };
+        self.start + share.clamp(0.0, 1.0) * (self.end - self.start)
+    }
+}
+
+/// Least and greatest of some finite values; (0, 0) of none.
+fn extent(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    values
+        .fold(None, |range: Option<(f64, f64)>, value| {
+            Some(range.map_or((value, value), |(low, high)| (low.min(value), high.max(value))))
+        })
+        .unwrap_or((0.0, 0.0))
+}
+
+/// Round values from `from` to `to`, about `wanted` of them, each at least `least` from the next, with their labels.
+///
+/// Steps are 1, 2 or 5 times a power of ten (Heckbert, "Nice numbers for graph labels", Graphics Gems, 1990).
+fn ticks(from: f64, to: f64, wanted: usize, least: f64) -> Vec<(f64, String)> {
+    let rough = (to - from) / wanted as f64;
+    if !rough.is_finite() || rough <= 0.0 {
+        return vec![(from, format!("{from}"))];
+    }
+    let exponent = rough.log10().floor();
+    let unit = 10_f64.powf(exponent);
+    let factor = [1.0, 2.0, 5.0].into_iter().find(|factor| rough <= factor * unit * 1.001).unwrap_or(10.0);
+    let step = (factor * unit).max(least);
+    let decimals = (-(step.log10() + 1e-9).floor()).clamp(0.0, 12.0) as usize;
+    let first = (from / step - 1e-6).ceil();
+    (0..=2 * wanted)
+        .map(|i| (first + i as f64) * step)
+        .take_while(|value| *value <= to + step * 1e-6)
+        .map(|value| {
+            // A step that is lost in the rounding of the value can give −0.
+            let value = if value.abs() < step * 1e-6 { 0.0 } else { value };
+            let text = if value.abs() < 1e6 { format!("{value:.decimals$}") } else { format!("{value:e}") };
+            (value, text.replace('-', "−"))
+        })
+        .collect()
+}
+
+/// Where a mark's label goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    /// Rows above the area, from 0.
+    row: usize,
+    /// The side of its line.
+    side: Side,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Left,
+    Right,
+}
+
+/// Places the labels of marks, given as the coordinate of the line and the label's width, so that no label meets
+/// another or crosses a line, in as few rows as possible.
+///
+/// Each line rises beside its label's row: a label that reaches over another's line has to be above that label.
+fn place(labels: &[(f64, f64)]) -> Vec<Place> {
+    if labels.len() <= SEARCHED_MARKS {
+        let sides = (0..1_usize << labels.len()).map(|bits| {
+            let side = |i: usize| if bits >> i & 1 == 1 { Side::Left } else { Side::Right };
+            (0..labels.len()).map(side).collect::<Vec<Side>>()
+        });
+        let rows = |places: &Vec<Place>| places.iter().map(|place| place.row).max();
+        if let Some(places) = sides.filter_map(|sides| stack(labels, &sides)).min_by_key(rows) {
+            return places;
+        }
+    }
+    // A row for each, read over the lines that pass: still legible, as labels have a halo.
+    let middle = WIDTH / 2.0;
+    let side = |x: f64| if x > middle { Side::Left } else { Side::Right };
+    labels.iter().enumerate().map(|(row, (x, _))| Place { row, side: side(*x) }).collect()
+}
+
+/// The rows of labels on given sides: none where a label leaves the drawing, or two reach over each other's line.
+fn stack(labels: &[(f64, f64)], sides: &[Side]) -> Option<Vec<Place>> {
+    let spans: Vec<(f64, f64)> = labels
+        .iter()
+        .zip(sides)
+        .map(|(&(x, width), side)| if *side == Side::Right { (x, x + width) } else { (x - width, x) })
+        .collect();
+    if spans.iter().any(|(from, to)| *from < 0.0 || *to > WIDTH) {
+        return None;
+    }
+    let reaches_over = |i: usize, j: usize| i != j && spans[i].0 - 2.0 < labels[j].0 && labels[j].0 < spans[i].1 + 2.0;
+    let meets = |i: usize, j: usize| spans[i].0 < spans[j].1 && spans[j].0 < spans[i].1;
+    let mut rows: Vec<Option<usize>> = vec![None; labels.len()];
+    for _ in labels {
+        let is_next =
+            |&i: &usize| rows[i].is_none() && (0..rows.len()).all(|j| !reaches_over(i, j) || rows[j].is_some());
+        let next = (0..rows.len()).find(is_next)?;
+        let below = (0..rows.len()).filter(|&j| reaches_over(next, j)).filter_map(|j| rows[j]).max();
+        let mut row = below.map_or(0, |row| row + 1);
+        while (0..rows.len()).any(|j| rows[j] == Some(row) && meets(next, j)) {
+            row += 1;
+        }
+        rows[next] = Some(row);
+    }
+    Some(rows.into_iter().zip(sides).map(|(row, side)| Place { row: row.unwrap_or(0), side: *side }).collect())
+}
+
+fn text_width(text: &str) -> f64 {
+    text.chars().count() as f64 * CHARACTER
+}
+
+/// SVG text in the making. Everything a caller hands over is escaped here.
+struct Svg(String);
+
+impl Svg {
+    fn open(label: &str, height: f64) -> Self {
+        let label = escape(label);
+        Self(format!(r#"<svg viewBox="0 0 {WIDTH} {height:.0}" role="img" aria-label="{label}">"#))
+    }
+
+    fn close(mut self) -> String {
+        self.0.push_str("</svg>");
+        self.0
+    }
+
+    fn line(&mut self, class: &str, [x1, y1, x2, y2]: [f64; 4]) {
+        self.add(format_args!(r#"<path class="{class}" d="M{x1:.1} {y1:.1}L{x2:.1} {y2:.1}"/>"#));
+    }
+
+    fn path(&mut self, class: &str, points: impl Iterator<Item = (f64, f64)>) {
+        let mut steps = String::new();
+        for (i, (x, y)) in points.enumerate() {
+            let step = if i == 0 { 'M' } else { 'L' };
+            steps.push_str(&format!("{step}{x:.1} {y:.1}"));
+        }
+        self.add(format_args!(r#"<path class="{class}" d="{steps}"/>"#));
+    }
+
+    fn dot(&mut self, tone: Tone, x: f64, y: f64, note: &str) {
+        let class = tone.class();
+        let note = title(note);
+        match tone {
+            Tone::A => {
+                self.add(format_args!(r#"<circle class="dot {class}" cx="{x:.1}" cy="{y:.1}" r="3">{note}</circle>"#));
+            }
+            Tone::B => {
+                let (x, y) = (x - 2.7, y - 2.7);
+                self.add(format_args!(
+                    r#"<rect class="dot {class}" x="{x:.1}" y="{y:.1}" width="5.4" height="5.4">{note}</rect>"#
+                ));
+            }
+        }
+    }
+
+    fn bar(&mut self, class: &str, [x, y, width, height]: [f64; 4], note: &str) {
+        let note = title(note);
+        let place = format!(r#"x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}""#);
+        self.add(format_args!(r#"<rect class="bar {class}" {place} rx="1.5">{note}</rect>"#));
+    }
+
+    fn text(&mut self, class: &str, x: f64, y: f64, text: &str) {
+        let text = escape(text);
+        self.add(format_args!(r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{text}</text>"#));
+    }
+
+    fn turned(&mut self, class: &str, x: f64, y: f64, text: &str) {
+        let text = escape(text);
+        self.add(format_args!(
+            r#"<text class="{class}" transform="translate({x:.1} {y:.1}) rotate(-90)">{text}</text>"#
+        ));
+    }
+
+    fn add(&mut self, element: std::fmt::Arguments<'_>) {
+        // Writing to a string cannot fail.
+        let _ = self.0.write_fmt(element);
+        self.0.push('\n');
+    }
+}
+
+fn title(note: &str) -> String {
+    if note.is_empty() { String::new() } else { format!("<title>{}</title>", escape(note)) }
+}
+
+/// Text as it may stand in an element or an attribute.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn plot(points: &[(f64, f64)], marks: Vec<Mark>) -> String {
+        let points = points.iter().map(|&(x, y)| Point { x, y, low: y, high: y, note: "<note>".to_owned() }).collect();
+        let series = vec![Series { name: "a & b", tone: Tone::A, shape: Shape::Band, points }];
+        let y = Axis { name: "nats", start: Start::Data, ticks: Ticks::Plain };
+        Plot { label: "\"quoted\"", x: "k", y, series, marks }.render()
+    }
+
+    #[test]
+    fn ticks_are_round() {
+        let labels =
+            |from, to, wanted, least| ticks(from, to, wanted, least).into_iter().map(|tick| tick.1).collect::<Vec<_>>();
+        assert_eq!(labels(0.0, 30.0, 12, 1.0), ["0", "5", "10", "15", "20", "25", "30"]);
+        assert_eq!(labels(0.0, 2.0, 12, 1.0), ["0", "1", "2"]);
+        assert_eq!(labels(1.62, 1.95, 6, 0.0), ["1.7", "1.8", "1.9"]);
+        assert_eq!(labels(-0.1, 0.1, 4, 0.0), ["−0.10", "−0.05", "0.00", "0.05", "0.10"]);
+        assert_eq!(labels(3.0, 3.0, 6, 0.0), ["3"]);
+    }
+
+    #[test]
+    fn text_is_escaped() {
+        let svg = plot(&[(0.0, 1.0)], vec![Mark { x: 0.0, label: "a<b".to_owned(), weight: Weight::Strong }]);
+        assert!(
+            svg.contains("&quot;quoted&quot;") && svg.contains("<title>&lt;note&gt;</title>") && svg.contains("a&lt;b")
+        );
+    }
+
+    #[test]
+    fn nothing_equal_or_enormous_breaks_a_plot() {
+        let cases: [&[(f64, f64)]; 5] = [
+            &[],
+            &[(0.0, 1.5)],
+            &[(0.0, 0.0), (1.0, 0.0)],
+            &[(0.0, f64::MAX), (1.0, f64::MIN)],
+            &[(0.0, f64::NAN), (1.0, f64::INFINITY), (2.0, 1.0)],
+        ];
+        for points in cases {
+            let svg = plot(points, vec![Mark { x: 1.0, label: "one".to_owned(), weight: Weight::Light }]);
+            assert!(svg.ends_with("</svg>") && !svg.contains("NaN") && !svg.contains("inf"), "{points:?}: {svg}");
+        }
+    }
+
+    #[test]
+    fn a_flat_line_runs_through_the_middle() {
+        let svg = plot(&[(0.0, 2.0), (1.0, 2.0)], vec![]);
+        let middle = ROW * 0.6 + INNER_HEIGHT / 2.0;
+        assert!(svg.contains(&format!(" {middle:.1}L")), "{svg}");
+    }
+
+    #[test]
+    fn layers_without_number_cost_nothing() {
+        let svg = strip(usize::MAX / 2, usize::MAX);
+        assert_eq!(svg.matches("<rect").count(), 2);
+        assert_eq!(strip(18, 30).matches("cell-kept").count(), 18);
+        assert_eq!(strip(0, 0).matches("<rect").count(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn labels_meet_neither_labels_nor_lines(
+            mut xs in prop::collection::btree_set(0_usize..=30, 1..=4),
+            widths in prop::collection::vec(50.0..190.0_f64, 4),
+        ) {
+            xs.insert(30);
+            let labels: Vec<(f64, f64)> =
+                xs.iter().zip(&widths).map(|(&k, &width)| (LEFT + (k as f64 + 0.5) * 25.0, width)).collect();
+            let places = place(&labels);
+            let span = |i: usize| match places[i].side {
+                Side::Right => (labels[i].0, labels[i].0 + labels[i].1),
+                Side::Left => (labels[i].0 - labels[i].1, labels[i].0),
+            };
+            for i in 0..labels.len() {
+                prop_assert!(span(i).0 >= 0.0 && span(i).1 <= WIDTH, "label {i} leaves the drawing: {places:?}");
+                for j in (0..labels.len()).filter(|&j| j != i) {
+                    let (a, b) = (span(i), span(j));
+                    let is_apart = places[i].row != places[j].row || a.1 <= b.0 || b.1 <= a.0;
+                    prop_assert!(is_apart, "labels {i} and {j} meet: {places:?}");
+                    let is_crossed = a.0 < labels[j].0 && labels[j].0 < a.1 && places[i].row <= places[j].row;
+                    prop_assert!(!is_crossed, "line {j} crosses label {i}: {places:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The terminal's table: one row for each boundary, then the answer and what to mind.
+//!
+//! Never wider than [`WIDTH`] columns. It holds numbers and this crate's own words only, no text of a stranger's that
+//! could steer a terminal.
+
+use super::result::{SearchResult, VariantSummary};
+use super::words::{self, NONE, Sign, count, decimals, fixed, percent};
+use super::{CHOSEN, boundaries, full, marks};
+
+/// Widest line, in columns.
+const WIDTH: usize = 100;
+/// Columns of the bar.
+const BAR: usize = 10;
+
+/// How the table is dressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Text only.
+    Plain,
+    /// With ANSI escapes for bold, dim and colour.
+    Colour,
+}
+
+/// The table of a search's result, with the answer and the warnings below. Ends with a line feed.
+pub fn table(result: &SearchResult, style: Style) -> String {
+    let rows: Vec<&VariantSummary> = boundaries(result).collect();
+    let column = Column::new(&rows);
+    let data = &result.data;
+    let mut out = String::new();
+    let mut line = |look: Look, text: &str| {
+        out.push_str(&style.dress(look, text.trim_end()));
+        out.push('\n');
+    };
+
+    let note = format!(
+        "Nats per answer token, mean over samples; lower is better. {} selection and {} held-out samples, {} answer \
+         tokens. k layers keep LoRA, counted from the embedding: k = 0 is the base model, k = {} the full adapter. ▶ \
+         marks the answer.",
+        count(data.selection as u64),
+        count(data.holdout as u64),
+        count(data.answer_tokens as u64),
+        result.model.layers,
+    );
+    for text in wrap(&note, 0) {
+        line(Look::Dim, &text);
+    }
+    line(Look::Plain, "");
+    line(Look::Bold, &column.header());
+    let full = full(result);
+    for row in &rows {
+        let marks = marks(result, row.layers_kept);
+        let look = if row.layers_kept == result.choice.layers_kept { Look::Chosen } else { Look::Plain };
+        line(look, &column.row(row, full, &marks));
+    }
+    line(Look::Plain, "");
+    for text in wrap(&words::sentence(result), 0) {
+        line(Look::Bold, &text);
+    }
+    for warning in &result.warnings {
+        let words::Advice { matter, remedy } = words::advice(warning);
+        line(Look::Plain, "");
+        for (i, text) in wrap(&format!("{matter} {remedy}"), 9).iter().enumerate() {
+            line(Look::Warning, &format!("{:9}{text}", if i == 0 { "Warning:" } else { "" }));
+        }
+    }
+    out
+}
+
+/// How a line looks in colour.
+#[derive(Clone, Copy)]
+enum Look {
+    Plain,
+    Bold,
+    Dim,
+    Chosen,
+    Warning,
+}
+
+impl Style {
+    fn dress(self, look: Look, text: &str) -> String {
+        let code = match look {
+            Look::Plain => return text.to_owned(),
+            Look::Bold => "1",
+            Look::Dim => "2",
+            Look::Chosen => "1;36",
+            Look::Warning => "33",
+        };
+        match self {
+            Self::Plain => text.to_owned(),
+            Self::Colour if text.is_empty() => String::new(),
+            Self::Colour => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+        }
+    }
+}
+
+/// What the rows have in common.
+struct Column {
+    /// Decimals of everything in nats.
+    decimals: usize,
+    /// Lowest and highest mean on the selection samples: the ends of the bar.
+    range: (f64, f64),
+}
+
+impl Column {
+    fn new(rows: &[&VariantSummary]) -> Self {
+        let means = || rows.iter().map(|row| row.selection.mean_nll).filter(|mean| mean.is_finite());
+        let range = (means().fold(f64::INFINITY, f64::min), means().fold(f64::NEG_INFINITY, f64::max));
+        Self { decimals: decimals(range.1, 5).min(5), range }
+    }
+
+    fn header(&self) -> String {
+        let cells = ["", "k", "NLL ± SE", "Δ to full", "prob.", "accuracy", "held out"];
+        format!("{}  {:BAR$}  picked by", layout(&cells.map(str::to_owned)), "NLL")
+    }
+
+    fn row(&self, row: &VariantSummary, full: Option<&VariantSummary>, marks: &[&str]) -> String {
+        let nats = |value| fixed(value, self.decimals, Sign::Minus);
+        let delta = full.map_or(f64::NAN, |full| row.selection.mean_nll - full.selection.mean_nll);
+        // The arrow takes the place of the word, for which the line has no room.
+        let (chosen, marks): (Vec<&str>, Vec<&str>) = marks.iter().partition(|mark| **mark == CHOSEN);
+        let cells = [
+            if chosen.is_empty() { "" } else { "▶" }.to_owned(),
+            row.layers_kept.to_string(),
+            format!("{} ± {}", nats(row.selection.mean_nll), nats(row.selection.se)),
+            fixed(delta, self.decimals, Sign::Both),
+            fixed(row.selection.mean_probability, 4, Sign::Minus),
+            percent(row.selection.token_accuracy),
+            nats(row.holdout.mean_nll),
+        ];
+        let bar = self.bar(row.selection.mean_nll);
+        format!("{}  {bar:BAR$}  {}", layout(&cells), marks.join(", "))
+    }
+
+    /// The mean between the lowest, a sliver, and the highest, the whole width.
+    fn bar(&self, mean: f64) -> String {
+        const EIGHTHS: [char; 8] = ['█', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+        if !mean.is_finite() {
+            return NONE.to_owned();
+        }
+        let span = self.range.1 - self.range.0;
+        let share = if span > 0.0 && span.is_finite() { (mean - self.range.0) / span } else { 0.0 };
+        let eighths = 1 + (share.clamp(0.0, 1.0) * (BAR * 8 - 1) as f64).round() as usize;
+        let mut bar = "█".repeat(eighths / 8);
+        bar.extend((!eighths.is_multiple_of(8)).then(|| EIGHTHS[eighths % 8]));
+        bar
+    }
+}
+
+/// One line of cells, right-aligned in columns.
+fn layout([chosen, k, nll, delta, probability, accuracy, holdout]: &[String; 7]) -> String {
+    format!("{chosen:1} {k:>3}  {nll:>17}  {delta:>9}  {probability:>6}  {accuracy:>8}  {holdout:>8}")
+}
+
+/// Breaks text at spaces, but those that [`glued`](words::glued) keeps, into lines of at most [`WIDTH`] columns less an
+/// indent; a longer word has a line of its own.
+pub(super) fn wrap(text: &str, indent: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in words::glued(text).split(' ') {
+        let word = word.replace('\u{a0}', " ");
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > WIDTH - indent {
+            lines.push(String::new());
+            used = 0;
+        }
+        if let Some(line) = lines.last_mut() {
+            if used > 0 {
+                line.push(' ');
+                used += 1;
+            }
+            line.push_str(&word);
+            used += length;
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_wraps_at_spaces() {
+        let lines = wrap(&"four ".repeat(50), 9);
+        assert!(lines.len() == 3 && lines.iter().all(|line| line.chars().count() <= WIDTH - 9), "{lines:?}");
+        assert_eq!(wrap(&format!("{} 95 % p = 0.5", "x".repeat(96)), 0), [&"x".repeat(96), "95 % p = 0.5"]);
+        assert_eq!(wrap(&"x".repeat(200), 0).len(), 1);
+    }
+
+    #[test]
+    fn bars_grow_from_a_sliver_to_the_whole_width() {
+        let column = Column { decimals: 4, range: (1.0, 2.0) };
+        assert_eq!(column.bar(1.0), "▏");
+        assert_eq!(column.bar(2.0), "█".repeat(BAR));
+        assert_eq!(column.bar(1.5).chars().count(), 6);
+        assert_eq!(Column { decimals: 4, range: (1.0, 1.0) }.bar(1.0), "▏");
+    }
+}

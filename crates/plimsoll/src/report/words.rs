@@ -1,0 +1,335 @@
+//! Numbers and sentences, the same in the terminal and on the page.
+//!
+//! Estimates are rounded by their interval: more digits than the uncertainty supports would claim what was not
+//! measured. What is not finite is written as `–`, never as a number.
+
+use super::result::{SearchResult, Warning};
+use crate::choose::{Gain, Interval, Reason, Verdict};
+
+/// What stands for a number that is not there.
+pub(super) const NONE: &str = "–";
+
+/// The answer in a few plain sentences: what to do, and what was tested to say so.
+pub fn sentence(result: &SearchResult) -> String {
+    let Answer { headline, grounds } = answer(result);
+    format!("{headline} {grounds}")
+}
+
+/// The answer, its first sentence apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// What to do.
+    pub(super) headline: String,
+    /// What was tested, on how many samples, and what came out.
+    pub(super) grounds: String,
+}
+
+/// Says what to do and why.
+pub(super) fn answer(result: &SearchResult) -> Answer {
+    let choice = &result.choice;
+    let layers = result.model.layers;
+    let headline = match choice.verdict {
+        Verdict::Trim => format!("Trim: keep LoRA in {}.", layers_kept(choice.layers_kept, layers)),
+        Verdict::KeepFull => "Keep the full adapter.".to_owned(),
+        Verdict::UseBase => "Use the base model, without the adapter.".to_owned(),
+    };
+    Answer { headline, grounds: grounds(result) }
+}
+
+fn grounds(result: &SearchResult) -> String {
+    let SearchResult { choice, rules, data, .. } = result;
+    let layers = result.model.layers;
+    let on = format!("On {}", counted(choice.gain.samples, "held-out sample"));
+    let gain = numbers(&choice.gain);
+    let retained = |before: &str, note: &str| {
+        let Some(retained) = &choice.retained else { return String::new() };
+        let [value, low, high] = estimate(retained, 100.0, 2, Sign::Minus);
+        let interval = format!("95 % interval {low} to {high} %{note}");
+        format!("{before} it retains {value} % of the adapter's gain over the base model ({interval})")
+    };
+    let candidate = format!("LoRA in {}", layers_kept(choice.one_se, layers));
+    match choice.reason {
+        Reason::Better => {
+            format!("{on} the cut is better than the full adapter by {gain}{}.", retained(";", ""))
+        }
+        Reason::NotWorse => {
+            let note = format!("; the lower end has to be above {} %", plain(rules.margin * 100.0));
+            let retained = retained(":", &note);
+            format!(
+                "{on} the cut counts as not worse than the full adapter, and it is smaller{retained}. It is not shown to be \
+                 better: its gain is {gain}."
+            )
+        }
+        Reason::BetterThanBase => format!(
+            "{on} the full adapter is no better than the base model: its gain is {}. The cut is better than the base \
+             model by {}.",
+            numbers(&choice.adapter_gain),
+            numbers(&choice.base_gain),
+        ),
+        Reason::NoCut => format!(
+            "No smaller boundary came within one standard error of the best on {}, so there was no cut to test.",
+            counted(data.selection, "selection sample"),
+        ),
+        Reason::NotShown => {
+            let finding = match choice.gain {
+                gain if gain.high < 0.0 && gain.p < rules.alpha => "is worse than the full adapter",
+                _ => "is not shown to be as good as the full adapter",
+            };
+            format!("{on} the candidate, {candidate}, {finding}: its gain is {gain}{}.", retained(";", ""))
+        }
+        Reason::AdapterNotBetter => {
+            let is_cut = 0 < choice.one_se && choice.one_se < layers;
+            let cut = if is_cut {
+                let gain = numbers(&choice.base_gain);
+                format!(" Nor is a cut shown to be better than the base model: {candidate} gains {gain}.")
+            } else {
+                String::new()
+            };
+            let gain = numbers(&choice.adapter_gain);
+            format!("{on} the full adapter is no better than the base model: its gain is {gain}.{cut}")
+        }
+    }
+}
+
+/// `0.0123 nats per answer token (95 % interval 0.0041 to 0.0207, p = 0.003)`.
+fn numbers(gain: &Gain) -> String {
+    let [value, low, high] = gain_digits(gain, Sign::Minus);
+    format!("{value} nats per answer token (95 % interval {low} to {high}, {})", p_value(gain.p))
+}
+
+/// A gain and the ends of its interval, rounded alike.
+pub(super) fn gain_digits(gain: &Gain, sign: Sign) -> [String; 3] {
+    let interval = Interval { value: gain.nats_per_token, low: gain.low, high: gain.high };
+    estimate(&interval, 1.0, 3, sign)
+}
+
+/// `layers 0–17 (18 of 30)`.
+pub(super) fn layers_kept(kept: usize, layers: usize) -> String {
+    match kept {
+        0 => format!("no layer (0 of {layers})"),
+        1 => format!("layer 0 (1 of {layers})"),
+        _ => format!("layers 0–{} ({kept} of {layers})", kept - 1),
+    }
+}
+
+/// A warning, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Advice {
+    /// What is the matter.
+    pub(super) matter: String,
+    /// What the reader can do.
+    pub(super) remedy: &'static str,
+}
+
+/// Puts a warning into words.
+pub(super) fn advice(warning: &Warning) -> Advice {
+    match *warning {
+        Warning::FewSamples { selection, holdout } => Advice {
+            matter: format!(
+                "Few samples: {} chose the boundary, {} measured the gain.",
+                count(selection as u64),
+                count(holdout as u64)
+            ),
+            remedy: "Read the intervals as rough, and add samples: intervals narrow with the square root of their \
+                     number.",
+        },
+        Warning::Skipped { samples, context } => Advice {
+            matter: format!(
+                "{} left out: longer than the model's context of {} tokens.",
+                counted(samples, "sample"),
+                count(context as u64)
+            ),
+            remedy: "Shorten them to have them count; as it is, the answer says nothing about samples of that length.",
+        },
+        Warning::Unstable { share } => Advice {
+            matter: format!("Unstable: {} of the bootstrap resamples chose this boundary.", percent(share)),
+            remedy: "Read the boundary as a range, the one that the resamples span; more selection samples narrow it.",
+        },
+        Warning::AdapterUnproven { p } => Advice {
+            matter: format!("The held-out samples do not show that the adapter beats the base model ({}).", p_value(p)),
+            remedy: "Check that base model, template and data are those of its training, or hold out more samples.",
+        },
+    }
+}
+
+/// Whether a positive number carries its sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sign {
+    /// Only where it is negative.
+    Minus,
+    /// Always, but for 0.
+    Both,
+}
+
+/// An estimate and the ends of its interval times `scale`, with as many decimals as give the interval's width `digits`
+/// significant digits.
+pub(super) fn estimate(interval: &Interval, scale: f64, digits: i32, sign: Sign) -> [String; 3] {
+    let ends = [interval.value, interval.low, interval.high].map(|end| end * scale);
+    let width = (ends[2] - ends[1]).abs();
+    let decimals = if width > 0.0 { decimals(width, digits) } else { decimals(ends[0], 4) };
+    ends.map(|end| fixed(end, decimals, sign))
+}
+
+/// Decimals that give `value` so many significant digits: from 0 to 9.
+pub(super) fn decimals(value: f64, digits: i32) -> usize {
+    if value == 0.0 || !value.is_finite() {
+        return digits.clamp(1, 9) as usize - 1;
+    }
+    // The logarithm is a small number, and the clamp makes the conversion exact.
+    (f64::from(digits - 1) - value.abs().log10().floor()).clamp(0.0, 9.0) as usize
+}
+
+/// A number with so many decimals and a true minus sign; scientific where it would be longer than a table's column.
+pub(super) fn fixed(value: f64, decimals: usize, sign: Sign) -> String {
+    if !value.is_finite() {
+        return NONE.to_owned();
+    }
+    let size = value.abs();
+    let digits = if size < 1e7 { format!("{size:.decimals$}") } else { format!("{size:.1e}") };
+    // What rounds to 0 has no sign.
+    let is_zero = digits.bytes().all(|byte| matches!(byte, b'0' | b'.'));
+    match sign {
+        _ if is_zero => digits,
+        _ if value < 0.0 => format!("−{digits}"),
+        Sign::Both => format!("+{digits}"),
+        Sign::Minus => digits,
+    }
+}
+
+/// A number with four significant digits.
+pub(super) fn number(value: f64) -> String {
+    fixed(value, decimals(value, 4), Sign::Minus)
+}
+
+/// A number that somebody set, without the zeros that would claim a measurement: `98`, `0.05`.
+pub(super) fn plain(value: f64) -> String {
+    let digits = number(value);
+    if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.').to_owned() } else { digits }
+}
+
+/// A share as `45.1 %`.
+pub(super) fn percent(share: f64) -> String {
+    format!("{} %", fixed(share * 100.0, 1, Sign::Minus))
+}
+
+/// `p = 0.003`, or `p < 0.001`.
+pub(super) fn p_value(p: f64) -> String {
+    match p {
+        p if !p.is_finite() => format!("p = {NONE}"),
+        p if p < 0.001 => "p < 0.001".to_owned(),
+        p if p < 0.1 => format!("p = {p:.3}"),
+        p => format!("p = {p:.2}"),
+    }
+}
+
+/// A count with its thousands set apart.
+pub(super) fn count(value: u64) -> String {
+    let digits = value.to_string();
+    let mut grouped = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// `1 sample`, `32 samples`.
+pub(super) fn counted(value: usize, noun: &str) -> String {
+    format!("{} {noun}{}", count(value as u64), if value == 1 { "" } else { "s" })
+}
+
+/// A size in decimal units, as file managers and model hubs give it.
+pub(super) fn bytes(value: u64) -> String {
+    let units = ["kB", "MB", "GB", "TB"];
+    let mut size = value as f64;
+    if value < 1000 {
+        return format!("{value} B");
+    }
+    let mut unit = "B";
+    for next in units {
+        if size < 1000.0 {
+            break;
+        }
+        size /= 1000.0;
+        unit = next;
+    }
+    format!("{} {unit}", fixed(size, decimals(size, 3), Sign::Minus))
+}
+
+/// Text whose percent signs and equations do not part from their numbers at the end of a line.
+pub(super) fn glued(text: &str) -> String {
+    text.replace(" %", "\u{a0}%").replace(" = ", "\u{a0}=\u{a0}").replace(" < ", "\u{a0}<\u{a0}")
+}
+
+/// A stranger's text on one line: control characters, which could steer a terminal or reorder the text, become
+/// `\u{FFFD}`.
+pub(super) fn tame(text: &str) -> String {
+    let is_unruly = |c: char| {
+        c.is_control() || matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if is_unruly(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_four_significant_digits() {
+        let cases = [
+            (1.23456, "1.235"),
+            (0.0123456, "0.01235"),
+            (123.456, "123.5"),
+            (98765.4, "98765"),
+            (-0.5, "−0.5000"),
+            (0.0, "0.000"),
+            (1e-12, "0.000000000"),
+            (1.5e300, "1.5e300"),
+            (f64::NAN, NONE),
+            (f64::NEG_INFINITY, NONE),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(number(value), expected);
+        }
+    }
+
+    #[test]
+    fn an_estimate_is_rounded_by_its_interval() {
+        let interval = Interval { value: 0.012_345_6, low: 0.004_07, high: 0.020_66 };
+        assert_eq!(estimate(&interval, 1.0, 3, Sign::Minus), ["0.0123", "0.0041", "0.0207"]);
+        let interval = Interval { value: 1.0123, low: -0.2, high: 1.31 };
+        assert_eq!(estimate(&interval, 100.0, 2, Sign::Both), ["+101", "−20", "+131"]);
+        let point = Interval { value: 0.5, low: 0.5, high: 0.5 };
+        assert_eq!(estimate(&point, 1.0, 3, Sign::Minus), ["0.5000", "0.5000", "0.5000"]);
+    }
+
+    #[test]
+    fn settings_are_written_as_they_were_set() {
+        assert_eq!([0.98 * 100.0, 0.05, 0.0, 1000.0, 97.5].map(plain), ["98", "0.05", "0", "1000", "97.5"]);
+    }
+
+    #[test]
+    fn what_rounds_to_zero_has_no_sign() {
+        assert_eq!(fixed(-0.000_01, 3, Sign::Both), "0.000");
+        assert_eq!(fixed(0.0, 1, Sign::Both), "0.0");
+    }
+
+    #[test]
+    fn counts_and_sizes_are_grouped_and_scaled() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([999, 1000, 9_830_400, u64::MAX].map(bytes), ["999 B", "1.00 kB", "9.83 MB", "1.8e7 TB"]);
+        assert_eq!(counted(1, "sample"), "1 sample");
+    }
+
+    #[test]
+    fn a_p_value_is_never_written_as_zero() {
+        assert_eq!([0.0, 0.000_999, 0.0031, 0.25].map(p_value), ["p < 0.001", "p < 0.001", "p = 0.003", "p = 0.25"]);
+    }
+
+    #[test]
+    fn escapes_and_reversals_are_tamed() {
+        assert_eq!(tame("a\u{1b}[31mb\nc\u{202e}d é"), "a\u{fffd}[31mb\u{fffd}c\u{fffd}d é");
+    }
+}

@@ -1,0 +1,409 @@
+//! The main job: score every boundary, choose one, judge it on held-out samples, and write what the answer calls for.
+//!
+//! Three steps, so that a bad input costs nobody any time: [`Search::open`] reads and checks everything and writes
+//! nothing; [`Search::score`] does the long work and journals it; [`Search::finish`] makes the result and writes it.
+
+mod journal;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use crate::adapter::{self, Adapter, Base, Estimate, LayerLora, Provenance, Source, TrimScores};
+use crate::choose::stats::mean_and_se;
+use crate::choose::{self, Choice, Input, Interval, Part, Verdict, choose};
+use crate::data::{self, DataProblem, Dataset, Sample, Split, TemplateChoice, Turns};
+use crate::engine::{Embedded, Engine as _, EngineOptions, Event, Request, SampleScores};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::gates::Variant;
+use crate::lens;
+use crate::model::{Checkpoint, Model};
+use crate::report::{
+    self, AdapterFacts, Cost, DataFacts, LensSummary, ModelFacts, Rules, ScoreSummary, SearchResult, VariantSummary, Warning,
+};
+use journal::{Fingerprint, Journal, Row};
+
+/// Name and version of the program, as results carry it.
+pub const TOOL: &str = concat!("plimsoll ", env!("CARGO_PKG_VERSION"));
+
+/// Below these numbers of samples a warning stands beside the answer: intervals from fewer are too narrow to trust.
+const FEW_SELECTION: usize = 20;
+const FEW_HOLDOUT: usize = 10;
+
+/// Below this share of agreeing resamples a warning stands beside the answer.
+const STABLE_SHARE: f64 = 0.5;
+
+const RESULT: &str = "result.json";
+const REPORT: &str = "report.html";
+const SCORES: &str = "scores.jsonl";
+const ADAPTER: &str = "adapter";
+const JOURNAL: &str = "journal.jsonl";
+
+/// What to search, and how.
+#[derive(Clone, Debug)]
+pub struct SearchOptions {
+    /// The base model: a GGUF file or a folder.
+    pub model: PathBuf,
+    /// The adapter: a PEFT folder.
+    pub adapter: PathBuf,
+    /// The samples: a JSONL file or a folder.
+    pub data: PathBuf,
+    /// Where results go.
+    pub out: PathBuf,
+    /// How prompts are rendered.
+    pub template: TemplateChoice,
+    /// Which assistant turns are scored.
+    pub turns: Turns,
+    /// Score at most so many samples.
+    pub max_samples: Option<usize>,
+    /// Share of the samples that is held out.
+    pub holdout: f64,
+    /// Seed of everything that is drawn.
+    pub seed: u64,
+    /// Bounds of the engine.
+    pub engine: EngineOptions,
+    /// What to do with results that are there already.
+    pub existing: Existing,
+    /// The command that repeats the search, for the result.
+    pub command: String,
+}
+
+/// What to do with results that are there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Refuse to touch them.
+    Refuse,
+    /// Replace them.
+    Replace,
+}
+
+/// A search whose inputs are read and checked.
+#[derive(Debug)]
+pub struct Search {
+    options: SearchOptions,
+    checkpoint: Checkpoint,
+    adapter: Adapter,
+    lora: Vec<LayerLora>,
+    dataset: Dataset,
+    split: Split,
+}
+
+/// All scores of a search.
+#[derive(Clone, Debug)]
+pub struct Scored {
+    selection: Vec<SampleScores>,
+    holdout: Vec<SampleScores>,
+    cost: Cost,
+}
+
+/// How far scoring is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Multiply-adds that are done.
+    pub done: u64,
+    /// Multiply-adds in all.
+    pub total: u64,
+    /// Samples that are finished.
+    pub samples: usize,
+}
+
+/// What was written, and where.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The result.
+    pub result: SearchResult,
+    /// The HTML report.
+    pub report: PathBuf,
+    /// The trimmed adapter, where the verdict is to trim.
+    pub adapter: Option<PathBuf>,
+}
+
+impl Search {
+    /// Reads and checks all inputs.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the model, the adapter or the data; an output folder that holds other results.
+    pub fn open(options: SearchOptions) -> Result<Self> {
+        let out = &options.out;
+        if out.exists() && !out.is_dir() {
+            return Err(Error::Usage(format!("{} is not a folder: give another --out", out.display())));
+        }
+        let holds_results = [RESULT, REPORT, SCORES, ADAPTER].iter().any(|name| out.join(name).exists());
+        if holds_results && options.existing == Existing::Refuse {
+            let out = out.display();
+            return Err(Error::Usage(format!("{out} holds results already: give another --out, or --force")));
+        }
+        let checkpoint = Checkpoint::open(&options.model)?;
+        let adapter = Adapter::open(&options.adapter)?;
+        let config = checkpoint.config();
+        let shape = |_, projection| checkpoint.linear_shape(projection);
+        let lora = adapter.bind(&Base { layers: config.layers, shape: &shape })?;
+        let tokenizer = checkpoint.tokenizer()?;
+        let data_options = data::Options {
+            template: options.template.clone(),
+            turns: options.turns,
+            max_samples: options.max_samples,
+            seed: options.seed,
+            context: config.context,
+        };
+        let dataset = data::load(&options.data, &tokenizer, &data_options)?;
+        let outside = |sample: &&Sample| sample.tokens.iter().any(|&token| token as usize >= config.vocabulary);
+        if let Some(sample) = dataset.samples.iter().find(outside) {
+            let line = sample.line;
+            return Err(Error::input(&dataset.file, DataProblem::Vocabulary { line, vocabulary: config.vocabulary }));
+        }
+        let split = data::split(dataset.samples.len(), options.holdout, options.seed)?;
+        Ok(Self { options, checkpoint, adapter, lora, dataset, split })
+    }
+
+    /// How many samples will be scored.
+    pub fn samples(&self) -> usize {
+        self.dataset.samples.len()
+    }
+
+    /// Scores every boundary on every sample. `observe` may stop the work by breaking; what is finished then stands in
+    /// the output folder's journal, and the next call goes on from there.
+    ///
+    /// # Errors
+    /// See [`crate::engine::Engine::score`]; a journal of another search; an output folder that cannot be written.
+    pub fn score(&self, observe: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Scored> {
+        let layers = self.checkpoint.config().layers;
+        let fingerprint = self.fingerprint()?;
+        let engine = Embedded::new(Model::load(&self.checkpoint)?, self.lora.clone(), self.options.engine)?;
+        let mut journal = Journal::open(&self.options.out.join(JOURNAL), &fingerprint, self.options.existing)?;
+
+        // The lens decides nothing on held-out samples, and costs about as much as the sweep itself.
+        let full = layers;
+        let selection = Request { variants: Variant::every_boundary(layers), lens: vec![0, full] };
+        let holdout = Request { lens: Vec::new(), ..selection.clone() };
+        let (layer_passes, layer_passes_naive) = engine.layer_passes(&selection);
+        let begun = Instant::now();
+
+        let jobs = [(Part::Selection, &selection), (Part::Holdout, &holdout)].map(|(part, request)| {
+            let samples = self.part(part).map(|sample| (sample, journal.take(part, sample.line, request)));
+            let (known, todo): (Vec<_>, Vec<_>) = samples.partition(|(_, scores)| scores.is_some());
+            let known: Vec<SampleScores> = known.into_iter().filter_map(|(_, scores)| scores).collect();
+            let todo: Vec<Sample> = todo.into_iter().map(|(sample, _)| sample.clone()).collect();
+            (part, request, known, todo)
+        });
+        let resumed = jobs.iter().map(|(_, _, known, _)| known.len()).sum();
+        let total = jobs.iter().map(|(_, request, _, todo)| engine.work(todo, request)).sum();
+        let mut progress = Progress { done: 0, total, samples: resumed };
+        let mut parts = Vec::new();
+        for (part, request, known, todo) in jobs {
+            let mut journal_error = None;
+            let scored = engine.score(&todo, request, &mut |event| {
+                match event {
+                    Event::Work(work) => progress.done += work,
+                    Event::Scored(scores) => {
+                        progress.samples += scores.len();
+                        if let Err(error) = journal.append(part, scores) {
+                            journal_error = Some(error);
+                            return ControlFlow::Break(());
+                        }
+                    }
+                }
+                observe(progress)
+            });
+            if let Some(error) = journal_error {
+                return Err(error);
+            }
+            let mut scores = [known, scored?].concat();
+            scores.sort_by_key(|scores| scores.line);
+            parts.push(scores);
+        }
+        let holdout = parts.pop().unwrap_or_default();
+        let selection = parts.pop().unwrap_or_default();
+        let seconds = begun.elapsed().as_secs_f64();
+        let cost = Cost { layer_passes, layer_passes_naive, seconds, resumed, threads: engine.threads() };
+        Ok(Scored { selection, holdout, cost })
+    }
+
+    /// Chooses, and writes the result, the report, the scores and, where the verdict is to trim, the adapter.
+    ///
+    /// # Errors
+    /// Scores that cannot be chosen from; an output folder that cannot be written.
+    pub fn finish(&self, scored: &Scored) -> Result<Written> {
+        let result = self.result(scored)?;
+        let out = &self.options.out;
+        let adapter_out = out.join(ADAPTER);
+        if self.options.existing == Existing::Replace && adapter_out.exists() {
+            fs::remove_dir_all(&adapter_out).map_err(Error::write(&adapter_out))?;
+        }
+        let trim = result.choice.verdict == Verdict::Trim;
+        if trim {
+            let keep: Vec<usize> = (0..result.choice.layers_kept).collect();
+            adapter::write_trimmed(&self.adapter, &keep, &provenance(&result), &adapter_out)?;
+        }
+        let rows = [(Part::Selection, &scored.selection), (Part::Holdout, &scored.holdout)];
+        let rows = rows.into_iter().flat_map(|(part, scores)| scores.iter().map(move |scores| (part, scores)));
+        let rows = rows.map(|(part, scores)| Row { part, scores: scores.clone() });
+        files::write_file(&out.join(SCORES), journal::lines(rows)?.as_bytes())?;
+        let report = out.join(REPORT);
+        files::write_file(&report, report::html(&result).as_bytes())?;
+        files::write_file(&out.join(RESULT), report::json(&result)?.as_bytes())?;
+        Journal::remove(&out.join(JOURNAL))?;
+        Ok(Written { result, report, adapter: trim.then_some(adapter_out) })
+    }
+
+    /// Chooses a boundary and gathers all that a reader wants to know about it.
+    fn result(&self, scored: &Scored) -> Result<SearchResult> {
+        let layers = self.checkpoint.config().layers;
+        let options = choose::Options { seed: self.options.seed, ..choose::Options::default() };
+        let curve = |which: usize| {
+            let curves: Vec<_> = scored.selection.iter().filter_map(|scores| scores.lens.get(which)).collect();
+            lens::summarise(&curves, options.seed, options.resamples)
+        };
+        let lens = LensSummary { base: curve(0), full: curve(1) };
+        let full_curve: Vec<f64> = lens.full.iter().map(|point| point.probability).collect();
+        let input = Input::new(&nll(&scored.selection), &nll(&scored.holdout), &full_curve)
+            .map_err(|problem| Error::Internal(problem.to_string()))?;
+        let choice = choose(&input, &options);
+        let variants = Variant::every_boundary(layers).into_iter().enumerate().map(|(index, variant)| VariantSummary {
+            family: variant.family,
+            layers_kept: variant.layers_kept,
+            selection: summary(&scored.selection, index),
+            holdout: summary(&scored.holdout, index),
+        });
+        Ok(SearchResult {
+            schema: 1,
+            tool: TOOL.into(),
+            command: self.options.command.clone(),
+            seed: self.options.seed,
+            model: self.model_facts()?,
+            adapter: self.adapter_facts(&choice)?,
+            data: self.data_facts(scored)?,
+            variants: variants.collect(),
+            lens,
+            rules: Rules::from(&options),
+            warnings: self.warnings(&choice),
+            choice,
+            cost: scored.cost,
+        })
+    }
+
+    fn model_facts(&self) -> Result<ModelFacts> {
+        let config = self.checkpoint.config();
+        Ok(ModelFacts {
+            path: self.options.model.display().to_string(),
+            sha256: self.checkpoint.sha256()?,
+            architecture: config.architecture.clone(),
+            layers: config.layers,
+            hidden_size: config.hidden,
+            vocab_size: config.vocabulary,
+            parameters: self.checkpoint.parameters(),
+            stored_as: self.checkpoint.stored_as().into(),
+        })
+    }
+
+    fn adapter_facts(&self, choice: &Choice) -> Result<AdapterFacts> {
+        let mut ranks: Vec<usize> = self.adapter.modules().map(|module| module.rank).collect();
+        ranks.sort_unstable();
+        ranks.dedup();
+        let mut projections: Vec<_> = self.adapter.modules().map(|module| module.projection).collect();
+        projections.sort_unstable();
+        projections.dedup();
+        Ok(AdapterFacts {
+            path: self.options.adapter.display().to_string(),
+            sha256: files::sha256_of_files(&self.adapter.files())?,
+            ranks,
+            modules: projections.into_iter().map(|projection| projection.name().to_owned()).collect(),
+            layers: self.adapter.layers().len(),
+            bytes: self.adapter.bytes(),
+            bytes_kept: self.adapter.bytes_below(choice.layers_kept),
+        })
+    }
+
+    fn data_facts(&self, scored: &Scored) -> Result<DataFacts> {
+        Ok(DataFacts {
+            path: self.options.data.display().to_string(),
+            sha256: files::sha256_of_files(std::slice::from_ref(&self.dataset.file))?,
+            selection: scored.selection.len(),
+            holdout: scored.holdout.len(),
+            skipped: self.dataset.skipped.len(),
+            answer_tokens: scored.selection.iter().chain(&scored.holdout).map(|scores| scores.tokens).sum(),
+            template: self.dataset.template.to_string(),
+        })
+    }
+
+    fn warnings(&self, choice: &Choice) -> Vec<Warning> {
+        let (selection, holdout) = (self.split.selection.len(), self.split.holdout.len());
+        let share = choice.bootstrap[choice.one_se];
+        [
+            (selection < FEW_SELECTION || holdout < FEW_HOLDOUT).then_some(Warning::FewSamples { selection, holdout }),
+            (!self.dataset.skipped.is_empty()).then_some(Warning::Skipped {
+                samples: self.dataset.skipped.len(),
+                context: self.checkpoint.config().context,
+            }),
+            (share < STABLE_SHARE).then_some(Warning::Unstable { share }),
+            (choice.adapter_gain.low <= 0.0).then_some(Warning::AdapterUnproven { p: choice.adapter_gain.p }),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn part(&self, part: Part) -> impl Iterator<Item = &Sample> {
+        let indices = match part {
+            Part::Selection => &self.split.selection,
+            Part::Holdout => &self.split.holdout,
+        };
+        indices.iter().map(|&index| &self.dataset.samples[index])
+    }
+
+    fn fingerprint(&self) -> Result<Fingerprint> {
+        let samples: Vec<_> = [Part::Selection, Part::Holdout]
+            .into_iter()
+            .map(|part| self.part(part).map(|sample| (sample.line, &sample.tokens, &sample.answer)).collect::<Vec<_>>())
+            .collect();
+        let samples = serde_json::to_vec(&samples).map_err(|error| Error::Internal(error.to_string()))?;
+        Ok(Fingerprint {
+            tool: TOOL.into(),
+            model: self.checkpoint.sha256()?,
+            adapter: files::sha256_of_files(&self.adapter.files())?,
+            samples: files::sha256(&samples),
+        })
+    }
+}
+
+/// Mean NLL of each sample under each variant.
+fn nll(scores: &[SampleScores]) -> Vec<Vec<f64>> {
+    scores.iter().map(|sample| (0..sample.variants.len()).map(|variant| sample.mean_nll(variant)).collect()).collect()
+}
+
+fn summary(scores: &[SampleScores], variant: usize) -> ScoreSummary {
+    let of = |value: fn(&SampleScores, usize) -> f64| -> (f64, f64) {
+        mean_and_se(&scores.iter().map(|sample| value(sample, variant)).collect::<Vec<_>>())
+    };
+    let (mean_nll, se) = of(SampleScores::mean_nll);
+    let (mean_probability, _) = of(|sample, variant| sample.variants[variant].probability);
+    let (token_accuracy, _) = of(|sample, variant| sample.variants[variant].correct as f64 / sample.tokens as f64);
+    ScoreSummary { mean_nll, se, mean_probability, token_accuracy }
+}
+
+/// What the trimmed adapter's card says of where it comes from.
+fn provenance(result: &SearchResult) -> Provenance {
+    let source = |path: &str, sha256: &str| Some(Source { path: path.into(), sha256: sha256.into() });
+    let choice = &result.choice;
+    let held_out = |layers_kept: usize| result.variants[layers_kept].holdout.mean_nll;
+    let gain = Estimate { value: choice.gain.nats_per_token, low: choice.gain.low, high: choice.gain.high };
+    Provenance {
+        tool: result.tool.clone(),
+        command: Some(result.command.clone()),
+        adapter: source(&result.adapter.path, &result.adapter.sha256),
+        model: source(&result.model.path, &result.model.sha256),
+        model_layers: Some(result.model.layers),
+        data: source(&result.data.path, &result.data.sha256),
+        seed: Some(result.seed),
+        scores: Some(TrimScores {
+            samples: result.data.holdout,
+            base: held_out(0),
+            full: held_out(result.model.layers),
+            trimmed: held_out(choice.layers_kept),
+            gain,
+            retained: choice.retained.map(|Interval { value, low, high }| Estimate { value, low, high }),
+        }),
+    }
+}

@@ -1,0 +1,369 @@
+//! The tokenizer in a GGUF file's metadata.
+//!
+//! Keys as the GGUF specification names them (`tokenizer.ggml.*`). What `tokenizer.ggml.pre` stands for is settled by
+//! the tokenizer that each name was taken from, as published by its makers (llama.cpp only knows a hash of its output):
+//!
+//! | `pre` | normaliser | pre-tokeniser | merges skipped for whole words |
+//! |---|---|---|---|
+//! | `gpt-2`, `default` | – | GPT-2's pattern | no |
+//! | `smollm` | – | single digits, then GPT-2's pattern | no |
+//! | `llama-bpe`, `llama3`, `llama-v3` | – | Llama 3's pattern | yes |
+//! | `qwen2` | NFC | Qwen2's pattern | no |
+
+use tokenizers::models::bpe::{Merges, Vocab};
+use tokenizers::normalizers::NFC;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
+
+use super::{BpeSettings, Marks, Parts, Tokenizer, TokenizerProblem, bpe, refused};
+use crate::model::Value;
+
+const MODEL: &str = "tokenizer.ggml.model";
+const PRE: &str = "tokenizer.ggml.pre";
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
+const MERGES: &str = "tokenizer.ggml.merges";
+const BOS: &str = "tokenizer.ggml.bos_token_id";
+const EOS: &str = "tokenizer.ggml.eos_token_id";
+const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
+const TEMPLATE: &str = "tokenizer.chat_template";
+
+/// Values of `tokenizer.ggml.token_type` that are matched whole in a text (GGUF specification).
+const CONTROL: u64 = 3;
+const USER_DEFINED: u64 = 4;
+
+/// Looks a metadata key up.
+type Lookup<'a> = dyn Fn(&str) -> Option<&'a Value> + 'a;
+
+/// The tokenizer that the metadata describes.
+pub(super) fn build(metadata: &Lookup<'_>) -> Result<Tokenizer, TokenizerProblem> {
+    let model = text(metadata, MODEL)?;
+    if model != "gpt2" {
+        let found = model.to_owned();
+        return Err(TokenizerProblem::Unsupported { what: "GGUF tokenizer model", found, supported: "`gpt2`" });
+    }
+    let pre = Pre::named(text(metadata, PRE)?)?;
+
+    let tokens = strings(metadata, TOKENS)?;
+    let mut vocab = Vocab::with_capacity(tokens.len());
+    for (&token, id) in tokens.iter().zip(0..) {
+        if vocab.insert(token.to_owned(), id).is_some() {
+            return Err(TokenizerProblem::Duplicate { token: token.to_owned(), id });
+        }
+    }
+    let mut merges = Merges::new();
+    for (index, merge) in strings(metadata, MERGES)?.into_iter().enumerate() {
+        let (left, right) = merge
+            .split_once(' ')
+            .ok_or_else(|| TokenizerProblem::Merge { number: index + 1, merge: merge.to_owned() })?;
+        merges.push((left.to_owned(), right.to_owned()));
+    }
+
+    let special = |key: &'static str| -> Result<Option<(u32, &str)>, TokenizerProblem> {
+        let Some(id) = unsigned(metadata, key)? else { return Ok(None) };
+        let token = usize::try_from(id).ok().and_then(|index| tokens.get(index));
+        match (token, u32::try_from(id)) {
+            (Some(token), Ok(id)) => Ok(Some((id, token))),
+            _ => Err(TokenizerProblem::NoSuchToken { what: key, token: id.to_string() }),
+        }
+    };
+    let (bos, eos) = (special(BOS)?, special(EOS)?);
+    let added_by_flag = |flag: Option<bool>, default: bool, token: Option<(u32, &str)>, what: &'static str| {
+        match (flag.unwrap_or(default), token) {
+            (false, _) => Ok(Vec::new()),
+            (true, Some((id, _))) => Ok(vec![id]),
+            // A flag by default is no claim that the token exists.
+            (true, None) if flag.is_none() => Ok(Vec::new()),
+            (true, None) => Err(TokenizerProblem::NoSuchToken { what, token: "the token it adds".to_owned() }),
+        }
+    };
+    let before = added_by_flag(boolean(metadata, ADD_BOS)?, pre.adds_bos(), bos, ADD_BOS)?;
+    let behind = added_by_flag(boolean(metadata, ADD_EOS)?, false, eos, ADD_EOS)?;
+
+    let template = metadata(TEMPLATE).map(|_| text(metadata, TEMPLATE)).transpose()?.map(str::to_owned);
+    let mark = |token: Option<(u32, &str)>| token.map(|(_, text)| text.to_owned());
+
+    Parts {
+        model: bpe(vocab, merges, BpeSettings { ignore_merges: pre.ignores_merges(), ..BpeSettings::default() })?,
+        normalizers: pre.normalizers(),
+        pre_tokenizers: pre.pre_tokenizers()?,
+        continuation: None,
+        decoders: vec![ByteLevel::new(false, true, true).into()],
+        added: added_tokens(metadata, &tokens)?,
+        before,
+        behind,
+        marks: Marks { bos: mark(bos), eos: mark(eos) },
+        template,
+    }
+    .join()
+}
+
+/// The pre-tokenisers that are known by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pre {
+    Gpt2,
+    SmolLm,
+    Llama3,
+    Qwen2,
+}
+
+/// As in Llama 3's `tokenizer.json`.
+const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// As in Qwen2's `tokenizer.json`: Llama 3's, but each digit alone.
+const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+impl Pre {
+    fn named(name: &str) -> Result<Self, TokenizerProblem> {
+        Ok(match name {
+            "gpt-2" | "default" => Self::Gpt2,
+            "smollm" => Self::SmolLm,
+            "llama-bpe" | "llama3" | "llama-v3" => Self::Llama3,
+            "qwen2" => Self::Qwen2,
+            other => {
+                return Err(TokenizerProblem::Unsupported {
+                    what: "GGUF pre-tokenizer",
+                    found: other.to_owned(),
+                    supported: "`smollm`, `gpt-2`, `default`, `llama-bpe`, `llama3` and `qwen2`",
+                });
+            }
+        })
+    }
+
+    fn normalizers(self) -> Vec<NormalizerWrapper> {
+        if self == Self::Qwen2 { vec![NFC.into()] } else { Vec::new() }
+    }
+
+    fn pre_tokenizers(self) -> Result<Vec<PreTokenizerWrapper>, TokenizerProblem> {
+        let split = |pattern: &str| -> Result<Vec<PreTokenizerWrapper>, TokenizerProblem> {
+            let pattern = SplitPattern::Regex(pattern.to_owned());
+            let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(refused("pattern"))?;
+            Ok(vec![split.into(), ByteLevel::new(false, true, false).into()])
+        };
+        match self {
+            Self::Gpt2 => Ok(vec![ByteLevel::new(false, true, true).into()]),
+            Self::SmolLm => Ok(vec![Digits::new(true).into(), ByteLevel::new(false, true, true).into()]),
+            Self::Llama3 => split(LLAMA3_SPLIT),
+            Self::Qwen2 => split(QWEN2_SPLIT),
+        }
+    }
+
+    fn ignores_merges(self) -> bool {
+        self == Self::Llama3
+    }
+
+    /// Whether BOS is added where the file does not say.
+    fn adds_bos(self) -> bool {
+        self == Self::Llama3
+    }
+}
+
+/// Control and user-defined tokens, which are found whole in a text.
+fn added_tokens(metadata: &Lookup<'_>, tokens: &[&str]) -> Result<Vec<(u32, AddedToken)>, TokenizerProblem> {
+    let Some(types) = metadata(TOKEN_TYPE) else { return Ok(Vec::new()) };
+    let types = types.as_array().ok_or_else(|| mismatch(TOKEN_TYPE, "an array", types))?;
+    if types.len() != tokens.len() {
+        return Err(TokenizerProblem::Key {
+            key: TOKEN_TYPE,
+            expected: "as many entries as there are tokens",
+            found: format!("{} for {} tokens", types.len(), tokens.len()),
+        });
+    }
+    let mut added = Vec::new();
+    for ((kind, &token), id) in types.iter().zip(tokens).zip(0..) {
+        let kind = kind.as_u64().ok_or_else(|| mismatch(TOKEN_TYPE, "an array of integers", kind))?;
+        // An empty token cannot be found in a text.
+        if matches!(kind, CONTROL | USER_DEFINED) && !token.is_empty() {
+            added.push((id, AddedToken::from(token, kind == CONTROL).normalized(false)));
+        }
+    }
+    Ok(added)
+}
+
+fn text<'a>(metadata: &Lookup<'a>, key: &'static str) -> Result<&'a str, TokenizerProblem> {
+    let value = metadata(key).ok_or_else(|| missing(key, "a string"))?;
+    value.as_str().ok_or_else(|| mismatch(key, "a string", value))
+}
+
+fn unsigned(metadata: &Lookup<'_>, key: &'static str) -> Result<Option<u64>, TokenizerProblem> {
+    metadata(key)
+        .map(|value| value.as_u64().ok_or_else(|| mismatch(key, "an integer of at least 0", value)))
+        .transpose()
+}
+
+fn boolean(metadata: &Lookup<'_>, key: &'static str) -> Result<Option<bool>, TokenizerProblem> {
+    metadata(key).map(|value| value.as_bool().ok_or_else(|| mismatch(key, "true or false", value))).transpose()
+}
+
+fn strings<'a>(metadata: &Lookup<'a>, key: &'static str) -> Result<Vec<&'a str>, TokenizerProblem> {
+    let expected = "an array of strings";
+    let value = metadata(key).ok_or_else(|| missing(key, expected))?;
+    let items = value.as_array().ok_or_else(|| mismatch(key, expected, value))?;
+    items.iter().map(|item| item.as_str().ok_or_else(|| mismatch(key, expected, item))).collect()
+}
+
+fn missing(key: &'static str, expected: &'static str) -> TokenizerProblem {
+    TokenizerProblem::Key { key, expected, found: "nothing".to_owned() }
+}
+
+fn mismatch(key: &'static str, expected: &'static str, value: &Value) -> TokenizerProblem {
+    let found = match value {
+        Value::Unsigned(number) => number.to_string(),
+        Value::Signed(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::String(_) => "a string".to_owned(),
+        Value::Array(_) => "an array".to_owned(),
+    };
+    TokenizerProblem::Key { key, expected, found }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::fs;
+    use std::path::Path;
+
+    use serde::Deserialize;
+
+    use super::super::Special;
+    use super::*;
+
+    type Metadata = HashMap<&'static str, Value>;
+
+    fn list<T>(items: impl IntoIterator<Item = T>, value: impl Fn(T) -> Value) -> Value {
+        Value::Array(items.into_iter().map(value).collect())
+    }
+
+    fn string(text: impl Into<String>) -> Value {
+        Value::String(text.into())
+    }
+
+    /// Letters, one merge, and two special tokens.
+    fn tiny() -> Metadata {
+        let tokens = ["<s>", "a", "b", "ab", "Ġ", "</s>", "<user>"];
+        HashMap::from([
+            (MODEL, string("gpt2")),
+            (PRE, string("gpt-2")),
+            (TOKENS, list(tokens, string)),
+            (TOKEN_TYPE, list([3, 1, 1, 1, 1, 3, 4], Value::Signed)),
+            (MERGES, list(["a b"], string)),
+            (BOS, Value::Unsigned(0)),
+            (EOS, Value::Unsigned(5)),
+            (ADD_BOS, Value::Bool(true)),
+        ])
+    }
+
+    fn built(metadata: &Metadata) -> Result<Tokenizer, TokenizerProblem> {
+        build(&|key| metadata.get(key))
+    }
+
+    #[test]
+    fn a_tiny_vocabulary_encodes_by_hand() {
+        let tokenizer = built(&tiny()).unwrap();
+        assert_eq!(tokenizer.encode("aab a</s>b<user>", Special::Leave).unwrap(), [1, 3, 4, 1, 5, 2, 6]);
+        assert_eq!(tokenizer.encode("ab", Special::Add).unwrap(), [0, 3]);
+        assert_eq!(tokenizer.encode("ab", Special::Begin).unwrap(), [0, 3]);
+        assert_eq!(tokenizer.encode_continuation("ab").unwrap(), [3]);
+        assert_eq!(tokenizer.decode(&[0, 3, 4, 2]).unwrap(), "<s>ab b");
+        assert_eq!((tokenizer.vocab_size(), tokenizer.token_id("</s>")), (7, Some(5)));
+        assert!(tokenizer.template().is_none());
+    }
+
+    #[test]
+    fn flags_say_what_is_added() {
+        let mut metadata = tiny();
+        metadata.insert(ADD_BOS, Value::Bool(false));
+        metadata.insert(ADD_EOS, Value::Bool(true));
+        assert_eq!(built(&metadata).unwrap().encode("a", Special::Add).unwrap(), [1, 5]);
+        metadata.remove(ADD_BOS);
+        assert_eq!(built(&metadata).unwrap().encode("a", Special::Begin).unwrap(), [1]);
+        // Llama 3's tokenizer adds BOS unless told otherwise.
+        metadata.insert(PRE, string("llama-bpe"));
+        assert_eq!(built(&metadata).unwrap().encode("a", Special::Begin).unwrap(), [0, 1]);
+    }
+
+    #[test]
+    fn the_template_may_write_the_special_tokens() {
+        let mut metadata = tiny();
+        metadata.insert(TEMPLATE, string("{{ bos_token }}{{ eos_token }}"));
+        let tokenizer = built(&metadata).unwrap();
+        let rendered = tokenizer.template().unwrap().render(&[], super::super::GenerationPrompt::Add);
+        assert_eq!(rendered.unwrap(), "<s></s>");
+    }
+
+    #[test]
+    fn malformed_metadata_is_refused_with_its_key() {
+        let cases: Vec<(&'static str, Option<Value>, &str)> = vec![
+            (MODEL, Some(string("llama")), "`llama`"),
+            (MODEL, Some(Value::Bool(true)), MODEL),
+            (PRE, Some(string("tekken")), "`tekken`"),
+            (PRE, None, PRE),
+            (TOKENS, Some(list([1, 2], Value::Signed)), TOKENS),
+            (TOKENS, Some(list(["a", "a"], string)), "twice"),
+            (TOKEN_TYPE, Some(list([1], Value::Signed)), TOKEN_TYPE),
+            (TOKEN_TYPE, Some(string("x")), TOKEN_TYPE),
+            (MERGES, Some(list(["ab"], string)), "merge 1"),
+            (MERGES, Some(list(["a b", "b a"], string)), "merge 2"),
+            (BOS, Some(Value::Unsigned(u64::MAX)), BOS),
+            (EOS, Some(Value::Signed(-1)), EOS),
+            (ADD_BOS, Some(string("yes")), ADD_BOS),
+            (TEMPLATE, Some(Value::Unsigned(3)), TEMPLATE),
+            (TEMPLATE, Some(string("{% if")), "chat template"),
+        ];
+        for (key, value, expected) in cases {
+            let mut metadata = tiny();
+            match value {
+                Some(value) => metadata.insert(key, value),
+                None => metadata.remove(key),
+            };
+            let error = built(&metadata).unwrap_err().to_string();
+            assert!(error.contains(expected), "{key}: {error}");
+        }
+    }
+
+    #[derive(Deserialize)]
+    struct Fixture {
+        tokens: Vec<String>,
+        merges: Vec<String>,
+        special: Vec<String>,
+        ids: HashMap<String, Vec<Vec<u32>>>,
+    }
+
+    #[derive(Deserialize)]
+    struct Lines {
+        lines: Vec<String>,
+    }
+
+    /// Against the tokenizers project (`reference/tokenizer_golden.py`): this machine's regular expressions are not
+    /// the ones it uses in Python.
+    #[test]
+    fn every_pre_tokenizer_splits_as_the_original() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        let read = |name: &str| fs::read_to_string(fixtures.join(name)).unwrap();
+        let fixture: Fixture = serde_json::from_str(&read("tokenizer_pre.json")).unwrap();
+        let texts: Lines = serde_json::from_str(&read("tokenizer_lines.json")).unwrap();
+        assert!(texts.lines.len() >= 300);
+        let kinds = fixture.tokens.iter().map(|token| if fixture.special.contains(token) { 3 } else { 1 });
+        let mut metadata = HashMap::from([
+            (MODEL, string("gpt2")),
+            (TOKENS, list(&fixture.tokens, string)),
+            (TOKEN_TYPE, list(kinds, Value::Signed)),
+            (MERGES, list(&fixture.merges, string)),
+        ]);
+        for name in ["smollm", "gpt-2", "default", "llama-bpe", "llama3", "qwen2"] {
+            metadata.insert(PRE, string(name));
+            let tokenizer = built(&metadata).unwrap();
+            let original = match name {
+                "default" => "gpt-2",
+                "llama3" => "llama-bpe",
+                other => other,
+            };
+            for (text, expected) in texts.lines.iter().zip(&fixture.ids[original]) {
+                assert_eq!(&tokenizer.encode(text, Special::Leave).unwrap(), expected, "{name}: {text:?}");
+            }
+        }
+    }
+}

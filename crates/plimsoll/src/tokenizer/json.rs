@@ -1,0 +1,510 @@
+//! The tokenizer in a Hugging Face folder: `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`.
+//!
+//! The parts that decoder-only language models use are understood: byte-pair models with byte-level or
+//! SentencePiece-like pieces. Anything else is refused by its name.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use tokenizers::decoders::byte_fallback::ByteFallback;
+use tokenizers::decoders::fuse::Fuse;
+use tokenizers::decoders::strip::Strip;
+use tokenizers::models::bpe::{Merges, Vocab};
+use tokenizers::normalizers::replace::ReplacePattern;
+use tokenizers::normalizers::{Lowercase, NFC, NFD, NFKC, NFKD, Prepend, Replace};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
+use tokenizers::pre_tokenizers::punctuation::Punctuation;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
+use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
+
+use super::{BpeSettings, Marks, Parts, Tokenizer, TokenizerProblem, bpe, refused};
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Reads a folder's tokenizer.
+pub(super) fn read(folder: &Path) -> Result<Tokenizer> {
+    let path = folder.join("tokenizer.json");
+    let raw: RawTokenizer = files::read_json(&path, TokenizerProblem::Json)?;
+    let config_path = folder.join("tokenizer_config.json");
+    let config: RawConfig =
+        if config_path.exists() { files::read_json(&config_path, TokenizerProblem::Json)? } else { RawConfig::default() };
+    let token = |token: &Option<RawToken>| token.as_ref().map(|token| token.text().to_owned());
+    let marks = Marks { bos: token(&config.bos_token), eos: token(&config.eos_token) };
+
+    let at_tokenizer = |problem| Error::input(&path, problem);
+    let at_config = |problem| Error::input(&config_path, problem);
+    let mut tokenizer = raw.parts(marks.clone()).and_then(Parts::join).map_err(at_tokenizer)?;
+    let template_path = folder.join("chat_template.jinja");
+    tokenizer.template = if template_path.exists() {
+        let template = tokenizer.parse_template(&files::read_text(&template_path)?);
+        Some(template.map_err(|problem| Error::input(&template_path, problem))?)
+    } else {
+        let source = config.chat_template.map(RawTemplate::choose).transpose().map_err(at_config)?;
+        source.map(|source| tokenizer.parse_template(&source)).transpose().map_err(at_config)?
+    };
+    let flagged = |flag: bool, token: Option<&str>, what: &'static str| match (flag, token) {
+        (false, _) => Ok(Vec::new()),
+        (true, Some(token)) => match tokenizer.token_id(token) {
+            Some(id) => Ok(vec![id]),
+            None => Err(TokenizerProblem::NoSuchToken { what, token: token.to_owned() }),
+        },
+        // As in transformers: the flag means nothing without the token.
+        (true, None) => Ok(Vec::new()),
+    };
+    let before = config.add_bos_token.map(|flag| flagged(flag, marks.bos.as_deref(), "bos_token"));
+    let behind = config.add_eos_token.map(|flag| flagged(flag, marks.eos.as_deref(), "eos_token"));
+    if let Some(before) = before.transpose().map_err(at_config)? {
+        tokenizer.before = before;
+    }
+    if let Some(behind) = behind.transpose().map_err(at_config)? {
+        tokenizer.behind = behind;
+    }
+    Ok(tokenizer)
+}
+
+#[derive(Default, Deserialize)]
+struct RawConfig {
+    bos_token: Option<RawToken>,
+    eos_token: Option<RawToken>,
+    add_bos_token: Option<bool>,
+    add_eos_token: Option<bool>,
+    chat_template: Option<RawTemplate>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawToken {
+    Text(String),
+    Object { content: String },
+}
+
+impl RawToken {
+    fn text(&self) -> &str {
+        match self {
+            Self::Text(text) | Self::Object { content: text } => text,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawTemplate {
+    One(String),
+    Named(Vec<NamedTemplate>),
+}
+
+#[derive(Deserialize)]
+struct NamedTemplate {
+    name: String,
+    template: String,
+}
+
+impl RawTemplate {
+    fn choose(self) -> Result<String, TokenizerProblem> {
+        match self {
+            Self::One(template) => Ok(template),
+            Self::Named(list) => {
+                let found = list.iter().map(|named| named.name.clone()).collect();
+                let default = list.into_iter().find(|named| named.name == "default");
+                default.map(|named| named.template).ok_or(TokenizerProblem::NoDefaultTemplate { found })
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct RawTokenizer {
+    #[serde(default)]
+    added_tokens: Vec<RawAddedToken>,
+    normalizer: Option<RawNormalizer>,
+    pre_tokenizer: Option<RawPreTokenizer>,
+    post_processor: Option<RawPostProcessor>,
+    decoder: Option<RawDecoder>,
+    model: RawModel,
+}
+
+impl RawTokenizer {
+    fn parts(self, marks: Marks) -> Result<Parts, TokenizerProblem> {
+        let normalizers = |place| flatten(self.normalizer.as_ref(), |raw, out| raw.build(place, out));
+        let pre_tokenizers = |place| flatten(self.pre_tokenizer.as_ref(), |raw, out| raw.build(place, out));
+        let differs = self.normalizer.as_ref().is_some_and(RawNormalizer::marks_the_start)
+            || self.pre_tokenizer.as_ref().is_some_and(RawPreTokenizer::marks_the_start);
+        let continuation = if differs {
+            Some((normalizers(Place::Continuation)?, pre_tokenizers(Place::Continuation)?))
+        } else {
+            None
+        };
+        let (mut before, mut behind) = (Vec::new(), Vec::new());
+        if let Some(processor) = &self.post_processor {
+            processor.surround(&mut before, &mut behind)?;
+        }
+        let mut added: Vec<_> = self.added_tokens.into_iter().map(RawAddedToken::build).collect();
+        added.sort_by_key(|(id, _)| *id);
+        Ok(Parts {
+            normalizers: normalizers(Place::Start)?,
+            pre_tokenizers: pre_tokenizers(Place::Start)?,
+            continuation,
+            decoders: flatten(self.decoder.as_ref(), RawDecoder::build)?,
+            model: self.model.build()?,
+            added,
+            before,
+            behind,
+            marks,
+            template: None,
+        })
+    }
+}
+
+/// Where a text stands: some tokenizers put a space before its first word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Start,
+    Continuation,
+}
+
+fn flatten<R, P>(
+    raw: Option<&R>,
+    build: impl FnOnce(&R, &mut Vec<P>) -> Result<(), TokenizerProblem>,
+) -> Result<Vec<P>, TokenizerProblem> {
+    let mut out = Vec::new();
+    if let Some(raw) = raw {
+        build(raw, &mut out)?;
+    }
+    Ok(out)
+}
+
+#[derive(Deserialize)]
+struct RawAddedToken {
+    id: u32,
+    content: String,
+    #[serde(default)]
+    single_word: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    normalized: bool,
+    special: bool,
+}
+
+impl RawAddedToken {
+    fn build(self) -> (u32, AddedToken) {
+        let token = AddedToken::from(self.content, self.special)
+            .single_word(self.single_word)
+            .lstrip(self.lstrip)
+            .rstrip(self.rstrip)
+            .normalized(self.normalized);
+        (self.id, token)
+    }
+}
+
+#[derive(Deserialize)]
+enum RawPattern {
+    String(String),
+    Regex(String),
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type")]
+enum RawNormalizer {
+    Sequence { normalizers: Vec<RawNormalizer> },
+    NFC,
+    NFD,
+    NFKC,
+    NFKD,
+    Lowercase,
+    Prepend { prepend: String },
+    Replace { pattern: RawPattern, content: String },
+}
+
+impl RawNormalizer {
+    fn marks_the_start(&self) -> bool {
+        match self {
+            Self::Sequence { normalizers } => normalizers.iter().any(Self::marks_the_start),
+            Self::Prepend { .. } => true,
+            _ => false,
+        }
+    }
+
+    fn build(&self, place: Place, out: &mut Vec<NormalizerWrapper>) -> Result<(), TokenizerProblem> {
+        out.push(match self {
+            Self::Sequence { normalizers } => {
+                return normalizers.iter().try_for_each(|normalizer| normalizer.build(place, out));
+            }
+            Self::NFC => NFC.into(),
+            Self::NFD => NFD.into(),
+            Self::NFKC => NFKC.into(),
+            Self::NFKD => NFKD.into(),
+            Self::Lowercase => Lowercase.into(),
+            Self::Prepend { .. } if place == Place::Continuation => return Ok(()),
+            Self::Prepend { prepend } => Prepend::new(prepend.clone()).into(),
+            Self::Replace { pattern, content } => replace(pattern, content)?.into(),
+        });
+        Ok(())
+    }
+}
+
+fn replace(pattern: &RawPattern, content: &str) -> Result<Replace, TokenizerProblem> {
+    let pattern = match pattern {
+        RawPattern::String(text) => ReplacePattern::String(text.clone()),
+        RawPattern::Regex(regex) => ReplacePattern::Regex(regex.clone()),
+    };
+    Replace::new(pattern, content).map_err(refused("pattern"))
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type")]
+enum RawPreTokenizer {
+    Sequence {
+        pretokenizers: Vec<RawPreTokenizer>,
+    },
+    ByteLevel {
+        add_prefix_space: bool,
+        #[serde(default = "yes")]
+        use_regex: bool,
+    },
+    Split {
+        pattern: RawPattern,
+        behavior: SplitDelimiterBehavior,
+        invert: bool,
+    },
+    Digits {
+        individual_digits: bool,
+    },
+    Metaspace {
+        replacement: char,
+        add_prefix_space: Option<bool>,
+        prepend_scheme: Option<PrependScheme>,
+        #[serde(default = "yes")]
+        split: bool,
+    },
+    Punctuation {
+        behavior: SplitDelimiterBehavior,
+    },
+    WhitespaceSplit,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl RawPreTokenizer {
+    fn marks_the_start(&self) -> bool {
+        match self {
+            Self::Sequence { pretokenizers } => pretokenizers.iter().any(Self::marks_the_start),
+            Self::ByteLevel { add_prefix_space, .. } => *add_prefix_space,
+            Self::Metaspace { add_prefix_space, prepend_scheme, .. } => {
+                scheme(*add_prefix_space, *prepend_scheme) != PrependScheme::Never
+            }
+            _ => false,
+        }
+    }
+
+    fn build(&self, place: Place, out: &mut Vec<PreTokenizerWrapper>) -> Result<(), TokenizerProblem> {
+        out.push(match self {
+            Self::Sequence { pretokenizers } => {
+                return pretokenizers.iter().try_for_each(|pre_tokenizer| pre_tokenizer.build(place, out));
+            }
+            Self::ByteLevel { add_prefix_space, use_regex } => {
+                ByteLevel::new(*add_prefix_space && place == Place::Start, true, *use_regex).into()
+            }
+            Self::Split { pattern, behavior, invert } => {
+                let pattern = match pattern {
+                    RawPattern::String(text) => SplitPattern::String(text.clone()),
+                    RawPattern::Regex(regex) => SplitPattern::Regex(regex.clone()),
+                };
+                Split::new(pattern, *behavior, *invert).map_err(refused("pattern"))?.into()
+            }
+            Self::Digits { individual_digits } => Digits::new(*individual_digits).into(),
+            Self::Metaspace { replacement, add_prefix_space, prepend_scheme, split } => {
+                let scheme = match place {
+                    Place::Start => scheme(*add_prefix_space, *prepend_scheme),
+                    Place::Continuation => PrependScheme::Never,
+                };
+                Metaspace::new(*replacement, scheme, *split).into()
+            }
+            Self::Punctuation { behavior } => Punctuation::new(*behavior).into(),
+            Self::WhitespaceSplit => WhitespaceSplit.into(),
+        });
+        Ok(())
+    }
+}
+
+/// Older files say `add_prefix_space`, newer ones `prepend_scheme`.
+fn scheme(add_prefix_space: Option<bool>, prepend_scheme: Option<PrependScheme>) -> PrependScheme {
+    match (add_prefix_space, prepend_scheme) {
+        (Some(false), _) => PrependScheme::Never,
+        (_, Some(scheme)) => scheme,
+        (_, None) => PrependScheme::Always,
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type")]
+enum RawPostProcessor {
+    Sequence {
+        processors: Vec<RawPostProcessor>,
+    },
+    /// Moves character offsets only, which nothing here reads.
+    ByteLevel,
+    TemplateProcessing {
+        single: Vec<RawPiece>,
+        #[serde(default)]
+        special_tokens: HashMap<String, RawSpecial>,
+    },
+}
+
+#[derive(Deserialize)]
+enum RawPiece {
+    SpecialToken { id: String },
+    Sequence {},
+}
+
+#[derive(Deserialize)]
+struct RawSpecial {
+    ids: Vec<u32>,
+}
+
+impl RawPostProcessor {
+    /// Puts the special tokens of this processor around those collected so far.
+    fn surround(&self, before: &mut Vec<u32>, behind: &mut Vec<u32>) -> Result<(), TokenizerProblem> {
+        match self {
+            Self::Sequence { processors } => {
+                processors.iter().try_for_each(|processor| processor.surround(before, behind))
+            }
+            Self::ByteLevel => Ok(()),
+            Self::TemplateProcessing { single, special_tokens } => {
+                let texts = single.iter().filter(|piece| matches!(piece, RawPiece::Sequence {})).count();
+                if texts != 1 {
+                    return Err(TokenizerProblem::Unsupported {
+                        what: "post-processor with a number of texts of",
+                        found: texts.to_string(),
+                        supported: "those with one",
+                    });
+                }
+                let (mut left, mut right) = (Vec::new(), Vec::new());
+                let mut side = &mut left;
+                for piece in single {
+                    match piece {
+                        RawPiece::Sequence {} => side = &mut right,
+                        RawPiece::SpecialToken { id } => {
+                            let special = special_tokens.get(id).ok_or_else(|| TokenizerProblem::NoSuchToken {
+                                what: "post_processor",
+                                token: id.clone(),
+                            })?;
+                            side.extend(&special.ids);
+                        }
+                    }
+                }
+                left.append(before);
+                *before = left;
+                behind.append(&mut right);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type")]
+enum RawDecoder {
+    Sequence { decoders: Vec<RawDecoder> },
+    ByteLevel,
+    ByteFallback,
+    Fuse,
+    Strip { content: char, start: usize, stop: usize },
+    Replace { pattern: RawPattern, content: String },
+    Metaspace { replacement: char, add_prefix_space: Option<bool>, prepend_scheme: Option<PrependScheme> },
+}
+
+impl RawDecoder {
+    fn build(&self, out: &mut Vec<DecoderWrapper>) -> Result<(), TokenizerProblem> {
+        out.push(match self {
+            Self::Sequence { decoders } => return decoders.iter().try_for_each(|decoder| decoder.build(out)),
+            Self::ByteLevel => ByteLevel::new(false, true, true).into(),
+            Self::ByteFallback => ByteFallback::new().into(),
+            Self::Fuse => Fuse::new().into(),
+            // The library computes with the length of the token here, and real tokenizers strip the start only.
+            Self::Strip { stop, .. } if *stop != 0 => {
+                return Err(TokenizerProblem::Unsupported {
+                    what: "decoder `Strip` with `stop`",
+                    found: stop.to_string(),
+                    supported: "those with `stop` 0",
+                });
+            }
+            Self::Strip { content, start, stop } => Strip::new(*content, *start, *stop).into(),
+            Self::Replace { pattern, content } => replace(pattern, content)?.into(),
+            Self::Metaspace { replacement, add_prefix_space, prepend_scheme } => {
+                Metaspace::new(*replacement, scheme(*add_prefix_space, *prepend_scheme), true).into()
+            }
+        });
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+struct RawModel {
+    /// Old files leave it out.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    dropout: Option<f64>,
+    unk_token: Option<String>,
+    continuing_subword_prefix: Option<String>,
+    end_of_word_suffix: Option<String>,
+    #[serde(default)]
+    fuse_unk: bool,
+    #[serde(default)]
+    byte_fallback: bool,
+    #[serde(default)]
+    ignore_merges: bool,
+    vocab: serde_json::Value,
+    #[serde(default)]
+    merges: Vec<RawMerge>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawMerge {
+    Pair(String, String),
+    Line(String),
+}
+
+impl RawModel {
+    fn build(self) -> Result<tokenizers::models::bpe::BPE, TokenizerProblem> {
+        let unsupported = |what, found, supported| Err(TokenizerProblem::Unsupported { what, found, supported });
+        match self.kind {
+            Some(kind) if kind != "BPE" => return unsupported("tokenizer model", kind, "`BPE`"),
+            _ => {}
+        }
+        if let Some(dropout) = self.dropout.filter(|&dropout| dropout != 0.0) {
+            return unsupported("BPE dropout", dropout.to_string(), "tokenizers without it");
+        }
+        for affix in [self.continuing_subword_prefix, self.end_of_word_suffix].into_iter().flatten() {
+            if !affix.is_empty() {
+                return unsupported("BPE with a mark inside or at the end of words", affix, "those without");
+            }
+        }
+        let vocab: HashMap<String, u32> = serde_json::from_value(self.vocab).map_err(TokenizerProblem::Json)?;
+        let mut merges = Merges::with_capacity(self.merges.len());
+        for (index, merge) in self.merges.into_iter().enumerate() {
+            merges.push(match merge {
+                RawMerge::Pair(left, right) => (left, right),
+                RawMerge::Line(line) => match line.split_once(' ') {
+                    Some((left, right)) => (left.to_owned(), right.to_owned()),
+                    None => return Err(TokenizerProblem::Merge { number: index + 1, merge: line }),
+                },
+            });
+        }
+        let settings = BpeSettings {
+            unk_token: self.unk_token,
+            fuse_unk: self.fuse_unk,
+            byte_fallback: self.byte_fallback,
+            ignore_merges: self.ignore_merges,
+        };
+        bpe(vocab.into_iter().collect::<Vocab>(), merges, settings)
+    }
+}

@@ -1,0 +1,322 @@
+//! Samples from files: shapes, masks, limits, and what happens to lines that are wrong.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use plimsoll::data::{Dataset, Options, TemplateChoice, TemplateUse, Turns, load};
+use plimsoll::model::Gguf;
+use plimsoll::tokenizer::{Special, Tokenizer};
+use proptest::prelude::*;
+
+const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+                        {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+fn tokenizer(name: &str) -> Tokenizer {
+    Tokenizer::from_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
+}
+
+fn chat() -> Options {
+    Options {
+        template: TemplateChoice::Text(TEMPLATE.to_owned()),
+        turns: Turns::Last,
+        max_samples: None,
+        seed: 0,
+        context: 4096,
+    }
+}
+
+fn plain() -> Options {
+    Options { template: TemplateChoice::None, ..chat() }
+}
+
+fn file(bytes: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("valid.jsonl");
+    fs::write(&path, bytes).unwrap();
+    (folder, path)
+}
+
+fn loaded(text: impl AsRef<[u8]>, options: &Options) -> Dataset {
+    let (_guard, path) = file(text);
+    load(&path, &tokenizer("tokenizer_byte_level"), options).unwrap()
+}
+
+fn refused(text: impl AsRef<[u8]>, options: &Options) -> String {
+    let (_guard, path) = file(text);
+    let error = load(&path, &tokenizer("tokenizer_byte_level"), options).unwrap_err().to_string();
+    assert!(error.contains("valid.jsonl"), "{error}");
+    error
+}
+
+/// The text of a sample with its answers in brackets.
+fn marked(dataset: &Dataset, index: usize) -> String {
+    let tokenizer = tokenizer("tokenizer_byte_level");
+    let sample = &dataset.samples[index];
+    let mut text = String::new();
+    let mut inside = false;
+    for position in 0..=sample.tokens.len() {
+        let answer = sample.answer.contains(&position);
+        if answer != inside {
+            text.push(if answer { '[' } else { ']' });
+            inside = answer;
+        }
+        if let Some(&token) = sample.tokens.get(position) {
+            text.push_str(&tokenizer.decode(&[token]).unwrap());
+        }
+    }
+    text
+}
+
+#[test]
+fn every_shape_becomes_the_same_chat() {
+    let lines = [
+        r#"{"messages": [{"role": "user", "content": "How\n\ndeep?"}, {"role": "assistant", "content": "Nine."}]}"#,
+        r#"{"conversations": [{"from": "human", "value": "How\n\ndeep?"}, {"from": "gpt", "value": "Nine."}], "id": 7}"#,
+        r#"{"prompt": "How\n\ndeep?", "completion": "Nine."}"#,
+        r#"{"instruction": "How", "input": "deep?", "output": "Nine.", "text": "a ready-made text"}"#,
+        r#"{"instruction": "How\n\ndeep?", "input": "", "output": "Nine."}"#,
+        r#"{"instruction": "How\n\ndeep?", "output": "Nine."}"#,
+    ];
+    let dataset = loaded(lines.join("\n"), &chat());
+    assert_eq!(dataset.samples.len(), lines.len());
+    assert_eq!(dataset.template, TemplateUse::Given);
+    for (index, sample) in dataset.samples.iter().enumerate() {
+        assert_eq!(sample.line, index + 1);
+        let expected = "<|im_start|>user\nHow\n\ndeep?<|im_end|>\n<|im_start|>assistant\n[Nine.<|im_end|>\n]";
+        assert_eq!(marked(&dataset, index), expected);
+        assert_eq!(sample.tokens, dataset.samples[0].tokens);
+    }
+}
+
+#[test]
+fn the_last_turn_or_each_is_scored() {
+    let line = r#"{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"},
+        {"role": "assistant", "content": "d"}, {"role": "user", "content": "e"}]}"#;
+    let line = line.replace("\n        ", " ");
+    let turn = |role: &str, text: &str| format!("<|im_start|>{role}\n{text}");
+    let start = turn("system", "s<|im_end|>\n") + &turn("user", "a<|im_end|>\n");
+    let last = start.clone()
+        + &turn("assistant", "b<|im_end|>\n")
+        + &turn("user", "c<|im_end|>\n")
+        + &turn("assistant", "[d<|im_end|>\n]");
+    assert_eq!(marked(&loaded(&line, &chat()), 0), last);
+    let all = start
+        + &turn("assistant", "[b<|im_end|>\n]")
+        + &turn("user", "c<|im_end|>\n")
+        + &turn("assistant", "[d<|im_end|>\n]");
+    assert_eq!(marked(&loaded(&line, &Options { turns: Turns::All, ..chat() }), 0), all);
+}
+
+#[test]
+fn without_a_template_nothing_but_bos_is_added() {
+    let dataset = loaded("{\"prompt\": \"How deep? \", \"completion\": \"Nine.\"}\n{\"text\": \"tide\"}", &plain());
+    assert_eq!(dataset.template, TemplateUse::None);
+    // The fixture's tokenizer adds <|endoftext|> in front and <|im_end|> behind.
+    assert_eq!(marked(&dataset, 0), "<|endoftext|>How deep? [Nine.]");
+    assert_eq!(marked(&dataset, 1), "<|endoftext|>[tide<|im_end|>]");
+    let automatic = loaded(r#"{"prompt": "a", "completion": "b"}"#, &Options { template: TemplateChoice::Tokenizer, ..chat() });
+    assert_eq!((automatic.template, marked(&automatic, 0)), (TemplateUse::None, "<|endoftext|>a[b]".to_owned()));
+    for line in [
+        r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#,
+        r#"{"conversations": [{"from": "user", "value": "a"}, {"from": "assistant", "value": "b"}]}"#,
+        r#"{"instruction": "a", "output": "b"}"#,
+    ] {
+        assert!(refused(line, &plain()).contains("--template FILE"), "{line}");
+    }
+}
+
+#[test]
+fn a_template_that_writes_bos_writes_the_only_one() {
+    let options = Options { template: TemplateChoice::Text("{{ bos_token }}".to_owned() + TEMPLATE), ..chat() };
+    let dataset = loaded(r#"{"prompt": "a", "completion": "b"}"#, &options);
+    let tokens = &dataset.samples[0].tokens;
+    let bos = tokenizer("tokenizer_byte_level").token_id("<|endoftext|>").unwrap();
+    assert_eq!((tokens[0], tokens.iter().filter(|&&token| token == bos).count()), (bos, 1));
+}
+
+#[test]
+fn an_answer_after_a_sentencepiece_prompt_has_no_space_of_its_own() {
+    let tokenizer = tokenizer("tokenizer_metaspace");
+    let (_guard, path) = file(r#"{"prompt": "a", "completion": "tide"}"#);
+    let dataset = load(&path, &tokenizer, &plain()).unwrap();
+    assert_eq!(tokenizer.decode(&dataset.samples[0].tokens).unwrap(), "<s> atide");
+    assert_eq!(dataset.samples[0].tokens[..2], tokenizer.encode("a", Special::Begin).unwrap()[..2]);
+}
+
+#[test]
+fn templates_whose_prompt_changes_under_the_answer_are_refused() {
+    let rewrites = "{% for m in messages %}{{ loop.length }}{{ m.content }}{% endfor %}";
+    let line = r#"{"prompt": "a", "completion": "b"}"#;
+    let error = refused(line, &Options { template: TemplateChoice::Text(rewrites.to_owned()), ..chat() });
+    assert!(error.contains("line 1") && error.contains("turn 2"), "{error}");
+    // Shows only the last answer whole, as templates that drop earlier reasoning do.
+    let shortens = "{% for m in messages %}{{ m.content if loop.last or m.role == 'user' else '-' }}|{% endfor %}";
+    let line = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}"#;
+    let options = Options { template: TemplateChoice::Text(shortens.to_owned()), ..chat() };
+    assert_eq!(marked(&loaded(line, &options), 0), "a|-|c|[d|]");
+    let error = refused(line, &Options { turns: Turns::All, ..options });
+    assert!(error.contains("last turn only"), "{error}");
+}
+
+#[test]
+fn marks_blank_lines_and_line_ends_of_editors_are_tolerated() {
+    let text = "\u{feff}{\"text\": \"one\"}\r\n\r\n   \n{\"text\": \"two\"}\r\n";
+    let lines: Vec<_> = loaded(text, &plain()).samples.iter().map(|sample| sample.line).collect();
+    assert_eq!(lines, [1, 4]);
+}
+
+#[test]
+fn a_bad_line_is_named_with_what_is_wrong() {
+    let good = r#"{"text": "fine"}"#;
+    let cases: [(&[u8], &[&str]); 19] = [
+        (b"{", &["one JSON object"]),
+        (b"[1]", &["one JSON object"]),
+        (b"{} {}", &["one JSON object"]),
+        (b"\xff\xfe", &["UTF-8"]),
+        (b"{\"question\": 1, \"answer\": 2}", &["found question, answer"]),
+        (b"{}", &["found none"]),
+        (b"{\"text\": 3}", &["`text`", "a string", "a number"]),
+        (b"{\"text\": \" \\n\"}", &["empty"]),
+        (b"{\"prompt\": [\"a\"], \"completion\": \"b\"}", &["`prompt`", "a list"]),
+        (b"{\"prompt\": \"a\", \"completion\": \"\"}", &["empty"]),
+        (b"{\"prompt\": \"a\", \"completion\": null}", &["`completion`", "null"]),
+        (b"{\"instruction\": \"a\", \"input\": 1, \"output\": \"b\"}", &["`input`"]),
+        (b"{\"messages\": \"a\"}", &["`messages`", "a list of turns"]),
+        (b"{\"messages\": []}", &["assistant's turn"]),
+        (b"{\"messages\": [{\"role\": \"user\"}]}", &["`messages[0].content`", "nothing"]),
+        (b"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", &["assistant's turn"]),
+        (b"{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}", &["prompt before"]),
+        (b"{\"conversations\": [{\"from\": \"bing\", \"value\": \"a\"}]}", &["`conversations[0].from`", "bing"]),
+        (b"{\"messages\": [], \"tools\": [{}]}", &["`tools`"]),
+    ];
+    for (line, expected) in cases {
+        let error = refused([good.as_bytes(), b"\n\n", line, b"\n"].concat(), &chat());
+        for part in ["line 3", expected[0], expected[expected.len() - 1]] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+    let refuses = TemplateChoice::Text("{{ raise_exception('no such role') }}".to_owned());
+    let error = refused(r#"{"prompt": "a", "completion": "b"}"#, &Options { template: refuses, ..chat() });
+    assert!(error.contains("line 1") && error.contains("no such role"), "{error}");
+}
+
+#[test]
+fn folders_and_missing_files() {
+    let (guard, path) = file(r#"{"text": "one"}"#);
+    let tokenizer = tokenizer("tokenizer_byte_level");
+    assert_eq!(load(guard.path(), &tokenizer, &plain()).unwrap().file, path);
+    fs::rename(&path, guard.path().join("train.jsonl")).unwrap();
+    let error = load(guard.path(), &tokenizer, &plain()).unwrap_err().to_string();
+    assert!(error.contains("valid.jsonl"), "{error}");
+    assert!(load(&path, &tokenizer, &plain()).unwrap_err().to_string().contains("cannot read"));
+}
+
+#[test]
+fn samples_longer_than_the_context_are_left_out_and_never_cut() {
+    let text = format!("{{\"text\": \"a\"}}\n{{\"text\": \"{}\"}}\n{{\"text\": \"b\"}}", "tide ".repeat(100));
+    let dataset = loaded(&text, &Options { context: 50, ..plain() });
+    assert_eq!(dataset.samples.iter().map(|sample| sample.line).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(dataset.skipped, [2]);
+    let exact = dataset.samples[0].tokens.len();
+    assert_eq!(loaded(&text, &Options { context: exact, ..plain() }).samples.len(), 2);
+    let error = refused(&text, &Options { context: exact - 1, ..plain() });
+    assert!(error.contains("found 3, all longer"), "{error}");
+    assert!(refused("\n \n", &plain()).contains("only blank lines"));
+}
+
+#[test]
+fn a_subset_is_drawn_by_its_seed_and_keeps_the_order_of_the_file() {
+    let text: String = (0..50).map(|number| format!("{{\"text\": \"number {number}\"}}\n")).collect();
+    let drawn = |seed| {
+        let dataset = loaded(&text, &Options { max_samples: Some(10), seed, ..plain() });
+        dataset.samples.iter().map(|sample| sample.line).collect::<Vec<_>>()
+    };
+    assert_eq!(drawn(1).len(), 10);
+    assert!(drawn(1).is_sorted());
+    assert_eq!(drawn(1), drawn(1));
+    assert_ne!(drawn(1), drawn(2));
+    assert_eq!(loaded(&text, &Options { max_samples: Some(80), ..plain() }).samples.len(), 50);
+}
+
+#[test]
+fn lines_without_an_end_are_not_read_without_end() {
+    let error = refused("x".repeat((16 << 20) + 10), &plain());
+    assert!(error.contains("line 1") && error.contains("at most"), "{error}");
+}
+
+fn json_text() -> impl Strategy<Value = String> {
+    prop_oneof!["\\PC{0,40}", "[ \\n\\t]{0,3}[a-z ]{1,20}", Just("<|im_end|>".to_owned())]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The answer's tokens, and only they, are scored; they are the end of what was rendered.
+    #[test]
+    fn the_mask_holds_the_answer_and_nothing_of_the_prompt(prompt in json_text(), completion in json_text()) {
+        let line = serde_json::json!({"prompt": prompt, "completion": completion}).to_string();
+        let (_guard, path) = file(line);
+        let tokenizer = tokenizer("tokenizer_byte_level");
+        for options in [chat(), plain()] {
+            let Ok(dataset) = load(&path, &tokenizer, &options) else {
+                prop_assert!(completion.trim().is_empty());
+                continue;
+            };
+            let sample = &dataset.samples[0];
+            let border = sample.answer[0];
+            prop_assert!(border >= 1);
+            prop_assert_eq!(&sample.answer, &(border..sample.tokens.len()).collect::<Vec<_>>());
+            let (before, answer) = sample.tokens.split_at(border);
+            let (before, answer) = (tokenizer.decode(before).unwrap(), tokenizer.decode(answer).unwrap());
+            // The fixture's tokenizer composes characters.
+            let composed = |text: &str| tokenizer.decode(&tokenizer.encode(text, Special::Leave).unwrap()).unwrap();
+            let (prompt, completion) = (composed(&prompt), composed(&completion));
+            if options.template == TemplateChoice::None {
+                prop_assert_eq!(before, format!("<|endoftext|>{prompt}"));
+                prop_assert_eq!(answer, completion);
+            } else {
+                prop_assert_eq!(before, format!("<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"));
+                prop_assert_eq!(answer, format!("{completion}<|im_end|>\n"));
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let (_guard, path) = file(&bytes);
+        let result = load(&path, &tokenizer("tokenizer_byte_level"), &chat());
+        prop_assert!(result.is_err() || !result.unwrap().samples.is_empty());
+    }
+
+    #[test]
+    fn no_json_is_too_strange(
+        field in prop::sample::select(vec!["messages", "conversations", "prompt", "completion", "instruction", "output", "text"]),
+        other in prop::sample::select(vec!["messages", "conversations", "prompt", "completion", "instruction", "output", "text"]),
+        value in prop_oneof![
+            Just(serde_json::json!(null)), Just(serde_json::json!([[]])), Just(serde_json::json!([{"role": 1}])),
+            Just(serde_json::json!([{"from": "gpt", "value": "a"}])), json_text().prop_map(Into::into),
+        ],
+        text in json_text(),
+    ) {
+        let (_guard, path) = file(serde_json::json!({field: value, other: text}).to_string());
+        let result = load(&path, &tokenizer("tokenizer_byte_level"), &plain());
+        prop_assert!(result.is_err() || result.unwrap().samples[0].answer[0] >= 1);
+    }
+}
+
+#[test]
+#[ignore = "needs models/SmolLM2-135M-Instruct.Q4_1.gguf: run examples/smollm2-gsm8k/run.sh or .ci/run first"]
+fn smollm2_samples_end_with_the_end_of_turn() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let tokenizer = Tokenizer::from_gguf(&path, Gguf::open(&path).unwrap().metadata()).unwrap();
+    let line = r#"{"prompt": "How deep is it, in metres?", "completion": "It is 3 x 3 = <<3*3=9>>9.\n#### 9"}"#;
+    let (_guard, path) = file(line);
+    let options = Options { template: TemplateChoice::Tokenizer, ..chat() };
+    let dataset = load(&path, &tokenizer, &options).unwrap();
+    assert_eq!(dataset.template, TemplateUse::Tokenizer);
+    let sample = &dataset.samples[0];
+    let (prompt, answer) = sample.tokens.split_at(sample.answer[0]);
+    assert!(tokenizer.decode(prompt).unwrap().ends_with("metres?<|im_end|>\n<|im_start|>assistant\n"));
+    assert_eq!(tokenizer.decode(answer).unwrap(), "It is 3 x 3 = <<3*3=9>>9.\n#### 9<|im_end|>\n");
+}

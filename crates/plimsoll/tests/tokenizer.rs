@@ -1,0 +1,158 @@
+//! Token ids, compared with the tokenizers and transformers projects (`reference/tokenizer_golden.py`).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use plimsoll::model::Gguf;
+use plimsoll::tokenizer::{GenerationPrompt, Message, Special, Tokenizer};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> T {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[derive(Deserialize)]
+struct Folder {
+    lines: Vec<String>,
+    plain: Vec<Vec<u32>>,
+    special: Vec<Vec<u32>>,
+    decoded: Vec<String>,
+}
+
+#[test]
+fn folders_give_the_ids_that_transformers_gives() {
+    for name in ["tokenizer_byte_level", "tokenizer_metaspace", "tokenizer_prepend"] {
+        let folder = fixtures().join(name);
+        let tokenizer = Tokenizer::from_folder(&folder).unwrap();
+        let expected: Folder = read(&folder.join("expected.json"));
+        assert!(expected.lines.len() > 100);
+        for (index, line) in expected.lines.iter().enumerate() {
+            let plain = tokenizer.encode(line, Special::Leave).unwrap();
+            assert_eq!(plain, expected.plain[index], "{name}: {line:?}");
+            let special = tokenizer.encode(line, Special::Add).unwrap();
+            assert_eq!(special, expected.special[index], "{name}: {line:?}");
+            assert!(special.starts_with(&tokenizer.encode(line, Special::Begin).unwrap()), "{name}: {line:?}");
+            assert_eq!(tokenizer.decode(&special).unwrap(), expected.decoded[index], "{name}: {line:?}");
+        }
+    }
+}
+
+#[test]
+fn a_continuation_has_no_space_in_front() {
+    for name in ["tokenizer_metaspace", "tokenizer_prepend"] {
+        let tokenizer = Tokenizer::from_folder(&fixtures().join(name)).unwrap();
+        let start = tokenizer.encode("tide", Special::Leave).unwrap();
+        let continuation = tokenizer.encode_continuation("tide").unwrap();
+        assert_ne!(start, continuation, "{name}");
+        // The decoder strips the first space, so a first word makes the difference visible.
+        let decoded = |ids: &[u32]| tokenizer.decode(&[&tokenizer.encode("a", Special::Leave).unwrap(), ids].concat());
+        assert_eq!(decoded(&start).unwrap(), "a tide", "{name}");
+        assert_eq!(decoded(&continuation).unwrap(), "atide", "{name}");
+    }
+    let byte_level = Tokenizer::from_folder(&fixtures().join("tokenizer_byte_level")).unwrap();
+    let start = byte_level.encode("tide", Special::Leave).unwrap();
+    assert_eq!(byte_level.encode_continuation("tide").unwrap(), start);
+}
+
+/// A folder with the byte-level fixture, its JSON changed by `change`.
+fn changed(change: impl FnOnce(&mut serde_json::Value)) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut json: serde_json::Value = read(&fixtures().join("tokenizer_byte_level/tokenizer.json"));
+    change(&mut json);
+    fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let path = folder.path().to_owned();
+    (folder, path)
+}
+
+#[test]
+fn templates_are_found_where_folders_keep_them() {
+    let chat = [Message::new("user", "hi")];
+    let rendered = |folder: &Path| {
+        let tokenizer = Tokenizer::from_folder(folder).unwrap();
+        tokenizer.template().map(|template| template.render(&chat, GenerationPrompt::Leave).unwrap())
+    };
+    let (_guard, folder) = changed(|_| {});
+    assert_eq!(rendered(&folder), None);
+    let config = folder.join("tokenizer_config.json");
+    fs::write(&config, r#"{"bos_token": {"content": "<b>"}, "chat_template": "{{ bos_token }}one"}"#).unwrap();
+    assert_eq!(rendered(&folder).as_deref(), Some("<b>one"));
+    let named = r#"{"chat_template": [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "two"}]}"#;
+    fs::write(&config, named).unwrap();
+    assert_eq!(rendered(&folder).as_deref(), Some("two"));
+    fs::write(folder.join("chat_template.jinja"), "three").unwrap();
+    assert_eq!(rendered(&folder).as_deref(), Some("three"));
+    fs::remove_file(folder.join("chat_template.jinja")).unwrap();
+    fs::write(&config, r#"{"chat_template": [{"name": "rag", "template": "no"}]}"#).unwrap();
+    let error = Tokenizer::from_folder(&folder).unwrap_err().to_string();
+    assert!(error.contains("tokenizer_config.json") && error.contains("found rag"), "{error}");
+}
+
+#[test]
+fn flags_of_the_config_override_the_post_processor() {
+    let (_guard, folder) = changed(|_| {});
+    let tokenizer = Tokenizer::from_folder(&folder).unwrap();
+    assert_eq!(tokenizer.encode("a", Special::Add).unwrap().len(), 3);
+    let config = r#"{"bos_token": "<|im_start|>", "add_bos_token": true, "add_eos_token": false, "eos_token": "<|im_end|>"}"#;
+    fs::write(folder.join("tokenizer_config.json"), config).unwrap();
+    let tokenizer = Tokenizer::from_folder(&folder).unwrap();
+    let ids = tokenizer.encode("a", Special::Add).unwrap();
+    assert_eq!((ids.len(), Some(ids[0])), (2, tokenizer.token_id("<|im_start|>")));
+    assert_eq!(tokenizer.vocab_size(), 702);
+}
+
+#[test]
+fn what_is_not_understood_is_refused_by_name() {
+    type Change = fn(&mut serde_json::Value);
+    let cases: [(Change, &str); 12] = [
+        (|json| json["model"]["type"] = "WordPiece".into(), "WordPiece"),
+        (|json| json["model"]["dropout"] = 0.1.into(), "dropout"),
+        (|json| json["model"]["end_of_word_suffix"] = "</w>".into(), "</w>"),
+        (|json| json["model"]["merges"] = serde_json::json!([["a", "\u{4e00}"]]), "merge 1"),
+        // Longer than any token: the library would index out of bounds.
+        (|json| json["model"]["merges"] = serde_json::json!(["<|endoftext|> <|endoftext|>"]), "merge 1"),
+        (|json| json["model"]["vocab"]["a"] = 0.into(), "twice"),
+        (|json| json["normalizer"] = serde_json::json!({"type": "BertNormalizer"}), "BertNormalizer"),
+        (|json| json["pre_tokenizer"] = serde_json::json!({"type": "UnicodeScripts"}), "UnicodeScripts"),
+        (|json| json["decoder"] = 5.into(), "not a tokenizer that is understood"),
+        (|json| json["decoder"] = serde_json::json!({"type": "Strip", "content": " ", "start": 0, "stop": 1}), "stop"),
+        (|json| json["added_tokens"][0]["id"] = 400.into(), "expected 400"),
+        (|json| json["post_processor"] = serde_json::json!({"type": "RobertaProcessing"}), "RobertaProcessing"),
+    ];
+    for (change, expected) in cases {
+        let (_guard, folder) = changed(change);
+        let error = Tokenizer::from_folder(&folder).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("tokenizer.json"), "{expected}: {error}");
+    }
+}
+
+#[derive(Deserialize)]
+struct Lines {
+    lines: Vec<String>,
+    smollm2: Vec<Vec<u32>>,
+}
+
+#[test]
+#[ignore = "needs models/SmolLM2-135M-Instruct.Q4_1.gguf: run examples/smollm2-gsm8k/run.sh or .ci/run first"]
+fn smollm2_gives_the_ids_that_its_own_tokenizer_gives() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let file = Gguf::open(&path).unwrap();
+    let tokenizer = Tokenizer::from_gguf(&path, file.metadata()).unwrap();
+    let expected: Lines = read(&fixtures().join("tokenizer_lines.json"));
+    assert!(expected.lines.len() >= 300);
+    for (line, ids) in expected.lines.iter().zip(&expected.smollm2) {
+        assert_eq!(&tokenizer.encode(line, Special::Add).unwrap(), ids, "{line:?}");
+        // Bytes that are not UTF-8 by themselves cannot occur in a line, so every one of them comes back.
+        assert_eq!(&tokenizer.decode(ids).unwrap(), line);
+    }
+    assert_eq!((tokenizer.vocab_size(), tokenizer.token_id("<|im_end|>")), (49152, Some(2)));
+    let chat = [Message::new("system", "Be brief."), Message::new("user", "How deep?")];
+    let rendered = tokenizer.template().unwrap().render(&chat, GenerationPrompt::Add).unwrap();
+    let expected = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHow deep?<|im_end|>\n<|im_start|>assistant\n";
+    assert_eq!(rendered, expected);
+    assert_eq!(tokenizer.encode(&rendered, Special::Leave).unwrap().iter().filter(|&&id| id <= 2).count(), 5);
+}

