@@ -190,7 +190,10 @@ def folders(texts, vocab, merges, special):
             {"type": "Strip", "content": " ", "start": 1, "stop": 0},
         ],
     }
-    config = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True, "add_eos_token": False}
+    surround = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    raw["post_processor"] = json.loads(surround.__getstate__())
+    # The flags contradict the post-processor, which wins.
+    config = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": False, "add_eos_token": True}
     folder("tokenizer_metaspace", Tokenizer.from_str(json.dumps(raw)), config, texts)
     raw["pre_tokenizer"] = None
     raw["normalizer"] = {

@@ -43,7 +43,13 @@ pub fn attend(out: &mut [f32], q: &[f32], k: &[f32], v: &[f32], shape: Attention
             let scores = &mut scratch[..(end - start) * end]; // (queries, keys)
             product(
                 MatrixMut { data: scores, rows: end - start, columns: end, row_stride: end, column_stride: 1 },
-                Matrix { data: &q[at_q..], rows: end - start, columns: head_dim, row_stride: q_width, column_stride: 1 },
+                Matrix {
+                    data: &q[at_q..],
+                    rows: end - start,
+                    columns: head_dim,
+                    row_stride: q_width,
+                    column_stride: 1,
+                },
                 Matrix { data: &k[at_kv..], rows: head_dim, columns: end, row_stride: 1, column_stride: kv_width },
                 Update::Set,
             );

@@ -1,5 +1,7 @@
 //! Samples from files: shapes, masks, limits, and what happens to lines that are wrong.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -71,7 +73,7 @@ fn marked(dataset: &Dataset, index: usize) -> String {
 fn every_shape_becomes_the_same_chat() {
     let lines = [
         r#"{"messages": [{"role": "user", "content": "How\n\ndeep?"}, {"role": "assistant", "content": "Nine."}]}"#,
-        r#"{"conversations": [{"from": "human", "value": "How\n\ndeep?"}, {"from": "gpt", "value": "Nine."}], "id": 7}"#,
+        r#"{"conversations": [{"from": "human", "value": "How\n\ndeep?"}, {"from": "gpt", "value": "Nine."}]}"#,
         r#"{"prompt": "How\n\ndeep?", "completion": "Nine."}"#,
         r#"{"instruction": "How", "input": "deep?", "output": "Nine.", "text": "a ready-made text"}"#,
         r#"{"instruction": "How\n\ndeep?", "input": "", "output": "Nine."}"#,
@@ -115,7 +117,8 @@ fn without_a_template_nothing_but_bos_is_added() {
     // The fixture's tokenizer adds <|endoftext|> in front and <|im_end|> behind.
     assert_eq!(marked(&dataset, 0), "<|endoftext|>How deep? [Nine.]");
     assert_eq!(marked(&dataset, 1), "<|endoftext|>[tide<|im_end|>]");
-    let automatic = loaded(r#"{"prompt": "a", "completion": "b"}"#, &Options { template: TemplateChoice::Tokenizer, ..chat() });
+    let automatic =
+        loaded(r#"{"prompt": "a", "completion": "b"}"#, &Options { template: TemplateChoice::Tokenizer, ..chat() });
     assert_eq!((automatic.template, marked(&automatic, 0)), (TemplateUse::None, "<|endoftext|>a[b]".to_owned()));
     for line in [
         r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#,
@@ -152,7 +155,10 @@ fn templates_whose_prompt_changes_under_the_answer_are_refused() {
     assert!(error.contains("line 1") && error.contains("turn 2"), "{error}");
     // Shows only the last answer whole, as templates that drop earlier reasoning do.
     let shortens = "{% for m in messages %}{{ m.content if loop.last or m.role == 'user' else '-' }}|{% endfor %}";
-    let line = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}"#;
+    let line = concat!(
+        r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, "#,
+        r#"{"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}"#
+    );
     let options = Options { template: TemplateChoice::Text(shortens.to_owned()), ..chat() };
     assert_eq!(marked(&loaded(line, &options), 0), "a|-|c|[d|]");
     let error = refused(line, &Options { turns: Turns::All, ..options });
@@ -245,6 +251,8 @@ fn lines_without_an_end_are_not_read_without_end() {
     assert!(error.contains("line 1") && error.contains("at most"), "{error}");
 }
 
+const FIELDS: [&str; 7] = ["messages", "conversations", "prompt", "completion", "instruction", "output", "text"];
+
 fn json_text() -> impl Strategy<Value = String> {
     prop_oneof!["\\PC{0,40}", "[ \\n\\t]{0,3}[a-z ]{1,20}", Just("<|im_end|>".to_owned())]
 }
@@ -291,8 +299,8 @@ proptest! {
 
     #[test]
     fn no_json_is_too_strange(
-        field in prop::sample::select(vec!["messages", "conversations", "prompt", "completion", "instruction", "output", "text"]),
-        other in prop::sample::select(vec!["messages", "conversations", "prompt", "completion", "instruction", "output", "text"]),
+        field in prop::sample::select(&FIELDS[..]),
+        other in prop::sample::select(&FIELDS[..]),
         value in prop_oneof![
             Just(serde_json::json!(null)), Just(serde_json::json!([[]])), Just(serde_json::json!([{"role": 1}])),
             Just(serde_json::json!([{"from": "gpt", "value": "a"}])), json_text().prop_map(Into::into),

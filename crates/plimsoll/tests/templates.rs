@@ -1,5 +1,7 @@
 //! Chat templates, compared with transformers' `apply_chat_template` (`reference/templates.py`).
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -57,7 +59,8 @@ fn compare(name: &str, template: &ChatTemplate, fixture: &Fixture, renderings: &
     for rendering in renderings {
         let prompt = if rendering.prompt { GenerationPrompt::Add } else { GenerationPrompt::Leave };
         let found = template.render(&fixture.conversations[&rendering.conversation], prompt);
-        let place = format!("template {name:?}, conversation {:?}, prompt {}", rendering.conversation, rendering.prompt);
+        let place =
+            format!("template {name:?}, conversation {:?}, prompt {}", rendering.conversation, rendering.prompt);
         match (&rendering.text, found) {
             (Some(expected), Ok(found)) => assert_eq!(&found, expected, "{place}"),
             (None, Err(_)) => {}
@@ -84,9 +87,10 @@ fn real_templates_render_as_in_transformers() {
     for real in &fixture.real {
         let path = workspace(&format!("models/templates/{}.json", real.name));
         let fetched: Fetched = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-        let hash = workspace(&format!("models/templates/{}.jinja", real.name));
-        plimsoll::files::write_file(&hash, fetched.template.as_bytes()).unwrap();
-        assert_eq!(plimsoll::files::sha256_of_files(&[hash]).unwrap(), real.sha256, "{}", real.name);
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join("template");
+        fs::write(&copy, &fetched.template).unwrap();
+        assert_eq!(plimsoll::files::sha256_of_files(&[copy]).unwrap(), real.sha256, "{}", real.name);
         let template =
             ChatTemplate::new(&fetched.template, fetched.bos_token.as_deref(), fetched.eos_token.as_deref()).unwrap();
         compare(&real.name, &template, &fixture, &real.renderings);
@@ -100,15 +104,24 @@ fn hostile_templates_end_with_an_error() {
     let deep = format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000));
     assert!(ChatTemplate::new(&format!("{{{{ {deep} }}}}"), None, None).is_err());
     let chat = [Message::new("user", "a")];
+    let nest = |times: usize, after: &str| {
+        let deeper = "{% set ns.x = [[[[[[[[[[[[[[[[ns.x]]]]]]]]]]]]]]]] %}";
+        format!("{{% set ns = namespace(x=[]) %}}{{% for a in range({times}) %}}{deeper}{{% endfor %}}{after}")
+    };
+    let endless = nest(99999, "");
+    let printed = nest(9999, "{{ ns.x | string }}{{ ns.x }}{{ 1 / 0 }}");
+    let compared = nest(9999, "{{ ns.x == ns.x and ns.x < [ns.x] }}{{ {}[ns.x] }}{{ 1 / 0 }}");
+    let as_json = nest(9999, "{{ ns.x | tojson }}");
     for source in [
+        &endless[..],
+        &printed,
+        &compared,
+        &as_json,
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
         "{% for a in range(99999) %}{{ 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' * 100000 }}{% endfor %}",
         "{{ 'x' * 100000000000 }}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{% set ns = namespace(x='x') %}{% for a in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
-        "{% set ns = namespace(x=[]) %}{% for a in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}",
-        "{% set ns = namespace(x=[]) %}{% for a in range(99999) %}{% set ns.x = [[[[[[[[[[[[[[[[[[[[ns.x]]]]]]]]]]]]]]]]]]]] %}{% endfor %}",
-        "{% set ns = namespace(x=[]) %}{% for a in range(9999) %}{% set ns.x = [[[[[[[[[[[[[[[[[[[[ns.x]]]]]]]]]]]]]]]]]]]] %}{% endfor %}{% if ns.x == ns.x and ns.x < [ns.x] %}{{ ns.x }}{{ ns.x | string }}{% endif %}{{ {}[ns.x] }}{{ 1 / 0 }}",
         "{% set ns = namespace(x='x') %}{% for a in range(99) %}{% set ns.x = ns.x | replace('x', 'xx') %}{% endfor %}",
         "{{ [1, 2] | tojson(indent=1000000000000) }}{{ unknown.attribute.of_unknown }}",
         "{% include 'template' %}",

@@ -1,5 +1,7 @@
 //! Token ids, compared with the tokenizers and transformers projects (`reference/tokenizer_golden.py`).
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -81,7 +83,8 @@ fn templates_are_found_where_folders_keep_them() {
     let config = folder.join("tokenizer_config.json");
     fs::write(&config, r#"{"bos_token": {"content": "<b>"}, "chat_template": "{{ bos_token }}one"}"#).unwrap();
     assert_eq!(rendered(&folder).as_deref(), Some("<b>one"));
-    let named = r#"{"chat_template": [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "two"}]}"#;
+    let named =
+        r#"{"chat_template": [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "two"}]}"#;
     fs::write(&config, named).unwrap();
     assert_eq!(rendered(&folder).as_deref(), Some("two"));
     fs::write(folder.join("chat_template.jinja"), "three").unwrap();
@@ -93,16 +96,13 @@ fn templates_are_found_where_folders_keep_them() {
 }
 
 #[test]
-fn flags_of_the_config_override_the_post_processor() {
+fn the_vocabulary_ends_behind_the_highest_id() {
     let (_guard, folder) = changed(|_| {});
     let tokenizer = Tokenizer::from_folder(&folder).unwrap();
-    assert_eq!(tokenizer.encode("a", Special::Add).unwrap().len(), 3);
-    let config = r#"{"bos_token": "<|im_start|>", "add_bos_token": true, "add_eos_token": false, "eos_token": "<|im_end|>"}"#;
-    fs::write(folder.join("tokenizer_config.json"), config).unwrap();
-    let tokenizer = Tokenizer::from_folder(&folder).unwrap();
-    let ids = tokenizer.encode("a", Special::Add).unwrap();
-    assert_eq!((ids.len(), Some(ids[0])), (2, tokenizer.token_id("<|im_start|>")));
-    assert_eq!(tokenizer.vocab_size(), 702);
+    let (think, pad) = (tokenizer.token_id("<think>").unwrap(), tokenizer.token_id("<pad>").unwrap());
+    assert_eq!(tokenizer.vocab_size(), think.max(pad) as usize + 1);
+    assert_eq!(tokenizer.encode("a<think>", Special::Leave).unwrap().last(), Some(&think));
+    assert_eq!(tokenizer.token_id("<nothing>"), None);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn what_is_not_understood_is_refused_by_name() {
         (|json| json["pre_tokenizer"] = serde_json::json!({"type": "UnicodeScripts"}), "UnicodeScripts"),
         (|json| json["decoder"] = 5.into(), "not a tokenizer that is understood"),
         (|json| json["decoder"] = serde_json::json!({"type": "Strip", "content": " ", "start": 0, "stop": 1}), "stop"),
-        (|json| json["added_tokens"][0]["id"] = 400.into(), "expected 400"),
+        (|json| json["added_tokens"][0]["id"] = 400.into(), "expected id 400"),
         (|json| json["post_processor"] = serde_json::json!({"type": "RobertaProcessing"}), "RobertaProcessing"),
     ];
     for (change, expected) in cases {
@@ -146,13 +146,16 @@ fn smollm2_gives_the_ids_that_its_own_tokenizer_gives() {
     assert!(expected.lines.len() >= 300);
     for (line, ids) in expected.lines.iter().zip(&expected.smollm2) {
         assert_eq!(&tokenizer.encode(line, Special::Add).unwrap(), ids, "{line:?}");
-        // Bytes that are not UTF-8 by themselves cannot occur in a line, so every one of them comes back.
-        assert_eq!(&tokenizer.decode(ids).unwrap(), line);
+        // Its vocabulary lacks some control characters, which it drops.
+        if !line.contains(|char: char| char.is_control() && !"\t\n\r".contains(char)) {
+            assert_eq!(&tokenizer.decode(ids).unwrap(), line);
+        }
     }
     assert_eq!((tokenizer.vocab_size(), tokenizer.token_id("<|im_end|>")), (49152, Some(2)));
     let chat = [Message::new("system", "Be brief."), Message::new("user", "How deep?")];
     let rendered = tokenizer.template().unwrap().render(&chat, GenerationPrompt::Add).unwrap();
-    let expected = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHow deep?<|im_end|>\n<|im_start|>assistant\n";
+    let expected =
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHow deep?<|im_end|>\n<|im_start|>assistant\n";
     assert_eq!(rendered, expected);
     assert_eq!(tokenizer.encode(&rendered, Special::Leave).unwrap().iter().filter(|&&id| id <= 2).count(), 5);
 }

@@ -38,16 +38,9 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let adapter = Adapter::open(&arguments.adapter)?;
     let keep: Vec<usize> = adapter.layers().into_iter().filter(|&layer| layer < arguments.layers_kept).collect();
-    let source = Source {
-        path: arguments.adapter.display().to_string(),
-        sha256: sha256_of_files(&adapter.files())?,
-    };
-    let card = Provenance {
-        tool: TOOL.into(),
-        command: Some(command_line()),
-        adapter: Some(source),
-        ..Provenance::default()
-    };
+    let source = Source { path: arguments.adapter.display().to_string(), sha256: sha256_of_files(&adapter.files())? };
+    let card =
+        Provenance { tool: TOOL.into(), command: Some(command_line()), adapter: Some(source), ..Provenance::default() };
     let written = write_trimmed(&adapter, &keep, &card, &arguments.out)?;
     let text = match arguments.format {
         Format::Json => serde_json::to_string_pretty(&written)? + "\n",

@@ -309,8 +309,8 @@ pub fn load(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dat
             break;
         }
         let (line, record) = &records[index];
-        let sample =
-            sample(*line, record, template, options.turns, tokenizer).map_err(|problem| Error::input(&file, problem))?;
+        let sample = sample(*line, record, template, options.turns, tokenizer)
+            .map_err(|problem| Error::input(&file, problem))?;
         if sample.tokens.len() > options.context {
             skipped.push(*line);
         } else {

@@ -3,7 +3,7 @@
 //! | fields | shape |
 //! |---|---|
 //! | `messages` of `role` and `content` | chat |
-//! | `conversations` of `from` and `value` | ShareGPT |
+//! | `conversations` of `from` and `value` | `ShareGPT` |
 //! | `prompt`, `completion` | prompt and completion |
 //! | `instruction`, `input` (may be missing), `output` | alpaca |
 //! | `text` | plain text |
@@ -68,9 +68,8 @@ impl Record {
 
     /// As a chat; `text` has none.
     pub(super) fn messages(&self) -> Vec<Message> {
-        let turns = |user: &str, assistant: &str| {
-            vec![Message::new("user", user), Message::new("assistant", assistant)]
-        };
+        let turns =
+            |user: &str, assistant: &str| vec![Message::new("user", user), Message::new("assistant", assistant)];
         match self {
             Self::Chat { messages, .. } => messages.clone(),
             Self::Pair { prompt, completion } => turns(prompt, completion),
@@ -161,12 +160,9 @@ fn refuse_tools(line: usize, fields: &Map<String, Value>) -> Result<(), DataProb
 fn string(line: usize, fields: &mut Map<String, Value>, name: &str) -> Result<String, DataProblem> {
     match fields.remove(name) {
         Some(Value::String(text)) => Ok(text),
-        other => Err(DataProblem::Field {
-            line,
-            field: name.to_owned(),
-            expected: "a string",
-            found: kind(other.as_ref()),
-        }),
+        other => {
+            Err(DataProblem::Field { line, field: name.to_owned(), expected: "a string", found: kind(other.as_ref()) })
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Random choices that are the same on every machine: which samples choose the boundary, and which are held out.
 //!
-//! The generator is ChaCha8, and the shuffle is written out here (Fisher–Yates, bounded numbers by rejection), because
-//! the shuffles of libraries may change between versions and with them every published split.
+//! The generator is [`ChaCha8Rng`], and the shuffle is written out here (Fisher–Yates, bounded numbers by rejection),
+//! because the shuffles of libraries may change between versions and with them every published split.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};

@@ -214,7 +214,8 @@ impl Engine for Embedded {
         let mut next = Vec::new();
         for batch in Batch::all(samples) {
             let mut states = self.model.embed(&batch.tokens); // (nodes, rows, hidden)
-            let mut lens: Vec<Vec<LensCurve>> = vec![vec![LensCurve::default(); request.lens.len()]; batch.samples.len()];
+            let mut lens: Vec<Vec<LensCurve>> =
+                vec![vec![LensCurve::default(); request.lens.len()]; batch.samples.len()];
             for layer in 0..=last {
                 self.layer(&batch, &trie, layer, &rope, &states, &mut next);
                 std::mem::swap(&mut states, &mut next);

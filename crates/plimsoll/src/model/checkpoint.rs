@@ -58,8 +58,7 @@ impl Checkpoint {
         } else {
             let gguf = Gguf::open(path)?;
             let tied = gguf.shape("output.weight").is_none();
-            let mut config =
-                Config::from_gguf(gguf.metadata(), tied).map_err(|problem| Error::input(path, problem))?;
+            let mut config = Config::from_gguf(gguf.metadata(), tied).map_err(|problem| Error::input(path, problem))?;
             if gguf.shape("rope_freqs.weight").is_some() {
                 let divisors = gguf.read("rope_freqs.weight")?;
                 config = config.with_rope_divisors(divisors).map_err(|problem| Error::input(path, problem))?;

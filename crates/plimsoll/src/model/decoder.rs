@@ -89,13 +89,7 @@ impl Model {
                 (0..config.layers).into_par_iter().map(block).collect::<Result<Vec<_>>>()
             },
         );
-        Ok(Self {
-            embedding: embedding?,
-            blocks: blocks?,
-            final_norm: read(Weight::FinalNorm)?,
-            head: head?,
-            config,
-        })
+        Ok(Self { embedding: embedding?, blocks: blocks?, final_norm: read(Weight::FinalNorm)?, head: head?, config })
     }
 
     /// The facts of the model.

@@ -21,7 +21,8 @@ use crate::gates::Variant;
 use crate::lens;
 use crate::model::{Checkpoint, Model};
 use crate::report::{
-    self, AdapterFacts, Cost, DataFacts, LensSummary, ModelFacts, Rules, ScoreSummary, SearchResult, VariantSummary, Warning,
+    self, AdapterFacts, Cost, DataFacts, LensSummary, ModelFacts, Rules, ScoreSummary, SearchResult, VariantSummary,
+    Warning,
 };
 use journal::{Fingerprint, Journal, Row};
 

@@ -30,14 +30,17 @@ pub(super) fn read(folder: &Path) -> Result<Tokenizer> {
     let path = folder.join("tokenizer.json");
     let raw: RawTokenizer = files::read_json(&path, TokenizerProblem::Json)?;
     let config_path = folder.join("tokenizer_config.json");
-    let config: RawConfig =
-        if config_path.exists() { files::read_json(&config_path, TokenizerProblem::Json)? } else { RawConfig::default() };
+    let config: RawConfig = if config_path.exists() {
+        files::read_json(&config_path, TokenizerProblem::Json)?
+    } else {
+        RawConfig::default()
+    };
     let token = |token: &Option<RawToken>| token.as_ref().map(|token| token.text().to_owned());
     let marks = Marks { bos: token(&config.bos_token), eos: token(&config.eos_token) };
 
     let at_tokenizer = |problem| Error::input(&path, problem);
     let at_config = |problem| Error::input(&config_path, problem);
-    let mut tokenizer = raw.parts(marks.clone()).and_then(Parts::join).map_err(at_tokenizer)?;
+    let mut tokenizer = raw.parts(marks).and_then(Parts::join).map_err(at_tokenizer)?;
     let template_path = folder.join("chat_template.jinja");
     tokenizer.template = if template_path.exists() {
         let template = tokenizer.parse_template(&files::read_text(&template_path)?);
@@ -46,23 +49,6 @@ pub(super) fn read(folder: &Path) -> Result<Tokenizer> {
         let source = config.chat_template.map(RawTemplate::choose).transpose().map_err(at_config)?;
         source.map(|source| tokenizer.parse_template(&source)).transpose().map_err(at_config)?
     };
-    let flagged = |flag: bool, token: Option<&str>, what: &'static str| match (flag, token) {
-        (false, _) => Ok(Vec::new()),
-        (true, Some(token)) => match tokenizer.token_id(token) {
-            Some(id) => Ok(vec![id]),
-            None => Err(TokenizerProblem::NoSuchToken { what, token: token.to_owned() }),
-        },
-        // As in transformers: the flag means nothing without the token.
-        (true, None) => Ok(Vec::new()),
-    };
-    let before = config.add_bos_token.map(|flag| flagged(flag, marks.bos.as_deref(), "bos_token"));
-    let behind = config.add_eos_token.map(|flag| flagged(flag, marks.eos.as_deref(), "eos_token"));
-    if let Some(before) = before.transpose().map_err(at_config)? {
-        tokenizer.before = before;
-    }
-    if let Some(behind) = behind.transpose().map_err(at_config)? {
-        tokenizer.behind = behind;
-    }
     Ok(tokenizer)
 }
 
@@ -70,8 +56,6 @@ pub(super) fn read(folder: &Path) -> Result<Tokenizer> {
 struct RawConfig {
     bos_token: Option<RawToken>,
     eos_token: Option<RawToken>,
-    add_bos_token: Option<bool>,
-    add_eos_token: Option<bool>,
     chat_template: Option<RawTemplate>,
 }
 
@@ -211,14 +195,25 @@ enum RawPattern {
 #[derive(Deserialize)]
 #[serde(tag = "type")]
 enum RawNormalizer {
-    Sequence { normalizers: Vec<RawNormalizer> },
-    NFC,
-    NFD,
-    NFKC,
-    NFKD,
+    Sequence {
+        normalizers: Vec<RawNormalizer>,
+    },
+    #[serde(rename = "NFC")]
+    Nfc,
+    #[serde(rename = "NFD")]
+    Nfd,
+    #[serde(rename = "NFKC")]
+    Nfkc,
+    #[serde(rename = "NFKD")]
+    Nfkd,
     Lowercase,
-    Prepend { prepend: String },
-    Replace { pattern: RawPattern, content: String },
+    Prepend {
+        prepend: String,
+    },
+    Replace {
+        pattern: RawPattern,
+        content: String,
+    },
 }
 
 impl RawNormalizer {
@@ -235,10 +230,10 @@ impl RawNormalizer {
             Self::Sequence { normalizers } => {
                 return normalizers.iter().try_for_each(|normalizer| normalizer.build(place, out));
             }
-            Self::NFC => NFC.into(),
-            Self::NFD => NFD.into(),
-            Self::NFKC => NFKC.into(),
-            Self::NFKD => NFKD.into(),
+            Self::Nfc => NFC.into(),
+            Self::Nfd => NFD.into(),
+            Self::Nfkc => NFKC.into(),
+            Self::Nfkd => NFKD.into(),
             Self::Lowercase => Lowercase.into(),
             Self::Prepend { .. } if place == Place::Continuation => return Ok(()),
             Self::Prepend { prepend } => Prepend::new(prepend.clone()).into(),

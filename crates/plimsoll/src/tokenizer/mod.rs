@@ -137,10 +137,10 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja` of a folder. Only the first must exist.
+    /// Reads `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja` of a folder; the first must exist.
     ///
-    /// `add_bos_token` and `add_eos_token` of the config override the post-processor, as in `transformers`; a template
-    /// in a file of its own goes before the config's.
+    /// The post-processor says what is added around a text; `add_bos_token` and `add_eos_token` of the config do not,
+    /// as in `transformers` 5. A template in a file of its own goes before the config's.
     ///
     /// # Errors
     /// An unreadable or malformed file, or a tokenizer with a part that is not implemented, by its name.

@@ -23,7 +23,8 @@ const FUEL: u64 = 500_000;
 /// Bytes of the chat that allow one more unit of fuel: room to copy its text a few times.
 const BYTES_PER_FUEL: u64 = 8;
 /// Stack of the thread that renders. A template can nest lists as deeply as its fuel allows, and the engine frees and
-/// compares them by recursion: this much holds whatever half a million instructions can build. It is reserved, not used.
+/// compares them by recursion: this much holds whatever half a million instructions can build. Memory is only reserved
+/// for it, not used.
 const STACK_BYTES: usize = 1 << 30;
 /// Depth of nested calls, and of nested values in `tojson`.
 const MAX_DEPTH: usize = 100;
@@ -76,7 +77,8 @@ impl ChatTemplate {
             return Err(TokenizerProblem::TemplateSize { limit: MAX_SOURCE_BYTES, found: source.len() });
         }
         let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(refused("syntax"))?;
+        let syntax =
+            SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(refused("syntax"))?;
         environment.set_syntax(syntax);
         environment.set_debug(false);
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
@@ -151,6 +153,7 @@ fn json_value(value: &serde_json::Value) -> Value {
 
 /// One line that says what the template did wrong and where. Takes the error, which may hold the template's values, so
 /// that it is freed on the stack that can free it.
+#[allow(clippy::needless_pass_by_value)]
 fn problem(error: minijinja::Error) -> TokenizerProblem {
     use std::error::Error as _;
     let mut message = match (error.kind(), error.detail()) {
@@ -202,6 +205,7 @@ fn without_generation_marks(source: &str) -> String {
 }
 
 /// `json.dumps(value, ensure_ascii=False, indent=…, separators=…, sort_keys=…)`.
+#[allow(clippy::needless_pass_by_value)] // what the engine calls
 fn to_json(state: &minijinja::State, value: &Value, kwargs: Kwargs) -> Result<Value, minijinja::Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
     let separators: Option<Vec<String>> = kwargs.get("separators")?;
