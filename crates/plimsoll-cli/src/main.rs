@@ -4,6 +4,8 @@
 //! (model, adapter, data), 4 engine, 5 done but the answer is not to trim when `--fail-if-kept` asks for that, 130
 //! interrupted.
 
+#![allow(clippy::doc_markdown, reason = "doc comments on arguments are help texts, not Markdown")]
+
 mod commands;
 mod interrupt;
 mod progress;

@@ -42,7 +42,7 @@ pub fn attend(out: &mut [f32], q: &[f32], k: &[f32], v: &[f32], shape: Attention
             let at_kv = head / (heads / kv_heads) * head_dim;
             let scores = &mut scratch[..(end - start) * end]; // (queries, keys)
             product(
-                MatrixMut { data: scores, rows: end - start, columns: end, row_stride: end, column_stride: 1 },
+                MatrixMut { data: scores, rows: end - start, columns: end, row_stride: end },
                 Matrix {
                     data: &q[at_q..],
                     rows: end - start,
@@ -68,13 +68,7 @@ pub fn attend(out: &mut [f32], q: &[f32], k: &[f32], v: &[f32], shape: Attention
                 }
             });
             product(
-                MatrixMut {
-                    data: &mut out[at_q..],
-                    rows: end - start,
-                    columns: head_dim,
-                    row_stride: q_width,
-                    column_stride: 1,
-                },
+                MatrixMut { data: &mut out[at_q..], rows: end - start, columns: head_dim, row_stride: q_width },
                 Matrix { data: scores, rows: end - start, columns: end, row_stride: end, column_stride: 1 },
                 Matrix { data: &v[at_kv..], rows: end, columns: head_dim, row_stride: kv_width, column_stride: 1 },
                 Update::Set,

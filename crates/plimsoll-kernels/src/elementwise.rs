@@ -103,7 +103,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     /// 1.5 · 2²³: adding it leaves the rounded integer in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
     /// ln 2 = HIGH + LOW, where HIGH has trailing zeros enough for `n · HIGH` to be exact.
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.0, 88.0);
     let rounded = x * std::f32::consts::LOG2_E + ROUND;

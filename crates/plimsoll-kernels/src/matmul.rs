@@ -21,7 +21,7 @@ pub fn matmul(y: &mut [f32], x: &[f32], w: &[f32], inputs: usize, update: Update
     assert!(inputs > 0 && x.len().is_multiple_of(inputs) && w.len().is_multiple_of(inputs), "lengths do not fit");
     let (rows, outputs) = (x.len() / inputs, w.len() / inputs);
     product(
-        MatrixMut { data: y, rows, columns: outputs, row_stride: outputs, column_stride: 1 },
+        MatrixMut { data: y, rows, columns: outputs, row_stride: outputs },
         Matrix { data: x, rows, columns: inputs, row_stride: inputs, column_stride: 1 },
         Matrix { data: w, rows: inputs, columns: outputs, row_stride: 1, column_stride: inputs },
         update,
@@ -38,57 +38,52 @@ pub(crate) struct Matrix<'a> {
     pub(crate) column_stride: usize,
 }
 
-/// The writable form of [`Matrix`].
+/// A matrix to write: row `i` begins at `i · row_stride`, and its elements lie side by side.
 pub(crate) struct MatrixMut<'a> {
     pub(crate) data: &'a mut [f32],
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     pub(crate) row_stride: usize,
-    pub(crate) column_stride: usize,
 }
 
 /// `y = a · b`, or `y += factor · a · b`.
 pub(crate) fn product(y: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, update: Update) {
-    assert!(y.rows == a.rows && y.columns == b.columns && a.columns == b.rows, "shapes do not fit");
-    if y.rows == 0 || y.columns == 0 {
+    let MatrixMut { data: y, rows, columns, row_stride } = y;
+    let inner = a.columns;
+    assert!(rows == a.rows && columns == b.columns && inner == b.rows, "shapes do not fit");
+    if rows == 0 || columns == 0 {
         return;
     }
+    // Each element of y must have a place of its own, since the product writes each of them once.
+    assert!(row_stride >= columns || rows == 1, "rows of the destination overlap");
+    assert!((rows - 1) * row_stride + columns <= y.len(), "a matrix leaves its slice");
     let (read_y, alpha, beta) = match update {
         Update::Set => (false, 0.0, 1.0),
         Update::Add(factor) => (true, 1.0, factor),
     };
-    if a.columns == 0 {
+    if inner == 0 {
         // An empty sum: nothing to add, zeros to set.
         if update == Update::Set {
-            for i in 0..y.rows {
-                for j in 0..y.columns {
-                    y.data[i * y.row_stride + j * y.column_stride] = 0.0;
-                }
-            }
+            y.chunks_mut(row_stride).take(rows).for_each(|row| row[..columns].fill(0.0));
         }
         return;
     }
-    for (len, rows, columns, row_stride, column_stride) in [
-        (y.data.len(), y.rows, y.columns, y.row_stride, y.column_stride),
-        (a.data.len(), a.rows, a.columns, a.row_stride, a.column_stride),
-        (b.data.len(), b.rows, b.columns, b.row_stride, b.column_stride),
-    ] {
-        assert!((rows - 1) * row_stride + (columns - 1) * column_stride < len, "a matrix leaves its slice");
+    for Matrix { data, rows, columns, row_stride, column_stride } in [a, b] {
+        assert!((rows - 1) * row_stride + (columns - 1) * column_stride < data.len(), "a matrix leaves its slice");
     }
-    // Distinct elements of y must lie at distinct places, since the product writes each of them once.
-    assert!(y.column_stride == 1 && (y.row_stride >= y.columns || y.rows == 1), "rows of the destination overlap");
     // SAFETY: each of the three matrices was just checked to lie inside its slice (the largest index is that of its
     // last element, strides being non-negative). `y` is borrowed mutably, so it overlaps neither `a` nor `b`, and its
-    // rows do not overlap each other. Strides came from `usize` and are below a slice's length, hence fit `isize`.
+    // rows do not overlap each other. Strides came from `usize` and are below a slice's length, hence fit `isize`; the
+    // one exception, a stride of a matrix with a single row or column, is never multiplied by more than 0.
     #[allow(unsafe_code)]
     unsafe {
         gemm::gemm(
-            y.rows,
-            y.columns,
-            a.columns,
-            y.data.as_mut_ptr(),
-            y.column_stride as isize,
-            y.row_stride as isize,
+            rows,
+            columns,
+            inner,
+            y.as_mut_ptr(),
+            1,
+            row_stride as isize,
             read_y,
             a.data.as_ptr(),
             a.column_stride as isize,

@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 /// boundary layer above which LoRA can be dropped, or says that the full adapter should stay, and writes a trimmed
 /// adapter.
 #[derive(Debug, Parser)]
-#[command(name = "plimsoll", version, max_term_width = 100)]
+#[command(name = "plimsoll", version, max_term_width = 100, args_override_self = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -44,7 +44,7 @@ enum Format {
 /// Runs the verb that the user asked for.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
-        Command::Search(arguments) => search::run(arguments),
+        Command::Search(arguments) => search::run(&arguments),
         Command::Trim(arguments) => trim::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::DebugLogits(arguments) => debug_logits::run(&arguments),

@@ -96,7 +96,7 @@ enum Dtype {
 }
 
 /// Runs the verb.
-pub(super) fn run(arguments: Arguments) -> Result<ExitCode> {
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (quiet, format) = (arguments.quiet, arguments.format);
     let opening = progress::spinner("reading model, adapter and data", quiet);
     let options = arguments.options()?;

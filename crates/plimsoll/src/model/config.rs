@@ -6,7 +6,7 @@
 use serde::Deserialize;
 
 use super::ModelProblem;
-use super::gguf::Metadata;
+use super::gguf::{Metadata, Value};
 
 /// Model dimensions above these are refused; the largest dense models published stay an order of magnitude below.
 const MAX_LAYERS: usize = 1_024;
@@ -124,7 +124,7 @@ impl Config {
             }
         };
         let required = |name: &str| optional(name)?.ok_or_else(|| ModelProblem::MissingKey(key(name)));
-        let float = |name: &str| metadata.get(&key(name)).and_then(|value| value.as_f64());
+        let float = |name: &str| metadata.get(&key(name)).and_then(Value::as_f64);
         let string = |name: &str| metadata.get(&key(name)).and_then(|value| value.as_str());
 
         if optional("expert_count")?.unwrap_or(0) > 0 {
@@ -334,11 +334,11 @@ impl TryFrom<RawRope> for RopeScaling {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
-    fn with(changes: &Value) -> Result<Config, ModelProblem> {
+    fn with(changes: &serde_json::Value) -> Result<Config, ModelProblem> {
         let mut config = json!({
             "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128,
             "num_attention_heads": 4, "vocab_size": 100, "max_position_embeddings": 512,
