@@ -145,6 +145,13 @@ ADAPTERS = {
     },
 }
 
+# One adapter that has learnt something: its lower layers were trained on LINES, its upper ones hold noise that harms every
+# answer. The right boundary is `layers` by construction, and its cut is better than the full adapter.
+TRAINED = {
+    "seed": 1110, "layers": 2, "steps": 200, "rate": 0.03, "noise": 0.15,
+    "options": {"r": 4, "lora_alpha": 8, "target_modules": list(PROJECTIONS)},
+}
+
 # The adapter whose guesses stand in the golden sequences, so that some answers are right.
 GUESSING = "plain"
 
@@ -175,6 +182,7 @@ def main():
             write_golden(folder, adapter, sequences, seed=spec["seed"])
         if name == "tiny-gqa-tied":
             write_data_golden(folder, "plain")
+            write_trained_adapter(folder, "trained", TRAINED)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: {size} bytes")
 
@@ -351,6 +359,11 @@ def write_adapter(folder, adapter, dtype, options, seed):
                 # An update of about a quarter of the frozen product's size, at a scale of 2 to 3.
                 spread = weight.shape[1] ** -0.5 if "lora_A" in name else 0.1
                 weight.data = (spread * torch.randn(weight.shape, generator=generator)).to(dtype)
+    save_adapter(model, folder, adapter)
+
+
+def save_adapter(model, folder, adapter):
+    """Saves with PEFT, and makes the config the same every day and everywhere."""
     target = folder / "adapters" / adapter
     model.save_pretrained(target)
     (target / "README.md").unlink()
@@ -361,6 +374,53 @@ def write_adapter(folder, adapter, dtype, options, seed):
     if isinstance(config["target_modules"], list):
         config["target_modules"].sort()
     (target / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
+
+
+def write_trained_adapter(folder, adapter, spec):
+    """An adapter of all layers, trained in the lower ones, with noise in B above them."""
+    config = LoraConfig(task_type="CAUSAL_LM", lora_dropout=0.0, **spec["options"])
+    model = get_peft_model(load_model(folder, torch.float32), config)
+    generator = torch.Generator().manual_seed(spec["seed"])
+    trained, noisy = [], []
+    for name, weight in model.named_parameters():
+        if "lora_A" in name:
+            weight.data = weight.shape[1] ** -0.5 * torch.randn(weight.shape, generator=generator)
+        if "lora_" in name:
+            lower = any(f".layers.{layer}." in name for layer in range(spec["layers"]))
+            weight.requires_grad_(lower)
+            if lower:
+                trained.append(weight)
+            elif "lora_B" in name:
+                noisy.append(weight)  # zero, as PEFT begins
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    samples = [tokenise_turns(tokenizer, prompt, completion) for prompt, completion in LINES]
+    ids = torch.zeros(len(samples), max(len(ids) for ids, _ in samples), dtype=torch.long)
+    targets = torch.full_like(ids, -100)  # what cross_entropy ignores
+    for row, (tokens, answer) in enumerate(samples):
+        # Padded on the right: no answer sees the padding.
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        targets[row, answer] = torch.tensor(tokens)[answer]
+    optimizer = torch.optim.Adam(trained, lr=spec["rate"])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, spec["steps"])
+    for _ in range(spec["steps"]):
+        logits = model(input_ids=ids, use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    for weight in noisy:
+        weight.data = spec["noise"] * torch.randn(weight.shape, generator=generator)
+    save_adapter(model, folder, adapter)
+
+    # By sample, in nats per token: far better than the base at the boundary, and clearly worse on either side of it.
+    adapted = load_double(folder, adapter)
+    for number, (ids, answer) in enumerate(samples):
+        nll = [variant["nll"] / len(answer) for variant in score_boundaries(adapted, ids, answer)["variants"]]
+        kept = spec["layers"]
+        assert nll[kept] < nll[0] - 3, (number, nll)
+        assert all(nll[kept] < other - 0.03 for k, other in enumerate(nll) if k != kept), (number, nll)
 
 
 # Golden values

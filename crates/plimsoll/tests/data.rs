@@ -314,7 +314,7 @@ proptest! {
 }
 
 #[test]
-#[ignore = "needs models/SmolLM2-135M-Instruct.Q4_1.gguf: run examples/smollm2-gsm8k/run.sh or .ci/run first"]
+#[ignore = "needs models/SmolLM2-135M-Instruct.Q4_1.gguf: run examples/smollm2-gsm8k/fetch.py models first"]
 fn smollm2_samples_end_with_the_end_of_turn() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/SmolLM2-135M-Instruct.Q4_1.gguf");
     let tokenizer = Tokenizer::from_gguf(&path, Gguf::open(&path).unwrap().metadata()).unwrap();

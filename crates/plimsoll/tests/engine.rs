@@ -1,5 +1,7 @@
 //! The engine against PyTorch, transformers and PEFT, and against itself: the invariants of a gate trie.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod common;
 
 use std::ops::ControlFlow;

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::path::Path;
 
 use plimsoll::choose::stats::mean_and_se;
 use plimsoll::choose::{self, Gain, Input, Interval, Options, Reason, Verdict};
@@ -16,21 +15,14 @@ const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/resul
 
 #[test]
 fn the_example_stands_as_it_was_committed() {
+    let example = json(&example(30, 64, 32));
+    if std::env::var_os("INSTA_UPDATE").is_some_and(|value| value == "always") {
+        fs::write(FIXTURE, &example).unwrap();
+    }
     let committed = fs::read_to_string(FIXTURE).unwrap();
-    assert_eq!(
-        committed,
-        json(&example(30, 64, 32)),
-        "run `cargo test -p plimsoll --test report -- --ignored` if meant"
-    );
+    assert_eq!(committed, example, "run with INSTA_UPDATE=always if meant");
     let parsed: SearchResult = serde_json::from_str(&committed).unwrap();
     assert_eq!(json(&parsed), committed);
-}
-
-#[test]
-#[ignore = "writes the example anew"]
-fn write_the_example() {
-    fs::create_dir_all(Path::new(FIXTURE).parent().unwrap()).unwrap();
-    fs::write(FIXTURE, json(&example(30, 64, 32))).unwrap();
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn our_own_templates_render_as_in_transformers() {
 }
 
 #[test]
-#[ignore = "needs models/templates: run reference/fetch_templates.py or .ci/run first"]
+#[ignore = "needs models/templates: run reference/fetch_templates.py first"]
 fn real_templates_render_as_in_transformers() {
     let fixture = fixture();
     assert!(fixture.real.len() >= 3);

@@ -137,7 +137,7 @@ struct Lines {
 }
 
 #[test]
-#[ignore = "needs models/SmolLM2-135M-Instruct.Q4_1.gguf: run examples/smollm2-gsm8k/run.sh or .ci/run first"]
+#[ignore = "needs models/SmolLM2-135M-Instruct.Q4_1.gguf: run examples/smollm2-gsm8k/fetch.py models first"]
 fn smollm2_gives_the_ids_that_its_own_tokenizer_gives() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/SmolLM2-135M-Instruct.Q4_1.gguf");
     let file = Gguf::open(&path).unwrap();

@@ -8,7 +8,7 @@
 //!
 //! - [`Adapter::open`] checks all that can be checked without the base model, [`Adapter::bind`] the rest;
 //! - [`write_trimmed`] keeps the LoRA of some layers, byte for byte, in a folder that PEFT loads without a warning;
-//! - [`inspect`] says what is in an adapter, and what each runtime makes of it.
+//! - [`inspect()`] says what is in an adapter, and what each runtime makes of it.
 
 mod config;
 mod inspect;
