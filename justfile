@@ -12,7 +12,7 @@ test:
     cargo test --release --workspace --locked -- --include-ignored
 
 docs:
-    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 deny:
     cargo deny --locked check

@@ -17,14 +17,12 @@ fn tokenizer(name: &str) -> Tokenizer {
     Tokenizer::from_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
 }
 
+fn given(source: &str) -> TemplateChoice {
+    TemplateChoice::Given { file: "template.jinja".into(), source: source.to_owned() }
+}
+
 fn chat() -> Options {
-    Options {
-        template: TemplateChoice::Text(TEMPLATE.to_owned()),
-        turns: Turns::Last,
-        max_samples: None,
-        seed: 0,
-        context: 4096,
-    }
+    Options { template: given(TEMPLATE), turns: Turns::Last, max_samples: None, seed: 0, context: 4096 }
 }
 
 fn plain() -> Options {
@@ -131,7 +129,7 @@ fn without_a_template_nothing_but_bos_is_added() {
 
 #[test]
 fn a_template_that_writes_bos_writes_the_only_one() {
-    let options = Options { template: TemplateChoice::Text("{{ bos_token }}".to_owned() + TEMPLATE), ..chat() };
+    let options = Options { template: given(&format!("{{{{ bos_token }}}}{TEMPLATE}")), ..chat() };
     let dataset = loaded(r#"{"prompt": "a", "completion": "b"}"#, &options);
     let tokens = &dataset.samples[0].tokens;
     let bos = tokenizer("tokenizer_byte_level").token_id("<|endoftext|>").unwrap();
@@ -151,7 +149,7 @@ fn an_answer_after_a_sentencepiece_prompt_has_no_space_of_its_own() {
 fn templates_whose_prompt_changes_under_the_answer_are_refused() {
     let rewrites = "{% for m in messages %}{{ loop.length }}{{ m.content }}{% endfor %}";
     let line = r#"{"prompt": "a", "completion": "b"}"#;
-    let error = refused(line, &Options { template: TemplateChoice::Text(rewrites.to_owned()), ..chat() });
+    let error = refused(line, &Options { template: given(rewrites), ..chat() });
     assert!(error.contains("line 1") && error.contains("turn 2"), "{error}");
     // Shows only the last answer whole, as templates that drop earlier reasoning do.
     let shortens = "{% for m in messages %}{{ m.content if loop.last or m.role == 'user' else '-' }}|{% endfor %}";
@@ -159,7 +157,7 @@ fn templates_whose_prompt_changes_under_the_answer_are_refused() {
         r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, "#,
         r#"{"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}"#
     );
-    let options = Options { template: TemplateChoice::Text(shortens.to_owned()), ..chat() };
+    let options = Options { template: given(shortens), ..chat() };
     assert_eq!(marked(&loaded(line, &options), 0), "a|-|c|[d|]");
     let error = refused(line, &Options { turns: Turns::All, ..options });
     assert!(error.contains("last turn only"), "{error}");
@@ -202,7 +200,7 @@ fn a_bad_line_is_named_with_what_is_wrong() {
             assert!(error.contains(part), "{part}: {error}");
         }
     }
-    let refuses = TemplateChoice::Text("{{ raise_exception('no such role') }}".to_owned());
+    let refuses = given("{{ raise_exception('no such role') }}");
     let error = refused(r#"{"prompt": "a", "completion": "b"}"#, &Options { template: refuses, ..chat() });
     assert!(error.contains("line 1") && error.contains("no such role"), "{error}");
 }

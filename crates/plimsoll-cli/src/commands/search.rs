@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use plimsoll::choose::Verdict;
 use plimsoll::data::{TemplateChoice, Turns};
@@ -116,8 +116,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     });
     bar.finish_and_clear();
     let scored = scored.map_err(|error| match error {
-        plimsoll::Error::Interrupted => anyhow::Error::from(error)
-            .context(format!("run the same command again to go on; {} keeps what is finished", out.display())),
+        plimsoll::Error::Interrupted => {
+            let out = out.display();
+            anyhow!("run the same command again to go on; {out} keeps what is finished").context(error)
+        }
         error => error.into(),
     })?;
 

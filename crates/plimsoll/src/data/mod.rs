@@ -1,10 +1,10 @@
 //! Samples: tokens, and which of them are the answer.
 //!
-//! A sample is one line of a JSONL file, in one of five shapes ([`shape`]). Where there is a chat template every shape
-//! but `text` is rendered with it, and the answer is what rendering with the assistant's turn adds to the prompt
-//! rendered with its generation prompt: so the end-of-turn marker is part of the answer. Prompt and answer are
-//! tokenised apart and joined, so that the border between them falls between tokens; text that a tokenizer would have
-//! merged across that border is split there.
+//! A sample is one line of a JSONL file, in one of five shapes: `messages`, `prompt` and `completion`, `instruction`,
+//! `conversations`, or `text`. Where there is a chat template every shape but `text` is rendered with it, and the answer
+//! is what rendering with the assistant's turn adds to the prompt rendered with its generation prompt: so the
+//! end-of-turn marker is part of the answer. Prompt and answer are tokenised apart and joined, so that the border
+//! between them falls between tokens; text that a tokenizer would have merged across that border is split there.
 //!
 //! Without a template, prompt and completion are joined as they stand: nothing is added but the BOS that the tokenizer
 //! itself adds. A rendered template gets none, since templates write their own.
@@ -102,8 +102,13 @@ pub enum TemplateChoice {
     Tokenizer,
     /// None.
     None,
-    /// This one, as Jinja.
-    Text(String),
+    /// This one.
+    Given {
+        /// Where it comes from.
+        file: PathBuf,
+        /// Its text, as Jinja.
+        source: String,
+    },
 }
 
 impl TemplateChoice {
@@ -112,7 +117,7 @@ impl TemplateChoice {
     /// # Errors
     /// Unreadable, too large or not UTF-8.
     pub fn from_file(path: &Path) -> Result<Self> {
-        files::read_text(path).map(Self::Text)
+        Ok(Self::Given { file: path.to_owned(), source: files::read_text(path)? })
     }
 }
 
@@ -291,8 +296,8 @@ pub fn load(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dat
             Some(template) => (Some(template), TemplateUse::Tokenizer),
             None => (None, TemplateUse::None),
         },
-        TemplateChoice::Text(source) => {
-            given = tokenizer.parse_template(source).map_err(|problem| Error::Usage(problem.to_string()))?;
+        TemplateChoice::Given { file, source } => {
+            given = tokenizer.parse_template(source).map_err(|problem| Error::input(file, problem))?;
             (Some(&given), TemplateUse::Given)
         }
     };

@@ -28,6 +28,9 @@ const HEAD_ROWS: usize = 128;
 /// Tokens of a batch: enough rows for all threads even where the trie is narrow.
 const BATCH_TOKENS: usize = 1024;
 
+/// More threads than this are refused: they would be a slip of the hand, and take the machine down with them.
+const MAX_THREADS: usize = 512;
+
 /// Bounds on what the embedded engine uses.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EngineOptions {
@@ -47,14 +50,18 @@ impl Embedded {
     /// An engine for one adapter on one model.
     ///
     /// # Errors
-    /// The operating system gives no threads.
+    /// More than 512 threads, or the operating system gives none.
     ///
     /// # Panics
     /// If `lora` has another number of layers than the model.
     pub fn new(model: Model, lora: Vec<LayerLora>, options: EngineOptions) -> Result<Self> {
         assert_eq!(lora.len(), model.config().layers, "an adapter of another model");
+        let threads = options.threads.map_or(0, NonZero::get);
+        if threads > MAX_THREADS {
+            return Err(Error::Usage(format!("{threads} threads: expected at most {MAX_THREADS}")));
+        }
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(options.threads.map_or(0, NonZero::get))
+            .num_threads(threads)
             .build()
             .map_err(|error| Error::Engine(error.to_string()))?;
         Ok(Self { model, lora, pool })

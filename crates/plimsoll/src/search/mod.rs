@@ -325,7 +325,10 @@ impl Search {
             holdout: scored.holdout.len(),
             skipped: self.dataset.skipped.len(),
             answer_tokens: scored.selection.iter().chain(&scored.holdout).map(|scores| scores.tokens).sum(),
-            template: self.dataset.template.to_string(),
+            template: match &self.options.template {
+                TemplateChoice::Given { file, .. } => file.display().to_string(),
+                TemplateChoice::Tokenizer | TemplateChoice::None => self.dataset.template.to_string(),
+            },
         })
     }
 

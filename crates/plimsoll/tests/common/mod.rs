@@ -12,47 +12,47 @@ use plimsoll::model::{Checkpoint, Model, Tensors};
 use serde::Deserialize;
 
 /// Every tiny model with its adapters.
-pub const GOLDEN: [(&str, &[&str]); 3] = [
+pub(crate) const GOLDEN: [(&str, &[&str]); 3] = [
     ("tiny-gqa-tied", &["plain", "rslora", "patterns", "layers", "all_linear"]),
     ("tiny-llama3-untied", &["plain", "attention"]),
     ("tiny-linear", &["plain", "one_layer"]),
 ];
 
-pub fn fixtures() -> PathBuf {
+pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
-pub fn golden() -> PathBuf {
+pub(crate) fn golden() -> PathBuf {
     fixtures().join("golden")
 }
 
 /// Where `examples/smollm2-gsm8k/fetch.py` puts the real model.
-pub fn smollm2() -> PathBuf {
+pub(crate) fn smollm2() -> PathBuf {
     workspace().join("models/SmolLM2-135M-Instruct.Q4_1.gguf")
 }
 
-pub fn workspace() -> PathBuf {
+pub(crate) fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-pub fn adapter_folder(model: &str, adapter: &str) -> PathBuf {
+pub(crate) fn adapter_folder(model: &str, adapter: &str) -> PathBuf {
     golden().join(model).join("adapters").join(adapter)
 }
 
-pub fn checkpoint(model: &str) -> Checkpoint {
+pub(crate) fn checkpoint(model: &str) -> Checkpoint {
     Checkpoint::open(&golden().join(model)).unwrap()
 }
 
-pub fn bind(checkpoint: &Checkpoint, adapter: &Path) -> Vec<LayerLora> {
+pub(crate) fn bind(checkpoint: &Checkpoint, adapter: &Path) -> Vec<LayerLora> {
     let shape = |_, projection| checkpoint.linear_shape(projection);
     Adapter::open(adapter).unwrap().bind(&Base { layers: checkpoint.config().layers, shape: &shape }).unwrap()
 }
 
-pub fn engine_of(checkpoint: &Checkpoint, lora: Vec<LayerLora>) -> Embedded {
+pub(crate) fn engine_of(checkpoint: &Checkpoint, lora: Vec<LayerLora>) -> Embedded {
     Embedded::new(Model::load(checkpoint).unwrap(), lora, EngineOptions::default()).unwrap()
 }
 
-pub fn engine(model: &str, adapter: &str) -> Embedded {
+pub(crate) fn engine(model: &str, adapter: &str) -> Embedded {
     let checkpoint = checkpoint(model);
     let lora = bind(&checkpoint, &adapter_folder(model, adapter));
     engine_of(&checkpoint, lora)
@@ -60,64 +60,64 @@ pub fn engine(model: &str, adapter: &str) -> Embedded {
 
 /// `<adapter>.golden.json` of a tiny model.
 #[derive(Deserialize)]
-pub struct Golden {
-    pub layers: usize,
+pub(crate) struct Golden {
+    pub(crate) layers: usize,
     /// Gates of one odd variant, in the order of `Projection`.
-    pub gates: Vec<[f32; 7]>,
-    pub sequences: Vec<Sequence>,
+    pub(crate) gates: Vec<[f32; 7]>,
+    pub(crate) sequences: Vec<Sequence>,
 }
 
 /// What PyTorch and PEFT say of one sequence.
 #[derive(Deserialize)]
-pub struct Sequence {
-    pub line: usize,
-    pub ids: Vec<u32>,
-    pub answer: Vec<usize>,
+pub(crate) struct Sequence {
+    pub(crate) line: usize,
+    pub(crate) ids: Vec<u32>,
+    pub(crate) answer: Vec<usize>,
     /// k = 0..=L
-    pub variants: Vec<Expected>,
+    pub(crate) variants: Vec<Expected>,
     /// base, full
-    pub lens: Vec<ExpectedCurve>,
-    pub gated: Option<Expected>,
+    pub(crate) lens: Vec<ExpectedCurve>,
+    pub(crate) gated: Option<Expected>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
-pub struct Expected {
-    pub nll: f64,
-    pub probability: f64,
-    pub correct: usize,
+pub(crate) struct Expected {
+    pub(crate) nll: f64,
+    pub(crate) probability: f64,
+    pub(crate) correct: usize,
 }
 
 #[derive(Deserialize)]
-pub struct ExpectedCurve {
-    pub probability: Vec<f64>,
-    pub top1: Vec<f64>,
-    pub rank: Vec<f64>,
+pub(crate) struct ExpectedCurve {
+    pub(crate) probability: Vec<f64>,
+    pub(crate) top1: Vec<f64>,
+    pub(crate) rank: Vec<f64>,
 }
 
 impl Golden {
-    pub fn read(model: &str, adapter: &str) -> Self {
+    pub(crate) fn read(model: &str, adapter: &str) -> Self {
         let path = golden().join(model).join(format!("{adapter}.golden.json"));
         serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
     }
 
-    pub fn samples(&self) -> Vec<Sample> {
+    pub(crate) fn samples(&self) -> Vec<Sample> {
         self.sequences.iter().map(Sequence::sample).collect()
     }
 }
 
 impl Sequence {
-    pub fn sample(&self) -> Sample {
+    pub(crate) fn sample(&self) -> Sample {
         Sample { line: self.line, tokens: self.ids.clone(), answer: self.answer.clone() }
     }
 }
 
 /// `<adapter>.golden.safetensors`, or `base`, of a tiny model.
-pub fn golden_tensors(model: &str, adapter: &str) -> Tensors {
+pub(crate) fn golden_tensors(model: &str, adapter: &str) -> Tensors {
     Tensors::open_file(&golden().join(model).join(format!("{adapter}.golden.safetensors"))).unwrap()
 }
 
 /// Largest difference of two slices, relative to the largest expected magnitude.
-pub fn distance(found: &[f32], expected: &[f32]) -> f32 {
+pub(crate) fn distance(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
     let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     found.iter().zip(expected).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs())) / largest

@@ -1,0 +1,456 @@
+//! The program from outside: what it prints, what it writes, and its exit codes.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use common::{
+    Run, adapter, contents, data, golden, json, json_lines, model, names, plimsoll, run, search, search_arguments,
+};
+use serde_json::Value;
+
+/// What a finished search with a cut leaves.
+const RESULTS: [&str; 4] = ["adapter", "report.html", "result.json", "scores.jsonl"];
+
+/// A search of the trained adapter, whose right boundary is 2 by construction.
+fn search_trained(out: &Path, more: &[&str]) -> Run {
+    search(&model(), &adapter("trained"), &data(), out, more)
+}
+
+fn succeeds(run: &Run) {
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+}
+
+fn fails(run: &Run, code: i32, words: &[&str]) {
+    assert_eq!(run.code, Some(code), "{}", run.stderr);
+    assert_eq!(run.stdout, "");
+    assert!(run.stderr.starts_with("plimsoll: "), "{}", run.stderr);
+    for word in words {
+        assert!(run.stderr.contains(word), "{word}: {}", run.stderr);
+    }
+}
+
+/// The number at a JSON pointer.
+fn number(value: &Value, pointer: &str) -> f64 {
+    value.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("no number at {pointer}"))
+}
+
+/// Nats per answer token of every sample: `[sample][boundary]`.
+fn mean_nll(scores: &[Value]) -> Vec<Vec<f64>> {
+    let of_sample = |row: &Value| -> Vec<f64> {
+        let variants = row["variants"].as_array().unwrap();
+        variants.iter().map(|variant| number(variant, "/nll") / number(row, "/tokens")).collect()
+    };
+    scores.iter().map(of_sample).collect()
+}
+
+/// The rows of `selection` or of `holdout`.
+fn part<'a>(scores: &'a [Value], part: &'a str) -> impl Iterator<Item = &'a Value> {
+    scores.iter().filter(move |row| row["part"] == part)
+}
+
+// Help: the reference of the command line.
+
+#[test]
+fn help_texts() {
+    for (name, arguments) in [
+        ("help", &["--help"][..]),
+        ("help_search", &["search", "--help"]),
+        ("help_trim", &["trim", "--help"]),
+        ("help_inspect", &["inspect", "--help"]),
+    ] {
+        let run = run(arguments);
+        succeeds(&run);
+        assert_eq!(run.stderr, "");
+        insta::assert_snapshot!(name, run.stdout);
+    }
+}
+
+#[test]
+fn version() {
+    assert_eq!(run(["--version"]).stdout, concat!("plimsoll ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+// Search
+
+#[test]
+fn a_search_finds_the_boundary_and_writes_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let run = search_trained(&out, &["--format", "json"]);
+    succeeds(&run);
+    assert_eq!(names(&out), RESULTS);
+    assert_eq!(run.stdout, fs::read_to_string(out.join("result.json")).unwrap());
+
+    let result = json(&out.join("result.json"));
+    let choice = &result["choice"];
+    assert_eq!((&choice["verdict"], &choice["reason"]), (&"trim".into(), &"better".into()));
+    for rule in ["layers_kept", "best", "one_se", "curve"] {
+        assert_eq!(choice[rule], 2, "{rule}");
+    }
+    assert_eq!(choice["bootstrap"].as_array().unwrap().iter().filter_map(Value::as_f64).sum::<f64>(), 1.0);
+    assert!(number(choice, "/gain/low") > 0.05, "{}", choice["gain"]);
+    assert_eq!(number(&result, "/adapter/bytes_kept") * 2.0, number(&result, "/adapter/bytes"));
+}
+
+#[test]
+fn the_result_has_every_documented_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    succeeds(&search_trained(&out, &[]));
+    let result = json(&out.join("result.json"));
+    let has = |pointer: &str, keys: &[&str]| {
+        let found = result.pointer(pointer).and_then(Value::as_object).unwrap_or_else(|| panic!("{pointer}"));
+        for key in keys {
+            assert!(found.get(*key).is_some_and(|value| !value.is_null()), "{pointer}/{key}");
+        }
+    };
+    has("", &["schema", "tool", "command", "seed", "model", "adapter", "data", "variants", "lens", "choice"]);
+    has("", &["rules", "warnings", "cost"]);
+    has("/model", &["path", "sha256", "layers"]);
+    has("/adapter", &["path", "sha256", "ranks", "modules", "layers", "bytes", "bytes_kept"]);
+    has("/data", &["path", "sha256", "selection", "holdout", "skipped"]);
+    has("/choice", &["verdict", "layers_kept", "best", "one_se", "curve", "bootstrap", "gain", "retained"]);
+    has("/choice/gain", &["nats_per_token", "low", "high", "p"]);
+    has("/cost", &["layer_passes", "layer_passes_naive", "seconds", "resumed", "threads"]);
+    assert_eq!(result["schema"], 1);
+    assert_eq!(result["variants"].as_array().unwrap().len(), 5);
+    for k in 0..5 {
+        has(&format!("/variants/{k}"), &["family", "layers_kept"]);
+        assert_eq!(result["variants"][k]["family"], "bottom-k");
+        assert_eq!(result["variants"][k]["layers_kept"], k);
+        for part in ["selection", "holdout"] {
+            has(&format!("/variants/{k}/{part}"), &["mean_nll", "se", "mean_probability", "token_accuracy"]);
+        }
+    }
+    for variant in ["base", "full"] {
+        assert_eq!(result["lens"][variant].as_array().unwrap().len(), 4);
+        for layer in 0..4 {
+            has(&format!("/lens/{variant}/{layer}"), &["probability", "low", "high", "top1", "rank"]);
+        }
+    }
+}
+
+#[test]
+fn the_result_says_what_it_was_made_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out dir");
+    succeeds(&search_trained(&out, &["--seed", "7"]));
+    let result = json(&out.join("result.json"));
+    // Of the files as they lie in the repository:
+    //     cd tiny-gqa-tied && sha256sum config.json model.safetensors | sha256sum
+    //     cd tiny-gqa-tied/adapters/trained && sha256sum * | sha256sum
+    //     sha256sum data/valid.jsonl
+    for (what, path, sha256) in [
+        ("model", model(), "9d0a7c555f13366540b959392833fc7f24c545bc5c0cf4d8946d7ae62babae46"),
+        ("adapter", adapter("trained"), "a9db2611f4b9e47b658d02c2e9efc03e1abfc250b83990a9099b3dec12698f84"),
+        ("data", data(), "b88386a07d43a62808d049670a1efefc982c0ff1e270b6fe530e9373d92e0c10"),
+    ] {
+        assert_eq!(result[what]["sha256"], sha256, "{what}");
+        assert_eq!(result[what]["path"], path.to_str().unwrap(), "{what}");
+    }
+    assert_eq!(result["seed"], 7);
+    let command = result["command"].as_str().unwrap();
+    assert!(command.starts_with("plimsoll search --model "), "{command}");
+    assert!(command.contains(&format!("'{}'", out.display())), "the space is not quoted: {command}");
+}
+
+#[test]
+fn means_are_those_of_the_scores() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    succeeds(&search_trained(&out, &[]));
+    let (result, scores) = (json(&out.join("result.json")), json_lines(&out.join("scores.jsonl")));
+    assert_eq!(scores.len(), 24);
+    assert_eq!(scores.iter().map(|row| number(row, "/tokens")).sum::<f64>(), number(&result, "/data/answer_tokens"));
+    for name in ["selection", "holdout"] {
+        let rows: Vec<&Value> = part(&scores, name).collect();
+        assert_eq!(rows.len() as f64, number(&result, &format!("/data/{name}")));
+        for k in 0..5 {
+            let check = |what: &str, of_sample: &dyn Fn(&Value, &Value) -> f64| {
+                let values: Vec<f64> = rows.iter().map(|row| of_sample(row, &row["variants"][k])).collect();
+                let mean = values.iter().sum::<f64>() / values.len() as f64;
+                let found = number(&result, &format!("/variants/{k}/{name}/{what}"));
+                assert!((found - mean).abs() < 1e-12, "{name}, k = {k}: {what} is {found}, expected {mean}");
+                let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+                (squares / (values.len() - 1) as f64 / values.len() as f64).sqrt()
+            };
+            let se = check("mean_nll", &|row, variant| number(variant, "/nll") / number(row, "/tokens"));
+            let found = number(&result, &format!("/variants/{k}/{name}/se"));
+            assert!((found - se).abs() < 1e-12, "{name}, k = {k}: se is {found}, expected {se}");
+            check("mean_probability", &|_, variant| number(variant, "/probability"));
+            check("token_accuracy", &|row, variant| number(variant, "/correct") / number(row, "/tokens"));
+        }
+    }
+}
+
+/// From JSONL to scores, the whole way, against PyTorch, transformers and PEFT.
+#[test]
+fn scores_are_those_of_peft() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    succeeds(&search(&model(), &adapter("plain"), &data(), &out, &[]));
+    let golden = json(&model().join("valid.plain.golden.json"));
+    let expected = golden["samples"].as_array().unwrap();
+    let scores = json_lines(&out.join("scores.jsonl"));
+    assert_eq!(scores.len(), expected.len());
+    for row in &scores {
+        let sample = &expected[row["line"].as_u64().unwrap() as usize - 1];
+        assert_eq!(row["line"], sample["line"]);
+        assert_eq!(number(row, "/tokens"), sample["answer"].as_array().unwrap().len() as f64);
+        for k in 0..5 {
+            let (found, wanted) = (&row["variants"][k], &sample["variants"][k]);
+            for what in ["/nll", "/probability"] {
+                let (found, wanted) = (number(found, what), number(wanted, what));
+                assert!((found - wanted).abs() <= 1e-4 * wanted, "line {}, k = {k}: {found}, {wanted}", row["line"]);
+            }
+            assert_eq!(found["correct"], wanted["correct"]);
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_result_and_another_splits_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = |name: &str| folder.path().join(name);
+    succeeds(&search_trained(&out("first"), &["--threads", "1"]));
+    succeeds(&search_trained(&out("again"), &["--threads", "2"]));
+    succeeds(&search_trained(&out("other"), &["--threads", "1", "--seed", "1"]));
+    let result = |name: &str| {
+        let mut result = json(&out(name).join("result.json"));
+        result.as_object_mut().unwrap().remove("command");
+        for what in ["seconds", "threads"] {
+            result["cost"].as_object_mut().unwrap().remove(what);
+        }
+        result
+    };
+    let scores = |name: &str| json_lines(&out(name).join("scores.jsonl"));
+    assert_eq!(result("first"), result("again"));
+    assert_eq!(scores("first"), scores("again"));
+    let holdout = |name: &str| -> BTreeSet<u64> {
+        part(&scores(name), "holdout").map(|row| row["line"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(holdout("first").len(), 8);
+    assert_ne!(holdout("first"), holdout("other"));
+    assert_eq!(result("other")["seed"], 1);
+}
+
+#[test]
+fn a_gguf_and_a_folder_of_one_model_give_the_same_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (folder.path().join("folder"), folder.path().join("gguf"));
+    succeeds(&search_trained(&one, &[]));
+    let gguf = golden().join("tiny-gqa-tied.gguf");
+    succeeds(&search(&gguf, &adapter("trained"), &data(), &other, &[]));
+    let choice = |out: &Path| json(&out.join("result.json"))["choice"].clone();
+    for rule in ["verdict", "reason", "layers_kept", "best", "one_se", "curve", "bootstrap"] {
+        assert_eq!(choice(&one)[rule], choice(&other)[rule], "{rule}");
+    }
+    let nll = |out: &Path| mean_nll(&json_lines(&out.join("scores.jsonl")));
+    for (one, other) in nll(&one).concat().iter().zip(nll(&other).concat()) {
+        assert!((one - other).abs() < 1e-6, "{one}, {other}");
+    }
+}
+
+#[test]
+fn the_trimmed_adapter_is_the_cut_that_was_scored() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    succeeds(&search_trained(&first, &[]));
+    let trimmed = first.join("adapter");
+
+    let inspected = run(["inspect", "--format", "json", "--adapter", trimmed.to_str().unwrap()]);
+    succeeds(&inspected);
+    let inspected: Value = serde_json::from_str(&inspected.stdout).unwrap();
+    assert_eq!(inspected["layers"], serde_json::json!([0, 1]));
+
+    succeeds(&search(&model(), &trimmed, &data(), &second, &[]));
+    let nll = |out: &Path| mean_nll(&json_lines(&out.join("scores.jsonl")));
+    for (before, after) in nll(&first).iter().zip(nll(&second)) {
+        // Layers without LoRA change nothing: k = 2, 3 and 4 are one model now.
+        for (k, cut) in [(0, 0), (1, 1), (2, 2), (3, 2), (4, 2)] {
+            assert!((after[k] - before[cut]).abs() < 1e-9, "k = {k}: {}, expected {}", after[k], before[cut]);
+        }
+    }
+}
+
+#[test]
+fn fail_if_kept_fails_where_nothing_is_trimmed() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let run = search(&model(), &adapter("plain"), &data(), &out, more);
+        assert_ne!(json(&out.join("result.json"))["choice"]["verdict"], "trim");
+        assert_eq!(names(&out), ["report.html", "result.json", "scores.jsonl"]);
+        assert!(!run.stdout.contains("Trimmed adapter"), "{}", run.stdout);
+        assert_eq!(run.stderr, "");
+        run.code
+    };
+    assert_eq!(plain("without", &[]), Some(0));
+    assert_eq!(plain("with", &["--fail-if-kept"]), Some(5));
+    succeeds(&search_trained(&folder.path().join("trained"), &["--fail-if-kept"]));
+}
+
+#[test]
+fn results_are_replaced_only_by_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    succeeds(&search_trained(&out, &[]));
+    fs::write(out.join("notes.txt"), "the user's").unwrap();
+    let before = contents(&out);
+
+    fails(&search_trained(&out, &["--seed", "3"]), 2, &[out.to_str().unwrap(), "results already", "--force"]);
+    assert_eq!(contents(&out), before);
+
+    // This one is not trimmed: the old trimmed adapter must not stay beside its results.
+    succeeds(&search(&model(), &adapter("plain"), &data(), &out, &["--force"]));
+    assert_eq!(names(&out), ["notes.txt", "report.html", "result.json", "scores.jsonl"]);
+    assert_ne!(json(&out.join("result.json"))["choice"]["verdict"], "trim");
+    succeeds(&search_trained(&out, &["--force"]));
+    assert_eq!(json(&out.join("result.json"))["choice"]["verdict"], "trim");
+    assert_eq!(fs::read_to_string(out.join("notes.txt")).unwrap(), "the user's");
+}
+
+#[test]
+fn out_must_be_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    fs::write(&out, "a file").unwrap();
+    fails(&search_trained(&out, &[]), 2, &[out.to_str().unwrap(), "not a folder"]);
+    fails(&search_trained(&out, &["--force"]), 2, &["not a folder"]);
+    assert_eq!(fs::read_to_string(&out).unwrap(), "a file");
+}
+
+#[test]
+fn the_reason_for_a_failed_write_is_given_once() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "a file").unwrap();
+    let run = search_trained(&folder.path().join("file/out"), &[]);
+    fails(&run, 1, &["file/out", "cannot write"]);
+    assert_eq!(run.stderr.matches("os error").count(), 1, "{}", run.stderr);
+}
+
+#[test]
+fn output_that_is_not_for_a_terminal_has_no_escapes() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = search_trained(&folder.path().join("table"), &[]);
+    succeeds(&run);
+    assert!(run.stdout.contains("Trim: keep LoRA in layers 0–1"), "{}", run.stdout);
+    assert!(!run.stdout.contains('\x1b') && !run.stderr.contains('\x1b'), "{run:?}");
+    for format in ["table", "json"] {
+        let run = search_trained(&folder.path().join(format!("quiet {format}")), &["--quiet", "--format", format]);
+        succeeds(&run);
+        assert_eq!(run.stderr, "");
+    }
+    let run = plimsoll().args(["inspect", "--adapter"]).arg(adapter("trained")).output().unwrap();
+    assert!(run.status.success() && !run.stdout.contains(&b'\x1b') && run.stderr.is_empty());
+}
+
+// Trim
+
+#[test]
+fn trim_writes_what_search_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, searched) = (folder.path().join("trimmed"), folder.path().join("searched"));
+    let trim = |layers_kept: &str, out: &Path| {
+        let adapter = adapter("trained");
+        let paths = ["--adapter", adapter.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        run(["trim", "--layers-kept", layers_kept].into_iter().chain(paths))
+    };
+    let run = trim("2", &out);
+    succeeds(&run);
+    assert!(run.stdout.contains("kept 2 of 4 layers with LoRA, 16384 of 32768 bytes"), "{}", run.stdout);
+    assert_eq!(run.stderr, "");
+    succeeds(&search_trained(&searched, &[]));
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        let read = |folder: &Path| fs::read(folder.join(file)).unwrap();
+        assert!(read(&out) == read(&searched.join("adapter")), "{file} differs from the search's");
+    }
+
+    let before = contents(&out);
+    fails(&trim("1", &out), 2, &[out.to_str().unwrap(), "exists already"]);
+    assert_eq!(contents(&out), before);
+
+    let nothing = folder.path().join("nothing");
+    fails(&trim("0", &nothing), 2, &["use the base model", "nothing is written"]);
+    assert_eq!(names(folder.path()), ["searched", "trimmed"]);
+}
+
+// Interruption
+
+#[cfg(unix)]
+mod interrupted {
+    use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// More samples than are scored before the program notices that it should stop.
+    const REPEATS: usize = 80;
+
+    /// Starts a search and stops it as Ctrl-C would once its journal holds the first samples.
+    fn interrupt(arguments: &[std::path::PathBuf], journal: &Path) -> Run {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+        let child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let begun = Instant::now();
+        let rows = || fs::read_to_string(journal).map_or(0, |text| text.lines().count());
+        while rows() < 2 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "no journal");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        signal(&child);
+        let output = child.wait_with_output().unwrap();
+        Run {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    fn signal(child: &Child) {
+        let status = Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap();
+        assert!(status.success());
+    }
+
+    #[test]
+    fn an_interrupted_search_goes_on_where_it_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let (out, whole) = (folder.path().join("out"), folder.path().join("whole"));
+        let many = folder.path().join("many.jsonl");
+        fs::write(&many, fs::read_to_string(data()).unwrap().repeat(REPEATS)).unwrap();
+        let journal = out.join("journal.jsonl");
+        let trained = adapter("trained");
+        let one_thread = ["--threads", "1"];
+
+        let mut arguments = search_arguments(&model(), &trained, &many, &out);
+        arguments.extend(one_thread.map(Into::into));
+        let run = interrupt(&arguments, &journal);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(130), ""), "{}", run.stderr);
+        assert!(run.stderr.contains("run the same command again"), "{}", run.stderr);
+        assert_eq!(names(&out), ["journal.jsonl"]);
+        let kept = fs::read_to_string(&journal).unwrap();
+        assert!(kept.ends_with('\n'));
+
+        // A search of other inputs does not touch it.
+        for (adapter, more) in [(&trained, &["--seed", "1"]), (&adapter("plain"), &one_thread)] {
+            let run = search(&model(), adapter, &many, &out, more);
+            fails(&run, 2, &[journal.to_str().unwrap(), "other inputs", "--force"]);
+            assert_eq!(fs::read_to_string(&journal).unwrap(), kept);
+        }
+
+        // As a crash would leave it: the last line is cut off.
+        fs::write(&journal, format!("{kept}{}", r#"{"part":"selection","li"#)).unwrap();
+        succeeds(&search(&model(), &trained, &many, &out, &one_thread));
+        assert_eq!(names(&out), RESULTS);
+        let resumed = json(&out.join("result.json"))["cost"]["resumed"].as_u64().unwrap();
+        assert_eq!(resumed as usize, kept.lines().count() - 1);
+
+        succeeds(&search(&model(), &trained, &many, &whole, &one_thread));
+        let scores = |out: &Path| fs::read(out.join("scores.jsonl")).unwrap();
+        assert!(scores(&out) == scores(&whole), "the scores differ from those of a search in one go");
+        let choice = |out: &Path| json(&out.join("result.json"))["choice"].clone();
+        assert_eq!(choice(&out), choice(&whole));
+    }
+}
