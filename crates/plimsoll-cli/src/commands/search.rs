@@ -26,13 +26,14 @@ use crate::{interrupt, progress};
 #[command(after_help = "\
 Examples:
   plimsoll search --model model.gguf --adapter my-adapter --data valid.jsonl --out out
-  plimsoll search --model ./Llama-3.2-1B --adapter my-adapter --data ./data --out out --max-samples 64
-  plimsoll search --model model.gguf --adapter my-adapter --data valid.jsonl --out out --template none --format json
+  plimsoll search --model ./Llama-3.2-1B --adapter my-adapter --data data --out out --max-samples 64
+  plimsoll search --model model.gguf --adapter my-adapter --data data --out out --template none
 
-Data is JSONL: `messages`, `prompt` and `completion`, `instruction`/`input`/`output`, `conversations`, or `text`.
-A folder stands for its valid.jsonl.
+Data is JSONL: `messages`, `prompt` and `completion`, `instruction`/`input`/`output`,
+`conversations`, or `text`. A folder stands for its valid.jsonl.
 
-Exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 engine, 5 with --fail-if-kept, 130 interrupted.")]
+Exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 engine, 5 with --fail-if-kept,
+130 interrupted.")]
 pub(super) struct Arguments {
     /// Base model: a GGUF file, or a folder with config.json, safetensors and tokenizer.json
     #[arg(long, value_name = "PATH")]

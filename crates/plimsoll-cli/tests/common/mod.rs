@@ -11,24 +11,24 @@ use assert_cmd::Command;
 use serde_json::Value;
 
 /// The fixtures that `reference/make_fixtures.py` writes.
-pub fn golden() -> PathBuf {
+pub(crate) fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../plimsoll/tests/fixtures/golden").canonicalize().unwrap()
 }
 
-pub fn model() -> PathBuf {
+pub(crate) fn model() -> PathBuf {
     golden().join("tiny-gqa-tied")
 }
 
-pub fn adapter(name: &str) -> PathBuf {
+pub(crate) fn adapter(name: &str) -> PathBuf {
     model().join("adapters").join(name)
 }
 
-pub fn data() -> PathBuf {
+pub(crate) fn data() -> PathBuf {
     golden().join("data/valid.jsonl")
 }
 
 /// The built program, with nothing in its environment that changes what it prints.
-pub fn plimsoll() -> Command {
+pub(crate) fn plimsoll() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
     for variable in ["COLUMNS", "CLICOLOR_FORCE", "NO_COLOR"] {
         command.env_remove(variable);
@@ -38,13 +38,13 @@ pub fn plimsoll() -> Command {
 
 /// What one run of the program said.
 #[derive(Debug)]
-pub struct Run {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
-pub fn run<I: IntoIterator<Item: AsRef<OsStr>>>(arguments: I) -> Run {
+pub(crate) fn run<I: IntoIterator<Item: AsRef<OsStr>>>(arguments: I) -> Run {
     let output = plimsoll().args(arguments).output().unwrap();
     Run {
         code: output.status.code(),
@@ -54,26 +54,26 @@ pub fn run<I: IntoIterator<Item: AsRef<OsStr>>>(arguments: I) -> Run {
 }
 
 /// `plimsoll search` on the four paths, with further arguments.
-pub fn search(model: &Path, adapter: &Path, data: &Path, out: &Path, more: &[&str]) -> Run {
+pub(crate) fn search(model: &Path, adapter: &Path, data: &Path, out: &Path, more: &[&str]) -> Run {
     run(search_arguments(model, adapter, data, out).iter().map(AsRef::as_ref).chain(more.iter().map(OsStr::new)))
 }
 
-pub fn search_arguments(model: &Path, adapter: &Path, data: &Path, out: &Path) -> Vec<PathBuf> {
+pub(crate) fn search_arguments(model: &Path, adapter: &Path, data: &Path, out: &Path) -> Vec<PathBuf> {
     let flags = [("--model", model), ("--adapter", adapter), ("--data", data), ("--out", out)];
     let flags = flags.into_iter().flat_map(|(flag, path)| [PathBuf::from(flag), path.to_owned()]);
     [PathBuf::from("search")].into_iter().chain(flags).collect()
 }
 
-pub fn json(path: &Path) -> Value {
+pub(crate) fn json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-pub fn json_lines(path: &Path) -> Vec<Value> {
+pub(crate) fn json_lines(path: &Path) -> Vec<Value> {
     fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// Names in a folder, sorted.
-pub fn names(folder: &Path) -> Vec<String> {
+pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -81,7 +81,7 @@ pub fn names(folder: &Path) -> Vec<String> {
 }
 
 /// Every file below a folder with its bytes.
-pub fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     for name in names(folder) {
         let path = folder.join(name);
@@ -95,7 +95,7 @@ pub fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// Copies the files of a folder, but for the folders in it.
-pub fn copy_files(from: &Path, to: &Path) {
+pub(crate) fn copy_files(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for name in names(from) {
         if from.join(&name).is_file() {

@@ -1,0 +1,729 @@
+//! What the program says to inputs that it cannot use: the exit code, one message that names the place, nothing on
+//! stdout, and nothing written.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{Run, adapter, copy_files, data, golden, model, run, search};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Value, json};
+
+const LFS_POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4711\n";
+
+const BAD_INPUT: i32 = 3;
+const USAGE: i32 = 2;
+
+/// Good inputs in a folder of their own, to be spoilt.
+struct Inputs {
+    folder: tempfile::TempDir,
+    model: PathBuf,
+    adapter: PathBuf,
+    data: PathBuf,
+    more: Vec<String>,
+}
+
+impl Inputs {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [model, adapter] = ["model", "adapter"].map(|name| folder.path().join(name));
+        let data = folder.path().join("data.jsonl");
+        copy_files(&common::model(), &model);
+        for name in common::names(&model) {
+            if name.contains("golden") || name == "config.v4.json" {
+                fs::remove_file(model.join(name)).unwrap();
+            }
+        }
+        copy_files(&common::adapter("trained"), &adapter);
+        fs::copy(common::data(), &data).unwrap();
+        Self { folder, model, adapter, data, more: Vec::new() }
+    }
+
+    fn search(&self) -> Run {
+        let more: Vec<&str> = self.more.iter().map(String::as_str).collect();
+        search(&self.model, &self.adapter, &self.data, &self.out(), &more)
+    }
+
+    fn out(&self) -> PathBuf {
+        self.folder.path().join("out")
+    }
+
+    fn adapter_config(&self, key: &str, value: Value) {
+        set(&self.adapter.join("adapter_config.json"), key, value);
+    }
+
+    fn model_config(&self, key: &str, value: Value) {
+        set(&self.model.join("config.json"), key, value);
+    }
+
+    fn adapter_tensors(&self, change: impl FnOnce(&mut Tensors)) {
+        change_tensors(&self.adapter.join("adapter_model.safetensors"), change);
+    }
+
+    fn model_tensors(&self, change: impl FnOnce(&mut Tensors)) {
+        change_tensors(&self.model.join("model.safetensors"), change);
+    }
+
+    /// Takes the GGUF form of the model.
+    fn take_gguf(&mut self) {
+        self.model = self.folder.path().join("model.gguf");
+        fs::copy(golden().join("tiny-gqa-tied.gguf"), &self.model).unwrap();
+    }
+
+    /// Puts another text in the place of a line, counted from 1.
+    fn line(&self, number: usize, text: &str) {
+        let whole = fs::read_to_string(&self.data).unwrap();
+        let mut lines: Vec<&str> = whole.lines().collect();
+        lines[number - 1] = text;
+        fs::write(&self.data, lines.join("\n")).unwrap();
+    }
+}
+
+/// Name, shape and values of `F32` tensors.
+type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+fn set(path: &Path, key: &str, value: Value) {
+    let mut config = common::json(path);
+    config[key] = value;
+    fs::write(path, serde_json::to_string_pretty(&config).unwrap()).unwrap();
+}
+
+fn change_tensors(path: &Path, change: impl FnOnce(&mut Tensors)) {
+    let bytes = fs::read(path).unwrap();
+    let mut tensors: Tensors = SafeTensors::deserialize(&bytes)
+        .unwrap()
+        .iter()
+        .map(|(name, tensor)| {
+            assert_eq!(tensor.dtype(), Dtype::F32);
+            let (values, rest) = tensor.data().as_chunks::<4>();
+            assert!(rest.is_empty());
+            (
+                name.to_owned(),
+                (tensor.shape().to_vec(), values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()),
+            )
+        })
+        .collect();
+    change(&mut tensors);
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+        .into_iter()
+        .map(|(name, (shape, values))| (name, shape, values.into_iter().flat_map(f32::to_le_bytes).collect()))
+        .collect();
+    let views =
+        tensors.iter().map(|(name, shape, bytes)| (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+fn truncate(path: &Path, keep: impl FnOnce(usize) -> usize) {
+    let bytes = fs::read(path).unwrap();
+    fs::write(path, &bytes[..keep(bytes.len())]).unwrap();
+}
+
+fn module(layer: usize, module: &str, half: &str) -> String {
+    format!("base_model.model.model.layers.{layer}.{module}.lora_{half}.weight")
+}
+
+/// One thing that is wrong, where the message must say it lies, and words that the message must have.
+struct Case {
+    name: &'static str,
+    spoil: fn(&mut Inputs),
+    /// The path that is named, below the inputs' folder; empty where the command line itself is at fault.
+    at: &'static str,
+    words: &'static [&'static str],
+}
+
+/// Checks every case before it complains of any.
+fn check(cases: &[Case], code: i32) {
+    let mut wrong = String::new();
+    for case in cases {
+        let mut inputs = Inputs::new();
+        (case.spoil)(&mut inputs);
+        let run = inputs.search();
+        let (at, stderr) = (inputs.folder.path().join(case.at), &run.stderr);
+        let mut faults = Vec::new();
+        if run.code != Some(code) {
+            faults.push(format!("exit code {:?}, expected {code}", run.code));
+        }
+        if !run.stdout.is_empty() {
+            faults.push(format!("stdout: {}", run.stdout));
+        }
+        if inputs.out().exists() {
+            faults.push("the output folder exists".to_owned());
+        }
+        if !stderr.starts_with("plimsoll: ") || !stderr.ends_with('\n') || stderr.trim_end().contains("\n\n") {
+            faults.push("not one paragraph after \"plimsoll: \"".to_owned());
+        }
+        if !case.at.is_empty() && !stderr.contains(&format!("{}: ", at.display())) {
+            faults.push(format!("{} is not named", at.display()));
+        }
+        faults.extend(case.words.iter().filter(|word| !stderr.contains(*word)).map(|word| format!("no {word:?}")));
+        if !faults.is_empty() {
+            wrong.push_str(&format!("{}: {}\n    {stderr}", case.name, faults.join("; ")));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+/// The inputs of this file are good until they are spoilt.
+#[test]
+fn the_inputs_are_good() {
+    let run = Inputs::new().search();
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    // Also when their tensors were read and written again, as `change_tensors` does.
+    let inputs = Inputs::new();
+    inputs.adapter_tensors(|_| {});
+    inputs.model_tensors(|_| {});
+    let again = inputs.search();
+    assert_eq!((again.code, again.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn bad_adapters() {
+    const CONFIG: &str = "adapter/adapter_config.json";
+    const WEIGHTS: &str = "adapter/adapter_model.safetensors";
+    let cases = [
+        Case {
+            name: "no folder",
+            spoil: |inputs| fs::remove_dir_all(&inputs.adapter).unwrap(),
+            at: "adapter",
+            words: &["adapter_config.json"],
+        },
+        Case {
+            name: "no config",
+            spoil: |inputs| fs::remove_file(inputs.adapter.join("adapter_config.json")).unwrap(),
+            at: CONFIG,
+            words: &["cannot read"],
+        },
+        Case {
+            name: "no weights",
+            spoil: |inputs| fs::remove_file(inputs.adapter.join("adapter_model.safetensors")).unwrap(),
+            at: "adapter",
+            words: &["adapter_model.safetensors"],
+        },
+        Case {
+            name: "a pickle",
+            spoil: |inputs| {
+                let folder = &inputs.adapter;
+                fs::rename(folder.join("adapter_model.safetensors"), folder.join("adapter_model.bin")).unwrap();
+            },
+            at: "adapter",
+            words: &["adapter_model.bin", "pickle", "safe_serialization=True"],
+        },
+        Case {
+            name: "mlx-lm's layout",
+            spoil: |inputs| {
+                let folder = &inputs.adapter;
+                fs::rename(folder.join("adapter_model.safetensors"), folder.join("adapters.safetensors")).unwrap();
+            },
+            at: "adapter",
+            words: &["mlx-lm", "adapter_model.safetensors"],
+        },
+        Case {
+            name: "a config that is not JSON",
+            spoil: |inputs| fs::write(inputs.adapter.join("adapter_config.json"), "{\n  oops").unwrap(),
+            at: CONFIG,
+            words: &["line 2"],
+        },
+        Case {
+            name: "another method",
+            spoil: |inputs| inputs.adapter_config("peft_type", json!("IA3")),
+            at: CONFIG,
+            words: &["peft_type", "IA3"],
+        },
+        Case {
+            name: "DoRA",
+            spoil: |inputs| inputs.adapter_config("use_dora", json!(true)),
+            at: CONFIG,
+            words: &["use_dora", "DoRA"],
+        },
+        Case {
+            name: "PiSSA",
+            spoil: |inputs| inputs.adapter_config("init_lora_weights", json!("pissa")),
+            at: CONFIG,
+            words: &["init_lora_weights", "pissa", "base weights"],
+        },
+        Case {
+            name: "modules trained in full",
+            spoil: |inputs| inputs.adapter_config("modules_to_save", json!(["lm_head"])),
+            at: CONFIG,
+            words: &["modules_to_save", "lm_head"],
+        },
+        Case {
+            name: "an unknown setting that is switched on",
+            spoil: |inputs| inputs.adapter_config("use_brand_new", json!(true)),
+            at: CONFIG,
+            words: &["use_brand_new", "not a known setting"],
+        },
+        Case {
+            name: "no rank",
+            spoil: |inputs| inputs.adapter_config("r", Value::Null),
+            at: CONFIG,
+            words: &["r is missing"],
+        },
+        Case {
+            name: "a Git LFS pointer",
+            spoil: |inputs| fs::write(inputs.adapter.join("adapter_model.safetensors"), LFS_POINTER).unwrap(),
+            at: WEIGHTS,
+            words: &["Git LFS pointer", "git lfs pull"],
+        },
+        Case {
+            name: "half of the weights",
+            spoil: |inputs| truncate(&inputs.adapter.join("adapter_model.safetensors"), |length| length / 2),
+            at: WEIGHTS,
+            words: &["19844", "39688"],
+        },
+        Case {
+            name: "half of the header",
+            spoil: |inputs| truncate(&inputs.adapter.join("adapter_model.safetensors"), |_| 100),
+            at: WEIGHTS,
+            words: &["100", "download"],
+        },
+        Case {
+            name: "empty weights",
+            spoil: |inputs| fs::write(inputs.adapter.join("adapter_model.safetensors"), "").unwrap(),
+            at: WEIGHTS,
+            words: &["0 bytes"],
+        },
+        Case {
+            name: "one half of a module missing",
+            spoil: |inputs| {
+                inputs.adapter_tensors(|tensors| {
+                    tensors.remove(&module(1, "self_attn.q_proj", "B")).unwrap();
+                });
+            },
+            at: WEIGHTS,
+            words: &["model.layers.1.self_attn.q_proj.lora_B.weight", "missing"],
+        },
+        Case {
+            name: "a whole module missing",
+            spoil: |inputs| {
+                inputs.adapter_tensors(|tensors| tensors.retain(|name, _| !name.contains("layers.2.mlp.up_proj")));
+            },
+            at: WEIGHTS,
+            words: &["model.layers.2.mlp.up_proj", "missing", "adapter_config.json targets it"],
+        },
+        Case {
+            name: "a tensor of another kind",
+            spoil: |inputs| {
+                inputs.adapter_tensors(|tensors| {
+                    tensors.insert("base_model.model.lm_head.weight".into(), (vec![1], vec![1.0]));
+                });
+            },
+            at: WEIGHTS,
+            words: &["lm_head.weight"],
+        },
+        Case {
+            name: "a module that the config does not target",
+            spoil: |inputs| inputs.adapter_config("target_modules", json!(["q_proj"])),
+            at: WEIGHTS,
+            words: &["model.layers.0.self_attn.k_proj", "adapter_config.json does not target it", "and 19 more"],
+        },
+        Case {
+            name: "another rank than the config's",
+            spoil: |inputs| inputs.adapter_config("r", json!(8)),
+            at: WEIGHTS,
+            words: &["lora_A.weight has shape [4, 32]", "adapter_config.json makes it [8, in]"],
+        },
+        Case {
+            name: "NaN",
+            spoil: |inputs| {
+                inputs.adapter_tensors(|tensors| {
+                    tensors.get_mut(&module(3, "mlp.down_proj", "A")).unwrap().1[7] = f32::NAN;
+                });
+            },
+            at: WEIGHTS,
+            words: &["layers.3.mlp.down_proj.lora_A.weight", "value 7", "not a finite number"],
+        },
+        Case {
+            name: "an adapter of another base",
+            spoil: |inputs| {
+                fs::remove_dir_all(&inputs.adapter).unwrap();
+                copy_files(&golden().join("tiny-llama3-untied/adapters/plain"), &inputs.adapter);
+            },
+            at: WEIGHTS,
+            words: &[
+                "model.layers.0.self_attn.q_proj.lora_A.weight is (4, 48)",
+                "the base model has (32, 32) there",
+                "trained on another base model",
+            ],
+        },
+        Case {
+            name: "an adapter of a deeper base",
+            spoil: |inputs| {
+                inputs.adapter_tensors(|tensors| {
+                    for half in ["A", "B"] {
+                        let tensor = tensors[&module(0, "self_attn.q_proj", half)].clone();
+                        tensors.insert(module(4, "self_attn.q_proj", half), tensor);
+                    }
+                });
+            },
+            at: WEIGHTS,
+            words: &["model.layers.4.self_attn.q_proj", "the base model has 4 layers"],
+        },
+    ];
+    check(&cases, BAD_INPUT);
+}
+
+#[test]
+fn bad_models() {
+    const CONFIG: &str = "model/config.json";
+    const WEIGHTS: &str = "model/model.safetensors";
+    let cases = [
+        Case {
+            name: "no model",
+            spoil: |inputs| fs::remove_dir_all(&inputs.model).unwrap(),
+            at: "model",
+            words: &["cannot read"],
+        },
+        Case {
+            name: "no config",
+            spoil: |inputs| fs::remove_file(inputs.model.join("config.json")).unwrap(),
+            at: "model",
+            words: &["folder without config.json"],
+        },
+        Case {
+            name: "no weights",
+            spoil: |inputs| fs::remove_file(inputs.model.join("model.safetensors")).unwrap(),
+            at: "model",
+            words: &["safetensors"],
+        },
+        Case {
+            name: "no tokenizer",
+            spoil: |inputs| fs::remove_file(inputs.model.join("tokenizer.json")).unwrap(),
+            at: "model/tokenizer.json",
+            words: &["cannot read"],
+        },
+        Case {
+            name: "a file of another kind",
+            spoil: |inputs| inputs.model = inputs.data.clone(),
+            at: "data.jsonl",
+            words: &["not a GGUF file"],
+        },
+        Case {
+            name: "GGUF, half of the weights",
+            spoil: |inputs| {
+                inputs.take_gguf();
+                truncate(&inputs.model, |length| length - 5000);
+            },
+            at: "model.gguf",
+            words: &["tensor ", "ends beyond the end of the file", "is the download complete?"],
+        },
+        Case {
+            name: "GGUF, half of the header",
+            spoil: |inputs| {
+                inputs.take_gguf();
+                truncate(&inputs.model, |_| 1000);
+            },
+            at: "model.gguf",
+            words: &["ends inside its header", "is the download complete?"],
+        },
+        Case {
+            name: "GGUF, a Git LFS pointer",
+            spoil: |inputs| {
+                inputs.model = inputs.folder.path().join("model.gguf");
+                fs::write(&inputs.model, LFS_POINTER).unwrap();
+            },
+            at: "model.gguf",
+            words: &["Git LFS pointer", "git lfs pull"],
+        },
+        Case {
+            name: "a config that is not JSON",
+            spoil: |inputs| fs::write(inputs.model.join("config.json"), "{\n\n]").unwrap(),
+            at: CONFIG,
+            words: &["line 3"],
+        },
+        Case {
+            name: "a config without a needed key",
+            spoil: |inputs| fs::write(inputs.model.join("config.json"), r#"{"model_type":"llama"}"#).unwrap(),
+            at: CONFIG,
+            words: &["num_hidden_layers"],
+        },
+        Case {
+            name: "another architecture",
+            spoil: |inputs| inputs.model_config("model_type", json!("mamba")),
+            at: CONFIG,
+            words: &["model_type is mamba", "not supported", "llama"],
+        },
+        Case {
+            name: "rope scaling of another kind",
+            spoil: |inputs| {
+                inputs.model_config("rope_parameters", json!({"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}));
+            },
+            at: CONFIG,
+            words: &["rope", "yarn", "not supported"],
+        },
+        Case {
+            name: "quantised weights",
+            spoil: |inputs| inputs.model_config("quantization_config", json!({"bits": 4})),
+            at: CONFIG,
+            words: &["quantization_config", "GGUF"],
+        },
+        Case {
+            name: "no layers",
+            spoil: |inputs| inputs.model_config("num_hidden_layers", json!(0)),
+            at: CONFIG,
+            words: &["layers is 0", "expected 1 to"],
+        },
+        Case {
+            name: "a weight missing",
+            spoil: |inputs| {
+                inputs.model_tensors(|tensors| {
+                    tensors.remove("model.layers.2.mlp.up_proj.weight").unwrap();
+                });
+            },
+            at: "model",
+            words: &["tensor model.layers.2.mlp.up_proj.weight is missing"],
+        },
+        Case {
+            name: "a weight too many",
+            spoil: |inputs| {
+                inputs.model_tensors(|tensors| {
+                    tensors.insert("model.layers.0.self_attn.q_proj.bias".into(), (vec![32], vec![0.0; 32]));
+                });
+            },
+            at: "model",
+            words: &["tensor model.layers.0.self_attn.q_proj.bias is not part of this architecture"],
+        },
+        Case {
+            name: "a weight of another shape",
+            spoil: |inputs| {
+                inputs.model_tensors(|tensors| {
+                    tensors.get_mut("model.layers.0.mlp.gate_proj.weight").unwrap().0 = vec![32, 64];
+                });
+            },
+            at: "model",
+            words: &["tensor model.layers.0.mlp.gate_proj.weight has shape [32, 64]", "[64, 32]"],
+        },
+        Case {
+            name: "a weight that is infinite",
+            spoil: |inputs| {
+                inputs.model_tensors(|tensors| {
+                    tensors.get_mut("model.layers.1.mlp.gate_proj.weight").unwrap().1[0] = f32::INFINITY;
+                });
+            },
+            at: "model",
+            words: &["tensor model.layers.1.mlp.gate_proj.weight", "not finite"],
+        },
+        Case {
+            name: "a Git LFS pointer",
+            spoil: |inputs| fs::write(inputs.model.join("model.safetensors"), LFS_POINTER).unwrap(),
+            at: WEIGHTS,
+            words: &["Git LFS pointer", "git lfs pull"],
+        },
+        Case {
+            name: "half of the weights",
+            spoil: |inputs| truncate(&inputs.model.join("model.safetensors"), |length| length / 2),
+            at: WEIGHTS,
+            words: &["94680", "189360"],
+        },
+    ];
+    check(&cases, BAD_INPUT);
+}
+
+#[test]
+fn bad_data() {
+    const DATA: &str = "data.jsonl";
+    let cases = [
+        Case {
+            name: "no file",
+            spoil: |inputs| fs::remove_file(&inputs.data).unwrap(),
+            at: DATA,
+            words: &["cannot read"],
+        },
+        Case {
+            name: "a folder without valid.jsonl",
+            spoil: |inputs| inputs.data = inputs.adapter.clone(),
+            at: "adapter",
+            words: &["valid.jsonl"],
+        },
+        Case {
+            name: "an empty file",
+            spoil: |inputs| fs::write(&inputs.data, "\n\n").unwrap(),
+            at: DATA,
+            words: &["at least one sample"],
+        },
+        Case {
+            name: "a line that is not JSON",
+            spoil: |inputs| inputs.line(3, "{\"prompt\": \"one\", \"completion\""),
+            at: DATA,
+            words: &["line 3", "JSON object"],
+        },
+        Case {
+            name: "a line that is not an object",
+            spoil: |inputs| inputs.line(24, "[1, 2]"),
+            at: DATA,
+            words: &["line 24", "JSON object"],
+        },
+        Case {
+            name: "a line that is not UTF-8",
+            spoil: |inputs| fs::write(&inputs.data, b"{\"text\": \"\xff\"}\n").unwrap(),
+            at: DATA,
+            words: &["line 1", "UTF-8"],
+        },
+        Case {
+            name: "an empty answer",
+            spoil: |inputs| inputs.line(7, r#"{"prompt": "one", "completion": ""}"#),
+            at: DATA,
+            words: &["line 7", "answer", "empty"],
+        },
+        Case {
+            name: "missing fields",
+            spoil: |inputs| inputs.line(5, r#"{"prompt": "one", "answer": "two"}"#),
+            at: DATA,
+            words: &["line 5", "`prompt` and `completion`", "found", "answer"],
+        },
+        Case {
+            name: "a field of another type",
+            spoil: |inputs| inputs.line(5, r#"{"prompt": "one", "completion": 2}"#),
+            at: DATA,
+            words: &["line 5", "`completion`", "a string", "a number"],
+        },
+        Case {
+            name: "a chat without an answer",
+            spoil: |inputs| inputs.line(2, r#"{"messages": [{"role": "user", "content": "one"}]}"#),
+            at: DATA,
+            words: &["line 2", "assistant"],
+        },
+        Case {
+            name: "samples that are all too long",
+            spoil: |inputs| inputs.model_config("max_position_embeddings", json!(16)),
+            at: DATA,
+            words: &["24", "longer than the model's context of 16 tokens"],
+        },
+        Case {
+            name: "a template that the data does not fit",
+            spoil: |inputs| {
+                let template = inputs.folder.path().join("template.jinja");
+                fs::write(&template, "{{ messages[7].content.nothing }}").unwrap();
+                inputs.more = vec!["--template".into(), template.display().to_string()];
+            },
+            at: DATA,
+            words: &["line 1", "template"],
+        },
+        Case {
+            name: "a template that does not parse",
+            spoil: |inputs| {
+                let template = inputs.folder.path().join("template.jinja");
+                fs::write(&template, "{% if").unwrap();
+                inputs.more = vec!["--template".into(), template.display().to_string()];
+            },
+            at: "template.jinja",
+            words: &["template", "syntax error"],
+        },
+        Case {
+            name: "no template file",
+            spoil: |inputs| {
+                inputs.more = vec!["--template".into(), inputs.folder.path().join("none.jinja").display().to_string()];
+            },
+            at: "none.jinja",
+            words: &["cannot read"],
+        },
+    ];
+    check(&cases, BAD_INPUT);
+}
+
+#[test]
+fn bad_requests() {
+    let cases = [
+        Case {
+            name: "nothing held out",
+            spoil: |inputs| inputs.more = vec!["--holdout=0".into()],
+            at: "",
+            words: &["held-out share", "between 0 and 1", "found 0"],
+        },
+        Case {
+            name: "everything held out",
+            spoil: |inputs| inputs.more = vec!["--holdout=1".into()],
+            at: "",
+            words: &["held-out share", "between 0 and 1", "found 1"],
+        },
+        Case {
+            name: "a share that is not a number",
+            spoil: |inputs| inputs.more = vec!["--holdout=nan".into()],
+            at: "",
+            words: &["held-out share", "between 0 and 1", "found NaN"],
+        },
+        Case {
+            name: "one sample",
+            spoil: |inputs| inputs.more = vec!["--max-samples=1".into()],
+            at: "",
+            words: &["1 samples", "at least 2 in each"],
+        },
+        Case {
+            name: "more threads than any machine has",
+            spoil: |inputs| inputs.more = vec!["--threads=100000".into()],
+            at: "",
+            words: &["100000 threads", "at most"],
+        },
+        Case {
+            name: "one line",
+            spoil: |inputs| fs::write(&inputs.data, r#"{"prompt": "one", "completion": "two"}"#).unwrap(),
+            at: "",
+            words: &["1 samples", "at least 2 in each"],
+        },
+    ];
+    check(&cases, USAGE);
+}
+
+/// An adapter whose numbers only overflow once it is applied: with the mistake mended, the same command works.
+#[test]
+fn a_scale_that_overflows() {
+    let inputs = Inputs::new();
+    inputs.adapter_config("lora_alpha", json!(1e37));
+    let run = inputs.search();
+    assert_eq!((run.code, run.stdout.as_str()), (Some(4), ""), "{}", run.stderr);
+    for word in ["plimsoll: ", "line 1", "overflow", "scale"] {
+        assert!(run.stderr.contains(word), "{word}: {}", run.stderr);
+    }
+    inputs.adapter_config("lora_alpha", json!(8));
+    let run = inputs.search();
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+}
+
+/// What the parser of arguments refuses, in its own words.
+#[test]
+fn bad_arguments() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    for (more, words) in [
+        (&["--threads", "0"][..], &["--threads", "'0'"][..]),
+        (&["--max-samples", "0"], &["--max-samples", "'0'"]),
+        (&["--max-samples", "many"], &["--max-samples", "'many'"]),
+        (&["--seed=-1"], &["--seed", "'-1'"]),
+        (&["--dtype", "f8"], &["--dtype", "'f8'", "f32"]),
+        (&["--layers-kept", "2"], &["--layers-kept"]),
+    ] {
+        let run = search(&model(), &adapter("trained"), &data(), &out, more);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(USAGE), ""), "{more:?}");
+        assert!(words.iter().all(|word| run.stderr.contains(word)), "{more:?}: {}", run.stderr);
+        assert!(!run.stderr.contains('\x1b'));
+    }
+    let run = run(["search", "--model", "model"]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(USAGE), ""));
+    for word in ["--adapter", "--data", "--out", "Usage"] {
+        assert!(run.stderr.contains(word), "{word}: {}", run.stderr);
+    }
+    assert!(!out.exists());
+}
+
+/// The verbs that need no model meet the same adapters.
+#[test]
+fn inspect_and_trim_refuse_what_search_refuses() {
+    let inputs = Inputs::new();
+    inputs.adapter_config("use_dora", json!(true));
+    let (adapter, out) = (inputs.adapter.to_str().unwrap(), inputs.out());
+    for arguments in [
+        &["inspect", "--adapter", adapter][..],
+        &["trim", "--adapter", adapter, "--layers-kept", "2", "--out", out.to_str().unwrap()],
+    ] {
+        let run = run(arguments);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(BAD_INPUT), ""), "{arguments:?}");
+        let start = format!("plimsoll: {adapter}/adapter_config.json: use_dora is true");
+        assert!(run.stderr.starts_with(&start), "{}", run.stderr);
+        assert!(!out.exists());
+    }
+}
