@@ -329,8 +329,12 @@ fn out_must_be_a_folder() {
 fn the_reason_for_a_failed_write_is_given_once() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "a file").unwrap();
-    let run = search_trained(&folder.path().join("file/out"), &[]);
-    fails(&run, 1, &["file/out", "cannot write"]);
+    let out = folder.path().join("file/out");
+    let (adapter, out) = (adapter("trained"), folder.path().join("file/out"));
+    let arguments =
+        ["trim".as_ref(), "--layers-kept".as_ref(), "1".as_ref(), "--adapter".as_ref(), adapter.as_os_str()];
+    let run = run(arguments.into_iter().chain(["--out".as_ref(), out.as_os_str()]));
+    fails(&run, 1, &["file", "cannot write"]);
     assert_eq!(run.stderr.matches("os error").count(), 1, "{}", run.stderr);
 }
 

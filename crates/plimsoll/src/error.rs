@@ -26,12 +26,12 @@ pub enum Error {
         problem: Problem,
     },
     /// A result that could not be written.
-    #[error("{}: cannot write: {source}", path.display())]
+    #[error("{}: cannot write: {reason}", path.display())]
     Write {
         /// The file or folder that was being written.
         path: PathBuf,
         /// The operating system's reason.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The request itself makes no sense.
     #[error("{0}")]
@@ -93,7 +93,7 @@ impl Error {
 
     /// An [`Error::Write`] at `path`, in the shape that `map_err` wants.
     pub fn write(path: &Path) -> impl FnOnce(io::Error) -> Self + use<'_> {
-        move |source| Self::Write { path: path.to_owned(), source }
+        move |reason| Self::Write { path: path.to_owned(), reason }
     }
 
     /// An unreadable input at `path`, in the shape that `map_err` wants.

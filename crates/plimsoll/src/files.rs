@@ -133,11 +133,25 @@ pub(crate) fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) 
     fill(folder.path())?;
     make_readable(folder.path(), 0o755).map_err(Error::write(path))?;
     let folder = folder.keep();
-    fs::rename(&folder, path).map_err(|source| {
+    fs::rename(&folder, path).map_err(|reason| {
         // The rename's own error is what the user needs; a left-over temporary folder is the lesser evil.
         let _ = fs::remove_dir_all(&folder);
-        Error::Write { path: path.to_owned(), source }
+        Error::Write { path: path.to_owned(), reason }
     })
+}
+
+/// Finds out whether a folder can be written to, or made, without leaving anything there.
+///
+/// # Errors
+/// The operating system's reason.
+pub(crate) fn check_writable(folder: &Path) -> io::Result<()> {
+    let existing = folder.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("."));
+    if let Some(beside) = folder.ancestors().find(|ancestor| fs::symlink_metadata(ancestor).is_ok())
+        && !beside.is_dir()
+    {
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{} is not a folder", beside.display())));
+    }
+    tempfile::tempfile_in(existing).map(drop)
 }
 
 fn parent_of(path: &Path) -> &Path {

@@ -223,11 +223,11 @@ fn views<'a>(adapter: &'a Adapter, modules: &[&'a Module]) -> Result<BTreeMap<&'
 fn write_weights(path: &Path, weights: BTreeMap<&str, TensorView<'_>>) -> Result<()> {
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(weights, Some(metadata), path).map_err(|error| {
-        let source = match error {
-            SafeTensorError::IoError(source) => source,
+        let reason = match error {
+            SafeTensorError::IoError(reason) => reason,
             other => io::Error::other(other.to_string()),
         };
-        Error::Write { path: path.to_owned(), source }
+        Error::Write { path: path.to_owned(), reason }
     })
 }
 

@@ -208,6 +208,7 @@ pub struct Input {
     selection: Scores,
     holdout: Scores,
     curve: Vec<f64>, // (layers)
+    whole: usize,
 }
 
 impl Input {
@@ -227,7 +228,13 @@ impl Input {
         let boundaries = curve.len() + 1;
         let selection = Scores::new(Part::Selection, selection, boundaries)?;
         let holdout = Scores::new(Part::Holdout, holdout, boundaries)?;
-        Ok(Self { selection, holdout, curve: curve.to_vec() })
+        Ok(Self { selection, holdout, curve: curve.to_vec(), whole: curve.len() })
+    }
+
+    /// Says that a boundary of `whole` layers drops nothing, because there is no LoRA above it. L where it is not said.
+    #[must_use]
+    pub fn with_whole(self, whole: usize) -> Self {
+        Self { whole, ..self }
     }
 
     /// L, the number of decoder layers.
@@ -282,7 +289,7 @@ impl Scores {
 
 /// Picks a boundary on the selection samples, and judges it on the held-out ones.
 pub fn choose(input: &Input, options: &Options) -> Choice {
-    let Input { selection, holdout, curve } = input;
+    let Input { selection, holdout, curve, whole } = input;
     let layers = input.layers();
     let everyone: Vec<usize> = (0..selection.samples()).collect();
     let rules::Pick { best, one_se } = rules::pick(selection, &everyone);
@@ -295,7 +302,7 @@ pub fn choose(input: &Input, options: &Options) -> Choice {
         .flatten();
 
     let held_out = HeldOut { gain, adapter_gain, base_gain, retained };
-    let (verdict, reason) = judge(layers, one_se, &held_out, options);
+    let (verdict, reason) = judge(*whole, one_se, &held_out, options);
     Choice {
         verdict,
         reason,
@@ -329,10 +336,10 @@ struct HeldOut {
 /// Against `full` the cut has to be better by the test, or not worse by the margin. Against `base` it has to be better
 /// by the test: a cut of a harmful adapter beats the full one merely by being nearer to the base model. For k = 0 and for
 /// k = L the candidate is itself one of the two, and there is no third to keep.
-fn judge(layers: usize, one_se: usize, held_out: &HeldOut, options: &Options) -> (Verdict, Reason) {
+fn judge(whole: usize, one_se: usize, held_out: &HeldOut, options: &Options) -> (Verdict, Reason) {
     let HeldOut { gain, adapter_gain, base_gain, retained } = held_out;
     let is_shown = |gain: &Gain| gain.nats_per_token > 0.0 && gain.p < options.alpha;
-    let is_cut = 0 < one_se && one_se < layers;
+    let is_cut = 0 < one_se && one_se < whole;
 
     if adapter_gain.nats_per_token <= 0.0 {
         return if is_cut && is_shown(base_gain) {
@@ -341,7 +348,7 @@ fn judge(layers: usize, one_se: usize, held_out: &HeldOut, options: &Options) ->
             (Verdict::UseBase, Reason::AdapterNotBetter)
         };
     }
-    if one_se == layers {
+    if one_se >= whole {
         return (Verdict::KeepFull, Reason::NoCut);
     }
     // A margin of 0 or less must not let a cut through that is worse than the base model.
@@ -349,7 +356,9 @@ fn judge(layers: usize, one_se: usize, held_out: &HeldOut, options: &Options) ->
     if is_candidate && is_shown(gain) {
         return (Verdict::Trim, Reason::Better);
     }
-    if is_candidate && retained.is_some_and(|retained| retained.low > options.margin) {
+    // A share of the adapter's gain means something only where that gain is itself shown.
+    let is_kept = |retained: &Interval| is_shown(adapter_gain) && retained.low > options.margin;
+    if is_candidate && retained.as_ref().is_some_and(is_kept) {
         return (Verdict::Trim, Reason::NotWorse);
     }
     (Verdict::KeepFull, Reason::NotShown)
@@ -424,6 +433,9 @@ mod tests {
         assert_eq!(cut(measured(0.1, 0.06), None), (Verdict::KeepFull, Reason::NotShown));
         assert_eq!(cut(measured(-0.1, 0.01), Some(0.98)), (Verdict::KeepFull, Reason::NotShown));
         assert_eq!(judged(LAYERS, none, useful, useful, Some(1.0)), (Verdict::KeepFull, Reason::NoCut));
+        // Three samples can show nothing: the exact test's least p is 0.25, however narrow their interval.
+        let unproven = measured(0.5, 0.25);
+        assert_eq!(judged(4, none, unproven, useful, Some(0.99)), (Verdict::KeepFull, Reason::NotShown));
         assert_eq!(judged(0, measured(-0.5, 0.001), useful, none, Some(0.0)), (Verdict::KeepFull, Reason::NotShown));
     }
 
@@ -438,6 +450,15 @@ mod tests {
         assert_eq!(judged(0, measured(0.3, 0.001), useless, none, None), (Verdict::UseBase, Reason::AdapterNotBetter));
         // An adapter that changes nothing.
         assert_eq!(judged(0, none, none, none, None), (Verdict::UseBase, Reason::AdapterNotBetter));
+    }
+
+    #[test]
+    fn a_boundary_above_all_lora_is_no_cut() {
+        let rows = vec![vec![2.0, 1.5, 1.0, 1.0, 1.0]; 12];
+        let input = Input::new(&rows, &rows, &[0.1, 0.2, 0.5, 0.9]).unwrap();
+        let reason = |input: &Input| choose(input, &Options::default()).reason;
+        assert_eq!(reason(&input), Reason::NotWorse);
+        assert_eq!(reason(&input.with_whole(2)), Reason::NoCut);
     }
 
     #[test]

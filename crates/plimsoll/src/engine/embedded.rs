@@ -15,7 +15,7 @@ use super::{Engine, Event, LensCurve, Request, SampleScores, VariantScore};
 use crate::adapter::LayerLora;
 use crate::data::Sample;
 use crate::error::{Error, Result};
-use crate::gates::{Projection, Variant};
+use crate::gates::{LayerGates, Projection, Variant};
 use crate::model::{Model, Scratch, Segment};
 
 /// Rows that one thread takes through a layer at a time: enough for the matrix products to reach their speed, few
@@ -25,8 +25,9 @@ const CHUNK_ROWS: usize = 256;
 /// Rows of answers that one thread takes through the head at a time.
 const HEAD_ROWS: usize = 128;
 
-/// Tokens of a batch: enough rows for all threads even where the trie is narrow.
-const BATCH_TOKENS: usize = 1024;
+/// Tokens of a batch: enough rows for a few threads even where the trie is narrow, few enough for a sample to be
+/// finished, and journalled, every few seconds.
+const BATCH_TOKENS: usize = 512;
 
 /// More threads than this are refused: they would be a slip of the hand, and take the machine down with them.
 const MAX_THREADS: usize = 512;
@@ -246,7 +247,8 @@ impl Engine for Embedded {
                     curve.push(&scores[variant][index]);
                 }
                 let variants = scores.iter().map(|scores| VariantScore::of(&scores[index])).collect();
-                finite(SampleScores { line: sample.line, tokens: sample.answer.len(), variants, lens })
+                let scores = SampleScores { line: sample.line, tokens: sample.answer.len(), variants, lens };
+                finite(scores, &request.variants)
             });
             let finished = finished.collect::<Result<Vec<_>>>()?;
             let flow = observe(Event::Scored(&finished));
@@ -346,13 +348,13 @@ fn mean(scores: &[TokenScore], value: impl Fn(&TokenScore) -> f64) -> f64 {
 }
 
 /// Refuses scores that are infinite or not numbers: they would poison every mean without a word.
-fn finite(scores: SampleScores) -> Result<SampleScores> {
-    match scores.variants.iter().position(|variant| !variant.nll.is_finite()) {
-        Some(variant) => Err(Error::Engine(format!(
-            "the answer on line {} has no finite likelihood under variant {variant}: the hidden states overflow; \
-             check the adapter's scale",
-            scores.line
-        ))),
-        None => Ok(scores),
-    }
+fn finite(scores: SampleScores, variants: &[Variant]) -> Result<SampleScores> {
+    let infinite = scores.variants.iter().zip(variants).find(|(score, _)| !score.nll.is_finite());
+    let Some((_, Variant { layers_kept, gates, .. })) = infinite else { return Ok(scores) };
+    let cause = if gates.iter().all(|&gates| gates == LayerGates::OFF) {
+        "without the adapter: check the base model's weights".to_owned()
+    } else {
+        format!("with LoRA in {layers_kept} layers: check the adapter's weights and scale")
+    };
+    Err(Error::Engine(format!("hidden states overflow on line {} of the data, {cause}", scores.line)))
 }

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Existing;
 use crate::choose::Part;
-use crate::engine::{Request, SampleScores};
+use crate::data::Sample;
+use crate::engine::{LensCurve, Request, SampleScores, VariantScore};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -35,37 +36,72 @@ pub(super) struct Fingerprint {
     pub(super) samples: String,
 }
 
-/// An open journal.
+/// An open journal. Its file begins with the first finished sample.
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
-    file: File,
+    header: String,
+    file: Option<File>,
     known: HashMap<(Part, usize), SampleScores>,
 }
 
 impl Journal {
-    /// Opens a folder's journal, or begins one.
+    /// Reads a folder's journal, where there is one. Nothing is written.
     ///
     /// # Errors
-    /// The journal of another search, unless it may be replaced; an unwritable folder.
+    /// Rows of another search, unless they may be replaced; an unreadable file.
     pub(super) fn open(path: &Path, fingerprint: &Fingerprint, existing: Existing) -> Result<Self> {
-        let known = match (fs::exists(path).map_err(Error::write(path))?, existing) {
-            (true, Existing::Refuse) => read(path, fingerprint)?,
-            _ => HashMap::new(),
+        let header = serde_json::to_string(fingerprint).map_err(|error| Error::Internal(error.to_string()))?;
+        let bytes = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read.map_err(Error::read(path))?,
         };
-        if known.is_empty() {
-            let header = serde_json::to_string(fingerprint).map_err(|error| Error::Internal(error.to_string()))?;
-            files::write_file(path, format!("{header}\n").as_bytes())?;
+        // What a crash left of a line is dropped, whatever its bytes.
+        let text = String::from_utf8_lossy(&bytes);
+        let mut lines = text.lines();
+        let ours = lines.next().and_then(|line| serde_json::from_str(line).ok()).as_ref() == Some(fingerprint);
+        let rows: Vec<Row> = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
+        if !ours && !rows.is_empty() && existing == Existing::Refuse {
+            return Err(Error::Usage(format!(
+                "{} belongs to an interrupted search of other inputs: give another --out, or --force to start over",
+                path.display()
+            )));
         }
-        let file = OpenOptions::new().append(true).open(path).map_err(Error::write(path))?;
-        Ok(Self { path: path.to_owned(), file, known })
+        let rows = rows.into_iter().filter(|_| ours);
+        let known = rows.map(|row| ((row.part, row.scores.line), row.scores)).collect();
+        Ok(Self { path: path.to_owned(), header, file: None, known })
     }
 
-    /// The scores of one sample, where they are known and complete.
-    pub(super) fn take(&mut self, part: Part, line: usize, request: &Request) -> Option<SampleScores> {
-        let scores = self.known.remove(&(part, line))?;
-        let complete = scores.variants.len() == request.variants.len() && scores.lens.len() == request.lens.len();
-        complete.then_some(scores)
+    /// The scores of one sample, where they are known, complete and sound.
+    pub(super) fn take(&mut self, part: Part, sample: &Sample, request: &Request) -> Option<SampleScores> {
+        let scores = self.known.remove(&(part, sample.line))?;
+        let tokens = sample.answer.len();
+        let layers = request.variants.first().map_or(0, |variant| variant.gates.len());
+        let share = 0.0..=1.0;
+        let is_sound = |score: &VariantScore| {
+            score.nll.is_finite() && share.contains(&score.probability) && score.correct <= tokens
+        };
+        let is_curve = |curve: &LensCurve| {
+            let LensCurve { probability, top1, rank } = curve;
+            [probability, top1, rank].iter().all(|values| values.len() == layers)
+                && probability.iter().chain(top1).all(|value| share.contains(value))
+                && rank.iter().all(|rank| rank.is_finite())
+        };
+        let complete = scores.tokens == tokens
+            && scores.variants.len() == request.variants.len()
+            && scores.lens.len() == request.lens.len();
+        (complete && scores.variants.iter().all(is_sound) && scores.lens.iter().all(is_curve)).then_some(scores)
+    }
+
+    /// Begins the file, with the samples of an earlier run that are used, so that nothing torn is left in it.
+    ///
+    /// # Errors
+    /// The operating system's reason.
+    pub(super) fn begin(&mut self, rows: impl Iterator<Item = Row>) -> Result<()> {
+        files::write_file(&self.path, format!("{}\n{}", self.header, lines(rows)?).as_bytes())?;
+        let file = OpenOptions::new().append(true).open(&self.path).map_err(Error::write(&self.path))?;
+        self.file = Some(file);
+        Ok(())
     }
 
     /// Adds finished samples.
@@ -73,8 +109,12 @@ impl Journal {
     /// # Errors
     /// The operating system's reason.
     pub(super) fn append(&mut self, part: Part, scores: &[SampleScores]) -> Result<()> {
-        let rows = scores.iter().map(|scores| Row { part, scores: scores.clone() });
-        self.file.write_all(lines(rows)?.as_bytes()).and_then(|()| self.file.flush()).map_err(Error::write(&self.path))
+        if self.file.is_none() {
+            self.begin(std::iter::empty())?;
+        }
+        let rows = lines(scores.iter().map(|scores| Row { part, scores: scores.clone() }))?;
+        let write = self.file.as_mut().map_or(Ok(()), |file| file.write_all(rows.as_bytes()));
+        write.map_err(Error::write(&self.path))
     }
 
     /// Removes the journal: the results say all that it said.
@@ -97,25 +137,4 @@ pub(super) fn lines(rows: impl Iterator<Item = Row>) -> Result<String> {
         text.push('\n');
     }
     Ok(text)
-}
-
-fn read(path: &Path, fingerprint: &Fingerprint) -> Result<HashMap<(Part, usize), SampleScores>> {
-    let text = files::read_text(path)?;
-    let complete = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-    if complete.len() < text.len() {
-        // What is appended next must begin on a line of its own.
-        files::write_file(path, complete.as_bytes())?;
-    }
-    let mut lines = complete.lines();
-    let header: Option<Fingerprint> = lines.next().and_then(|line| serde_json::from_str(line).ok());
-    match header {
-        Some(header) if header == *fingerprint => Ok(lines
-            .filter_map(|line| serde_json::from_str::<Row>(line).ok())
-            .map(|row| ((row.part, row.scores.line), row.scores))
-            .collect()),
-        _ => Err(Error::Usage(format!(
-            "{} belongs to an interrupted search of other inputs: give another --out, or --force to start over",
-            path.display()
-        ))),
-    }
 }

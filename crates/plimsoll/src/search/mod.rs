@@ -89,6 +89,15 @@ pub struct Search {
     lora: Vec<LayerLora>,
     dataset: Dataset,
     split: Split,
+    hashes: Hashes,
+}
+
+/// SHA-256 of what was read.
+#[derive(Debug)]
+struct Hashes {
+    model: String,
+    adapter: String,
+    data: String,
 }
 
 /// All scores of a search.
@@ -127,15 +136,7 @@ impl Search {
     /// # Errors
     /// Whatever is wrong with the model, the adapter or the data; an output folder that holds other results.
     pub fn open(options: SearchOptions) -> Result<Self> {
-        let out = &options.out;
-        if out.exists() && !out.is_dir() {
-            return Err(Error::Usage(format!("{} is not a folder: give another --out", out.display())));
-        }
-        let holds_results = [RESULT, REPORT, SCORES, ADAPTER].iter().any(|name| out.join(name).exists());
-        if holds_results && options.existing == Existing::Refuse {
-            let out = out.display();
-            return Err(Error::Usage(format!("{out} holds results already: give another --out, or --force")));
-        }
+        check_out(&options)?;
         let checkpoint = Checkpoint::open(&options.model)?;
         let adapter = Adapter::open(&options.adapter)?;
         let config = checkpoint.config();
@@ -156,7 +157,12 @@ impl Search {
             return Err(Error::input(&dataset.file, DataProblem::Vocabulary { line, vocabulary: config.vocabulary }));
         }
         let split = data::split(dataset.samples.len(), options.holdout, options.seed)?;
-        Ok(Self { options, checkpoint, adapter, lora, dataset, split })
+        let hashes = Hashes {
+            model: checkpoint.sha256()?,
+            adapter: files::sha256_of_files(&adapter.files())?,
+            data: files::sha256_of_files(std::slice::from_ref(&dataset.file))?,
+        };
+        Ok(Self { options, checkpoint, adapter, lora, dataset, split, hashes })
     }
 
     /// How many samples will be scored.
@@ -183,13 +189,17 @@ impl Search {
         let begun = Instant::now();
 
         let jobs = [(Part::Selection, &selection), (Part::Holdout, &holdout)].map(|(part, request)| {
-            let samples = self.part(part).map(|sample| (sample, journal.take(part, sample.line, request)));
+            let samples = self.part(part).map(|sample| (sample, journal.take(part, sample, request)));
             let (known, todo): (Vec<_>, Vec<_>) = samples.partition(|(_, scores)| scores.is_some());
             let known: Vec<SampleScores> = known.into_iter().filter_map(|(_, scores)| scores).collect();
             let todo: Vec<Sample> = todo.into_iter().map(|(sample, _)| sample.clone()).collect();
             (part, request, known, todo)
         });
-        let resumed = jobs.iter().map(|(_, _, known, _)| known.len()).sum();
+        let resumed: usize = jobs.iter().map(|(_, _, known, _)| known.len()).sum();
+        if resumed > 0 {
+            let known = jobs.iter().flat_map(|(part, _, known, _)| known.iter().map(|scores| (*part, scores.clone())));
+            journal.begin(known.map(|(part, scores)| Row { part, scores }))?;
+        }
         let total = jobs.iter().map(|(_, request, _, todo)| engine.work(todo, request)).sum();
         let mut progress = Progress { done: 0, total, samples: resumed };
         let mut parts = Vec::new();
@@ -230,7 +240,8 @@ impl Search {
         let result = self.result(scored)?;
         let out = &self.options.out;
         let adapter_out = out.join(ADAPTER);
-        if self.options.existing == Existing::Replace && adapter_out.exists() {
+        // An adapter of an earlier run; `check_out` made sure that it is one.
+        if adapter_out.exists() {
             fs::remove_dir_all(&adapter_out).map_err(Error::write(&adapter_out))?;
         }
         let trim = result.choice.verdict == Verdict::Trim;
@@ -261,7 +272,9 @@ impl Search {
         let full_curve: Vec<f64> = lens.full.iter().map(|point| point.probability).collect();
         let input = Input::new(&nll(&scored.selection), &nll(&scored.holdout), &full_curve)
             .map_err(|problem| Error::Internal(problem.to_string()))?;
-        let choice = choose(&input, &options);
+        // Above the last layer with LoRA a boundary drops nothing.
+        let whole = self.adapter.layers().last().map_or(layers, |last| last + 1);
+        let choice = choose(&input.with_whole(whole), &options);
         let variants = Variant::every_boundary(layers).into_iter().enumerate().map(|(index, variant)| VariantSummary {
             family: variant.family,
             layers_kept: variant.layers_kept,
@@ -273,9 +286,9 @@ impl Search {
             tool: TOOL.into(),
             command: self.options.command.clone(),
             seed: self.options.seed,
-            model: self.model_facts()?,
-            adapter: self.adapter_facts(&choice)?,
-            data: self.data_facts(scored)?,
+            model: self.model_facts(),
+            adapter: self.adapter_facts(&choice),
+            data: self.data_facts(scored),
             variants: variants.collect(),
             lens,
             rules: Rules::from(&options),
@@ -285,42 +298,42 @@ impl Search {
         })
     }
 
-    fn model_facts(&self) -> Result<ModelFacts> {
+    fn model_facts(&self) -> ModelFacts {
         let config = self.checkpoint.config();
-        Ok(ModelFacts {
+        ModelFacts {
             path: self.options.model.display().to_string(),
-            sha256: self.checkpoint.sha256()?,
+            sha256: self.hashes.model.clone(),
             architecture: config.architecture.clone(),
             layers: config.layers,
             hidden_size: config.hidden,
             vocab_size: config.vocabulary,
             parameters: self.checkpoint.parameters(),
             stored_as: self.checkpoint.stored_as().into(),
-        })
+        }
     }
 
-    fn adapter_facts(&self, choice: &Choice) -> Result<AdapterFacts> {
+    fn adapter_facts(&self, choice: &Choice) -> AdapterFacts {
         let mut ranks: Vec<usize> = self.adapter.modules().map(|module| module.rank).collect();
         ranks.sort_unstable();
         ranks.dedup();
         let mut projections: Vec<_> = self.adapter.modules().map(|module| module.projection).collect();
         projections.sort_unstable();
         projections.dedup();
-        Ok(AdapterFacts {
+        AdapterFacts {
             path: self.options.adapter.display().to_string(),
-            sha256: files::sha256_of_files(&self.adapter.files())?,
+            sha256: self.hashes.adapter.clone(),
             ranks,
             modules: projections.into_iter().map(|projection| projection.name().to_owned()).collect(),
             layers: self.adapter.layers().len(),
             bytes: self.adapter.bytes(),
             bytes_kept: self.adapter.bytes_below(choice.layers_kept),
-        })
+        }
     }
 
-    fn data_facts(&self, scored: &Scored) -> Result<DataFacts> {
-        Ok(DataFacts {
+    fn data_facts(&self, scored: &Scored) -> DataFacts {
+        DataFacts {
             path: self.options.data.display().to_string(),
-            sha256: files::sha256_of_files(std::slice::from_ref(&self.dataset.file))?,
+            sha256: self.hashes.data.clone(),
             selection: scored.selection.len(),
             holdout: scored.holdout.len(),
             skipped: self.dataset.skipped.len(),
@@ -329,12 +342,14 @@ impl Search {
                 TemplateChoice::Given { file, .. } => file.display().to_string(),
                 TemplateChoice::Tokenizer | TemplateChoice::None => self.dataset.template.to_string(),
             },
-        })
+        }
     }
 
     fn warnings(&self, choice: &Choice) -> Vec<Warning> {
         let (selection, holdout) = (self.split.selection.len(), self.split.holdout.len());
         let share = choice.bootstrap[choice.one_se];
+        let proven =
+            choice.adapter_gain.nats_per_token > 0.0 && choice.adapter_gain.p < choose::Options::default().alpha;
         [
             (selection < FEW_SELECTION || holdout < FEW_HOLDOUT).then_some(Warning::FewSamples { selection, holdout }),
             (!self.dataset.skipped.is_empty()).then_some(Warning::Skipped {
@@ -342,7 +357,7 @@ impl Search {
                 context: self.checkpoint.config().context,
             }),
             (share < STABLE_SHARE).then_some(Warning::Unstable { share }),
-            (choice.adapter_gain.low <= 0.0).then_some(Warning::AdapterUnproven { p: choice.adapter_gain.p }),
+            (!proven).then_some(Warning::AdapterUnproven { p: choice.adapter_gain.p }),
         ]
         .into_iter()
         .flatten()
@@ -365,11 +380,35 @@ impl Search {
         let samples = serde_json::to_vec(&samples).map_err(|error| Error::Internal(error.to_string()))?;
         Ok(Fingerprint {
             tool: TOOL.into(),
-            model: self.checkpoint.sha256()?,
-            adapter: files::sha256_of_files(&self.adapter.files())?,
+            model: self.hashes.model.clone(),
+            adapter: self.hashes.adapter.clone(),
             samples: files::sha256(&samples),
         })
     }
+}
+
+/// Makes sure, before any work, that results can be written and that nothing of the user's is in their place.
+fn check_out(options: &SearchOptions) -> Result<()> {
+    let SearchOptions { out, adapter, .. } = options;
+    let refuse = |reason: &str| Err(Error::Usage(format!("--out {}: {reason}", out.display())));
+    let target = out.join(ADAPTER);
+    // What is not there yet lies where its nearest ancestor does.
+    let existing = out.ancestors().find_map(|ancestor| ancestor.canonicalize().ok());
+    if let (Ok(adapter), Some(existing)) = (adapter.canonicalize(), existing)
+        && (existing.starts_with(&adapter) || target.canonicalize().is_ok_and(|target| target == adapter))
+    {
+        return refuse("results would take the place of the adapter that is searched: give another folder");
+    }
+    if target.exists() && !target.join(adapter::PROVENANCE_FILE).exists() {
+        return refuse("its folder `adapter` was not written by plimsoll: give another folder");
+    }
+    let holds = |names: &[&str]| names.iter().any(|name| out.join(name).exists());
+    // The result is written last: what lies beside a journal is the rest of a run that could not finish.
+    let is_done = holds(&[RESULT]) || (holds(&[REPORT, SCORES, ADAPTER]) && !holds(&[JOURNAL]));
+    if is_done && options.existing == Existing::Refuse {
+        return refuse("holds results already: give another folder, or --force to replace them");
+    }
+    files::check_writable(out).or_else(|reason| refuse(&format!("cannot write there: {reason}")))
 }
 
 /// Mean NLL of each sample under each variant.
