@@ -190,13 +190,13 @@ fn bad_adapters() {
             name: "no folder",
             spoil: |inputs| fs::remove_dir_all(&inputs.adapter).unwrap(),
             at: "adapter",
-            words: &["adapter_config.json"],
+            words: &["cannot read", "No such file"],
         },
         Case {
             name: "no config",
             spoil: |inputs| fs::remove_file(inputs.adapter.join("adapter_config.json")).unwrap(),
-            at: CONFIG,
-            words: &["cannot read"],
+            at: "adapter",
+            words: &["adapter_config.json is missing", "found adapter_model.safetensors"],
         },
         Case {
             name: "no weights",
@@ -221,6 +221,35 @@ fn bad_adapters() {
             },
             at: "adapter",
             words: &["mlx-lm", "adapter_model.safetensors"],
+        },
+        Case {
+            name: "a trainer's folder of checkpoints",
+            spoil: |inputs| {
+                let checkpoint = inputs.folder.path().join("checkpoint-20");
+                fs::rename(&inputs.adapter, &checkpoint).unwrap();
+                fs::create_dir(&inputs.adapter).unwrap();
+                fs::rename(&checkpoint, inputs.adapter.join("checkpoint-20")).unwrap();
+            },
+            at: "adapter",
+            words: &["adapter_config.json is missing", "such as checkpoint-20"],
+        },
+        Case {
+            name: "a config of a Git LFS pointer",
+            spoil: |inputs| fs::write(inputs.adapter.join("adapter_config.json"), LFS_POINTER).unwrap(),
+            at: CONFIG,
+            words: &["Git LFS pointer", "git lfs pull"],
+        },
+        Case {
+            name: "a config that steers the terminal",
+            spoil: |inputs| inputs.adapter_config("peft_type", json!("\u{1b}[31m\u{202e}x")),
+            at: CONFIG,
+            words: &["\\u{1b}[31m\\u{202e}x"],
+        },
+        Case {
+            name: "an absurd alpha",
+            spoil: |inputs| inputs.adapter_config("lora_alpha", json!(1e300)),
+            at: CONFIG,
+            words: &["lora_alpha", "found 1e300"],
         },
         Case {
             name: "a config that is not JSON",
@@ -726,4 +755,45 @@ fn inspect_and_trim_refuse_what_search_refuses() {
         assert!(run.stderr.starts_with(&start), "{}", run.stderr);
         assert!(!out.exists());
     }
+}
+
+/// What may have been meant by a model that is none.
+#[test]
+fn near_misses_of_a_model_are_explained() {
+    let inputs = Inputs::new();
+    let folder = inputs.folder.path();
+    let ggufs = folder.join("ggufs");
+    fs::create_dir(&ggufs).unwrap();
+    fs::write(ggufs.join("b.Q4_1.gguf"), "").unwrap();
+    let weights = inputs.model.join("model.safetensors");
+    for (model, words) in [
+        (Path::new("someone/some-model"), "repository ids are not downloaded"),
+        (&ggufs, "give the file itself, such as b.Q4_1.gguf"),
+        (&weights, "give the folder that it lies in"),
+        (Path::new("/dev/null"), "not a regular file"),
+    ] {
+        let run = search(model, &inputs.adapter, &inputs.data, &inputs.out(), &[]);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(BAD_INPUT), ""), "{}", run.stderr);
+        assert!(run.stderr.contains(words), "{words}: {}", run.stderr);
+    }
+}
+
+/// A broken template of the tokenizer's own is in nobody's way who does not use it.
+#[test]
+fn a_broken_template_is_an_error_only_where_it_is_used() {
+    let mut inputs = Inputs::new();
+    let file = inputs.model.join("chat_template.jinja");
+    fs::write(&file, "{% if %}").unwrap();
+    let run = inputs.search();
+    assert_eq!(run.code, Some(BAD_INPUT), "{}", run.stderr);
+    assert!(run.stderr.contains(&format!("{}: chat template", file.display())), "{}", run.stderr);
+    let given = inputs.folder.path().join("given.jinja");
+    fs::write(
+        &given,
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}\
+        {% if add_generation_prompt %}assistant: {% endif %}",
+    )
+    .unwrap();
+    inputs.more = vec!["--template".into(), given.to_str().unwrap().into()];
+    assert_eq!(inputs.search().code, Some(0));
 }

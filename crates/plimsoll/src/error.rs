@@ -18,7 +18,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A model, an adapter or data that cannot be used as it is.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {}", path.display(), escaped(&problem.to_string(), Lines::Keep))]
     Input {
         /// The file or folder at fault.
         path: PathBuf,
@@ -85,6 +85,42 @@ pub enum ErrorKind {
     Interrupted,
 }
 
+/// The longest text of a stranger that a message quotes, in characters.
+const LONGEST_SHOWN: usize = 200;
+
+/// What a file says, as it may stand in a message: on one line, with the characters escaped that could steer a terminal
+/// or reorder the text, and without its middle where it is long.
+pub(crate) fn shown(text: &str) -> String {
+    const END: usize = LONGEST_SHOWN / 4;
+    let length = text.chars().count();
+    if length <= LONGEST_SHOWN {
+        return escaped(text, Lines::Join);
+    }
+    let start: String = text.chars().take(LONGEST_SHOWN - END).collect();
+    let end: String = text.chars().skip(length - END).collect();
+    format!("{}…{}", escaped(&start, Lines::Join), escaped(&end, Lines::Join))
+}
+
+/// What becomes of the ends of lines.
+#[derive(Clone, Copy, PartialEq)]
+enum Lines {
+    Keep,
+    Join,
+}
+
+fn escaped(text: &str, lines: Lines) -> String {
+    let is_unruly = |c: char| match c {
+        '\n' => lines == Lines::Join,
+        '\u{200E}' | '\u{200F}' | '\u{061C}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => true,
+        c => c.is_control(),
+    };
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unruly(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
 impl Error {
     /// An [`Error::Input`] at `path`.
     pub fn input(path: impl Into<PathBuf>, problem: impl Into<Problem>) -> Self {
@@ -110,5 +146,26 @@ impl Error {
             Self::Interrupted => ErrorKind::Interrupted,
             Self::Write { .. } | Self::Internal(_) => ErrorKind::Internal,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strangers_text_is_short_and_cannot_steer_the_terminal() {
+        assert_eq!(shown("a\u{1b}[31mb\nc\u{202e}d é"), "a\\u{1b}[31mb\\nc\\u{202e}d é");
+        let long = format!("{}{}", "a".repeat(1000), "z".repeat(50));
+        assert_eq!(shown(&long), format!("{}…{}", "a".repeat(150), "z".repeat(50)));
+        let model = ModelProblem::MissingTensor("x\u{1b}]0;y".repeat(999));
+        let message = Error::input("m", model).to_string();
+        assert!(message.chars().count() < 300 * 6 && !message.contains('\u{1b}'), "{message}");
+    }
+
+    #[test]
+    fn what_no_room_escaped_is_escaped_in_the_end() {
+        let problem = io::Error::other("one\u{7}\n  two");
+        assert_eq!(Error::input("m", problem).to_string(), "m: cannot read: one\\u{7}\n  two");
     }
 }

@@ -10,18 +10,33 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Problem, Result};
 
-/// JSON configuration files larger than this are refused: real ones are a few kilobytes, tokenizers some tens of megabytes.
+/// Text files larger than this are refused: tokenizers reach some tens of megabytes.
 const MAX_TEXT_BYTES: u64 = 256 << 20;
+/// JSON configuration files larger than this are refused: real ones are a few kilobytes, some with a chat template.
+const MAX_CONFIG_BYTES: u64 = 4 << 20;
 
 /// What a Git LFS pointer file starts with (git-lfs specification, version 1).
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// Opens a regular file: opening a pipe would wait for somebody to write to it, and reading a device need not end.
+///
+/// # Errors
+/// The operating system's reason, or that it is something else than a file, with the path.
+pub(crate) fn open(path: &Path) -> Result<File> {
+    let metadata = fs::metadata(path).map_err(Error::read(path))?;
+    if metadata.is_file() {
+        return File::open(path).map_err(Error::read(path));
+    }
+    let found = if metadata.is_dir() { "it is a folder" } else { "it is a pipe, a device or the like" };
+    Err(Error::input(path, io::Error::other(format!("not a regular file: {found}"))))
+}
 
 /// Maps a file for reading.
 ///
 /// # Errors
 /// The operating system's reason, with the path.
 pub(crate) fn map(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).map_err(Error::read(path))?;
+    let file = open(path)?;
     // SAFETY: the map is only ever read. As with every reader of mapped weights, another process that truncates or
     // rewrites the file meanwhile is outside what can be guarded against; bytes are validated after mapping, and
     // plain numbers are copied out of them, so changed bytes give wrong numbers at worst.
@@ -34,19 +49,41 @@ pub(crate) fn is_lfs_pointer(bytes: &[u8]) -> bool {
     bytes.starts_with(LFS_POINTER)
 }
 
+/// What is wrong with a text file that is a Git LFS pointer.
+pub(crate) fn lfs_pointer() -> io::Error {
+    io::Error::other("this is a Git LFS pointer, not the file itself: run `git lfs pull`")
+}
+
 /// Reads a text file of limited size.
 ///
 /// # Errors
-/// Unreadable, too large or not UTF-8.
+/// Unreadable, not a regular file, a Git LFS pointer, too large or not UTF-8.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let mut text = String::new();
-    let file = File::open(path).map_err(Error::read(path))?;
-    let read = file.take(MAX_TEXT_BYTES + 1).read_to_string(&mut text).map_err(Error::read(path))?;
-    if read as u64 > MAX_TEXT_BYTES {
-        let message = format!("larger than the limit of {MAX_TEXT_BYTES} bytes for a text file");
+    read_limited(path, MAX_TEXT_BYTES)
+}
+
+/// Reads a configuration file, for which a smaller limit holds.
+///
+/// # Errors
+/// As [`read_text`].
+pub(crate) fn read_config(path: &Path) -> Result<String> {
+    read_limited(path, MAX_CONFIG_BYTES)
+}
+
+fn read_limited(path: &Path, limit: u64) -> Result<String> {
+    let mut bytes = Vec::new();
+    let read = open(path)?.take(limit + 1).read_to_end(&mut bytes).map_err(Error::read(path))?;
+    if read as u64 > limit {
+        let message = format!("larger than the limit of {limit} bytes for such a file");
         return Err(Error::input(path, io::Error::other(message)));
     }
-    Ok(text)
+    if is_lfs_pointer(&bytes) {
+        return Err(Error::input(path, lfs_pointer()));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let message = format!("not UTF-8 from byte {} on", error.utf8_error().valid_up_to());
+        Error::input(path, io::Error::other(message))
+    })
 }
 
 /// Reads and parses a JSON file; what serde finds wrong becomes the room's own problem through `problem`.
@@ -74,7 +111,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 pub fn sha256_of_files(paths: &[PathBuf]) -> Result<String> {
     let digest = |path: &PathBuf| -> Result<String> {
         let mut hasher = Sha256::new();
-        let mut file = File::open(path).map_err(Error::read(path))?;
+        let mut file = open(path)?;
         let mut buffer = vec![0; 1 << 20];
         loop {
             let read = file.read(&mut buffer).map_err(Error::read(path))?;
@@ -97,7 +134,8 @@ pub fn sha256_of_files(paths: &[PathBuf]) -> Result<String> {
     Ok(sha256(lines.as_bytes()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes in lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -162,7 +200,7 @@ fn parent_of(path: &Path) -> &Path {
 }
 
 /// Temporary files are private to their owner; results are not.
-fn make_readable(path: &Path, mode: u32) -> io::Result<()> {
+pub(crate) fn make_readable(path: &Path, mode: u32) -> io::Result<()> {
     #[cfg(unix)]
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))?;
     #[cfg(not(unix))]
@@ -193,6 +231,38 @@ mod tests {
         let failed = write_folder(&target, |_| Err(Error::Internal("on purpose".into())));
         assert!(failed.is_err());
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_not_a_regular_file_is_refused_before_it_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(read_text(folder.path()).unwrap_err().to_string().contains("not a regular file: it is a folder"));
+        #[cfg(unix)]
+        {
+            let pipe = folder.path().join("pipe");
+            assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+            for error in [
+                read_text(&pipe).unwrap_err(),
+                map(&pipe).unwrap_err(),
+                sha256_of_files(&[pipe]).unwrap_err(),
+                read_text(Path::new("/dev/zero")).unwrap_err(),
+            ] {
+                assert!(error.to_string().contains("not a regular file: it is a pipe, a device"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn texts_have_limits_and_are_no_pointers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text");
+        fs::write(&path, vec![b' '; MAX_CONFIG_BYTES as usize + 1]).unwrap();
+        assert!(read_config(&path).unwrap_err().to_string().contains("4194304 bytes"));
+        assert!(read_text(&path).is_ok());
+        fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4711\n").unwrap();
+        assert!(read_text(&path).unwrap_err().to_string().contains("git lfs pull"));
+        fs::write(&path, b"ab\xff").unwrap();
+        assert!(read_text(&path).unwrap_err().to_string().contains("byte 2"));
     }
 
     #[test]

@@ -209,7 +209,7 @@ fn folders_of_another_kind_are_told_apart() {
     let message = |folder: &Path| Adapter::open(folder).expect_err("should be refused").to_string();
     let empty = tempfile::tempdir().unwrap();
     assert!(message(empty.path()).contains("expected an adapter folder"));
-    assert!(message(Path::new("does/not/exist")).contains("expected an adapter folder"));
+    assert!(message(Path::new("does/not/exist")).contains("cannot read: No such file"));
     fs::write(empty.path().join("adapters.safetensors"), "x").unwrap();
     assert!(message(empty.path()).contains("mlx-lm"));
     fs::write(empty.path().join("adapter_model.bin"), "x").unwrap();
@@ -225,6 +225,12 @@ fn trim(adapter: &Adapter, keep: &[usize]) -> (tempfile::TempDir, PathBuf) {
     let parent = tempfile::tempdir().unwrap();
     let out = parent.path().join("trimmed");
     write_trimmed(adapter, keep, &Provenance::default(), &out).unwrap();
+    #[cfg(unix)]
+    for entry in fs::read_dir(&out).unwrap() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (path, metadata) = entry.map(|entry| (entry.path(), entry.metadata().unwrap())).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o644, "{}", path.display());
+    }
     (parent, out)
 }
 

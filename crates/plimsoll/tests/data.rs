@@ -225,7 +225,7 @@ fn samples_longer_than_the_context_are_left_out_and_never_cut() {
     let exact = dataset.samples[0].tokens.len();
     assert_eq!(loaded(&text, &Options { context: exact, ..plain() }).samples.len(), 2);
     let error = refused(&text, &Options { context: exact - 1, ..plain() });
-    assert!(error.contains("found 3, all longer"), "{error}");
+    assert!(error.contains("found 3 samples, all longer"), "{error}");
     assert!(refused("\n \n", &plain()).contains("only blank lines"));
 }
 
@@ -325,4 +325,23 @@ fn smollm2_samples_end_with_the_end_of_turn() {
     let (prompt, answer) = sample.tokens.split_at(sample.answer[0]);
     assert!(tokenizer.decode(prompt).unwrap().ends_with("metres?<|im_end|>\n<|im_start|>assistant\n"));
     assert_eq!(tokenizer.decode(answer).unwrap(), "It is 3 x 3 = <<3*3=9>>9.\n#### 9<|im_end|>\n");
+}
+
+#[test]
+fn the_hash_is_of_the_bytes_that_were_read() {
+    let text = "\u{feff}{\"text\": \"Hello there\"}\r\n\n{\"text\": \"Hello you\"}";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), text).unwrap();
+    let expected = plimsoll::files::sha256_of_files(&[file.path().to_owned()]).unwrap();
+    assert_eq!(loaded(text, &plain()).sha256, expected);
+}
+
+#[test]
+fn a_list_an_empty_file_and_a_pointer_are_told() {
+    let found = |text: &str| refused(text, &plain());
+    assert!(found("[{\"text\": \"Hello\"}]").contains("found a JSON list: write one object a line"));
+    assert!(found("").contains("found an empty file"));
+    assert!(found("version https://git-lfs.github.com/spec/v1\noid sha256:0\n").contains("git lfs pull"));
+    let message = found("{\"text\": oops}");
+    assert!(message.contains("at column 10") && !message.contains("at line"), "{message}");
 }

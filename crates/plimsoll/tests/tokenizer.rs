@@ -76,7 +76,7 @@ fn templates_are_found_where_folders_keep_them() {
     let chat = [Message::new("user", "hi")];
     let rendered = |folder: &Path| {
         let tokenizer = Tokenizer::from_folder(folder).unwrap();
-        tokenizer.template().map(|template| template.render(&chat, GenerationPrompt::Leave).unwrap())
+        tokenizer.template().unwrap().map(|template| template.render(&chat, GenerationPrompt::Leave).unwrap())
     };
     let (_guard, folder) = changed(|_| {});
     assert_eq!(rendered(&folder), None);
@@ -153,7 +153,7 @@ fn smollm2_gives_the_ids_that_its_own_tokenizer_gives() {
     }
     assert_eq!((tokenizer.vocab_size(), tokenizer.token_id("<|im_end|>")), (49152, Some(2)));
     let chat = [Message::new("system", "Be brief."), Message::new("user", "How deep?")];
-    let rendered = tokenizer.template().unwrap().render(&chat, GenerationPrompt::Add).unwrap();
+    let rendered = tokenizer.template().unwrap().unwrap().render(&chat, GenerationPrompt::Add).unwrap();
     let expected =
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHow deep?<|im_end|>\n<|im_start|>assistant\n";
     assert_eq!(rendered, expected);

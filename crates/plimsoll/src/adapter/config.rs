@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::AdapterProblem;
 use super::targets::{Patterns, Targets};
+use crate::error::shown;
 
 /// Ranks above this are refused: LoRA is no longer low-rank long before.
 const MAX_RANK: u64 = 1 << 14;
@@ -301,7 +302,7 @@ fn check_alpha(key: &'static str, alpha: f64) -> Result<f64, AdapterProblem> {
     if (alpha as f32).is_finite() {
         return Ok(alpha);
     }
-    Err(AdapterProblem::Value { key, expected: "a finite number".to_owned(), found: alpha.to_string() })
+    Err(AdapterProblem::Value { key, expected: "a finite number".to_owned(), found: format!("{alpha:?}") })
 }
 
 fn wrong_type(key: &'static str, expected: &str, found: &Value) -> AdapterProblem {
@@ -309,12 +310,12 @@ fn wrong_type(key: &'static str, expected: &str, found: &Value) -> AdapterProble
 }
 
 fn unsupported(key: &str, value: &str, reason: &'static str) -> AdapterProblem {
-    AdapterProblem::Unsupported { key: super::shown(key), value: super::shown(value), reason }
+    AdapterProblem::Unsupported { key: shown(key), value: shown(value), reason }
 }
 
 /// A value as it may stand in a message.
 fn short(value: &Value) -> String {
-    super::shown(&value.to_string())
+    shown(&value.to_string())
 }
 
 #[cfg(test)]

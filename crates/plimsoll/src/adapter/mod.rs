@@ -18,9 +18,10 @@ mod write;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::files;
 use crate::gates::Projection;
 use crate::model::Tensors;
@@ -60,8 +61,16 @@ const FAULTS_TOLD: usize = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum AdapterProblem {
     /// The path is not a folder.
-    #[error("expected an adapter folder with adapter_config.json and adapter_model.safetensors")]
+    #[error("expected an adapter folder with adapter_config.json and adapter_model.safetensors, found a file")]
     NotAFolder,
+    /// One of the two files is not there.
+    #[error("{file} is missing: expected an adapter folder with {CONFIG_FILE} and {WEIGHTS_FILE}, found {found}")]
+    NoFile {
+        /// The file that is missing.
+        file: &'static str,
+        /// What is there, and what may have been meant.
+        found: String,
+    },
     /// The weights are a Python pickle.
     #[error(
         "has adapter_model.bin only, which is a Python pickle and is not read: save it again with PEFT's \
@@ -72,7 +81,7 @@ pub enum AdapterProblem {
     #[error("has adapters.safetensors, mlx-lm's layout: only PEFT's (adapter_model.safetensors) is read")]
     Mlx,
     /// `adapter_config.json` is not what it should be.
-    #[error("not an adapter configuration: {0}")]
+    #[error("not an adapter configuration: {}", shown(&.0.to_string()))]
     Json(serde_json::Error),
     /// A setting without which the adapter cannot be applied.
     #[error("{key} is missing")]
@@ -250,8 +259,8 @@ impl Adapter {
     pub fn open(folder: &Path) -> Result<Self> {
         let config_path = folder.join(CONFIG_FILE);
         let weights_path = folder.join(WEIGHTS_FILE);
-        check_layout(folder, &weights_path)?;
-        let text = files::read_text(&config_path)?;
+        check_layout(folder)?;
+        let text = files::read_config(&config_path)?;
         let config = AdapterConfig::from_json(&text).map_err(|problem| Error::input(&config_path, problem))?;
         let tensors = Tensors::open_file(&weights_path)?;
         let (stack, modules) = sort(&config, &tensors, &weights_path)?;
@@ -382,19 +391,41 @@ impl Adapter {
 }
 
 /// Tells a folder of another kind by what lies in it.
-fn check_layout(folder: &Path, weights_path: &Path) -> Result<()> {
-    let problem = if !folder.is_dir() {
-        AdapterProblem::NotAFolder
-    } else if weights_path.exists() {
-        return Ok(());
-    } else if folder.join("adapter_model.bin").exists() {
-        AdapterProblem::Pickle
-    } else if folder.join("adapters.safetensors").exists() {
-        AdapterProblem::Mlx
-    } else {
-        AdapterProblem::NotAFolder
+fn check_layout(folder: &Path) -> Result<()> {
+    if !fs::metadata(folder).map_err(Error::read(folder))?.is_dir() {
+        return Err(Error::input(folder, AdapterProblem::NotAFolder));
+    }
+    let has = |name: &str| folder.join(name).exists();
+    let problem = match [CONFIG_FILE, WEIGHTS_FILE].into_iter().find(|name| !has(name)) {
+        None => return Ok(()),
+        Some(_) if has("adapter_model.bin") && !has(WEIGHTS_FILE) => AdapterProblem::Pickle,
+        Some(_) if has("adapters.safetensors") && !has(WEIGHTS_FILE) => AdapterProblem::Mlx,
+        Some(file) => AdapterProblem::NoFile { file, found: contents(folder)? },
     };
     Err(Error::input(folder, problem))
+}
+
+/// Some names in a folder, and a hint where a trainer left its checkpoints there.
+fn contents(folder: &Path) -> Result<String> {
+    const NAMES_TOLD: usize = 5;
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(Error::read(folder))? {
+        names.push(entry.map_err(Error::read(folder))?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    let checkpoint =
+        names.iter().find(|name| name.starts_with("checkpoint-") && folder.join(name).join(CONFIG_FILE).exists());
+    let mut text = match names.len() {
+        0 => "an empty folder".to_owned(),
+        _ => names.iter().take(NAMES_TOLD).map(|name| shown(name)).collect::<Vec<_>>().join(", "),
+    };
+    if names.len() > NAMES_TOLD {
+        text.push_str(&format!(" and {} more", names.len() - NAMES_TOLD));
+    }
+    if let Some(checkpoint) = checkpoint {
+        text.push_str(&format!("; give the folder of a checkpoint, such as {}", shown(checkpoint)));
+    }
+    Ok(text)
 }
 
 /// Which half of a LoRA module a tensor is.
@@ -551,16 +582,6 @@ fn why_no_half(path: &str) -> &'static str {
     ];
     let known = REASONS.iter().find(|(part, _)| path.contains(part));
     known.map_or("unknown tensor: not half of a LoRA module", |(_, reason)| reason)
-}
-
-/// Text from a file as it may stand in a message: short, and without control characters.
-fn shown(text: &str) -> String {
-    const LONGEST: usize = 160;
-    let mut shown: String = text.chars().take(LONGEST).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if text.chars().nth(LONGEST).is_some() {
-        shown.push('…');
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -144,7 +144,10 @@ pub fn write_trimmed(adapter: &Adapter, keep: &[usize], card: &Provenance, out: 
     let weights = views(adapter, &modules)?;
     files::write_folder(out, |folder| {
         write_json(&folder.join(CONFIG_FILE), config.raw())?;
-        write_weights(&folder.join(WEIGHTS_FILE), weights)?;
+        let weights_path = folder.join(WEIGHTS_FILE);
+        write_weights(&weights_path, weights)?;
+        // What serialises them makes the file private to its owner.
+        files::make_readable(&weights_path, 0o644).map_err(Error::write(&weights_path))?;
         write_json(&folder.join(PROVENANCE_FILE), &provenance(&written, card)?)?;
         let readme = folder.join(CARD_FILE);
         fs::write(&readme, model_card(adapter, &written, card)).map_err(Error::write(&readme))

@@ -19,7 +19,9 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Error, Result, shown};
 use crate::files;
 use crate::tokenizer::{ChatTemplate, GenerationPrompt, Message, Special, Tokenizer, TokenizerProblem};
 use shape::Record;
@@ -55,6 +57,8 @@ pub struct Dataset {
     pub skipped: Vec<usize>,
     /// The file that was read.
     pub file: PathBuf,
+    /// SHA-256 of the bytes that were read, in lower-case hexadecimal, as `sha256sum` gives it.
+    pub sha256: String,
     /// How prompts were rendered.
     pub template: TemplateUse,
 }
@@ -164,12 +168,18 @@ pub enum DataProblem {
         valid: usize,
     },
     /// A line that is not a JSON object.
-    #[error("line {line}: expected one JSON object, found {source}")]
+    #[error("line {line}: expected one JSON object, found {}", without_line(.source))]
     NotJson {
         /// The line, from 1.
         line: usize,
         /// The parser's reason.
         source: serde_json::Error,
+    },
+    /// A list, most likely of all samples.
+    #[error("line {line}: expected one JSON object a line, found a JSON list: write one object a line")]
+    List {
+        /// The line, from 1.
+        line: usize,
     },
     /// An object of none of the five shapes.
     #[error(
@@ -256,6 +266,9 @@ pub enum DataProblem {
         /// Number of tokens that the model has.
         vocabulary: usize,
     },
+    /// Not one byte.
+    #[error("expected at least one sample, found an empty file")]
+    EmptyFile,
     /// No sample is left.
     #[error("expected at least one sample, found {}", found_samples(*.skipped, *.context))]
     NoSamples {
@@ -266,10 +279,21 @@ pub enum DataProblem {
     },
 }
 
+/// The parser's reason without the number of the line, which it counts within the line that it was given.
+fn without_line(error: &serde_json::Error) -> String {
+    let reason = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    match reason.strip_suffix(&place) {
+        Some(reason) => format!("{} at column {}", shown(reason), error.column()),
+        None => shown(&reason),
+    }
+}
+
 fn found_samples(skipped: usize, context: usize) -> String {
     match skipped {
         0 => "only blank lines".to_owned(),
-        _ => format!("{skipped}, all longer than the model's context of {context} tokens"),
+        1 => format!("one, longer than the model's context of {context} tokens"),
+        _ => format!("{skipped} samples, all longer than the model's context of {context} tokens"),
     }
 }
 
@@ -289,11 +313,14 @@ pub fn load(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dat
     } else {
         path.to_owned()
     };
-    let given;
+    let (own, given);
     let (template, used) = match &options.template {
         TemplateChoice::None => (None, TemplateUse::None),
-        TemplateChoice::Tokenizer => match tokenizer.template() {
-            Some(template) => (Some(template), TemplateUse::Tokenizer),
+        TemplateChoice::Tokenizer => match tokenizer.template()? {
+            Some(template) => {
+                own = template;
+                (Some(&own), TemplateUse::Tokenizer)
+            }
             None => (None, TemplateUse::None),
         },
         TemplateChoice::Given { file, source } => {
@@ -302,7 +329,7 @@ pub fn load(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dat
         }
     };
 
-    let records = read_records(&file)?;
+    let (records, sha256) = read_records(&file)?;
     let wanted = options.max_samples.unwrap_or(usize::MAX);
     let order = match options.max_samples {
         Some(_) => split::shuffled(records.len(), options.seed, split::Stream::Subset),
@@ -328,11 +355,13 @@ pub fn load(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dat
         let problem = DataProblem::NoSamples { skipped: skipped.len(), context: options.context };
         return Err(Error::input(file, problem));
     }
-    Ok(Dataset { samples, skipped, file, template: used })
+    Ok(Dataset { samples, skipped, file, sha256, template: used })
 }
 
-/// The records of a file with their lines, from 1; blank lines are passed over.
-fn read_records(path: &Path) -> Result<Vec<(usize, Record)>> {
+/// The records of a file with their lines, from 1, and the SHA-256 of its bytes; blank lines are passed over. The hash is
+/// of what was parsed: the file may be a pipe, or be written again meanwhile.
+fn read_records(path: &Path) -> Result<(Vec<(usize, Record)>, String)> {
+    let mut hasher = Sha256::new();
     let at = |problem: DataProblem| Error::input(path, problem);
     let mut reader = BufReader::new(File::open(path).map_err(Error::read(path))?);
     let (mut records, mut buffer, mut bytes, mut line) = (Vec::new(), Vec::new(), 0_u64, 0);
@@ -340,8 +369,15 @@ fn read_records(path: &Path) -> Result<Vec<(usize, Record)>> {
         buffer.clear();
         let read =
             reader.by_ref().take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut buffer).map_err(Error::read(path))? as u64;
+        if read == 0 && bytes == 0 {
+            return Err(at(DataProblem::EmptyFile));
+        }
         if read == 0 {
-            return Ok(records);
+            return Ok((records, files::hex(&hasher.finalize())));
+        }
+        hasher.update(&buffer);
+        if line == 0 && files::is_lfs_pointer(&buffer) {
+            return Err(Error::input(path, files::lfs_pointer()));
         }
         line += 1;
         bytes += read;

@@ -14,6 +14,7 @@
 use serde_json::{Map, Value};
 
 use super::DataProblem;
+use crate::error::shown;
 use crate::tokenizer::Message;
 
 /// One line, validated: its answers are not empty.
@@ -32,8 +33,11 @@ pub(super) enum Record {
 impl Record {
     /// Parses the line of that number, from 1.
     pub(super) fn parse(line: usize, text: &str) -> Result<Self, DataProblem> {
-        let mut fields: Map<String, Value> =
-            serde_json::from_str(text).map_err(|source| DataProblem::NotJson { line, source })?;
+        let mut fields: Map<String, Value> = match serde_json::from_str(text) {
+            Ok(fields) => fields,
+            Err(_) if text.trim_start().starts_with('[') => return Err(DataProblem::List { line }),
+            Err(source) => return Err(DataProblem::NotJson { line, source }),
+        };
         let has = |name: &str| fields.contains_key(name);
         if has("messages") || has("conversations") {
             refuse_tools(line, &fields)?;
@@ -62,7 +66,7 @@ impl Record {
             return Ok(Self::Text(answer(line, string(line, &mut fields, "text")?)?));
         }
         // Names only, and not too many or too long ones: this goes into a message.
-        let found = fields.keys().take(8).map(|name| name.chars().take(40).collect()).collect();
+        let found = fields.keys().take(8).map(|name| shown(name)).collect();
         Err(DataProblem::Shape { line, found })
     }
 
@@ -120,7 +124,7 @@ fn chat(
             line,
             field: format!("{place}.{role_field}"),
             expected: "human, user, gpt, assistant or system",
-            found: speaker.chars().take(40).collect(),
+            found: shown(&speaker),
         })?;
         if role == "assistant" && content.trim().is_empty() {
             return Err(DataProblem::EmptyAnswer { line });

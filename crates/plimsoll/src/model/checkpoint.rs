@@ -5,12 +5,13 @@
 //! llama.cpp rotates neighbouring dimensions where Hugging Face rotates the two halves of a head.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::{Component, Path, PathBuf};
 
 use super::gguf::Gguf;
 use super::tensors::Tensors;
 use super::{Config, ModelProblem};
-use crate::error::{Error, Problem, Result};
+use crate::error::{Error, Problem, Result, shown};
 use crate::files;
 use crate::gates::Projection;
 use crate::tokenizer::Tokenizer;
@@ -46,15 +47,21 @@ impl Checkpoint {
     /// # Errors
     /// Neither of the two, unreadable, not a supported architecture, or with tensors that the decoder would ignore.
     pub fn open(path: &Path) -> Result<Self> {
-        let metadata = fs::metadata(path).map_err(Error::read(path))?;
+        let metadata = fs::metadata(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound if reads_like_an_id(path) => Error::input(path, ModelProblem::NoSuchPath),
+            _ => Error::input(path, error),
+        })?;
         let checkpoint = if metadata.is_dir() {
             let config = path.join("config.json");
             if !config.exists() {
-                return Err(Error::input(path, ModelProblem::NotAModel("a folder without config.json")));
+                return Err(Error::input(path, ModelProblem::NotAModel(without_config(path)?)));
             }
-            let text = files::read_text(&config)?;
+            let text = files::read_config(&config)?;
             let config = Config::from_json(&text).map_err(|problem| Error::input(config, problem))?;
             Self { path: path.to_owned(), config, source: Source::Folder(Tensors::open(path)?) }
+        } else if path.extension().is_some_and(|extension| extension == "safetensors") {
+            let found = "a safetensors file: give the folder that it lies in".to_owned();
+            return Err(Error::input(path, ModelProblem::NotAModel(found)));
         } else {
             let gguf = Gguf::open(path)?;
             let tied = gguf.shape("output.weight").is_none();
@@ -246,6 +253,28 @@ impl Checkpoint {
     fn problem(&self, problem: impl Into<Problem>) -> Error {
         Error::input(&self.path, problem)
     }
+}
+
+/// Whether a path could be the id of a repository, such as `owner/name`.
+fn reads_like_an_id(path: &Path) -> bool {
+    let parts: Vec<Component<'_>> = path.components().collect();
+    parts.len() == 2 && parts.iter().all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// A folder without `config.json`, and what in it may have been meant.
+fn without_config(folder: &Path) -> Result<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(Error::read(folder))? {
+        let name = entry.map_err(Error::read(folder))?.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".gguf") {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(match names.first() {
+        None => "a folder without config.json".to_owned(),
+        Some(name) => format!("a folder with a GGUF file in it: give the file itself, such as {}", shown(name)),
+    })
 }
 
 /// Turns the rows `(heads, head_dim, inputs)` of a projection whose rotation pairs dimensions `2i` and `2i + 1` of a head

@@ -13,6 +13,9 @@ const MAX_LAYERS: usize = 1_024;
 const MAX_WIDTH: usize = 1 << 20;
 const MAX_VOCABULARY: usize = 1 << 24;
 
+/// The metadata key of a GGUF file's vocabulary.
+const TOKENS: &str = "tokenizer.ggml.tokens";
+
 /// The facts of a decoder. All numbers are positive, and `heads` is a multiple of `kv_heads`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -104,9 +107,7 @@ impl Config {
     /// # Errors
     /// A key missing or out of range, or something that is not implemented, by name.
     pub fn from_gguf(metadata: &Metadata, tied_head: bool) -> Result<Self, ModelProblem> {
-        let architecture = metadata
-            .get("general.architecture")
-            .and_then(|value| value.as_str())
+        let architecture = string_at(metadata, "general.architecture")?
             .ok_or_else(|| ModelProblem::MissingKey("general.architecture".into()))?
             .to_owned();
         if architecture != "llama" {
@@ -124,8 +125,11 @@ impl Config {
             }
         };
         let required = |name: &str| optional(name)?.ok_or_else(|| ModelProblem::MissingKey(key(name)));
-        let float = |name: &str| metadata.get(&key(name)).and_then(Value::as_f64);
-        let string = |name: &str| metadata.get(&key(name)).and_then(|value| value.as_str());
+        let float = |name: &str, default: f64| {
+            let key = key(name);
+            let value = metadata.get(&key).map_or(Some(default), Value::as_f64);
+            value.ok_or(ModelProblem::BadKey { key, expected: "a floating-point number" })
+        };
 
         if optional("expert_count")?.unwrap_or(0) > 0 {
             return Err(unsupported(&key("expert_count"), "experts".into(), "a dense model"));
@@ -141,13 +145,16 @@ impl Config {
         if optional("rope.dimension_count")?.is_some_and(|count| count != head_dim) {
             return Err(unsupported(&key("rope.dimension_count"), "a part of the head".into(), "the whole head"));
         }
-        let rope_scaling = match string("rope.scaling.type") {
+        let rope_scaling = match string_at(metadata, &key("rope.scaling.type"))? {
             None | Some("none") => RopeScaling::None,
-            Some("linear") => RopeScaling::Linear { factor: float("rope.scaling.factor").unwrap_or(1.0) },
+            Some("linear") => RopeScaling::Linear { factor: float("rope.scaling.factor", 1.0)? },
             Some(other) => return Err(unsupported(&key("rope.scaling.type"), other.into(), "none or linear")),
         };
-        let vocabulary = match metadata.get("tokenizer.ggml.tokens").and_then(|value| value.as_array()) {
-            Some(tokens) => tokens.len(),
+        let vocabulary = match metadata.get(TOKENS) {
+            Some(tokens) => match tokens.as_array() {
+                Some(tokens) => tokens.len(),
+                None => return Err(ModelProblem::BadKey { key: TOKENS.into(), expected: "an array" }),
+            },
             None => required("vocab_size")?,
         };
         Self {
@@ -159,8 +166,8 @@ impl Config {
             head_dim,
             vocabulary,
             context: required("context_length")?,
-            norm_epsilon: float("attention.layer_norm_rms_epsilon").unwrap_or(1e-5) as f32,
-            rope_theta: float("rope.freq_base").unwrap_or(10_000.0),
+            norm_epsilon: float("attention.layer_norm_rms_epsilon", 1e-5)? as f32,
+            rope_theta: float("rope.freq_base", 10_000.0)?,
             rope_scaling,
             tied_head,
             architecture,
@@ -222,6 +229,13 @@ impl Config {
     }
 }
 
+/// A text in a GGUF file's metadata, if it is there.
+fn string_at<'a>(metadata: &'a Metadata, key: &str) -> Result<Option<&'a str>, ModelProblem> {
+    let Some(value) = metadata.get(key) else { return Ok(None) };
+    let text = value.as_str().ok_or_else(|| ModelProblem::BadKey { key: key.into(), expected: "a text" })?;
+    Ok(Some(text))
+}
+
 fn unsupported(key: &str, found: String, supported: &'static str) -> ModelProblem {
     ModelProblem::Unsupported { key: key.into(), found, supported }
 }
@@ -243,6 +257,7 @@ struct RawConfig {
     rope_scaling: Option<RawRope>,
     /// Where transformers 5 keeps both of the above.
     rope_parameters: Option<RawRope>,
+    partial_rotary_factor: Option<f64>,
     tie_word_embeddings: Option<bool>,
     hidden_act: Option<String>,
     attention_bias: Option<bool>,
@@ -254,13 +269,31 @@ struct RawConfig {
 #[derive(Deserialize)]
 struct RawRope {
     rope_theta: Option<f64>,
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The older name of `rope_type`; some files have both.
+    r#type: Option<String>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<f64>,
     partial_rotary_factor: Option<f64>,
+    #[serde(flatten)]
+    rest: serde_json::Map<String, serde_json::Value>,
+}
+
+impl RawRope {
+    /// Whether nothing stands in it: to transformers it is then as if it were not there.
+    fn is_empty(&self) -> bool {
+        let numbers = [
+            self.rope_theta,
+            self.factor,
+            self.low_freq_factor,
+            self.high_freq_factor,
+            self.original_max_position_embeddings,
+            self.partial_rotary_factor,
+        ];
+        numbers.iter().all(Option::is_none) && self.rope_type.is_none() && self.r#type.is_none() && self.rest.is_empty()
+    }
 }
 
 impl TryFrom<RawConfig> for Config {
@@ -284,7 +317,10 @@ impl TryFrom<RawConfig> for Config {
         if raw.quantization_config.is_some_and(|config| !config.is_null()) {
             return Err(unsupported("quantization_config", "present".into(), "unquantised weights, or a GGUF file"));
         }
-        let rope = raw.rope_parameters.or(raw.rope_scaling);
+        check_rotary_part(raw.partial_rotary_factor)?;
+        // As transformers 5.23 does (`convert_rope_params_to_dict`): the older table replaces the newer one, and the base
+        // is looked for in the table that is left before it is looked for beside it.
+        let rope = raw.rope_scaling.filter(|rope| !rope.is_empty()).or(raw.rope_parameters);
         let rope_theta = rope.as_ref().and_then(|rope| rope.rope_theta).or(raw.rope_theta).unwrap_or(10_000.0);
         Self {
             layers: raw.num_hidden_layers,
@@ -308,17 +344,22 @@ impl TryFrom<RawConfig> for Config {
     }
 }
 
+fn check_rotary_part(factor: Option<f64>) -> Result<(), ModelProblem> {
+    match factor.filter(|&factor| factor != 1.0) {
+        Some(factor) => Err(unsupported("partial_rotary_factor", format!("{factor:?}"), "1")),
+        None => Ok(()),
+    }
+}
+
 impl TryFrom<RawRope> for RopeScaling {
     type Error = ModelProblem;
 
     fn try_from(raw: RawRope) -> Result<Self, ModelProblem> {
-        if let Some(factor) = raw.partial_rotary_factor.filter(|&factor| factor != 1.0) {
-            return Err(unsupported("partial_rotary_factor", factor.to_string(), "1"));
-        }
+        check_rotary_part(raw.partial_rotary_factor)?;
         let need = |name: &str, value: Option<f64>| {
             value.ok_or_else(|| ModelProblem::MissingKey(format!("rope_scaling.{name}")))
         };
-        match raw.rope_type.as_deref() {
+        match raw.rope_type.or(raw.r#type).as_deref() {
             None | Some("default") => Ok(Self::None),
             Some("linear") => Ok(Self::Linear { factor: need("factor", raw.factor)? }),
             Some("llama3") => Ok(Self::Llama3 {
@@ -364,6 +405,23 @@ mod tests {
     }
 
     #[test]
+    fn of_two_rotary_tables_the_one_counts_that_transformers_takes() {
+        let both = |scaling: serde_json::Value| {
+            let parameters = json!({"rope_theta": 5e5, "rope_type": "default"});
+            with(&json!({"rope_parameters": parameters, "rope_scaling": scaling, "rope_theta": 7e4})).unwrap()
+        };
+        // LlamaConfig.from_dict of transformers 5.23: rope_theta 70000, rope_type linear, factor 2.
+        let config = both(json!({"rope_type": "linear", "type": "linear", "factor": 2.0}));
+        assert_eq!((config.rope_theta, config.rope_scaling), (7e4, RopeScaling::Linear { factor: 2.0 }));
+        // And 500000, default, where rope_scaling is empty or null.
+        for nothing in [json!({}), json!(null)] {
+            let config = both(nothing);
+            assert_eq!((config.rope_theta, config.rope_scaling), (5e5, RopeScaling::None));
+        }
+        assert!(with(&json!({"partial_rotary_factor": 0.5})).is_err());
+    }
+
+    #[test]
     fn llama3_scaling_keeps_high_frequencies_and_divides_low_ones() {
         let rope = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 32});
@@ -392,6 +450,27 @@ mod tests {
         ] {
             let message = with(&changes).unwrap_err().to_string();
             assert!(message.contains(name), "{changes}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_gguf_file_of_another_type_is_no_default() {
+        for (key, value) in [
+            ("llama.rope.freq_base", Value::Unsigned(500_000)),
+            ("llama.rope.freq_base", Value::String("5e5".into())),
+            ("llama.attention.layer_norm_rms_epsilon", Value::Bool(true)),
+            ("llama.rope.scaling.type", Value::Unsigned(1)),
+            ("tokenizer.ggml.tokens", Value::Unsigned(1)),
+            ("general.architecture", Value::Unsigned(1)),
+        ] {
+            let numbers = ["embedding_length", "attention.head_count", "feed_forward_length", "block_count"];
+            let mut entries: Vec<(String, Value)> =
+                numbers.iter().map(|name| (format!("llama.{name}"), Value::Unsigned(8))).collect();
+            entries.push(("general.architecture".into(), Value::String("llama".into())));
+            entries.extend(["vocab_size", "context_length"].map(|name| (format!("llama.{name}"), Value::Unsigned(64))));
+            entries.push((key.into(), value));
+            let error = Config::from_gguf(&entries.into_iter().collect(), true).unwrap_err();
+            assert!(matches!(&error, ModelProblem::BadKey { key: found, .. } if found == key), "{key}: {error}");
         }
     }
 }

@@ -105,6 +105,13 @@ impl Metadata {
     }
 }
 
+#[cfg(test)]
+impl FromIterator<(String, Value)> for Metadata {
+    fn from_iter<I: IntoIterator<Item = (String, Value)>>(entries: I) -> Self {
+        Self(entries.into_iter().collect())
+    }
+}
+
 /// A metadata value; integers and floats of all widths are widened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {

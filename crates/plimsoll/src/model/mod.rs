@@ -13,20 +13,25 @@ pub use decoder::{Model, Scratch, Segment};
 pub use gguf::{Gguf, GgufProblem, Metadata, Value};
 pub use tensors::{Tensors, TensorsProblem};
 
+use crate::error::shown;
+
 /// What is wrong with a base model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelProblem {
     /// Neither of the two forms a model is read in.
     #[error("expected a GGUF file, or a folder with config.json and safetensors weights; found {0}")]
-    NotAModel(&'static str),
+    NotAModel(String),
+    /// Nothing lies there, and the path reads like the id of a repository.
+    #[error("no such file or folder; repository ids are not downloaded: give a local folder or a GGUF file")]
+    NoSuchPath,
     /// `config.json` is not what it should be.
     #[error("not a model configuration: {0}")]
     Config(serde_json::Error),
     /// A fact without which the model cannot be run.
-    #[error("{0} is missing")]
+    #[error("{} is missing", shown(.0))]
     MissingKey(String),
     /// A fact of the wrong type.
-    #[error("{key}: expected {expected}")]
+    #[error("{}: expected {expected}", shown(.key))]
     BadKey {
         /// The metadata key.
         key: String,
@@ -34,7 +39,7 @@ pub enum ModelProblem {
         expected: &'static str,
     },
     /// Something that is not implemented.
-    #[error("{key} is {found}, which is not supported: expected {supported}")]
+    #[error("{} is {}, which is not supported: expected {supported}", shown(.key), shown(.found))]
     Unsupported {
         /// Where it stands.
         key: String,
@@ -54,7 +59,7 @@ pub enum ModelProblem {
         limit: usize,
     },
     /// A number that must be positive.
-    #[error("{name} is {value}: expected a positive number")]
+    #[error("{name} is {value:?}: expected a positive number")]
     NotPositive {
         /// Its name.
         name: &'static str,
@@ -78,10 +83,10 @@ pub enum ModelProblem {
         expected: usize,
     },
     /// A tensor that the architecture needs and the file lacks.
-    #[error("tensor {0} is missing")]
+    #[error("tensor {} is missing", shown(.0))]
     MissingTensor(String),
     /// A tensor of another shape than the configuration says.
-    #[error("tensor {name} has shape {found:?}: the configuration says {expected:?}")]
+    #[error("tensor {} has shape {found:?}: the configuration says {expected:?}", shown(.name))]
     Shape {
         /// Its name in the file.
         name: String,
@@ -91,10 +96,13 @@ pub enum ModelProblem {
         expected: Vec<usize>,
     },
     /// A tensor that the decoder would leave out of its computation.
-    #[error("tensor {0} is not part of this architecture as it is implemented: the result would be wrong without it")]
+    #[error(
+        "tensor {} is not part of this architecture as it is implemented: the result would be wrong without it",
+        shown(.0)
+    )]
     UnusedTensor(String),
     /// A weight that is infinite or not a number.
-    #[error("tensor {0} holds a value that is not finite")]
+    #[error("tensor {} holds a value that is not finite", shown(.0))]
     NotFinite(String),
     /// The weight files.
     #[error(transparent)]

@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 use super::ModelProblem;
 use super::blocks::{self, BlockType};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::files;
 
 const SINGLE_FILE: &str = "model.safetensors";
@@ -147,7 +147,7 @@ pub enum TensorsProblem {
     #[error("not a safetensors file: its header would be {0} bytes long (limit {MAX_HEADER_BYTES})")]
     HeaderLength(u64),
     /// A header that is not what the format asks for.
-    #[error("broken safetensors header: {0}")]
+    #[error("broken safetensors header: {}", shown(&.0.to_string()))]
     Header(serde_json::Error),
     /// A count above its limit.
     #[error("more than {limit} {what}")]
@@ -165,7 +165,9 @@ pub enum TensorsProblem {
     EmptyIndex,
     /// An index that points outside its folder.
     #[error(
-        "tensor {tensor:?} is said to be in {file:?}: expected the plain name of a .safetensors file beside the index"
+        "tensor {} is said to be in {}: expected the plain name of a .safetensors file beside the index",
+        shown(.tensor),
+        shown(.file)
     )]
     FileName {
         /// The tensor.
@@ -174,7 +176,7 @@ pub enum TensorsProblem {
         file: String,
     },
     /// An index that promises what its files do not have.
-    #[error("tensor {tensor:?} is said to be in {file:?}, and is not")]
+    #[error("tensor {} is said to be in {}, and is not", shown(.tensor), shown(.file))]
     NotInFile {
         /// The tensor.
         tensor: String,
@@ -182,7 +184,7 @@ pub enum TensorsProblem {
         file: String,
     },
     /// A tensor that two files have.
-    #[error("tensor {tensor:?} is also in {}", other.display())]
+    #[error("tensor {} is also in {}", shown(.tensor), other.display())]
     Duplicate {
         /// The tensor.
         tensor: String,
@@ -198,10 +200,10 @@ pub enum TensorsProblem {
     #[error("no weights: expected {SINGLE_FILE} or {INDEX_FILE}")]
     NoWeights,
     /// A tensor that the files do not have.
-    #[error("there is no tensor {0:?}")]
+    #[error("there is no tensor {}", shown(.0))]
     NoTensor(String),
     /// A type that is not read.
-    #[error("tensor {tensor:?} is stored as {dtype}, which is not read; read are F32, F16 and BF16")]
+    #[error("tensor {} is stored as {dtype}, which is not read; read are F32, F16 and BF16", shown(.tensor))]
     Dtype {
         /// The tensor.
         tensor: String,

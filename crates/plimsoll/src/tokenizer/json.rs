@@ -31,7 +31,8 @@ pub(super) fn read(folder: &Path) -> Result<Tokenizer> {
     let raw: RawTokenizer = files::read_json(&path, TokenizerProblem::Json)?;
     let config_path = folder.join("tokenizer_config.json");
     let config: RawConfig = if config_path.exists() {
-        files::read_json(&config_path, TokenizerProblem::Json)?
+        let text = files::read_config(&config_path)?;
+        serde_json::from_str(&text).map_err(|error| Error::input(&config_path, TokenizerProblem::Json(error)))?
     } else {
         RawConfig::default()
     };
@@ -42,13 +43,13 @@ pub(super) fn read(folder: &Path) -> Result<Tokenizer> {
     let at_config = |problem| Error::input(&config_path, problem);
     let mut tokenizer = raw.parts(marks).and_then(Parts::join).map_err(at_tokenizer)?;
     let template_path = folder.join("chat_template.jinja");
-    tokenizer.template = if template_path.exists() {
-        let template = tokenizer.parse_template(&files::read_text(&template_path)?);
-        Some(template.map_err(|problem| Error::input(&template_path, problem))?)
+    if template_path.exists() {
+        tokenizer.template = Some(files::read_config(&template_path)?);
+        tokenizer.template_file = template_path;
     } else {
-        let source = config.chat_template.map(RawTemplate::choose).transpose().map_err(at_config)?;
-        source.map(|source| tokenizer.parse_template(&source)).transpose().map_err(at_config)?
-    };
+        tokenizer.template = config.chat_template.map(RawTemplate::choose).transpose().map_err(at_config)?;
+        tokenizer.template_file = config_path.clone();
+    }
     Ok(tokenizer)
 }
 

@@ -13,12 +13,12 @@ mod gguf;
 mod json;
 mod template;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::model::Metadata;
 
 pub use template::{ChatTemplate, GenerationPrompt, Message};
@@ -27,7 +27,7 @@ pub use template::{ChatTemplate, GenerationPrompt, Message};
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerProblem {
     /// Not the JSON that a tokenizer's file holds.
-    #[error("not a tokenizer that is understood: {0}")]
+    #[error("not a tokenizer that is understood: {}", shown(&.0.to_string()))]
     Json(serde_json::Error),
     /// A metadata key of a GGUF file that is missing or of the wrong kind.
     #[error("metadata `{key}`: expected {expected}, found {found}")]
@@ -40,7 +40,7 @@ pub enum TokenizerProblem {
         found: String,
     },
     /// Something that real tokenizers use and this program does not implement.
-    #[error("{what} `{found}` is not supported: {supported} are")]
+    #[error("{what} `{}` is not supported: {supported} are", shown(.found))]
     Unsupported {
         /// What it is, such as `pre-tokenizer`.
         what: &'static str,
@@ -50,7 +50,7 @@ pub enum TokenizerProblem {
         supported: &'static str,
     },
     /// Two tokens with one id, or one token with two.
-    #[error("token {token:?} with id {id} is in the vocabulary twice, by its text or by its id")]
+    #[error("token `{}` with id {id} is in the vocabulary twice, by its text or by its id", shown(.token))]
     Duplicate {
         /// The token.
         token: String,
@@ -58,7 +58,7 @@ pub enum TokenizerProblem {
         id: u32,
     },
     /// A merge whose parts or whose result is no token.
-    #[error("merge {number}: expected two tokens that join to a third, found {merge:?}")]
+    #[error("merge {number}: expected two tokens that join to a third, found `{}`", shown(.merge))]
     Merge {
         /// Its place in the list, from 1.
         number: usize,
@@ -66,7 +66,7 @@ pub enum TokenizerProblem {
         merge: String,
     },
     /// An added token that does not get the id that the file gives it.
-    #[error("added token {token:?}: expected id {expected}, found {found:?}")]
+    #[error("added token `{}`: expected id {expected}, found {found:?}", shown(.token))]
     AddedToken {
         /// The token.
         token: String,
@@ -76,7 +76,7 @@ pub enum TokenizerProblem {
         found: Option<u32>,
     },
     /// A special token that is no token.
-    #[error("{what}: {token} is not in the vocabulary")]
+    #[error("{what}: {} is not in the vocabulary", shown(.token))]
     NoSuchToken {
         /// What it is for, such as `bos_token`.
         what: &'static str,
@@ -84,7 +84,7 @@ pub enum TokenizerProblem {
         token: String,
     },
     /// A part that the tokenizers library does not accept, or text that it cannot encode.
-    #[error("the tokenizer refuses this {what}: {message}")]
+    #[error("the tokenizer refuses this {what}: {}", shown(.message))]
     Refused {
         /// The part.
         what: &'static str,
@@ -100,7 +100,7 @@ pub enum TokenizerProblem {
         found: usize,
     },
     /// Several named templates and none called `default`.
-    #[error("chat template: expected one named `default`, found {}", found.join(", "))]
+    #[error("chat template: expected one named `default`, found {}", shown(&found.join(", ")))]
     NoDefaultTemplate {
         /// The names there are.
         found: Vec<String>,
@@ -133,7 +133,11 @@ pub struct Tokenizer {
     behind: Vec<u32>,
     ids: usize,
     marks: Marks,
-    template: Option<ChatTemplate>,
+    /// The text of the chat template. It is parsed when it is asked for: who renders with another one, or with none, does
+    /// not mind a broken one.
+    template: Option<String>,
+    /// The file that the chat template stands in.
+    template_file: PathBuf,
 }
 
 impl Tokenizer {
@@ -153,7 +157,8 @@ impl Tokenizer {
     /// # Errors
     /// A missing or malformed key, or a tokenizer model or pre-tokenizer that is not implemented, by its name.
     pub fn from_gguf(path: &Path, metadata: &Metadata) -> Result<Self> {
-        gguf::build(&|key| metadata.get(key)).map_err(|problem| Error::input(path, problem))
+        let tokenizer = gguf::build(&|key| metadata.get(key)).map_err(|problem| Error::input(path, problem))?;
+        Ok(Self { template_file: path.to_owned(), ..tokenizer })
     }
 
     /// Token ids of a text. Special tokens written in it, such as `<|im_start|>`, become single ids.
@@ -192,8 +197,12 @@ impl Tokenizer {
     }
 
     /// The chat template, where the files hold one.
-    pub fn template(&self) -> Option<&ChatTemplate> {
-        self.template.as_ref()
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::new`], with the file that the template stands in.
+    pub fn template(&self) -> Result<Option<ChatTemplate>> {
+        let parse = |source: &String| self.parse_template(source);
+        self.template.as_ref().map(parse).transpose().map_err(|problem| Error::input(&self.template_file, problem))
     }
 
     /// A chat template of the user's own, which may write this tokenizer's BOS and EOS.
@@ -260,9 +269,8 @@ impl Parts {
         };
         let ids = library.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         let (before, behind, marks) = (self.before, self.behind, self.marks);
-        let mut tokenizer = Tokenizer { library, continuation, before, behind, ids, marks, template: None };
-        tokenizer.template = self.template.map(|source| tokenizer.parse_template(&source)).transpose()?;
-        Ok(tokenizer)
+        let (template, template_file) = (self.template, PathBuf::new());
+        Ok(Tokenizer { library, continuation, before, behind, ids, marks, template, template_file })
     }
 }
 

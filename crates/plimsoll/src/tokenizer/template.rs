@@ -14,6 +14,7 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, context};
 use serde::Deserialize;
 
 use super::{TokenizerProblem, refused};
+use crate::error::shown;
 
 /// Real templates reach some 30 kilobytes.
 const MAX_SOURCE_BYTES: usize = 1 << 20;
@@ -121,7 +122,9 @@ impl ChatTemplate {
 fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, TokenizerProblem> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
-        let thread = thread.map_err(|error| TokenizerProblem::Template(format!("no thread to render in: {error}")))?;
+        let thread = thread.map_err(|error| {
+            TokenizerProblem::Template(format!("not enough memory for a thread to render in: {error}"))
+        })?;
         thread.join().map_err(|_| TokenizerProblem::Template("the template engine panicked".to_owned()))
     })
 }
@@ -163,8 +166,8 @@ fn problem(error: minijinja::Error) -> TokenizerProblem {
              give a template with the date written in it"
                 .to_owned()
         }
-        (ErrorKind::InvalidOperation, Some(detail)) => detail.to_owned(),
-        (kind, Some(detail)) => format!("{kind}: {detail}"),
+        (ErrorKind::InvalidOperation, Some(detail)) => shown(detail),
+        (kind, Some(detail)) => format!("{kind}: {}", shown(detail)),
         (kind, None) => kind.to_string(),
     };
     if let Some(line) = error.line() {
@@ -172,7 +175,7 @@ fn problem(error: minijinja::Error) -> TokenizerProblem {
     }
     // An error in a macro or a nested call has its cause behind it.
     if let Some(source) = error.source() {
-        message = format!("{message}: {source}");
+        message = format!("{message}: {}", shown(&source.to_string()));
     }
     TokenizerProblem::Template(message)
 }
