@@ -369,6 +369,19 @@ fn a_message_that_cannot_be_written_leaves_the_exit_code() {
     assert_eq!(code(&bad), Some(3));
 }
 
+// Inspect
+
+#[test]
+fn mixed_settings_are_told_with_their_modules() {
+    let told = |name: &str| run(["inspect", "--adapter", adapter(name).to_str().unwrap()]).stdout;
+    let (plain, patterns) = (told("plain"), told("patterns"));
+    assert!(plain.contains("\nrank        4\nalpha       12\nscale       alpha/r = 3\n"), "{plain}");
+    assert!(
+        patterns.contains("\nrank        2 in q_proj (layers 0–1, 3)\n            3 in down_proj (layers 0–1)\n"),
+        "{patterns}"
+    );
+}
+
 // Trim
 
 #[test]

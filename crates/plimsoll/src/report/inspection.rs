@@ -11,18 +11,20 @@ pub fn inspection(inspection: &Inspection) -> String {
     let ranks: Vec<f64> = inspection.ranks.iter().map(|&rank| rank as f64).collect();
     let scales = by_value(inspection, &inspection.scales, |module| module.scale);
     let formula = if inspection.rank_stabilised { "alpha/√r" } else { "alpha/r" };
+    let equals = if inspection.scales.len() > 1 { ":\n" } else { " = " };
     let facts = [
         ("base model", inspection.base_model.as_deref().map_or_else(|| NONE.to_owned(), tame)),
         ("layers", format!("{} with LoRA: {}", inspection.layers.len(), ranges(&inspection.layers))),
         ("modules", inspection.modules.join(", ")),
         ("rank", by_value(inspection, &ranks, |module| module.rank as f64)),
         ("alpha", by_value(inspection, &inspection.alphas, |module| module.alpha)),
-        ("scale", format!("{formula} = {scales}")),
+        ("scale", format!("{formula}{equals}{scales}")),
         ("weights", format!("{}, {}", count(inspection.parameters), inspection.dtypes.join(", "))),
         ("size", bytes(inspection.bytes)),
     ];
     for (name, value) in facts {
-        out.push_str(&format!("{name:<12}{}\n", wrapped(&value, 12)));
+        let value = value.split('\n').map(|line| wrapped(line, 12)).collect::<Vec<_>>().join(&format!("\n{:12}", ""));
+        out.push_str(&format!("{name:<12}{value}\n"));
     }
     out.push_str("\nNorm of each update, ‖s·B·A‖ (Frobenius); layer 0 is next to the embedding\n");
     out.push_str(&norms(inspection));
@@ -71,14 +73,14 @@ pub fn trimmed(written: &Written) -> String {
     )
 }
 
-/// The values that occur; where there are several, each with the modules that have it.
+/// The values that occur; where there are several, a line for each with the modules that have it.
 fn by_value(inspection: &Inspection, values: &[f64], of: fn(&ModuleInspection) -> f64) -> String {
     if let [value] = values {
         return plain(*value);
     }
     // Values were compared bit by bit where they were gathered, so that equality finds each again.
-    let told = values.iter().map(|value| format!("{} ({})", plain(*value), places(inspection, |m| of(m) == *value)));
-    told.collect::<Vec<_>>().join(", ")
+    let told = values.iter().map(|value| format!("{} in {}", plain(*value), places(inspection, |m| of(m) == *value)));
+    told.collect::<Vec<_>>().join("\n")
 }
 
 /// The modules that are such, with their layers where the module is not such in all of its layers.
@@ -90,7 +92,8 @@ fn places(inspection: &Inspection, is_such: impl Fn(&ModuleInspection) -> bool) 
         if layers.len() == named().count() {
             told.push(name.to_owned());
         } else if !layers.is_empty() {
-            told.push(format!("{name} in {}", ranges(&layers.into_iter().collect::<Vec<_>>())));
+            let word = if layers.len() == 1 { "layer" } else { "layers" };
+            told.push(format!("{name} ({word} {})", ranges(&layers.into_iter().collect::<Vec<_>>())));
         }
     }
     told.join(", ")
