@@ -1,8 +1,8 @@
 //! `plimsoll`: finds the LoRA layers that inference needs, and trims the rest.
 //!
-//! Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 internal error, 2 usage, 3 bad input
-//! (model, adapter, data), 4 engine, 5 done but the answer is not to trim when `--fail-if-kept` asks for that, 130
-//! interrupted.
+//! Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 internal error or a result that
+//! cannot be written, 2 usage, 3 bad input (model, adapter, data), 4 engine, 5 done but the answer is to keep the full
+//! adapter or to use the base model when `--fail-if-kept` asks for that, 130 interrupted.
 
 #![allow(clippy::doc_markdown, reason = "doc comments on arguments are help texts, not Markdown")]
 
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     match commands::run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("plimsoll: {error:#}");
+            progress::say(&format!("plimsoll: {error:#}"));
             ExitCode::from(exit_code(&error))
         }
     }

@@ -1,22 +1,79 @@
-//! Progress on stderr: a bar with the time left, on a terminal only.
+//! Progress on stderr: a bar with the time left on a terminal, a plain line now and then elsewhere.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use plimsoll::search::Progress;
+
+/// How often a log gets a line.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// Writes a line on stderr. Where stderr is closed or full, nobody is left to tell, and the exit code still counts.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
 
 /// A spinner with a message, for work whose length is not known.
 pub(crate) fn spinner(message: impl Into<std::borrow::Cow<'static, str>>, quiet: bool) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, target(quiet));
     bar.set_style(style("{spinner} {msg}"));
     bar.set_message(message);
-    bar.enable_steady_tick(std::time::Duration::from_millis(120));
+    bar.enable_steady_tick(Duration::from_millis(120));
     bar
 }
 
-/// A bar for work whose length is known.
-pub(crate) fn bar(quiet: bool) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(0), target(quiet));
-    bar.set_style(style("{msg} {wide_bar:.cyan/dim} {percent:>3} %  {elapsed} elapsed, {eta} left"));
-    bar.enable_steady_tick(std::time::Duration::from_millis(250));
-    bar
+/// The progress of scoring.
+pub(crate) struct Scoring {
+    bar: ProgressBar,
+    samples: usize,
+    finished: usize,
+    begun: Instant,
+    /// When the last line was written; none where lines are not wanted.
+    told: Option<Instant>,
+}
+
+impl Scoring {
+    /// Begins to tell.
+    pub(crate) fn new(samples: usize, quiet: bool) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(0), target(quiet));
+        bar.set_style(style("{msg} {wide_bar:.cyan/dim} {percent:>3} %  {elapsed} elapsed, {eta} left"));
+        bar.enable_steady_tick(Duration::from_millis(250));
+        bar.set_message(format!("scoring {samples} samples"));
+        let begun = Instant::now();
+        let told = (!quiet && !std::io::stderr().is_terminal()).then_some(begun);
+        if told.is_some() {
+            say(&format!("plimsoll: scoring {samples} samples"));
+        }
+        Self { bar, samples, finished: 0, begun, told }
+    }
+
+    /// Tells how far it is.
+    pub(crate) fn update(&mut self, progress: Progress) {
+        self.finished = progress.samples;
+        self.bar.set_length(progress.total);
+        self.bar.set_position(progress.done);
+        self.bar.set_message(format!("scoring: {} of {} samples", progress.samples, self.samples));
+        if self.told.is_some_and(|told| told.elapsed() >= EVERY) {
+            self.told = Some(Instant::now());
+            say(&line(progress, self.samples, self.begun.elapsed()));
+        }
+    }
+
+    /// Takes the bar away. Returns how many samples are finished.
+    pub(crate) fn finish(self) -> usize {
+        self.bar.finish_and_clear();
+        self.finished
+    }
+}
+
+/// `plimsoll: 35 %, 16 of 48 samples, about 2 minutes left`.
+fn line(progress: Progress, samples: usize, elapsed: Duration) -> String {
+    let share = progress.done as f64 / progress.total.max(1) as f64;
+    let seconds = elapsed.as_secs_f64() * (1.0 - share) / share;
+    let left = Duration::try_from_secs_f64(seconds)
+        .map_or_else(|_| String::new(), |left| format!(", about {} left", HumanDuration(left)));
+    format!("plimsoll: {:.0} %, {} of {samples} samples{left}", share * 100.0, progress.samples)
 }
 
 fn target(quiet: bool) -> ProgressDrawTarget {
@@ -26,4 +83,17 @@ fn target(quiet: bool) -> ProgressDrawTarget {
 fn style(template: &str) -> ProgressStyle {
     // The templates are constants of this file; a mistake in one costs its looks, not the work.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_the_share_and_the_time_left() {
+        let progress = |done| Progress { done, total: 100, samples: 16 };
+        let minute = Duration::from_secs(60);
+        assert_eq!(line(progress(25), 48, minute), "plimsoll: 25 %, 16 of 48 samples, about 3 minutes left");
+        assert_eq!(line(progress(0), 48, minute), "plimsoll: 0 %, 16 of 48 samples");
+    }
 }

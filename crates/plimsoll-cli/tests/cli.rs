@@ -287,7 +287,7 @@ fn fail_if_kept_fails_where_nothing_is_trimmed() {
         assert_ne!(json(&out.join("result.json"))["choice"]["verdict"], "trim");
         assert_eq!(names(&out), ["report.html", "result.json", "scores.jsonl"]);
         assert!(!run.stdout.contains("Trimmed adapter"), "{}", run.stdout);
-        assert_eq!(run.stderr, "");
+        assert_eq!(run.stderr, "plimsoll: scoring 24 samples\n");
         run.code
     };
     assert_eq!(plain("without", &[]), Some(0));
@@ -329,7 +329,6 @@ fn out_must_be_a_folder() {
 fn the_reason_for_a_failed_write_is_given_once() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "a file").unwrap();
-    let out = folder.path().join("file/out");
     let (adapter, out) = (adapter("trained"), folder.path().join("file/out"));
     let arguments =
         ["trim".as_ref(), "--layers-kept".as_ref(), "1".as_ref(), "--adapter".as_ref(), adapter.as_os_str()];
@@ -354,6 +353,37 @@ fn output_that_is_not_for_a_terminal_has_no_escapes() {
     assert!(run.status.success() && !run.stdout.contains(&b'\x1b') && run.stderr.is_empty());
 }
 
+/// A full disk behind stderr is no reason to panic: the exit code still says what happened.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_message_that_cannot_be_written_leaves_the_exit_code() {
+    use std::process::Command;
+
+    let folder = tempfile::tempdir().unwrap();
+    let code = |arguments: &[std::path::PathBuf]| {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+        command.args(arguments).stdout(std::process::Stdio::null()).stderr(full).status().unwrap().code()
+    };
+    let good = search_arguments(&model(), &adapter("trained"), &data(), &folder.path().join("good"));
+    assert_eq!(code(&good), Some(0));
+    let bad = search_arguments(&model(), folder.path(), &data(), &folder.path().join("bad"));
+    assert_eq!(code(&bad), Some(3));
+}
+
+// Inspect
+
+#[test]
+fn mixed_settings_are_told_with_their_modules() {
+    let told = |name: &str| run(["inspect", "--adapter", adapter(name).to_str().unwrap()]).stdout;
+    let (plain, patterns) = (told("plain"), told("patterns"));
+    assert!(plain.contains("\nrank        4\nalpha       12\nscale       alpha/r = 3\n"), "{plain}");
+    assert!(
+        patterns.contains("\nrank        2 in q_proj (layers 0–1, 3)\n            3 in down_proj (layers 0–1)\n"),
+        "{patterns}"
+    );
+}
+
 // Trim
 
 #[test]
@@ -367,7 +397,7 @@ fn trim_writes_what_search_writes() {
     };
     let run = trim("2", &out);
     succeeds(&run);
-    assert!(run.stdout.contains("kept 2 of 4 layers with LoRA, 16384 of 32768 bytes"), "{}", run.stdout);
+    assert!(run.stdout.contains("kept 2 of 4 layers with LoRA, 16.4 kB of 32.8 kB\n"), "{}", run.stdout);
     assert_eq!(run.stderr, "");
     succeeds(&search_trained(&searched, &[]));
     for file in ["adapter_config.json", "adapter_model.safetensors"] {
@@ -380,8 +410,13 @@ fn trim_writes_what_search_writes() {
     assert_eq!(contents(&out), before);
 
     let nothing = folder.path().join("nothing");
-    fails(&trim("0", &nothing), 2, &["use the base model", "nothing is written"]);
+    fails(&trim("0", &nothing), 2, &["--layers-kept 0 keeps no LoRA", "use the base model", "nothing is written"]);
     assert_eq!(names(folder.path()), ["searched", "trimmed"]);
+
+    let run = trim("9", &folder.path().join("whole"));
+    succeeds(&run);
+    let nothing = "32.8 kB of 32.8 kB; nothing is dropped: the adapter has LoRA in layers 0–3 only\n";
+    assert!(run.stdout.ends_with(nothing), "{}", run.stdout);
 }
 
 // Interruption
@@ -434,6 +469,10 @@ mod interrupted {
         arguments.extend(one_thread.map(Into::into));
         let run = interrupt(&arguments, &journal);
         assert_eq!((run.code, run.stdout.as_str()), (Some(130), ""), "{}", run.stderr);
+        let lines: Vec<&str> = run.stderr.lines().collect();
+        let [begun, stopping, _] = lines[..] else { panic!("{}", run.stderr) };
+        assert_eq!(begun, format!("plimsoll: scoring {} samples", 24 * REPEATS));
+        assert!(stopping.starts_with("plimsoll: stopping") && !stopping.contains("Ctrl"), "{stopping}");
         assert!(run.stderr.contains("plimsoll: interrupted: run the same command again to go on"), "{}", run.stderr);
         assert_eq!(names(&out), ["journal.jsonl"]);
         let kept = fs::read_to_string(&journal).unwrap();

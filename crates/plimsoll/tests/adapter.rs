@@ -344,10 +344,11 @@ fn the_card_says_what_was_kept_and_where_it_comes_from() {
     assert!(
         readme.starts_with("---\nbase_model: organisation/model\nlibrary_name: peft\ntags:\n- lora\n- plimsoll\n---\n")
     );
-    for part in ["layers 0–1 and dropped in the layers 2", "on 48 samples", "98.5 % to 110.0 %", "`adapters/'x¦y'`"]
+    for part in ["layers 0–1 and dropped in the layers 2", "on 48 samples", "98.5 % to 110.0 %", "adapter: `'x¦y'`,"]
     {
         assert!(readme.contains(part), "{part} is not in\n{readme}");
     }
+    assert!(!readme.contains("adapters/") && !readme.contains("--model"), "{readme}");
     let text = fs::read_to_string(out.join(PROVENANCE_FILE)).unwrap();
     let fields: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(fields["layers_kept"], json!([0, 1]));

@@ -86,6 +86,26 @@ fn every_answer_says_what_was_tested() {
 }
 
 #[test]
+fn an_adapter_that_is_worse_than_the_base_is_said_to_be() {
+    let mut result = committed();
+    result.warnings = vec![Warning::AdapterUnproven { p: 0.0001 }];
+    result.choice.verdict = Verdict::UseBase;
+    result.choice.reason = Reason::AdapterNotBetter;
+    result.choice.one_se = 0;
+    let mut told = |nats_per_token, low, high, p| {
+        result.choice.adapter_gain = Gain { nats_per_token, low, high, p, samples: 32 };
+        table(&result, Style::Plain).replace('\n', " ")
+    };
+    let worse = told(-0.2, -0.3, -0.1, 0.0001);
+    assert!(worse.contains("the full adapter is worse than the base model"), "{worse}");
+    assert!(worse.contains("On the held-out samples the adapter is worse than the base model"), "{worse}");
+    assert!(!worse.contains("show"), "{worse}");
+    let open = told(-0.1, -0.3, 0.1, 0.3);
+    assert!(open.contains("the full adapter is not shown to be better than the base model"), "{open}");
+    assert!(open.contains("do not show that the adapter beats"), "{open}");
+}
+
+#[test]
 fn the_page_needs_nothing_but_itself() {
     let page = html(&committed());
     for outside in ["<script", "<link", "<img", "@import", "url(", "src=", "javascript:"] {

@@ -37,7 +37,7 @@ enum Command {
 enum Format {
     /// For people.
     Table,
-    /// For programs.
+    /// For programs: JSON, of a search what result.json holds.
     Json,
 }
 

@@ -32,10 +32,13 @@ Examples:
 Data is JSONL: `messages`, `prompt` and `completion`, `instruction`/`input`/`output`,
 `conversations`, or `text`. A folder stands for its valid.jsonl.
 
-Exit codes: 0 done, 1 internal error, 2 usage, 3 bad input, 4 engine, 5 with --fail-if-kept,
-130 interrupted.")]
+Models: the Llama architecture (in GGUF `llama`, in config.json `model_type` llama).
+
+Exit codes: 0 done, 1 internal error or a result that cannot be written, 2 usage, 3 bad input,
+4 engine, 5 with --fail-if-kept where the answer is to keep the full adapter or to use the base
+model, 130 interrupted.")]
 pub(super) struct Arguments {
-    /// Base model: a GGUF file, or a folder with config.json, safetensors and tokenizer.json
+    /// Base model (Llama): a GGUF file, or a folder with config.json, safetensors and tokenizer.json
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
     /// PEFT LoRA adapter: a folder with adapter_config.json and adapter_model.safetensors
@@ -44,7 +47,8 @@ pub(super) struct Arguments {
     /// Validation samples: a JSONL file, or a folder with valid.jsonl
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
-    /// Folder for result.json, report.html, scores.jsonl and the trimmed adapter
+    /// Folder for result.json, report.html, scores.jsonl and the trimmed adapter; until it is done, journal.jsonl, from
+    /// which an interrupted search goes on
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
     /// How prompts are rendered: `tokenizer` for its own chat template, `none`, or a Jinja file
@@ -54,19 +58,19 @@ pub(super) struct Arguments {
     #[arg(long, value_enum, default_value = "last")]
     turns: TurnsArgument,
     /// Score at most N samples, drawn by the seed
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_samples: Option<NonZero<usize>>,
-    /// Share of the samples that is held out to judge the boundary
-    #[arg(long, value_name = "SHARE", default_value_t = 0.33)]
+    /// Share of the samples that is held out to judge the boundary, between 0 and 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.33, value_parser = share)]
     holdout: f64,
     /// Seed of the sample draw, the split and all resampling
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Arithmetic of the engine
+    /// Arithmetic of the engine, whatever the weights are stored as; single precision is the only one
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
     /// Worker threads [default: all cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<NonZero<usize>>,
     /// What to print on stdout
     #[arg(long, value_enum, default_value = "table")]
@@ -74,12 +78,29 @@ pub(super) struct Arguments {
     /// Replace results, or an interrupted search, that --out holds already
     #[arg(long)]
     force: bool,
-    /// Exit with code 5 where the answer is not to trim
+    /// Exit with code 5 where the answer is to keep the full adapter or to use the base model
     #[arg(long)]
     fail_if_kept: bool,
     /// No progress on stderr
     #[arg(long, short)]
     quiet: bool,
+}
+
+/// As many threads as the engine takes at most.
+const MAX_THREADS: usize = 512;
+
+fn at_least_one(text: &str) -> Result<NonZero<usize>, &'static str> {
+    text.parse().map_err(|_| "expected a whole number, at least 1")
+}
+
+fn threads(text: &str) -> Result<NonZero<usize>, String> {
+    let threads = text.parse::<NonZero<usize>>().ok().filter(|threads| threads.get() <= MAX_THREADS);
+    threads.ok_or_else(|| format!("expected a whole number from 1 to {MAX_THREADS}"))
+}
+
+fn share(text: &str) -> Result<f64, &'static str> {
+    let share = text.parse::<f64>().ok().filter(|share| *share > 0.0 && *share < 1.0);
+    share.ok_or("expected a number between 0 and 1, and neither of them")
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -92,7 +113,7 @@ enum TurnsArgument {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Dtype {
-    /// Exact single precision
+    /// Single precision
     F32,
 }
 
@@ -106,17 +127,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     opening.finish_and_clear();
 
     interrupt::install();
-    let bar = progress::bar(quiet);
-    let samples = search.samples();
-    bar.set_message(format!("scoring {samples} samples"));
+    let mut scoring = progress::Scoring::new(search.samples(), quiet);
     let scored = search.score(&mut |progress| {
-        bar.set_length(progress.total);
-        bar.set_position(progress.done);
-        bar.set_message(format!("scoring: {} of {samples} samples", progress.samples));
+        scoring.update(progress);
         if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
-    bar.finish_and_clear();
+    let finished = scoring.finish();
     let scored = scored.map_err(|error| match error {
+        plimsoll::Error::Interrupted if finished == 0 => {
+            anyhow!("no sample was finished yet; run the same command again to start over").context(error)
+        }
         plimsoll::Error::Interrupted => {
             let out = out.display();
             anyhow!("run the same command again to go on; {out} keeps what is finished").context(error)
@@ -124,6 +144,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         error => error.into(),
     })?;
 
+    interrupt::scored();
     let finishing = progress::spinner("choosing", quiet);
     let written = search.finish(&scored)?;
     finishing.finish_and_clear();

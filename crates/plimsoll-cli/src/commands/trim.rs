@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use plimsoll::adapter::{Adapter, Provenance, Source, write_trimmed};
 use plimsoll::files::sha256_of_files;
+use plimsoll::report;
 use plimsoll::search::TOOL;
 
 use super::{Format, command_line, print};
@@ -38,20 +39,20 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let adapter = Adapter::open(&arguments.adapter)?;
     let keep: Vec<usize> = adapter.layers().into_iter().filter(|&layer| layer < arguments.layers_kept).collect();
+    if keep.is_empty() {
+        let layers_kept = arguments.layers_kept;
+        return Err(plimsoll::Error::Usage(format!(
+            "--layers-kept {layers_kept} keeps no LoRA: use the base model without an adapter; nothing is written"
+        ))
+        .into());
+    }
     let source = Source { path: arguments.adapter.display().to_string(), sha256: sha256_of_files(&adapter.files())? };
     let card =
         Provenance { tool: TOOL.into(), command: Some(command_line()), adapter: Some(source), ..Provenance::default() };
     let written = write_trimmed(&adapter, &keep, &card, &arguments.out)?;
     let text = match arguments.format {
         Format::Json => serde_json::to_string_pretty(&written)? + "\n",
-        Format::Table => format!(
-            "{}: kept {} of {} layers with LoRA, {} of {} bytes\n",
-            written.folder.display(),
-            written.layers_kept.len(),
-            written.layers_kept.len() + written.layers_dropped.len(),
-            written.bytes,
-            written.bytes_before,
-        ),
+        Format::Table => report::trimmed(&written),
     };
     print(&text)?;
     Ok(ExitCode::SUCCESS)

@@ -285,6 +285,7 @@ fn model_card(adapter: &Adapter, written: &Written, card: &Provenance) -> String
         written.bytes_before
     );
     if let Some(base) = base {
+        let base = if is_repository_id(base) { base } else { last_component(base) };
         text += &format!("| base model | {} |\n", code(base));
     }
     if let Some(layers) = card.model_layers {
@@ -297,17 +298,21 @@ fn model_card(adapter: &Adapter, written: &Written, card: &Provenance) -> String
     text += &format!("- made by {}\n", code(&card.tool));
     for (what, source) in [("adapter", &card.adapter), ("measured on", &card.model), ("samples", &card.data)] {
         if let Some(source) = source {
-            text += &format!("- {what}: {}, SHA-256 {}\n", code(&source.path), code(&source.sha256));
+            text += &format!("- {what}: {}, SHA-256 {}\n", code(last_component(&source.path)), code(&source.sha256));
         }
     }
     if let Some(seed) = card.seed {
         text += &format!("- seed: {seed}\n");
     }
-    if let Some(command) = &card.command {
-        text += &format!("- to repeat it: {}\n", code(command));
-    }
-    text += &format!("\nThe same, for programs: `{PROVENANCE_FILE}`.\n");
+    let command = if card.command.is_some() { ", with the command that repeats it" } else { "" };
+    text += &format!("\nThe same, for programs{command}: `{PROVENANCE_FILE}`.\n");
     text
+}
+
+/// The last part of a path of any system: a card is made to be published, and where things lay on somebody's disk is
+/// nobody else's business.
+fn last_component(path: &str) -> &str {
+    path.rsplit(['/', '\\']).find(|part| !matches!(*part, "" | "." | "..")).unwrap_or("–")
 }
 
 fn score_section(scores: &TrimScores) -> String {
@@ -375,6 +380,21 @@ mod tests {
         assert!(is_repository_id("HuggingFaceTB/SmolLM2-135M-Instruct"));
         for name in ["D:\\models\\x", "/home/me/model", "./model", "a/b/c", "a/b\nlicense: mit", "a b/c", "model", ""] {
             assert!(!is_repository_id(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_card_names_no_folder_of_somebodys_disk() {
+        for (path, expected) in [
+            ("/home/me/lora", "lora"),
+            ("lora/", "lora"),
+            ("C:\\Users\\me\\lora", "lora"),
+            ("model.gguf", "model.gguf"),
+            ("../lora/.", "lora"),
+            ("/", "–"),
+            ("..", "–"),
+        ] {
+            assert_eq!(last_component(path), expected);
         }
     }
 

@@ -110,7 +110,7 @@ struct Entry {
 impl Page {
     fn new(result: &SearchResult) -> Self {
         let words::Answer { headline, grounds } = words::answer(result);
-        let warnings = result.warnings.iter().map(words::advice);
+        let warnings = result.warnings.iter().map(|warning| words::advice(warning, result));
         let figures = [ablation(result), lens(result), stability(result)];
         Self {
             title: format!("{} · {}", base_name(&result.adapter.path), base_name(&result.model.path)),

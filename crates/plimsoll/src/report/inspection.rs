@@ -1,25 +1,29 @@
 //! What is in an adapter, as a text for the terminal: facts, the norm of every update, and what each runtime does.
 
-use super::words::{NONE, bytes, count, number, tame};
-use crate::adapter::{Inspection, ModuleInspection, Support, ranges};
+use std::collections::BTreeSet;
+
+use super::words::{NONE, bytes, count, number, plain, tame};
+use crate::adapter::{Inspection, ModuleInspection, Support, Written, ranges};
 
 /// The table of an inspection. Ends with a line feed.
 pub fn inspection(inspection: &Inspection) -> String {
     let mut out = String::new();
-    let list = |numbers: &[f64]| numbers.iter().map(|&value| number(value)).collect::<Vec<_>>().join(", ");
     let ranks: Vec<f64> = inspection.ranks.iter().map(|&rank| rank as f64).collect();
+    let scales = by_value(inspection, &inspection.scales, |module| module.scale);
     let formula = if inspection.rank_stabilised { "alpha/√r" } else { "alpha/r" };
+    let equals = if inspection.scales.len() > 1 { ":\n" } else { " = " };
     let facts = [
         ("base model", inspection.base_model.as_deref().map_or_else(|| NONE.to_owned(), tame)),
         ("layers", format!("{} with LoRA: {}", inspection.layers.len(), ranges(&inspection.layers))),
         ("modules", inspection.modules.join(", ")),
-        ("rank", list(&ranks)),
-        ("alpha", list(&inspection.alphas)),
-        ("scale", format!("{} ({formula})", list(&inspection.scales))),
+        ("rank", by_value(inspection, &ranks, |module| module.rank as f64)),
+        ("alpha", by_value(inspection, &inspection.alphas, |module| module.alpha)),
+        ("scale", format!("{formula}{equals}{scales}")),
         ("weights", format!("{}, {}", count(inspection.parameters), inspection.dtypes.join(", "))),
         ("size", bytes(inspection.bytes)),
     ];
     for (name, value) in facts {
+        let value = value.split('\n').map(|line| wrapped(line, 12)).collect::<Vec<_>>().join(&format!("\n{:12}", ""));
         out.push_str(&format!("{name:<12}{value}\n"));
     }
     out.push_str("\nNorm of each update, ‖s·B·A‖ (Frobenius); layer 0 is next to the embedding\n");
@@ -32,6 +36,9 @@ pub fn inspection(inspection: &Inspection) -> String {
                     the layers that a bottom-k search is about.";
         out.push_str(&format!("\n{}\n", wrapped(text, 0)));
     }
+    let text = "Whether each runtime loads the adapter, whole and trimmed; \"as GGUF\" means once it is converted. A \
+                dropped layer is free where it costs no LoRA computation any more; elsewhere a trim saves bytes only.";
+    out.push_str(&format!("\n{}\n", wrapped(text, 0)));
     out.push_str("\nRuntimes                 loads      trimmed    a dropped layer is free\n");
     for runtime in &inspection.runtimes {
         let free = match runtime.dropped_layer_is_free {
@@ -46,6 +53,50 @@ pub fn inspection(inspection: &Inspection) -> String {
         }
     }
     out
+}
+
+/// What a trim left, in a line for the terminal. Ends with a line feed.
+pub fn trimmed(written: &Written) -> String {
+    let (kept, dropped) = (written.layers_kept.len(), written.layers_dropped.len());
+    let nothing = if dropped == 0 {
+        let layers = if kept == 1 { "layer" } else { "layers" };
+        format!("; nothing is dropped: the adapter has LoRA in {layers} {} only", ranges(&written.layers_kept))
+    } else {
+        String::new()
+    };
+    format!(
+        "{}: kept {kept} of {} layers with LoRA, {} of {}{nothing}\n",
+        written.folder.display(),
+        kept + dropped,
+        bytes(written.bytes),
+        bytes(written.bytes_before),
+    )
+}
+
+/// The values that occur; where there are several, a line for each with the modules that have it.
+fn by_value(inspection: &Inspection, values: &[f64], of: fn(&ModuleInspection) -> f64) -> String {
+    if let [value] = values {
+        return plain(*value);
+    }
+    // Values were compared bit by bit where they were gathered, so that equality finds each again.
+    let told = values.iter().map(|value| format!("{} in {}", plain(*value), places(inspection, |m| of(m) == *value)));
+    told.collect::<Vec<_>>().join("\n")
+}
+
+/// The modules that are such, with their layers where the module is not such in all of its layers.
+fn places(inspection: &Inspection, is_such: impl Fn(&ModuleInspection) -> bool) -> String {
+    let mut told = Vec::new();
+    for &name in &inspection.modules {
+        let named = || inspection.per_module.iter().filter(|module| module.module == name);
+        let layers: BTreeSet<usize> = named().filter(|module| is_such(module)).map(|module| module.layer).collect();
+        if layers.len() == named().count() {
+            told.push(name.to_owned());
+        } else if !layers.is_empty() {
+            let word = if layers.len() == 1 { "layer" } else { "layers" };
+            told.push(format!("{name} ({word} {})", ranges(&layers.into_iter().collect::<Vec<_>>())));
+        }
+    }
+    told.join(", ")
 }
 
 /// One row for each layer, one column for each module.

@@ -12,7 +12,7 @@ mod table;
 mod words;
 
 pub use html::html;
-pub use inspection::inspection;
+pub use inspection::{inspection, trimmed};
 pub use result::{
     AdapterFacts, Cost, DataFacts, LensPoint, LensSummary, ModelFacts, Rules, ScoreSummary, SearchResult,
     VariantSummary, Warning,

@@ -12,6 +12,11 @@ const WIDTH: usize = 100;
 /// Columns of the bar.
 const BAR: usize = 10;
 
+/// What the names in the last column mean.
+const PICKS: &str = "Picked by, on the selection samples: best, the lowest NLL; one-SE, the smallest k within one paired \
+                     standard error of the best, which is the candidate; curve, the bend of the probability after each \
+                     layer.";
+
 /// How the table is dressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
@@ -34,8 +39,8 @@ pub fn table(result: &SearchResult, style: Style) -> String {
 
     let note = format!(
         "Nats per answer token, mean over samples; lower is better. {} selection and {} held-out samples, {} answer \
-         tokens. k layers keep LoRA, counted from the embedding: k = 0 is the base model, k = {} the full adapter. ▶ \
-         marks the answer.",
+         tokens. k layers keep LoRA, counted from the embedding: k = 0 is the base model, k = {} the full adapter. \
+         Bars span the lowest to the highest NLL of the selection. ▶ marks the answer.",
         count(data.selection as u64),
         count(data.holdout as u64),
         count(data.answer_tokens as u64),
@@ -45,7 +50,8 @@ pub fn table(result: &SearchResult, style: Style) -> String {
         line(Look::Dim, &text);
     }
     line(Look::Plain, "");
-    line(Look::Bold, &column.header());
+    line(Look::Dim, &Column::groups());
+    line(Look::Bold, &Column::header());
     let full = full(result);
     for row in &rows {
         let marks = marks(result, row.layers_kept);
@@ -53,11 +59,15 @@ pub fn table(result: &SearchResult, style: Style) -> String {
         line(look, &column.row(row, full, &marks));
     }
     line(Look::Plain, "");
+    for text in wrap(PICKS, 0) {
+        line(Look::Dim, &text);
+    }
+    line(Look::Plain, "");
     for text in wrap(&words::sentence(result), 0) {
         line(Look::Bold, &text);
     }
     for warning in &result.warnings {
-        let words::Advice { matter, remedy } = words::advice(warning);
+        let words::Advice { matter, remedy } = words::advice(warning, result);
         line(Look::Plain, "");
         for (i, text) in wrap(&format!("{matter} {remedy}"), 9).iter().enumerate() {
             line(Look::Warning, &format!("{:9}{text}", if i == 0 { "Warning:" } else { "" }));
@@ -108,9 +118,16 @@ impl Column {
         Self { decimals: decimals(range.1, 5).min(5), range }
     }
 
-    fn header(&self) -> String {
-        let cells = ["", "k", "NLL ± SE", "Δ to full", "prob.", "accuracy", "held out"];
-        format!("{}  {:BAR$}  picked by", layout(&cells.map(str::to_owned)), "NLL")
+    /// The names of the samples that the columns below stand for.
+    fn groups() -> String {
+        // From the first column that the selection samples have to the bar.
+        const SELECTION: usize = 17 + 2 + 9 + 2 + 6 + 2 + 8 + 2 + BAR;
+        format!("{:7}{:─^SELECTION$}  {:>8}", "", " selection ", "held out")
+    }
+
+    fn header() -> String {
+        let cells = ["", "k", "NLL ± SE", "Δ to full", "prob.", "accuracy", "NLL bar", "NLL", "picked by"];
+        layout(&cells.map(str::to_owned))
     }
 
     fn row(&self, row: &VariantSummary, full: Option<&VariantSummary>, marks: &[&str]) -> String {
@@ -125,10 +142,11 @@ impl Column {
             fixed(delta, self.decimals, Sign::Both),
             fixed(row.selection.mean_probability, 4, Sign::Minus),
             percent(row.selection.token_accuracy),
+            self.bar(row.selection.mean_nll),
             nats(row.holdout.mean_nll),
+            marks.join(", "),
         ];
-        let bar = self.bar(row.selection.mean_nll);
-        format!("{}  {bar:BAR$}  {}", layout(&cells), marks.join(", "))
+        layout(&cells)
     }
 
     /// The mean between the lowest, a sliver, and the highest, the whole width.
@@ -146,9 +164,12 @@ impl Column {
     }
 }
 
-/// One line of cells, right-aligned in columns.
-fn layout([chosen, k, nll, delta, probability, accuracy, holdout]: &[String; 7]) -> String {
-    format!("{chosen:1} {k:>3}  {nll:>17}  {delta:>9}  {probability:>6}  {accuracy:>8}  {holdout:>8}")
+/// One line of cells: the selection samples' from the mean to the bar, the held-out samples', and the names. Numbers
+/// are right-aligned.
+fn layout([chosen, k, nll, delta, probability, accuracy, bar, holdout, marks]: &[String; 9]) -> String {
+    format!(
+        "{chosen:1} {k:>3}  {nll:>17}  {delta:>9}  {probability:>6}  {accuracy:>8}  {bar:BAR$}  {holdout:>8}  {marks}"
+    )
 }
 
 /// Breaks text at spaces, but those that [`glued`](words::glued) keeps, into lines of at most [`WIDTH`] columns less an

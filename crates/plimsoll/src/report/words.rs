@@ -61,8 +61,8 @@ fn grounds(result: &SearchResult) -> String {
             )
         }
         Reason::BetterThanBase => format!(
-            "{on} the full adapter is no better than the base model: its gain is {}. The cut is better than the base \
-             model by {}.",
+            "{on} the full adapter {} the base model: its gain is {}. The cut is better than the base model by {}.",
+            against_base(result),
             numbers(&choice.adapter_gain),
             numbers(&choice.base_gain),
         ),
@@ -71,9 +71,10 @@ fn grounds(result: &SearchResult) -> String {
             counted(data.selection, "selection sample"),
         ),
         Reason::NotShown => {
-            let finding = match choice.gain {
-                gain if gain.high < 0.0 && gain.p < rules.alpha => "is worse than the full adapter",
-                _ => "is not shown to be as good as the full adapter",
+            let finding = if is_worse(&choice.gain, result) {
+                "is worse than the full adapter"
+            } else {
+                "is not shown to be as good as the full adapter"
             };
             format!("{on} the candidate, {candidate}, {finding}: its gain is {gain}{}.", retained(";", ""))
         }
@@ -86,9 +87,19 @@ fn grounds(result: &SearchResult) -> String {
                 String::new()
             };
             let gain = numbers(&choice.adapter_gain);
-            format!("{on} the full adapter is no better than the base model: its gain is {gain}.{cut}")
+            format!("{on} the full adapter {} the base model: its gain is {gain}.{cut}", against_base(result))
         }
     }
+}
+
+/// What the held-out samples say of an adapter that they do not show to be better than the base model.
+fn against_base(result: &SearchResult) -> &'static str {
+    if is_worse(&result.choice.adapter_gain, result) { "is worse than" } else { "is not shown to be better than" }
+}
+
+/// Whether a gain is shown to be a loss.
+fn is_worse(gain: &Gain, result: &SearchResult) -> bool {
+    gain.nats_per_token < 0.0 && gain.high < 0.0 && gain.p < result.rules.alpha
 }
 
 /// `0.0123 nats per answer token (95 % interval 0.0041 to 0.0207, p = 0.003)`.
@@ -121,8 +132,8 @@ pub(super) struct Advice {
     pub(super) remedy: &'static str,
 }
 
-/// Puts a warning into words.
-pub(super) fn advice(warning: &Warning) -> Advice {
+/// Puts a warning of a result into words.
+pub(super) fn advice(warning: &Warning, result: &SearchResult) -> Advice {
     match *warning {
         Warning::FewSamples { selection, holdout } => Advice {
             matter: format!(
@@ -144,6 +155,10 @@ pub(super) fn advice(warning: &Warning) -> Advice {
         Warning::Unstable { share } => Advice {
             matter: format!("Unstable: {} of the bootstrap resamples chose this boundary.", percent(share)),
             remedy: "Read the boundary as a range, the one that the resamples span; more selection samples narrow it.",
+        },
+        Warning::AdapterUnproven { p } if is_worse(&result.choice.adapter_gain, result) => Advice {
+            matter: format!("On the held-out samples the adapter is worse than the base model ({}).", p_value(p)),
+            remedy: "Check that base model, template and data are those of its training.",
         },
         Warning::AdapterUnproven { p } => Advice {
             matter: format!("The held-out samples do not show that the adapter beats the base model ({}).", p_value(p)),

@@ -160,7 +160,7 @@ impl Search {
         let hashes = Hashes {
             model: checkpoint.sha256()?,
             adapter: files::sha256_of_files(&adapter.files())?,
-            data: files::sha256_of_files(std::slice::from_ref(&dataset.file))?,
+            data: dataset.sha256.clone(),
         };
         Ok(Self { options, checkpoint, adapter, lora, dataset, split, hashes })
     }
