@@ -37,7 +37,7 @@ enum Command {
 enum Format {
     /// For people.
     Table,
-    /// For programs: JSON, of a search what result.json holds.
+    /// For programs; a search prints what result.json holds.
     Json,
 }
 
