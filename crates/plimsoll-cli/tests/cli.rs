@@ -367,7 +367,7 @@ fn a_message_that_cannot_be_written_leaves_the_exit_code() {
     };
     let good = search_arguments(&model(), &adapter("trained"), &data(), &folder.path().join("good"));
     assert_eq!(code(&good), Some(0));
-    let bad = search_arguments(&model(), folder.path(), &data(), &folder.path().join("bad"));
+    let bad = search_arguments(&model(), &folder.path().join("good"), &data(), &folder.path().join("bad"));
     assert_eq!(code(&bad), Some(3));
 }
 
