@@ -159,6 +159,12 @@ def compare(reference, tool):
         nll = largest(theirs["nll"] / ours["nll"] - 1 for ours, theirs in pairs)
         probability = largest(theirs["probability"] / ours["probability"] - 1 for ours, theirs in pairs)
         correct = largest(theirs["correct"] - ours["correct"] for ours, theirs in pairs)
+        worst = max(worst, nll, probability)
+        failed |= correct > 1
+        row = f"{line:>5} {tokens:>7} {nll:>10.1e} {probability:>12.1e} {correct:>8}"
+        if not found.get("lens") and found.get("part") == "holdout":
+            print(f"{row} {'held out: no lens':>32}")
+            continue
         if [len(curve["rank"]) for curve in found.get("lens", [])] != [len(curve["rank"]) for curve in sample["lens"]]:
             print(f"{line:>5} {tokens:>7} the tool has no lens of base and full, or of another number of layers")
             failed = True
@@ -174,10 +180,9 @@ def compare(reference, tool):
         lens_p = largest(theirs / ours - 1 for ours, theirs in lens["probability"])
         top1 = largest(theirs - ours for ours, theirs in lens["top1"])
         rank = largest((theirs - ours) / (1 + ours) for ours, theirs in lens["rank"])
-        row = f"{line:>5} {tokens:>7} {nll:>10.1e} {probability:>12.1e} {correct:>8}"
         print(f"{row} {lens_p:>10.1e} {top1:>10.1e} {rank:>10.1e}")
-        worst = max(worst, nll, probability, lens_p)
-        failed |= correct > 1 or top1 > 1.5 / tokens or rank > TOLERANCE + 1 / tokens
+        worst = max(worst, lens_p)
+        failed |= top1 > 1.5 / tokens or rank > TOLERANCE + 1 / tokens
     failed |= worst > TOLERANCE
     print(f"largest relative error {worst:.1e}, allowed {TOLERANCE:.0e}: {'FAILED' if failed else 'ok'}")
     return int(failed)
