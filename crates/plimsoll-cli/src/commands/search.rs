@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use plimsoll::choose::Verdict;
 use plimsoll::data::{TemplateChoice, Turns};
-use plimsoll::engine::EngineOptions;
+use plimsoll::engine::{EngineOptions, MAX_THREADS};
 use plimsoll::report;
 use plimsoll::search::{Existing, Search, SearchOptions};
 
@@ -85,9 +85,6 @@ pub(super) struct Arguments {
     #[arg(long, short)]
     quiet: bool,
 }
-
-/// As many threads as the engine takes at most.
-const MAX_THREADS: usize = 512;
 
 fn at_least_one(text: &str) -> Result<NonZero<usize>, &'static str> {
     text.parse().map_err(|_| "expected a whole number, at least 1")

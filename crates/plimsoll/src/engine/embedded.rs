@@ -30,7 +30,7 @@ const HEAD_ROWS: usize = 128;
 const BATCH_TOKENS: usize = 512;
 
 /// More threads than this are refused: they would be a slip of the hand, and take the machine down with them.
-const MAX_THREADS: usize = 512;
+pub const MAX_THREADS: usize = 512;
 
 /// Bounds on what the embedded engine uses.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,7 +51,7 @@ impl Embedded {
     /// An engine for one adapter on one model.
     ///
     /// # Errors
-    /// More than 512 threads, or the operating system gives none.
+    /// More than [`MAX_THREADS`], or the operating system gives none.
     ///
     /// # Panics
     /// If `lora` has another number of layers than the model.

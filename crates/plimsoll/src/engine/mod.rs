@@ -14,7 +14,7 @@ use crate::data::Sample;
 use crate::error::Result;
 use crate::gates::Variant;
 
-pub use embedded::{Embedded, EngineOptions};
+pub use embedded::{Embedded, EngineOptions, MAX_THREADS};
 
 /// What to compute for every sample.
 #[derive(Clone, Debug)]
