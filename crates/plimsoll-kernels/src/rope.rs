@@ -1,5 +1,9 @@
 //! Rotary position embedding (Su et al., arXiv:2104.09864), in the half-split form of GPT-NeoX and Hugging Face.
 
+use std::ops::Range;
+
+use crate::isa::{Isa, Kernel, Simd};
+
 /// Cosines and sines of every position up to a length.
 #[derive(Clone, Debug)]
 pub struct RopeTable {
@@ -30,25 +34,42 @@ impl RopeTable {
     }
 }
 
-/// Rotates rows `(positions, heads, head_dim)` in place; the first row is at position `first`.
+/// Rotates `heads` heads at the beginning of each row, in place; `positions` are those of the rows, in order.
 ///
 /// Dimension `i` is paired with `i + head_dim / 2`: `(a, b) → (a·cos − b·sin, b·cos + a·sin)`.
 ///
 /// # Panics
 /// If the lengths do not fit together, or the table is too short.
-pub fn rotate(x: &mut [f32], heads: usize, table: &RopeTable, first: usize) {
-    let pairs = table.pairs;
-    let width = heads * pairs * 2;
-    assert!(width > 0 && x.len().is_multiple_of(width), "lengths do not fit");
-    let rows = x.len() / width;
-    let angles = first * pairs..(first + rows) * pairs;
-    let (cosines, sines) = (&table.cosines[angles.clone()], &table.sines[angles]);
-    let rows = x.chunks_exact_mut(width).zip(cosines.chunks_exact(pairs).zip(sines.chunks_exact(pairs)));
-    for (row, (cosines, sines)) in rows {
-        for head in row.chunks_exact_mut(pairs * 2) {
-            let (lower, upper) = head.split_at_mut(pairs);
-            for (((a, b), cosine), sine) in lower.iter_mut().zip(upper).zip(cosines).zip(sines) {
-                (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
+pub fn rotate(isa: Isa, x: &mut [f32], heads: usize, table: &RopeTable, positions: Range<usize>) {
+    let width = x.len() / positions.len().max(1);
+    assert!(x.len() == width * positions.len() && heads * table.pairs * 2 <= width, "lengths do not fit");
+    assert!(positions.end <= table.positions(), "a position beyond the table");
+    isa.run(Rotate { x, width, heads, table, positions });
+}
+
+struct Rotate<'a> {
+    x: &'a mut [f32],
+    width: usize,
+    heads: usize,
+    table: &'a RopeTable,
+    positions: Range<usize>,
+}
+
+impl Kernel for Rotate<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Self { x, width, heads, table, positions } = self;
+        let pairs = table.pairs;
+        let angles = positions.start * pairs..positions.end * pairs;
+        let (cosines, sines) = (&table.cosines[angles.clone()], &table.sines[angles]);
+        let rows = x.chunks_exact_mut(width.max(1)).zip(cosines.chunks_exact(pairs).zip(sines.chunks_exact(pairs)));
+        for (row, (cosines, sines)) in rows {
+            for head in row[..heads * pairs * 2].chunks_exact_mut(pairs * 2) {
+                let (lower, upper) = head.split_at_mut(pairs);
+                for (((a, b), cosine), sine) in lower.iter_mut().zip(upper).zip(cosines).zip(sines) {
+                    (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
+                }
             }
         }
     }
@@ -64,9 +85,10 @@ mod tests {
     #[test]
     fn position_zero_is_left_alone_and_a_quarter_turn_swaps() {
         let table = RopeTable::new(&[std::f32::consts::FRAC_PI_2], 2);
-        let mut x = [1.0, 2.0, 1.0, 2.0];
-        rotate(&mut x, 1, &table, 0);
-        assert_close(&x, &[1.0, 2.0, -2.0, 1.0], 1e-6);
+        // The third number of a row belongs to no head that is rotated.
+        let mut x = [1.0, 2.0, 3.0, 1.0, 2.0, 3.0];
+        rotate(Isa::best(), &mut x, 1, &table, 0..2);
+        assert_close(&x, &[1.0, 2.0, 3.0, -2.0, 1.0, 3.0], 1e-6);
     }
 
     proptest! {
@@ -74,13 +96,15 @@ mod tests {
         #[test]
         fn products_depend_on_the_distance_only(q in values(8), k in values(8), a in 0_usize..20, b in 0_usize..20, shift in 0_usize..20) {
             let table = RopeTable::new(&[1.0, 0.1, 0.01, 0.001], 40);
-            let dot = |at_q: usize, at_k: usize| {
-                let (mut q, mut k) = (q.clone(), k.clone());
-                rotate(&mut q, 1, &table, at_q);
-                rotate(&mut k, 1, &table, at_k);
-                q.iter().zip(&k).map(|(q, k)| q * k).sum::<f32>()
-            };
-            assert_close(&[dot(a + shift, b + shift)], &[f64::from(dot(a, b))], 1e-4);
+            for isa in Isa::available() {
+                let dot = |at_q: usize, at_k: usize| {
+                    let (mut q, mut k) = (q.clone(), k.clone());
+                    rotate(isa, &mut q, 1, &table, at_q..at_q + 1);
+                    rotate(isa, &mut k, 1, &table, at_k..at_k + 1);
+                    q.iter().zip(&k).map(|(q, k)| q * k).sum::<f32>()
+                };
+                assert_close(&[dot(a + shift, b + shift)], &[f64::from(dot(a, b))], 1e-4);
+            }
         }
     }
 }

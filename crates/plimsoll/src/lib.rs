@@ -11,14 +11,14 @@
 //! use plimsoll::data::Sample;
 //! use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Request};
 //! use plimsoll::gates::Variant;
-//! use plimsoll::model::{Checkpoint, Model};
+//! use plimsoll::model::Checkpoint;
 //!
 //! # fn main() -> plimsoll::Result<()> {
 //! let checkpoint = Checkpoint::open("model.gguf".as_ref())?;
 //! let layers = checkpoint.config().layers;
 //! let shape = |_, projection| checkpoint.linear_shape(projection);
 //! let lora = Adapter::open("my-adapter".as_ref())?.bind(&Base { layers, shape: &shape })?;
-//! let engine = Embedded::new(Model::load(&checkpoint)?, lora, EngineOptions::default())?;
+//! let engine = Embedded::load(&checkpoint, &lora, EngineOptions::default())?;
 //!
 //! let sample = Sample { line: 1, tokens: vec![1, 2, 3, 4], answer: vec![2, 3] };
 //! let request = Request { variants: Variant::every_boundary(layers), lens: Vec::new() };

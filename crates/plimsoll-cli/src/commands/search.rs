@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use plimsoll::choose::Verdict;
 use plimsoll::data::{TemplateChoice, Turns};
 use plimsoll::engine::{EngineOptions, MAX_THREADS};
+use plimsoll::model::Dtype;
 use plimsoll::report;
 use plimsoll::search::{Existing, Search, SearchOptions};
 
@@ -66,12 +67,16 @@ pub(super) struct Arguments {
     /// Seed of the sample draw, the split and all resampling
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Arithmetic of the engine, whatever the weights are stored as; single precision is the only one
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: Dtype,
+    /// Arithmetic of the engine, whatever the weights are stored as [default: bf16 where the processor has it, f32
+    /// elsewhere]
+    #[arg(long, value_enum)]
+    dtype: Option<DtypeArgument>,
     /// Worker threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<NonZero<usize>>,
+    /// Memory for everything but the weights, such as 512MiB or 2GiB [default: 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
     /// What to print on stdout
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -95,6 +100,14 @@ fn threads(text: &str) -> Result<NonZero<usize>, String> {
     threads.ok_or_else(|| format!("expected a whole number from 1 to {MAX_THREADS}"))
 }
 
+/// Bytes: a whole number with a unit.
+fn size(text: &str) -> Result<u64, &'static str> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let split = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)));
+    let bytes = split.and_then(|(number, shift)| number.trim().parse::<u64>().ok()?.checked_mul(1 << shift));
+    bytes.filter(|&bytes| bytes > 0).ok_or("expected a whole number with a unit, such as 512MiB or 2GiB")
+}
+
 fn share(text: &str) -> Result<f64, &'static str> {
     let share = text.parse::<f64>().ok().filter(|share| *share > 0.0 && *share < 1.0);
     share.ok_or("expected a number between 0 and 1, and neither of them")
@@ -109,7 +122,9 @@ enum TurnsArgument {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Dtype {
+enum DtypeArgument {
+    /// Weights and what they are multiplied with in half as many bytes; sums in single precision
+    Bf16,
     /// Single precision
     F32,
 }
@@ -168,7 +183,6 @@ impl Arguments {
             "none" => TemplateChoice::None,
             file => TemplateChoice::from_file(file.as_ref())?,
         };
-        let Dtype::F32 = self.dtype;
         Ok(SearchOptions {
             model: self.model.clone(),
             adapter: self.adapter.clone(),
@@ -182,7 +196,14 @@ impl Arguments {
             max_samples: self.max_samples.map(NonZero::get),
             holdout: self.holdout,
             seed: self.seed,
-            engine: EngineOptions { threads: self.threads },
+            engine: EngineOptions {
+                threads: self.threads,
+                dtype: self.dtype.map(|dtype| match dtype {
+                    DtypeArgument::Bf16 => Dtype::Bf16,
+                    DtypeArgument::F32 => Dtype::F32,
+                }),
+                memory: self.memory,
+            },
             existing: if self.force { Existing::Replace } else { Existing::Refuse },
             command: command_line(),
         })

@@ -1,62 +1,98 @@
-//! The engine for one machine: exact `f32` on the CPU, every variant in one pass over the frozen weights.
+//! The engine for one machine: every variant in one pass over the frozen weights.
 //!
 //! Samples are taken in batches, packed end to end. For each layer the sequences of all trie nodes are cut into chunks
 //! of rows that are handed to the threads; a chunk runs the whole layer on one thread, so nothing waits for anything
-//! but the end of the layer, and a result does not depend on the number of threads.
+//! but the end of the layer, and a result does not depend on the number of threads. Leading tokens that all samples
+//! share are computed once for each node; their keys and values serve every sample.
 
 use std::num::NonZero;
 use std::ops::{ControlFlow, Range};
 
-use plimsoll_kernels::{RopeTable, TokenScore};
+use plimsoll_kernels::{Dtype, KeyValues, RopeTable, Threads, TokenScore};
 use rayon::prelude::*;
 
-use super::trie::Trie;
-use super::{Engine, Event, LensCurve, Request, SampleScores, VariantScore};
-use crate::adapter::LayerLora;
+use super::trie::{Node, Trie};
+use super::{Engine, Event, LensCurve, Request, SampleScores, Session, VariantScore};
+use crate::adapter::{LayerLora, LoraWeights};
 use crate::data::Sample;
 use crate::error::{Error, Result};
 use crate::gates::{LayerGates, Projection, Variant};
-use crate::model::{Model, Scratch, Segment};
+use crate::model::{Checkpoint, Lora, Model, Precision, Segment};
 
-/// Rows that one thread takes through a layer at a time: enough for the matrix products to reach their speed, few
-/// enough for the intermediate results to stay in the last-level cache.
-const CHUNK_ROWS: usize = 256;
+/// Rows that one thread takes through a layer at a time, and those of the sequence that fills them up: enough for the
+/// matrix products to reach their speed, few enough for the intermediate results to stay in the second-level cache.
+const CHUNK_ROWS: usize = 128;
 
 /// Rows of answers that one thread takes through the head at a time.
 const HEAD_ROWS: usize = 128;
 
-/// Tokens of a batch: enough rows for a few threads even where the trie is narrow, few enough for a sample to be
-/// finished, and journalled, every few seconds.
+/// Tokens of a batch for each thread, and at least: enough rows for all threads even where the trie is narrow, few
+/// enough for a sample to be finished, and journalled, every few seconds.
 const BATCH_TOKENS: usize = 512;
+
+/// Fewer shared leading tokens than this are not worth a pass of their own.
+const SHORTEST_PREFIX: usize = 8;
+
+/// Multiply-adds between two calls of the observer: about a second's on two cores.
+const WORK_BETWEEN_EVENTS: u64 = 200_000_000_000;
+
+/// Bytes of the working set where no bound is given.
+const MEMORY: u64 = 1 << 30;
 
 /// More threads than this are refused: they would be a slip of the hand, and take the machine down with them.
 pub const MAX_THREADS: usize = 512;
 
-/// Bounds on what the embedded engine uses.
+/// What the embedded engine computes in, and bounds on what it uses.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EngineOptions {
     /// Worker threads; all cores where none is given.
     pub threads: Option<NonZero<usize>>,
+    /// What weights and their factors are held as; `bf16` where the processor multiplies such numbers, `f32` elsewhere.
+    pub dtype: Option<Dtype>,
+    /// Bytes of the working set: hidden states, keys and values, intermediate results, but not the weights. The number
+    /// of rows in flight follows from it. 1 GiB where none is given.
+    pub memory: Option<u64>,
 }
 
 /// A base model and an adapter on this machine's CPU.
 #[derive(Debug)]
 pub struct Embedded {
     model: Model,
-    lora: Vec<LayerLora>,
+    adapted: Vec<[bool; Projection::COUNT]>,
+    /// Multiply-adds of a row in each module's LoRA, layer by layer.
+    lora_work: Vec<[u64; Projection::COUNT]>,
+    lora: Vec<Lora>,
     pool: rayon::ThreadPool,
+    memory: u64,
 }
 
 impl Embedded {
-    /// An engine for one adapter on one model.
+    /// Loads a model and packs an adapter for it.
     ///
     /// # Errors
-    /// More than [`MAX_THREADS`], or the operating system gives none.
+    /// A weight that cannot be read, more than [`MAX_THREADS`], or the operating system gives none.
     ///
     /// # Panics
     /// If `lora` has another number of layers than the model.
-    pub fn new(model: Model, lora: Vec<LayerLora>, options: EngineOptions) -> Result<Self> {
-        assert_eq!(lora.len(), model.config().layers, "an adapter of another model");
+    pub fn load(checkpoint: &Checkpoint, lora: &[LayerLora], options: EngineOptions) -> Result<Self> {
+        let precision = options.dtype.map_or_else(Precision::default, Precision::new);
+        Self::load_with(checkpoint, lora, precision, options)
+    }
+
+    /// [`load`](Self::load) on a given instruction set; `options.dtype` is left aside.
+    ///
+    /// # Errors
+    /// See [`load`](Self::load).
+    ///
+    /// # Panics
+    /// If `lora` has another number of layers than the model.
+    pub fn load_with(
+        checkpoint: &Checkpoint,
+        lora: &[LayerLora],
+        precision: Precision,
+        options: EngineOptions,
+    ) -> Result<Self> {
+        assert_eq!(lora.len(), checkpoint.config().layers, "an adapter of another model");
         let threads = options.threads.map_or(0, NonZero::get);
         if threads > MAX_THREADS {
             return Err(Error::Usage(format!("{threads} threads: expected at most {MAX_THREADS}")));
@@ -65,7 +101,16 @@ impl Embedded {
             .num_threads(threads)
             .build()
             .map_err(|error| Error::Engine(error.to_string()))?;
-        Ok(Self { model, lora, pool })
+        let model = pool.install(|| Model::load(checkpoint, precision))?;
+        let work = |lora: &LoraWeights| (lora.a.len() + lora.b.len()) as u64;
+        Ok(Self {
+            adapted: lora.iter().map(|layer| Projection::ALL.map(|p| layer.get(p).is_some())).collect(),
+            lora_work: lora.iter().map(|layer| Projection::ALL.map(|p| layer.get(p).map_or(0, work))).collect(),
+            lora: lora.iter().map(|layer| Lora::new(model.config(), precision, layer)).collect(),
+            model,
+            pool,
+            memory: options.memory.unwrap_or(MEMORY),
+        })
     }
 
     /// The base model.
@@ -80,7 +125,16 @@ impl Embedded {
 
     /// Layers computed for each sample of a request, as it is and with one run for each variant.
     pub fn layer_passes(&self, request: &Request) -> (usize, usize) {
-        (self.trie(&request.variants).passes(), request.variants.len() * self.model.config().layers)
+        (Trie::new(&request.variants, &self.adapted).passes(), request.variants.len() * self.model.config().layers)
+    }
+
+    /// Begins a sequence that grows, with room for so many tokens.
+    ///
+    /// # Errors
+    /// A variant of another model.
+    pub fn session(&self, variant: &Variant, tokens: usize) -> Result<Session<'_>> {
+        self.check(std::slice::from_ref(variant))?;
+        Ok(Session::new(&self.model, &self.lora, &self.pool, variant, tokens))
     }
 
     /// Logits `(tokens, vocabulary)` of one sequence under one variant.
@@ -88,7 +142,8 @@ impl Embedded {
     /// # Errors
     /// A variant of another model.
     pub fn logits(&self, tokens: &[u32], variant: &Variant) -> Result<Vec<f32>> {
-        Ok(self.model.logits(&self.hidden_states(tokens, variant)?.pop().unwrap_or_default()))
+        let states = self.hidden_states(tokens, variant)?.pop().unwrap_or_default();
+        Ok(self.pool.install(|| self.model.logits(&states, Threads::All, &mut self.model.scratch())))
     }
 
     /// Hidden states of one sequence under one variant after each layer, each `(tokens, hidden)`.
@@ -99,10 +154,13 @@ impl Embedded {
         self.check(std::slice::from_ref(variant))?;
         let rope = self.model.rope(tokens.len());
         let mut x = self.model.embed(tokens);
-        let mut scratch = Scratch::default();
+        let mut scratch = self.model.scratch();
         let states = self.lora.iter().zip(&variant.gates).enumerate().map(|(layer, (lora, &gates))| {
-            let segment = Segment { rows: 0..tokens.len(), gates };
-            self.model.block(layer, lora, &[segment], &rope, &mut x, &mut scratch);
+            let segment = Segment { rows: 0..tokens.len(), gates, past: None, cache: None, wanted: None };
+            let mut segments = [segment];
+            self.pool.install(|| {
+                self.model.block(layer, lora, &mut segments, &rope, &mut x, Threads::All, &mut scratch);
+            });
             x.clone()
         });
         Ok(states.collect())
@@ -119,73 +177,268 @@ impl Embedded {
         }
     }
 
-    fn trie(&self, variants: &[Variant]) -> Trie {
-        let adapted: Vec<[bool; Projection::COUNT]> =
-            self.lora.iter().map(|layer| Projection::ALL.map(|p| layer.get(p).is_some())).collect();
-        Trie::new(variants, &adapted)
-    }
-
-    /// Multiply-adds of one row in one layer, and of one row in the head.
-    fn row_work(&self) -> (u64, u64) {
+    /// Multiply-adds of some rows in one layer of one node: keys and values of all `rows`, everything else of `outputs`
+    /// of them, which see `seen` positions in sum.
+    fn layer_work(&self, layer: usize, gates: &LayerGates, rows: usize, outputs: usize, seen: usize) -> u64 {
         let config = self.model.config();
-        let attention = config.head_dim * (2 * config.heads + 2 * config.kv_heads);
-        let layer = config.hidden * (attention + 3 * config.intermediate);
-        (layer as u64, (config.hidden * config.vocabulary) as u64)
+        let head = (config.heads * config.head_dim) as u64;
+        let (hidden, rows, outputs, seen) = (config.hidden as u64, rows as u64, outputs as u64, seen as u64);
+        let keys_and_values = 2 * hidden * (config.kv_heads * config.head_dim) as u64;
+        let rest = hidden * (2 * head + 3 * config.intermediate as u64);
+        let lora = Projection::ALL.iter().filter(|&&projection| gates.get(projection) != 0.0).map(|&projection| {
+            let rows = if matches!(projection, Projection::K | Projection::V) { rows } else { outputs };
+            rows * self.lora_work[layer][projection as usize]
+        });
+        rows * keys_and_values + outputs * rest + seen * 2 * head + lora.sum::<u64>()
     }
 
-    /// Takes the states of all nodes of the layer before through one layer.
-    fn layer(&self, batch: &Batch<'_>, trie: &Trie, layer: usize, rope: &RopeTable, from: &[f32], to: &mut Vec<f32>) {
+    /// Multiply-adds of so many rows in the head.
+    fn head_work(&self, rows: usize) -> u64 {
+        let config = self.model.config();
+        (rows * config.hidden * config.vocabulary) as u64
+    }
+
+    /// How to keep a request within the bounds on memory.
+    fn plan(&self, samples: &[Sample], request: &Request) -> Result<Plan> {
+        let longest = samples.iter().map(|sample| sample.tokens.len()).max().unwrap_or(0);
+        let floats = |numbers: usize| (numbers * size_of::<f32>()) as u64;
         let hidden = self.model.config().hidden;
-        let node_len = batch.rows() * hidden;
+        let threads = self.threads();
+        let scratch = (threads * self.model.scratch_bytes(CHUNK_ROWS + longest)) as u64;
+        let states = |trie: &Trie, tokens: usize| floats(2 * trie.width() * tokens * hidden);
+        let available = self.memory.saturating_sub(scratch);
+
+        let trie = Trie::new(&request.variants, &self.adapted);
+        if states(&trie, longest) <= available {
+            let caches = |prefix: usize| (trie.passes() * self.model.key_value_bytes(prefix)) as u64;
+            let need = |prefix: usize| caches(prefix) + states(&trie, prefix.max(longest - prefix));
+            let prefix = (0..=shared_prefix(samples)).rev().find(|&prefix| need(prefix) <= available).unwrap_or(0);
+            let prefix = if prefix < SHORTEST_PREFIX { 0 } else { prefix };
+            let rows = (available - caches(prefix)) / states(&trie, 1).max(1);
+            let tokens = usize::try_from(rows).unwrap_or(usize::MAX).min(BATCH_TOKENS * threads.max(2));
+            return Ok(Plan { tries: vec![(0..request.variants.len(), trie)], prefix, tokens });
+        }
+
+        // Not even one sample fits with all variants: they are taken a few at a time.
+        let mut tries: Vec<(Range<usize>, Trie)> = Vec::new();
+        for variant in 0..request.variants.len() {
+            let start = tries.last().map_or(0, |(range, _)| range.start);
+            let joined = Trie::new(&request.variants[start..=variant], &self.adapted);
+            match tries.last_mut() {
+                Some(last) if states(&joined, longest) <= available => *last = (start..variant + 1, joined),
+                _ => {
+                    let alone = Trie::new(&request.variants[variant..=variant], &self.adapted);
+                    let need = states(&alone, longest) + scratch;
+                    if need > self.memory {
+                        let (memory, need) = (self.memory >> 20, need.div_ceil(1 << 20));
+                        return Err(Error::Usage(format!(
+                            "{memory} MiB of memory for a sample of {longest} tokens on {threads} threads: expected at \
+                             least {need} MiB, besides the weights"
+                        )));
+                    }
+                    tries.push((variant..variant + 1, alone));
+                }
+            }
+        }
+        Ok(Plan { tries, prefix: 0, tokens: 1 })
+    }
+
+    /// Takes leading tokens through all nodes, and keeps their keys and values: `[layer][node]`.
+    fn prefix(&self, tokens: &[u32], trie: &Trie, rope: &RopeTable, observe: Observer<'_>) -> Result<Caches> {
+        let mut states = vec![self.model.embed(tokens)]; // [node] (tokens, hidden)
+        let mut caches = Vec::with_capacity(self.lora.len());
+        for (layer, lora) in self.lora.iter().enumerate() {
+            // Nothing above the last layer's keys and values is read.
+            let wanted = (layer + 1 == self.lora.len()).then_some(&[][..]);
+            let nodes = trie.level(layer);
+            let advance = |scratch: &mut _, node: &Node| {
+                let (mut x, mut cache) = (states[node.parent].clone(), self.model.key_values());
+                let (rows, gates) = (0..tokens.len(), node.gates);
+                let mut segments = [Segment { rows, gates, past: None, cache: Some(&mut cache), wanted }];
+                self.model.block(layer, lora, &mut segments, rope, &mut x, Threads::One, scratch);
+                (x, cache)
+            };
+            let computed: Vec<_> =
+                self.pool.install(|| nodes.par_iter().map_init(|| self.model.scratch(), advance).collect());
+            let (next, of_layer): (Vec<_>, Vec<_>) = computed.into_iter().unzip();
+            (states, _) = (next, caches.push(of_layer));
+            let outputs = if wanted.is_some() { 0 } else { tokens.len() };
+            let seen = outputs * (outputs + 1) / 2;
+            let work = |node: &Node| self.layer_work(layer, &node.gates, tokens.len(), outputs, seen);
+            go_on(observe(Event::Work(nodes.iter().map(work).sum())))?;
+        }
+        Ok(caches)
+    }
+
+    /// Takes the states of all nodes of the layer before through one layer. States are `(nodes, rows, hidden)`; after
+    /// the last layer only the rows that predict an answer token are left.
+    fn layer(
+        &self,
+        pass: &Pass<'_>,
+        layer: usize,
+        from: &[f32],
+        to: &mut Vec<f32>,
+        observe: Observer<'_>,
+    ) -> Result<()> {
+        let Pass { batch, trie, rope, past } = *pass;
+        let hidden = self.model.config().hidden;
+        let is_last = layer + 1 == self.lora.len();
         let nodes = trie.level(layer);
-        to.resize(nodes.len() * node_len, 0.0);
+        let outputs = |sequence: &Sequence| if is_last { sequence.wanted.len() } else { sequence.rows.len() };
+        let work = |&(node, sequence): &(usize, &Sequence)| {
+            let Sequence { rows, wanted, .. } = sequence;
+            let seen = if is_last {
+                wanted.iter().map(|row| batch.first + row + 1).sum()
+            } else {
+                rows.len() * (2 * batch.first + rows.len() + 1) / 2
+            };
+            self.layer_work(layer, &nodes[node].gates, rows.len(), outputs(sequence), seen)
+        };
+
+        to.resize(nodes.len() * batch.sequences.iter().map(outputs).sum::<usize>() * hidden, 0.0);
         let mut rest = to.as_mut_slice();
         let mut chunks = Vec::new();
-        for sequences in batch.chunks(nodes.len()) {
-            let rows: usize = sequences.iter().map(|(_, rows)| rows.len()).sum();
-            let (x, after) = std::mem::take(&mut rest).split_at_mut(rows * hidden);
+        for chunk in batch.chunks(nodes.len()) {
+            let len: usize = chunk.iter().map(|(_, sequence)| outputs(sequence) * hidden).sum();
+            let (x, after) = std::mem::take(&mut rest).split_at_mut(len);
             rest = after;
-            chunks.push((sequences, x));
+            chunks.push((chunk, x));
         }
-        self.pool.install(|| {
-            chunks.into_par_iter().for_each_init(Scratch::default, |scratch, (sequences, x)| {
-                let mut segments = Vec::with_capacity(sequences.len());
-                let mut at = 0;
-                for (node, rows) in sequences {
-                    let node = nodes[node];
-                    let source = &from[node.parent * node_len..][rows.start * hidden..rows.end * hidden];
-                    x[at * hidden..][..source.len()].copy_from_slice(source);
-                    segments.push(Segment { rows: at..at + rows.len(), gates: node.gates });
-                    at += rows.len();
-                }
-                self.model.block(layer, &self.lora[layer], &segments, rope, x, scratch);
+        while !chunks.is_empty() {
+            let mut done = 0;
+            let enough = chunks.iter().rposition(|(chunk, _)| {
+                done += chunk.iter().map(work).sum::<u64>();
+                done >= WORK_BETWEEN_EVENTS
             });
-        });
+            let some = chunks.split_off(enough.unwrap_or(0));
+            self.pool.install(|| {
+                let scratch = || (Vec::new(), self.model.scratch());
+                some.into_par_iter().for_each_init(scratch, |(x, scratch), (chunk, to)| {
+                    x.clear();
+                    let mut segments = Vec::with_capacity(chunk.len());
+                    for (node, Sequence { rows, wanted, .. }) in chunk {
+                        let at = x.len() / hidden;
+                        let parent = nodes[node].parent * batch.rows();
+                        x.extend_from_slice(&from[(parent + rows.start) * hidden..(parent + rows.end) * hidden]);
+                        segments.push(Segment {
+                            rows: at..at + rows.len(),
+                            gates: nodes[node].gates,
+                            past: past.map(|past| &past[layer][node]),
+                            cache: None,
+                            wanted: is_last.then_some(wanted),
+                        });
+                    }
+                    self.model.block(layer, &self.lora[layer], &mut segments, rope, x, Threads::One, scratch);
+                    to.copy_from_slice(x);
+                });
+            });
+            go_on(observe(Event::Work(done)))?;
+        }
+        Ok(())
     }
 
-    /// Scores every answer of the batch from the states of some nodes: `[node][sample][answer token]`.
-    fn answers(&self, batch: &Batch<'_>, nodes: &[usize], states: &[f32]) -> Vec<Vec<Vec<TokenScore>>> {
+    /// Scores answers from states `(rows, hidden)`: `wanted[i]` is a row and the token that it should predict.
+    fn answers(&self, states: &[f32], wanted: &[(usize, u32)], observe: Observer<'_>) -> Result<Vec<TokenScore>> {
         let hidden = self.model.config().hidden;
-        let wanted: Vec<(usize, u32)> = nodes
-            .iter()
-            .flat_map(|node| batch.wanted.iter().map(move |&(row, token)| (node * batch.rows() + row, token)))
-            .collect();
-        let scores: Vec<TokenScore> = self.pool.install(|| {
-            wanted
-                .par_chunks(HEAD_ROWS)
-                .map_init(Scratch::default, |scratch, wanted| {
-                    let rows = wanted.iter().flat_map(|&(row, _)| &states[row * hidden..][..hidden]);
-                    let x: Vec<f32> = rows.copied().collect(); // (rows, hidden)
-                    let tokens: Vec<u32> = wanted.iter().map(|&(_, token)| token).collect();
-                    self.model.score(&x, &tokens, scratch)
-                })
-                .flatten_iter()
-                .collect()
-        });
-        let mut scores = scores.into_iter();
-        let mut of_sample = |sample: &Sample| scores.by_ref().take(sample.answer.len()).collect();
-        nodes.iter().map(|_| batch.samples.iter().map(&mut of_sample).collect()).collect()
+        let mut scores = Vec::with_capacity(wanted.len());
+        let between = usize::try_from(WORK_BETWEEN_EVENTS / self.head_work(1).max(1)).unwrap_or(usize::MAX);
+        for wanted in wanted.chunks(between.max(HEAD_ROWS * self.threads())) {
+            // As equal as can be, so that no thread waits for a last large piece.
+            let pieces = wanted.len().div_ceil(HEAD_ROWS).next_multiple_of(self.threads());
+            self.pool.install(|| {
+                scores.par_extend(
+                    wanted
+                        .par_chunks(wanted.len().div_ceil(pieces).max(1))
+                        .map_init(
+                            || (Vec::new(), self.model.scratch()),
+                            |(x, scratch), wanted| {
+                                x.clear();
+                                for &(row, _) in wanted {
+                                    x.extend_from_slice(&states[row * hidden..][..hidden]);
+                                }
+                                let tokens: Vec<u32> = wanted.iter().map(|&(_, token)| token).collect();
+                                self.model.score(x, &tokens, scratch)
+                            },
+                        )
+                        .flatten_iter(),
+                );
+            });
+            go_on(observe(Event::Work(self.head_work(wanted.len()))))?;
+        }
+        Ok(scores)
     }
+
+    /// Scores a batch under the variants of one trie: `[sample]`, and within it one entry for each of them, and one curve
+    /// for each of `lens`, which count from the trie's first variant.
+    fn batch(&self, pass: &Pass<'_>, lens: &[usize], observe: Observer<'_>) -> Result<Vec<Measured>> {
+        let Pass { batch, trie, .. } = pass;
+        let last = self.lora.len() - 1;
+        let hidden = self.model.config().hidden;
+        let mut measured = vec![Measured { lens: vec![LensCurve::default(); lens.len()], ..Measured::default() }; batch.sequences.len()];
+        let mut states = self.model.embed(&batch.tokens); // (nodes, rows, hidden)
+        let mut next = Vec::new();
+        for layer in 0..=last {
+            self.layer(pass, layer, &states, &mut next, observe)?;
+            std::mem::swap(&mut states, &mut next);
+            let rows = states.len() / hidden / trie.level(layer).len();
+            let nodes: Vec<usize> = if layer == last {
+                (0..trie.level(last).len()).collect()
+            } else {
+                lens.iter().map(|&variant| trie.node(variant, layer)).collect()
+            };
+            let answers = if layer == last { &batch.last_answers } else { &batch.answers };
+            let wanted: Vec<(usize, u32)> = nodes
+                .iter()
+                .flat_map(|node| answers.iter().map(move |&(row, token)| (node * rows + row, token)))
+                .collect();
+            let scores = self.answers(&states, &wanted, observe)?;
+            let of = |index: usize, sequence: &Sequence| {
+                &scores[index * answers.len()..][..answers.len()][sequence.answers.clone()]
+            };
+            for (measured, sequence) in measured.iter_mut().zip(&batch.sequences) {
+                for (index, (curve, &variant)) in measured.lens.iter_mut().zip(lens).enumerate() {
+                    curve.push(of(if layer == last { trie.node(variant, last) } else { index }, sequence));
+                }
+                if layer == last {
+                    let score = |variant| VariantScore::of(of(trie.node(variant, last), sequence));
+                    measured.variants = (0..trie.variants()).map(score).collect();
+                }
+            }
+        }
+        Ok(measured)
+    }
+}
+
+/// Told how far the work is.
+type Observer<'a> = &'a mut dyn FnMut(Event<'_>) -> ControlFlow<()>;
+
+/// Keys and values of leading tokens: `[layer][node]`.
+type Caches = Vec<Vec<KeyValues>>;
+
+/// How a request is worked through.
+struct Plan {
+    /// Ranges of the variants, each with its trie.
+    tries: Vec<(Range<usize>, Trie)>,
+    /// Leading tokens that are computed once for all samples.
+    prefix: usize,
+    /// A batch is full when it has so many tokens.
+    tokens: usize,
+}
+
+/// One batch on its way through one trie.
+#[derive(Clone, Copy)]
+struct Pass<'a> {
+    batch: &'a Batch,
+    trie: &'a Trie,
+    rope: &'a RopeTable,
+    past: Option<&'a Caches>,
+}
+
+/// What is known of one sample after a pass.
+#[derive(Clone, Default)]
+struct Measured {
+    variants: Vec<VariantScore>,
+    lens: Vec<LensCurve>,
 }
 
 impl Engine for Embedded {
@@ -194,11 +447,28 @@ impl Engine for Embedded {
     }
 
     fn work(&self, samples: &[Sample], request: &Request) -> u64 {
-        let (layer_work, head_work) = self.row_work();
-        let heads = request.variants.len() + request.lens.len() * (self.layers() - 1);
-        let rows: usize = samples.iter().map(|sample| sample.tokens.len()).sum();
+        let Ok(Plan { tries, prefix, .. }) = self.plan(samples, request) else { return 0 };
         let answers: usize = samples.iter().map(|sample| sample.answer.len()).sum();
-        (rows * self.trie(&request.variants).passes()) as u64 * layer_work + (answers * heads) as u64 * head_work
+        let lens = self.head_work(answers * request.lens.len() * (self.layers() - 1));
+        let layers = tries.iter().flat_map(|(_, trie)| (0..self.layers()).map(move |layer| (layer, trie.level(layer))));
+        let layers = layers.map(|(layer, nodes)| {
+            let is_last = layer + 1 == self.layers();
+            let of = |rows: usize, outputs: usize, seen: usize| {
+                nodes.iter().map(|node| self.layer_work(layer, &node.gates, rows, outputs, seen)).sum::<u64>()
+            };
+            let shared = if is_last { of(prefix, 0, 0) } else { of(prefix, prefix, prefix * (prefix + 1) / 2) };
+            let samples = samples.iter().map(|sample| {
+                let (rows, total) = (sample.tokens.len() - prefix, sample.tokens.len());
+                if is_last {
+                    of(rows, sample.answer.len(), sample.answer.iter().sum())
+                } else {
+                    of(rows, rows, (total * (total + 1) - prefix * (prefix + 1)) / 2)
+                }
+            });
+            shared + samples.sum::<u64>()
+        });
+        let heads: usize = tries.iter().map(|(_, trie)| trie.level(self.layers() - 1).len()).sum();
+        layers.sum::<u64>() + lens + self.head_work(answers * heads)
     }
 
     fn score(
@@ -208,49 +478,41 @@ impl Engine for Embedded {
         observe: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Vec<SampleScores>> {
         self.check(&request.variants)?;
-        let trie = self.trie(&request.variants);
-        let last = self.layers() - 1;
-        let longest = samples.iter().map(|sample| sample.tokens.len()).max().unwrap_or(0);
-        let rope = self.model.rope(longest);
-
-        let (layer_work, head_work) = self.row_work();
-        let advance = |rows: usize, work: u64, observe: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>| {
-            go_on(observe(Event::Work(rows as u64 * work)))
+        if request.variants.is_empty() || samples.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Plan { tries, prefix, tokens } = self.plan(samples, request)?;
+        let rope = self.model.rope(samples.iter().map(|sample| sample.tokens.len()).max().unwrap_or(0));
+        let caches = match tries.as_slice() {
+            [(_, trie)] if prefix > 0 => Some(self.prefix(&samples[0].tokens[..prefix], trie, &rope, observe)?),
+            _ => None,
         };
-
         let mut all = Vec::with_capacity(samples.len());
-        let mut next = Vec::new();
-        for batch in Batch::all(samples) {
-            let mut states = self.model.embed(&batch.tokens); // (nodes, rows, hidden)
-            let mut lens: Vec<Vec<LensCurve>> =
-                vec![vec![LensCurve::default(); request.lens.len()]; batch.samples.len()];
-            for layer in 0..=last {
-                self.layer(&batch, &trie, layer, &rope, &states, &mut next);
-                std::mem::swap(&mut states, &mut next);
-                advance(trie.level(layer).len() * batch.rows(), layer_work, observe)?;
-                if layer < last && !request.lens.is_empty() {
-                    let nodes: Vec<usize> = request.lens.iter().map(|&variant| trie.node(variant, layer)).collect();
-                    let scores = self.answers(&batch, &nodes, &states);
-                    advance(nodes.len() * batch.wanted.len(), head_work, observe)?;
-                    for (curve, scores) in scores.iter().enumerate() {
-                        for (sample, scores) in scores.iter().enumerate() {
-                            lens[sample][curve].push(scores);
-                        }
+        for samples in batches(samples, prefix, tokens) {
+            let batch = Batch::new(samples, prefix);
+            let mut finished: Vec<SampleScores> = samples
+                .iter()
+                .map(|sample| SampleScores {
+                    line: sample.line,
+                    tokens: sample.answer.len(),
+                    variants: Vec::new(),
+                    lens: vec![LensCurve::default(); request.lens.len()],
+                })
+                .collect();
+            for (variants, trie) in &tries {
+                let ours = |&(_, variant): &(usize, usize)| variants.contains(&variant);
+                let lens: Vec<(usize, usize)> = request.lens.iter().copied().enumerate().filter(ours).collect();
+                let of_trie: Vec<usize> = lens.iter().map(|(_, variant)| variant - variants.start).collect();
+                let pass = Pass { batch: &batch, trie, rope: &rope, past: caches.as_ref() };
+                for (scores, measured) in finished.iter_mut().zip(self.batch(&pass, &of_trie, observe)?) {
+                    scores.variants.extend(measured.variants);
+                    for (&(index, _), curve) in lens.iter().zip(measured.lens) {
+                        scores.lens[index] = curve;
                     }
                 }
             }
-            let nodes: Vec<usize> = (0..request.variants.len()).map(|variant| trie.node(variant, last)).collect();
-            let scores = self.answers(&batch, &nodes, &states);
-            advance(nodes.len() * batch.wanted.len(), head_work, observe)?;
-            let finished = batch.samples.iter().zip(lens).enumerate().map(|(index, (sample, mut lens))| {
-                for (curve, &variant) in lens.iter_mut().zip(&request.lens) {
-                    curve.push(&scores[variant][index]);
-                }
-                let variants = scores.iter().map(|scores| VariantScore::of(&scores[index])).collect();
-                let scores = SampleScores { line: sample.line, tokens: sample.answer.len(), variants, lens };
-                finite(scores, &request.variants)
-            });
-            let finished = finished.collect::<Result<Vec<_>>>()?;
+            let finished: Vec<_> =
+                finished.into_iter().map(|scores| finite(scores, &request.variants)).collect::<Result<_>>()?;
             let flow = observe(Event::Scored(&finished));
             all.extend(finished);
             go_on(flow)?;
@@ -259,40 +521,68 @@ impl Engine for Embedded {
     }
 }
 
-/// Some samples, packed end to end.
-struct Batch<'a> {
-    samples: &'a [Sample],
-    tokens: Vec<u32>,
-    /// Rows of each sample.
-    sequences: Vec<Range<usize>>,
-    /// For each answer token, sample by sample, the row that predicts it.
-    wanted: Vec<(usize, u32)>,
+/// How many leading tokens all samples share, as far as none of them is needed to predict an answer.
+fn shared_prefix(samples: &[Sample]) -> usize {
+    let [first, rest @ ..] = samples else { return 0 };
+    if rest.is_empty() {
+        return 0;
+    }
+    let before = |sample: &Sample| sample.answer.iter().min().map_or(0, |&first| first - 1);
+    let shared = |sample: &Sample| first.tokens.iter().zip(&sample.tokens).take_while(|(a, b)| a == b).count();
+    rest.iter().map(|sample| shared(sample).min(before(sample))).min().unwrap_or(0).min(before(first))
 }
 
-impl<'a> Batch<'a> {
-    /// Cuts samples into batches of about [`BATCH_TOKENS`], in order.
-    fn all(mut samples: &'a [Sample]) -> impl Iterator<Item = Self> {
-        std::iter::from_fn(move || {
-            let mut tokens = 0;
-            let count = samples.iter().take_while(|sample| {
-                let room = tokens < BATCH_TOKENS;
-                tokens += sample.tokens.len();
-                room
-            });
-            let (batch, rest) = samples.split_at(count.count());
-            samples = rest;
-            (!batch.is_empty()).then(|| Self::new(batch))
-        })
-    }
+/// Cuts samples into batches of about `most` tokens that are not shared, in order.
+fn batches(mut samples: &[Sample], prefix: usize, most: usize) -> impl Iterator<Item = &[Sample]> {
+    std::iter::from_fn(move || {
+        let mut tokens = 0;
+        let fits = samples.iter().take_while(|sample| {
+            let is_first = tokens == 0;
+            tokens += sample.tokens.len() - prefix;
+            is_first || tokens <= most
+        });
+        let (batch, rest) = samples.split_at(fits.count());
+        samples = rest;
+        (!batch.is_empty()).then_some(batch)
+    })
+}
 
-    fn new(samples: &'a [Sample]) -> Self {
-        let mut batch = Self { samples, tokens: Vec::new(), sequences: Vec::new(), wanted: Vec::new() };
+/// Some samples without their shared prefix, packed end to end.
+struct Batch {
+    /// Position of each sequence's first row.
+    first: usize,
+    tokens: Vec<u32>,
+    sequences: Vec<Sequence>,
+    /// For each answer token, sample by sample, the row that predicts it, and the token.
+    answers: Vec<(usize, u32)>,
+    /// The same after the last layer, where no other rows are left.
+    last_answers: Vec<(usize, u32)>,
+}
+
+/// One sample in a batch.
+struct Sequence {
+    rows: Range<usize>,
+    /// Rows that predict an answer token, counted from the sequence's first.
+    wanted: Vec<usize>,
+    /// Its entries in the batch's answers.
+    answers: Range<usize>,
+}
+
+impl Batch {
+    fn new(samples: &[Sample], prefix: usize) -> Self {
+        let mut batch =
+            Self { first: prefix, tokens: Vec::new(), sequences: Vec::new(), answers: Vec::new(), last_answers: Vec::new() };
         for sample in samples {
-            let start = batch.tokens.len();
-            batch.tokens.extend(&sample.tokens);
-            batch.sequences.push(start..batch.tokens.len());
+            let (start, answers) = (batch.tokens.len(), batch.answers.len());
+            batch.tokens.extend(&sample.tokens[prefix..]);
             // The state at one position predicts the token at the next.
-            batch.wanted.extend(sample.answer.iter().map(|&at| (start + at - 1, sample.tokens[at])));
+            let wanted: Vec<usize> = sample.answer.iter().map(|&at| at - 1 - prefix).collect();
+            for (&row, &at) in wanted.iter().zip(&sample.answer) {
+                batch.last_answers.push((batch.answers.len(), sample.tokens[at]));
+                batch.answers.push((start + row, sample.tokens[at]));
+            }
+            let (rows, answers) = (start..batch.tokens.len(), answers..batch.answers.len());
+            batch.sequences.push(Sequence { rows, wanted, answers });
         }
         batch
     }
@@ -301,8 +591,8 @@ impl<'a> Batch<'a> {
         self.tokens.len()
     }
 
-    /// The sequences of every node, node by node, as (node, rows within the node), in groups of about [`CHUNK_ROWS`].
-    fn chunks(&self, nodes: usize) -> Vec<Vec<(usize, Range<usize>)>> {
+    /// The sequences of every node, node by node, in groups of about [`CHUNK_ROWS`] rows.
+    fn chunks(&self, nodes: usize) -> Vec<Vec<(usize, &Sequence)>> {
         let mut chunks: Vec<Vec<_>> = Vec::new();
         let mut rows = CHUNK_ROWS;
         for node in 0..nodes {
@@ -311,9 +601,9 @@ impl<'a> Batch<'a> {
                     chunks.push(Vec::new());
                     rows = 0;
                 }
-                rows += sequence.len();
+                rows += sequence.rows.len();
                 if let Some(chunk) = chunks.last_mut() {
-                    chunk.push((node, sequence.clone()));
+                    chunk.push((node, sequence));
                 }
             }
         }

@@ -4,6 +4,7 @@
 //! [`Engine`] stands behind it, so that a model on another machine can take the place of the embedded one.
 
 mod embedded;
+mod session;
 mod trie;
 
 use std::ops::ControlFlow;
@@ -15,6 +16,7 @@ use crate::error::Result;
 use crate::gates::Variant;
 
 pub use embedded::{Embedded, EngineOptions, MAX_THREADS};
+pub use session::Session;
 
 /// What to compute for every sample.
 #[derive(Clone, Debug)]

@@ -59,6 +59,16 @@ impl Trie {
         self.paths[variant][layer]
     }
 
+    /// How many variants there are.
+    pub(super) fn variants(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// Most nodes of a layer.
+    pub(super) fn width(&self) -> usize {
+        self.levels.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
     /// Layers computed for each sample.
     pub(super) fn passes(&self) -> usize {
         self.levels.iter().map(Vec::len).sum()

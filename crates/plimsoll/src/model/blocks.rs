@@ -42,6 +42,22 @@ impl BlockType {
     }
 }
 
+/// A tensor's weights as they are stored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stored<'a> {
+    pub(super) block: &'static BlockType,
+    pub(super) bytes: &'a [u8],
+}
+
+impl Stored<'_> {
+    /// Decodes `out.len()` weights from the `first` on; both are whole blocks.
+    pub(super) fn read_at(&self, first: usize, out: &mut [f32]) {
+        let BlockType { elements, bytes, decode, .. } = self.block;
+        debug_assert!(first.is_multiple_of(*elements) && out.len().is_multiple_of(*elements), "half a block");
+        decode(&self.bytes[first / elements * bytes..][..out.len() / elements * bytes], out);
+    }
+}
+
 /// 32-bit IEEE floats.
 pub(super) static F32: BlockType = BlockType { name: "F32", elements: 1, bytes: 4, decode: f32s };
 /// 16-bit IEEE floats.

@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use super::blocks::Stored;
 use super::gguf::Gguf;
 use super::tensors::Tensors;
 use super::{Config, ModelProblem};
@@ -127,26 +128,30 @@ impl Checkpoint {
         self.weights().map(|weight| self.shape(weight).iter().product::<usize>() as u64).sum()
     }
 
-    /// Reads one tensor as `f32`, row-major, in Hugging Face's row order.
-    pub(super) fn read(&self, weight: Weight) -> Result<Vec<f32>> {
-        let Config { hidden, heads, kv_heads, .. } = self.config;
+    /// A tensor whose rows can be read one by one, in Hugging Face's order.
+    pub(super) fn rows(&self, weight: Weight) -> Result<WeightRows<'_>> {
+        let Config { heads, kv_heads, .. } = self.config;
         let name = self.name(weight);
-        let values = match &self.source {
-            Source::Folder(tensors) => tensors.read(&name)?,
-            Source::Gguf(gguf) => {
-                let values = gguf.read(&name)?;
-                match weight {
-                    Weight::Linear(_, Projection::Q) => split_halves(&values, heads, hidden),
-                    Weight::Linear(_, Projection::K) => split_halves(&values, kv_heads, hidden),
-                    _ => values,
-                }
-            }
+        let stored = match &self.source {
+            Source::Folder(tensors) => tensors.stored(&name)?,
+            Source::Gguf(gguf) => gguf.stored(&name)?,
         };
-        if values.iter().all(|value| value.is_finite()) {
-            Ok(values)
-        } else {
-            Err(self.problem(ModelProblem::NotFinite(name)))
-        }
+        let shape = self.shape(weight);
+        let rows = if shape.len() == 2 { shape[0] } else { 1 };
+        let interleaved_head = match (&self.source, weight) {
+            (Source::Gguf(_), Weight::Linear(_, Projection::Q)) => Some(rows / heads),
+            (Source::Gguf(_), Weight::Linear(_, Projection::K)) => Some(rows / kv_heads),
+            _ => None,
+        };
+        Ok(WeightRows { checkpoint: self, name, stored, width: shape.iter().product::<usize>() / rows, interleaved_head })
+    }
+
+    /// A tensor of one row.
+    pub(super) fn read(&self, weight: Weight) -> Result<Vec<f32>> {
+        let rows = self.rows(weight)?;
+        let mut values = vec![0.0; rows.width];
+        rows.read(0, &mut values)?;
+        Ok(values)
     }
 
     /// Shape of a linear module of any layer: (outputs, inputs).
@@ -277,29 +282,43 @@ fn without_config(folder: &Path) -> Result<String> {
     })
 }
 
-/// Turns the rows `(heads, head_dim, inputs)` of a projection whose rotation pairs dimensions `2i` and `2i + 1` of a head
-/// into rows for one that pairs `i` and `i + head_dim / 2`.
-fn split_halves(values: &[f32], heads: usize, inputs: usize) -> Vec<f32> {
-    let mut out = Vec::with_capacity(values.len());
-    for head in values.chunks_exact(values.len() / heads) {
-        for half in 0..2 {
-            for row in head.chunks_exact(inputs).skip(half).step_by(2) {
-                out.extend_from_slice(row);
-            }
+/// The rows of one tensor.
+pub(super) struct WeightRows<'a> {
+    checkpoint: &'a Checkpoint,
+    name: String,
+    stored: Stored<'a>,
+    /// Numbers of a row.
+    width: usize,
+    /// Rows of a head, where they are stored interleaved.
+    interleaved_head: Option<usize>,
+}
+
+impl WeightRows<'_> {
+    /// Reads one row, as many numbers as `out` has.
+    pub(super) fn read(&self, row: usize, out: &mut [f32]) -> Result<()> {
+        let row = self.interleaved_head.map_or(row, |head| row / head * head + interleaved(row % head, head));
+        self.stored.read_at(row * self.width, out);
+        if out.iter().all(|value| value.is_finite()) {
+            Ok(())
+        } else {
+            Err(self.checkpoint.problem(ModelProblem::NotFinite(self.name.clone())))
         }
     }
-    out
+}
+
+/// Where a row of a head of `head_dim` rows is stored, when the rotation there pairs dimensions `2i` and `2i + 1` and here
+/// `i` and `i + head_dim / 2`.
+fn interleaved(row: usize, head_dim: usize) -> usize {
+    let half = head_dim / 2;
+    row % half * 2 + row / half
 }
 
 #[cfg(test)]
 mod tests {
-    use super::split_halves;
+    use super::interleaved;
 
     #[test]
-    fn interleaved_rows_are_split_into_halves() {
-        // Two heads of four rows, two inputs: a row's first number is its place after the change.
-        let rows = [[0., 9.], [2., 9.], [1., 9.], [3., 9.], [4., 9.], [6., 9.], [5., 9.], [7., 9.]];
-        let first: Vec<f32> = split_halves(rows.as_flattened(), 2, 2).iter().copied().step_by(2).collect();
-        assert_eq!(first, [0., 1., 2., 3., 4., 5., 6., 7.]);
+    fn the_halves_of_a_head_are_its_even_and_its_odd_rows() {
+        assert_eq!([0, 1, 2, 3, 4, 5].map(|row| interleaved(row, 6)), [0, 2, 4, 1, 3, 5]);
     }
 }

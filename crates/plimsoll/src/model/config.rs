@@ -3,6 +3,7 @@
 //! A family of models is a set of facts here and never a branch in the forward pass. What is not implemented is
 //! refused by name when the facts are read, so that the decoder never meets it.
 
+use plimsoll_kernels::MAX_HEAD_DIM;
 use serde::Deserialize;
 
 use super::ModelProblem;
@@ -185,7 +186,7 @@ impl Config {
         within("intermediate_size", self.intermediate, MAX_WIDTH)?;
         within("num_attention_heads", self.heads, MAX_WIDTH)?;
         within("num_key_value_heads", self.kv_heads, self.heads)?;
-        within("head_dim", self.head_dim, MAX_WIDTH)?;
+        within("head_dim", self.head_dim, MAX_HEAD_DIM)?;
         within("num_attention_heads × head_dim", self.heads * self.head_dim, MAX_WIDTH)?;
         within("vocab_size", self.vocabulary, MAX_VOCABULARY)?;
         within("max_position_embeddings", self.context, MAX_VOCABULARY)?;

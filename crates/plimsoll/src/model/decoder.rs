@@ -7,89 +7,124 @@
 use std::ops::Range;
 
 use plimsoll_kernels::{
-    AttentionShape, RopeTable, TokenScore, Update, add, attend, matmul, rms_norm, rotate, score_tokens, swiglu,
+    AttentionScratch, AttentionShape, KeyValues, Mode, Packed, RopeTable, Rows, Threads, TokenScore, attend,
+    gated, linear, rms_norm, rotate, score_tokens,
 };
 use rayon::prelude::*;
 
+use super::Precision;
 use super::checkpoint::{Checkpoint, Weight};
 use super::config::Config;
-use crate::adapter::{LayerLora, LoraWeights};
+use super::lora::{Input, Lora, LowRank};
 use crate::error::Result;
 use crate::gates::{LayerGates, Projection};
+
+/// Gate and up projections come in turns of so many columns, so that the product can gate its own sums.
+const TURN: usize = 16;
 
 /// A base model, ready to run.
 #[derive(Debug)]
 pub struct Model {
     config: Config,
-    /// `(vocabulary, hidden)`
-    embedding: Vec<f32>,
+    precision: Precision,
+    /// One column for each entry of the vocabulary.
+    embedding: Packed,
     blocks: Vec<Block>,
     /// `(hidden)`
     final_norm: Vec<f32>,
-    /// `(vocabulary, hidden)`; none where the embedding serves as the head.
-    head: Option<Vec<f32>>,
+    /// The same; none where the embedding serves as the head.
+    head: Option<Packed>,
 }
 
+/// The weights of one layer, packed: those with the same input in one.
 #[derive(Debug)]
 struct Block {
     /// `(hidden)`
     attention_norm: Vec<f32>,
+    /// Columns q, k, v.
+    qkv: Packed,
+    o: Packed,
     /// `(hidden)`
     mlp_norm: Vec<f32>,
-    /// Indexed by `Projection as usize`; each `(outputs, inputs)`.
-    linears: Vec<Vec<f32>>,
+    /// Columns in turns of gate and up.
+    gate_up: Packed,
+    down: Packed,
 }
 
 /// One sequence among the rows of a block.
-#[derive(Clone, Debug)]
-pub struct Segment {
+#[derive(Debug)]
+pub struct Segment<'a> {
     /// Its rows; they follow those of the segment before.
     pub rows: Range<usize>,
     /// How strongly the layer's LoRA is applied to it.
     pub gates: LayerGates,
+    /// Keys and values of the positions before its first row.
+    pub past: Option<&'a KeyValues>,
+    /// Where its keys and values are to be kept: begun after `past`. They are dropped where none is given.
+    pub cache: Option<&'a mut KeyValues>,
+    /// Those of its rows, ascending and counted from its first, whose output is wanted; all where none are given.
+    pub wanted: Option<&'a [usize]>,
 }
 
 /// Memory that a block works in; grows as needed and is meant to be used again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Scratch {
-    normed: Vec<f32>,
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    mixed: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
-    out: Vec<f32>,
-    low_rank: Vec<f32>,
-    scores: Vec<f32>,
+    normed: Rows,
+    qkv: Vec<f32>,
+    wanted_qkv: Vec<f32>,
+    mixed: Rows,
+    gated: Rows,
+    attention: AttentionScratch,
+    keys: KeyValues,
+    low_rank: LowRank,
 }
 
 impl Model {
-    /// Reads all weights of a checkpoint, layers in parallel.
+    /// Reads and packs all weights of a checkpoint, on all threads of the current pool. Nothing but the packed weights is
+    /// kept.
     ///
     /// # Errors
     /// A tensor that cannot be read, or holds values that are not finite.
-    pub fn load(checkpoint: &Checkpoint) -> Result<Self> {
+    pub fn load(checkpoint: &Checkpoint, precision: Precision) -> Result<Self> {
         let config = checkpoint.config().clone();
-        let read = |weight| checkpoint.read(weight);
-        let ((embedding, head), blocks) = rayon::join(
-            || {
-                let head = (!config.tied_head).then(|| read(Weight::Head)).transpose();
-                (read(Weight::Embedding), head)
-            },
-            || {
-                let block = |layer| {
-                    let linears = Projection::ALL.into_iter().map(|projection| read(Weight::Linear(layer, projection)));
-                    Ok(Block {
-                        attention_norm: read(Weight::AttentionNorm(layer))?,
-                        mlp_norm: read(Weight::MlpNorm(layer))?,
-                        linears: linears.collect::<Result<_>>()?,
-                    })
-                };
-                (0..config.layers).into_par_iter().map(block).collect::<Result<Vec<_>>>()
-            },
-        );
-        Ok(Self { embedding: embedding?, blocks: blocks?, final_norm: read(Weight::FinalNorm)?, head: head?, config })
+        let Config { hidden, intermediate, vocabulary, .. } = config;
+        let Precision { isa, dtype } = precision;
+        let pack = |weight, columns, inputs| {
+            let rows = checkpoint.rows(weight)?;
+            Packed::new(isa, dtype, columns, inputs, |column, out| rows.read(column, out))
+        };
+        let block = |layer| {
+            let rows = |projection| checkpoint.rows(Weight::Linear(layer, projection));
+            let outputs = |projection| checkpoint.linear_shape(projection).0;
+            let qkv = [rows(Projection::Q)?, rows(Projection::K)?, rows(Projection::V)?];
+            let starts = [0, outputs(Projection::Q), outputs(Projection::Q) + outputs(Projection::K)];
+            let (gate, up) = (rows(Projection::Gate)?, rows(Projection::Up)?);
+            Ok(Block {
+                attention_norm: checkpoint.read(Weight::AttentionNorm(layer))?,
+                qkv: Packed::new(isa, dtype, starts[2] + outputs(Projection::V), hidden, |column, out| {
+                    let part = starts.iter().rposition(|&start| column >= start).unwrap_or(0);
+                    qkv[part].read(column - starts[part], out)
+                })?,
+                o: pack(Weight::Linear(layer, Projection::O), hidden, outputs(Projection::Q))?,
+                mlp_norm: checkpoint.read(Weight::MlpNorm(layer))?,
+                gate_up: Packed::new(isa, dtype, intermediate.div_ceil(TURN) * 2 * TURN, hidden, |column, out| {
+                    match gate_or_up(column, intermediate) {
+                        Some((Projection::Gate, row)) => gate.read(row, out),
+                        Some((_, row)) => up.read(row, out),
+                        None => Ok(out.fill(0.0)),
+                    }
+                })?,
+                down: pack(Weight::Linear(layer, Projection::Down), hidden, intermediate)?,
+            })
+        };
+        Ok(Self {
+            embedding: pack(Weight::Embedding, vocabulary, hidden)?,
+            blocks: (0..config.layers).into_par_iter().map(block).collect::<Result<_>>()?,
+            final_norm: checkpoint.read(Weight::FinalNorm)?,
+            head: (!config.tied_head).then(|| pack(Weight::Head, vocabulary, hidden)).transpose()?,
+            precision,
+            config,
+        })
     }
 
     /// The facts of the model.
@@ -97,9 +132,52 @@ impl Model {
         &self.config
     }
 
+    /// What it is computed in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Bytes of the packed weights.
+    pub fn bytes(&self) -> usize {
+        let blocks = self.blocks.iter().flat_map(|block| [&block.qkv, &block.o, &block.gate_up, &block.down]);
+        blocks.chain([&self.embedding]).chain(&self.head).map(Packed::bytes).sum()
+    }
+
     /// The rotary embedding for sequences of up to `positions` tokens.
     pub fn rope(&self, positions: usize) -> RopeTable {
         RopeTable::new(&self.config.rope_frequencies(), positions)
+    }
+
+    /// Room for the keys and values of one sequence in one layer.
+    pub fn key_values(&self) -> KeyValues {
+        KeyValues::new(self.precision.dtype, self.attention_shape())
+    }
+
+    /// Bytes of the keys and values of so many positions in one layer.
+    pub fn key_value_bytes(&self, positions: usize) -> usize {
+        KeyValues::bytes(self.precision.dtype, self.attention_shape(), positions)
+    }
+
+    /// Memory for [`block`](Self::block) and [`score`](Self::score).
+    pub fn scratch(&self) -> Scratch {
+        let dtype = self.precision.dtype;
+        Scratch {
+            normed: Rows::new(dtype),
+            qkv: Vec::new(),
+            wanted_qkv: Vec::new(),
+            mixed: Rows::new(dtype),
+            gated: Rows::new(dtype),
+            attention: AttentionScratch::new(dtype),
+            keys: self.key_values(),
+            low_rank: LowRank::new(dtype),
+        }
+    }
+
+    /// Bytes that [`scratch`](Self::scratch) grows to for so many rows.
+    pub fn scratch_bytes(&self, rows: usize) -> usize {
+        let Config { hidden, intermediate, heads, head_dim, .. } = self.config;
+        let factors = self.precision.dtype.bytes() * (hidden + heads * head_dim * 2 + intermediate);
+        rows * (factors + 4 * (2 * self.attention_shape().width() + hidden)) + self.key_value_bytes(rows)
     }
 
     /// Hidden states before the first layer: `(tokens, hidden)`.
@@ -107,116 +185,147 @@ impl Model {
     /// # Panics
     /// If a token is not in the vocabulary.
     pub fn embed(&self, tokens: &[u32]) -> Vec<f32> {
-        let hidden = self.config.hidden;
-        tokens.iter().flat_map(|&token| &self.embedding[token as usize * hidden..][..hidden]).copied().collect()
+        let mut x = vec![0.0; tokens.len() * self.config.hidden];
+        for (&token, x) in tokens.iter().zip(x.chunks_exact_mut(self.config.hidden)) {
+            self.embedding.unpack(token as usize, x);
+        }
+        x
     }
 
-    /// Runs one layer over the hidden states `x (rows, hidden)`, in place. Every segment starts at position 0.
+    /// Runs one layer over the hidden states `x (rows, hidden)`, in place. Rows whose output is not wanted leave `x`.
     ///
     /// # Panics
     /// If the segments do not cover the rows, or one is longer than `rope`.
+    #[allow(clippy::too_many_arguments, reason = "a layer needs all of these, and nothing else")]
     pub fn block(
         &self,
         layer: usize,
-        lora: &LayerLora,
-        segments: &[Segment],
+        lora: &Lora,
+        segments: &mut [Segment<'_>],
         rope: &RopeTable,
-        x: &mut [f32],
+        x: &mut Vec<f32>,
+        threads: Threads,
         scratch: &mut Scratch,
     ) {
         let Config { hidden, intermediate, heads, kv_heads, head_dim, norm_epsilon, .. } = self.config;
+        let Precision { isa, .. } = self.precision;
         let block = &self.blocks[layer];
-        let rows = x.len() / hidden;
-        let Scratch { normed, q, k, v, mixed, gate, up, out, low_rank, scores } = scratch;
-        let mut linear = |projection: Projection, y: &mut [f32], x: &[f32]| {
-            let weight = &block.linears[projection as usize];
-            lora_linear(y, x, weight, lora.get(projection), segments, |gates| gates.get(projection), low_rank);
-        };
+        let width = self.attention_shape().width();
+        let Scratch { normed, qkv, wanted_qkv, mixed, gated: activations, attention, keys, low_rank } = scratch;
 
-        let normed = sized(normed, rows * hidden);
-        rms_norm(normed, x, &block.attention_norm, norm_epsilon); // (rows, hidden)
-        let q = sized(q, rows * heads * head_dim);
-        let k = sized(k, rows * kv_heads * head_dim);
-        let v = sized(v, rows * kv_heads * head_dim);
-        linear(Projection::Q, q, normed); // (rows, heads, head_dim)
-        linear(Projection::K, k, normed); // (rows, kv_heads, head_dim)
-        linear(Projection::V, v, normed); // (rows, kv_heads, head_dim)
-        let mixed = sized(mixed, q.len());
-        let shape = AttentionShape { heads, kv_heads, head_dim };
-        for Segment { rows, .. } in segments {
-            let queries = rows.start * heads * head_dim..rows.end * heads * head_dim;
-            let keys = rows.start * kv_heads * head_dim..rows.end * kv_heads * head_dim;
-            rotate(&mut q[queries.clone()], heads, rope, 0);
-            rotate(&mut k[keys.clone()], kv_heads, rope, 0);
-            attend(&mut mixed[queries.clone()], &q[queries], &k[keys.clone()], &v[keys], shape, scores);
+        rms_norm(isa, normed, x, &block.attention_norm, norm_epsilon); // (rows, hidden)
+        let qkv = sized(qkv, normed.rows() * width);
+        let update = low_rank.update(isa, lora.get(Input::Attention), normed, runs(segments), threads);
+        linear(isa, qkv, normed, &block.qkv, update, Mode::Set, threads); // (rows, q | k | v)
+
+        let wanted: usize = segments.iter().map(Segment::outputs).sum();
+        mixed.resize(wanted, heads * head_dim);
+        let mut at = 0; // of the next output among all
+        for segment in segments.iter_mut() {
+            let Segment { rows, past, cache, wanted, .. } = segment;
+            let qkv = &mut qkv[rows.start * width..rows.end * width];
+            let keys = match cache {
+                Some(cache) => &mut **cache,
+                None => {
+                    keys.restart(*past);
+                    &mut *keys
+                }
+            };
+            let first = keys.len();
+            rotate(isa, qkv, heads + kv_heads, rope, first..first + rows.len());
+            keys.extend(isa, qkv);
+            if let Some(wanted) = wanted {
+                wanted_qkv.clear();
+                for (to, &row) in wanted.iter().enumerate() {
+                    wanted_qkv.extend_from_slice(&qkv[row * width..][..width]);
+                    let from = (rows.start + row) * hidden;
+                    x.copy_within(from..from + hidden, (at + to) * hidden);
+                }
+                let positions: Vec<usize> = wanted.iter().map(|row| first + row).collect();
+                attend(isa, mixed, at, wanted_qkv, &positions, *past, keys, attention);
+                at += wanted.len();
+            } else {
+                let positions: Vec<usize> = (first..first + rows.len()).collect();
+                x.copy_within(rows.start * hidden..rows.end * hidden, at * hidden);
+                attend(isa, mixed, at, qkv, &positions, *past, keys, attention);
+                at += rows.len();
+            }
         }
-        let out = sized(out, rows * hidden);
-        linear(Projection::O, out, mixed); // (rows, hidden)
-        add(x, out);
+        x.truncate(wanted * hidden);
+        let runs = output_runs(segments);
 
-        rms_norm(normed, x, &block.mlp_norm, norm_epsilon); // (rows, hidden)
-        let gate = sized(gate, rows * intermediate);
-        let up = sized(up, rows * intermediate);
-        linear(Projection::Gate, gate, normed); // (rows, intermediate)
-        linear(Projection::Up, up, normed); // (rows, intermediate)
-        swiglu(gate, up);
-        linear(Projection::Down, out, gate); // (rows, hidden)
-        add(x, out);
+        let update = low_rank.update(isa, lora.get(Input::Mixed), mixed, runs.clone(), threads);
+        linear(isa, x, mixed, &block.o, update, Mode::Add, threads); // (outputs, hidden)
+
+        rms_norm(isa, normed, x, &block.mlp_norm, norm_epsilon); // (outputs, hidden)
+        activations.resize(wanted, intermediate);
+        let update = low_rank.update(isa, lora.get(Input::Mlp), normed, runs.clone(), threads);
+        gated(isa, activations, normed, &block.gate_up, update, threads); // (outputs, intermediate)
+        let update = low_rank.update(isa, lora.get(Input::Gated), activations, runs, threads);
+        linear(isa, x, activations, &block.down, update, Mode::Add, threads); // (outputs, hidden)
     }
 
     /// Scores `tokens[i]` as what follows the hidden state `x[i]`, with `x (rows, hidden)` taken after any layer: the
     /// final norm and the head are applied here. After the last layer this is the model's own prediction, before it
     /// the logit lens.
     pub fn score(&self, x: &[f32], tokens: &[u32], scratch: &mut Scratch) -> Vec<TokenScore> {
-        let normed = sized(&mut scratch.normed, x.len());
-        rms_norm(normed, x, &self.final_norm, self.config.norm_epsilon); // (rows, hidden)
-        score_tokens(normed, self.head(), tokens, &mut scratch.scores)
+        let Precision { isa, .. } = self.precision;
+        rms_norm(isa, &mut scratch.normed, x, &self.final_norm, self.config.norm_epsilon); // (rows, hidden)
+        score_tokens(isa, &scratch.normed, self.head(), tokens)
     }
 
     /// Logits `(rows, vocabulary)` of hidden states `x (rows, hidden)` after the last layer.
-    pub fn logits(&self, x: &[f32]) -> Vec<f32> {
+    pub fn logits(&self, x: &[f32], threads: Threads, scratch: &mut Scratch) -> Vec<f32> {
         let Config { hidden, vocabulary, norm_epsilon, .. } = self.config;
-        let mut normed = vec![0.0; x.len()];
-        rms_norm(&mut normed, x, &self.final_norm, norm_epsilon);
+        let Precision { isa, .. } = self.precision;
+        rms_norm(isa, &mut scratch.normed, x, &self.final_norm, norm_epsilon);
         let mut logits = vec![0.0; x.len() / hidden * vocabulary];
-        matmul(&mut logits, &normed, self.head(), hidden, Update::Set);
+        linear(isa, &mut logits, &scratch.normed, self.head(), None, Mode::Set, threads);
         logits
     }
 
-    /// `(vocabulary, hidden)`
-    fn head(&self) -> &[f32] {
+    fn head(&self) -> &Packed {
         self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    fn attention_shape(&self) -> AttentionShape {
+        let Config { heads, kv_heads, head_dim, .. } = self.config;
+        AttentionShape { heads, kv_heads, head_dim }
     }
 }
 
-/// `y = W·x + gate · scale · B·(A·x)`, where segments with gate 0 cost nothing beyond the base product.
-fn lora_linear(
-    y: &mut [f32],
-    x: &[f32],
-    weight: &[f32],
-    lora: Option<&LoraWeights>,
-    segments: &[Segment],
-    gate: impl Fn(&LayerGates) -> f32,
-    scratch: &mut Vec<f32>,
-) {
-    let rows = segments.last().map_or(0, |segment| segment.rows.end);
-    let (inputs, outputs) = (x.len() / rows.max(1), y.len() / rows.max(1));
-    matmul(y, x, weight, inputs.max(1), Update::Set);
-    let Some(lora) = lora else { return };
-    for run in segments.chunk_by(|a, b| gate(&a.gates) == gate(&b.gates)) {
-        let (strength, rows) = (gate(&run[0].gates), run[0].rows.start..run[run.len() - 1].rows.end);
-        if strength == 0.0 {
-            continue;
-        }
-        let (x, y) = (&x[rows.start * inputs..rows.end * inputs], &mut y[rows.start * outputs..rows.end * outputs]);
-        let low_rank = sized(scratch, rows.len() * lora.rank);
-        matmul(low_rank, x, &lora.a, inputs, Update::Set); // (rows, rank)
-        matmul(y, low_rank, &lora.b, lora.rank, Update::Add(strength * lora.scale)); // (rows, outputs)
+impl Segment<'_> {
+    /// Rows whose output is wanted.
+    fn outputs(&self) -> usize {
+        self.wanted.map_or(self.rows.len(), <[usize]>::len)
     }
+}
+
+/// Which row of which projection a column of the gated product is; none where it only fills up a turn.
+pub(super) fn gate_or_up(column: usize, intermediate: usize) -> Option<(Projection, usize)> {
+    let projection = if column % (2 * TURN) < TURN { Projection::Gate } else { Projection::Up };
+    let row = column / (2 * TURN) * TURN + column % TURN;
+    (row < intermediate).then_some((projection, row))
+}
+
+/// Rows of each segment, with its gates.
+fn runs(segments: &[Segment<'_>]) -> Vec<(Range<usize>, LayerGates)> {
+    segments.iter().map(|segment| (segment.rows.clone(), segment.gates)).collect()
+}
+
+/// The same for the rows whose output is wanted.
+fn output_runs(segments: &[Segment<'_>]) -> Vec<(Range<usize>, LayerGates)> {
+    let mut at = 0;
+    let runs = segments.iter().map(|segment| {
+        let start = at;
+        at += segment.outputs();
+        (start..at, segment.gates)
+    });
+    runs.collect()
 }
 
 /// The first `len` numbers of a buffer that grows as needed.
-fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+pub(super) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if buffer.len() < len {
         buffer.resize(len, 0.0);
     }

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use super::blocks::GgmlType;
+use super::blocks::{GgmlType, Stored};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -85,7 +85,13 @@ impl Gguf {
     /// # Errors
     /// No such tensor, or one of a type that is not read.
     pub fn read(&self, name: &str) -> Result<Vec<f32>> {
-        self.layout.read(&self.bytes, name).map_err(|problem| Error::input(&self.path, problem))
+        let Stored { block, bytes } = self.stored(name)?;
+        Ok(block.read(bytes))
+    }
+
+    /// One tensor as it is stored.
+    pub(super) fn stored(&self, name: &str) -> Result<Stored<'_>> {
+        self.layout.stored(&self.bytes, name).map_err(|problem| Error::input(&self.path, problem))
     }
 }
 
@@ -369,13 +375,13 @@ impl Layout {
         Ok(Self { metadata, tensors })
     }
 
-    fn read(&self, bytes: &[u8], name: &str) -> Result<Vec<f32>, GgufProblem> {
+    fn stored<'a>(&self, bytes: &'a [u8], name: &str) -> Result<Stored<'a>, GgufProblem> {
         let tensor = self.tensors.get(name).ok_or_else(|| GgufProblem::NoTensor(name.to_owned()))?;
         let GgmlType::Read(block) = tensor.block_type else {
             let (block_type, number) = (tensor.block_type.name(), tensor.type_number);
             return Err(GgufProblem::BlockType { tensor: name.to_owned(), block_type, number });
         };
-        Ok(block.read(&bytes[tensor.bytes.clone()]))
+        Ok(Stored { block, bytes: &bytes[tensor.bytes.clone()] })
     }
 }
 

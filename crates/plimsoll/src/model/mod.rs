@@ -5,15 +5,41 @@ mod checkpoint;
 mod config;
 mod decoder;
 mod gguf;
+mod lora;
 mod tensors;
 
 pub use checkpoint::Checkpoint;
 pub use config::{Config, RopeScaling};
 pub use decoder::{Model, Scratch, Segment};
 pub use gguf::{Gguf, GgufProblem, Metadata, Value};
+pub use lora::Lora;
+pub use plimsoll_kernels::{Dtype, Isa};
 pub use tensors::{Tensors, TensorsProblem};
 
 use crate::error::shown;
+
+/// What a model is computed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Precision {
+    /// The instruction set.
+    pub isa: Isa,
+    /// What weights, and what is multiplied with them, are held as. Sums are `f32`.
+    pub dtype: Dtype,
+}
+
+impl Precision {
+    /// One type of number on the best instruction set of this processor.
+    pub fn new(dtype: Dtype) -> Self {
+        Self { isa: Isa::best(), dtype }
+    }
+}
+
+impl Default for Precision {
+    /// `bf16` where the processor multiplies such numbers, `f32` elsewhere.
+    fn default() -> Self {
+        Self::new(if Isa::best().has_bf16_products() { Dtype::Bf16 } else { Dtype::F32 })
+    }
+}
 
 /// What is wrong with a base model.
 #[derive(Debug, thiserror::Error)]

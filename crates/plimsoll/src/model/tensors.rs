@@ -18,7 +18,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 
 use super::ModelProblem;
-use super::blocks::{self, BlockType};
+use super::blocks::{self, BlockType, Stored};
 use crate::error::{Error, Result, shown};
 use crate::files;
 
@@ -98,6 +98,12 @@ impl Tensors {
     /// # Errors
     /// No such tensor, or one of another type than `F32`, `F16` and `BF16`.
     pub fn read(&self, name: &str) -> Result<Vec<f32>> {
+        let Stored { block, bytes } = self.stored(name)?;
+        Ok(block.read(bytes))
+    }
+
+    /// One tensor as it is stored.
+    pub(super) fn stored(&self, name: &str) -> Result<Stored<'_>> {
         let Some(tensor) = self.tensors.get(name) else {
             return Err(problem_at(&self.path, TensorsProblem::NoTensor(name.to_owned())));
         };
@@ -105,7 +111,7 @@ impl Tensors {
             let problem = TensorsProblem::Dtype { tensor: name.to_owned(), dtype: dtype_name(tensor.dtype) };
             return Err(problem_at(&self.files[tensor.file], problem));
         };
-        Ok(block.read(&self.maps[tensor.file][tensor.bytes.clone()]))
+        Ok(Stored { block, bytes: &self.maps[tensor.file][tensor.bytes.clone()] })
     }
 
     fn open_files(path: &Path, files: Vec<PathBuf>) -> Result<Self> {

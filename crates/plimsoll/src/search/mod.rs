@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::gates::Variant;
 use crate::lens;
-use crate::model::{Checkpoint, Model};
+use crate::model::Checkpoint;
 use crate::report::{
     self, AdapterFacts, Cost, DataFacts, LensSummary, ModelFacts, Rules, ScoreSummary, SearchResult, VariantSummary,
     Warning,
@@ -178,7 +178,7 @@ impl Search {
     pub fn score(&self, observe: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Scored> {
         let layers = self.checkpoint.config().layers;
         let fingerprint = self.fingerprint()?;
-        let engine = Embedded::new(Model::load(&self.checkpoint)?, self.lora.clone(), self.options.engine)?;
+        let engine = Embedded::load(&self.checkpoint, &self.lora, self.options.engine)?;
         let mut journal = Journal::open(&self.options.out.join(JOURNAL), &fingerprint, self.options.existing)?;
 
         // The lens decides nothing on held-out samples, and costs about as much as the sweep itself.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use plimsoll::adapter::{Adapter, Base, LayerLora};
 use plimsoll::data::Sample;
 use plimsoll::engine::{Embedded, EngineOptions};
-use plimsoll::model::{Checkpoint, Model, Tensors};
+use plimsoll::model::{Checkpoint, Dtype, Tensors};
 use serde::Deserialize;
 
 /// Every tiny model with its adapters.
@@ -48,8 +48,10 @@ pub(crate) fn bind(checkpoint: &Checkpoint, adapter: &Path) -> Vec<LayerLora> {
     Adapter::open(adapter).unwrap().bind(&Base { layers: checkpoint.config().layers, shape: &shape }).unwrap()
 }
 
+/// In `f32`: golden values are held to its rounding.
 pub(crate) fn engine_of(checkpoint: &Checkpoint, lora: Vec<LayerLora>) -> Embedded {
-    Embedded::new(Model::load(checkpoint).unwrap(), lora, EngineOptions::default()).unwrap()
+    let options = EngineOptions { dtype: Some(Dtype::F32), ..EngineOptions::default() };
+    Embedded::load(checkpoint, &lora, options).unwrap()
 }
 
 pub(crate) fn engine(model: &str, adapter: &str) -> Embedded {

@@ -1,0 +1,244 @@
+//! Whole jobs of the engine, timed from inside: the half of `reference/bench` that is ours. Every call prints one JSON
+//! object. `bench JOB --NAME VALUE …`; the jobs and their arguments are the functions below.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::num::NonZero;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use plimsoll::adapter::{Adapter, Base};
+use plimsoll::choose::stats::mean_and_se;
+use plimsoll::data::{self, Sample, TemplateChoice, Turns};
+use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Request};
+use plimsoll::gates::Variant;
+use plimsoll::model::{Checkpoint, Dtype, Isa};
+use plimsoll_kernels::{Mode, Packed, Rows, Threads, linear, peak};
+use serde_json::{Value, json};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> Result<()> {
+    let mut words = std::env::args().skip(1);
+    let job = words.next().ok_or("expected a job: peak, gemm, tokens, sweep or decode")?;
+    let words: Vec<String> = words.collect();
+    let mut arguments = Arguments(BTreeMap::new());
+    for pair in words.chunks(2) {
+        let [name, value] = pair else { return Err(format!("{}: expected a value", pair[0]).into()) };
+        arguments.0.insert(name.trim_start_matches("--").to_owned(), value.clone());
+    }
+    let result = match job.as_str() {
+        "peak" => peak_job(&arguments),
+        "gemm" => gemm(&arguments),
+        "tokens" => tokens(&arguments),
+        "sweep" => sweep(&arguments),
+        "decode" => decode(&arguments),
+        _ => Err(format!("{job}: no such job").into()),
+    }?;
+    println!("{result}");
+    Ok(())
+}
+
+struct Arguments(BTreeMap<String, String>);
+
+impl Arguments {
+    fn text(&self, name: &str) -> Result<&str> {
+        Ok(self.0.get(name).ok_or_else(|| format!("--{name} is missing"))?)
+    }
+
+    fn path(&self, name: &str) -> Result<PathBuf> {
+        Ok(self.text(name)?.into())
+    }
+
+    fn number<T: std::str::FromStr>(&self, name: &str, default: T) -> Result<T> {
+        match self.0.get(name) {
+            None => Ok(default),
+            Some(text) => text.parse().map_err(|_| format!("--{name}: {text} is no number").into()),
+        }
+    }
+
+    fn dtype(&self) -> Result<Dtype> {
+        match self.text("dtype")? {
+            "bf16" => Ok(Dtype::Bf16),
+            "f32" => Ok(Dtype::F32),
+            other => Err(format!("--dtype: {other} is neither bf16 nor f32").into()),
+        }
+    }
+}
+
+fn pool(threads: usize) -> Result<rayon::ThreadPool> {
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build()?)
+}
+
+/// Products that the processor can do when it does nothing else: the roof of everything below.
+fn peak_job(arguments: &Arguments) -> Result<Value> {
+    let threads = arguments.number("threads", 2)?;
+    let pool = pool(threads)?;
+    let measure = |dtype| {
+        let mut rates: Vec<f64> = (0..7)
+            .map(|_| {
+                let begun = Instant::now();
+                let flops: f64 = pool.broadcast(|_| peak(Isa::best(), dtype, 20_000_000)).iter().sum();
+                flops / begun.elapsed().as_secs_f64() / 1e9
+            })
+            .collect();
+        median(&mut rates)
+    };
+    Ok(json!({"f32_gflops": measure(Dtype::F32), "bf16_gflops": measure(Dtype::Bf16), "isa": Isa::best().to_string()}))
+}
+
+/// Products with weights that do not lie in a cache.
+fn gemm(arguments: &Arguments) -> Result<Value> {
+    let (dtype, seconds) = (arguments.dtype()?, arguments.number("seconds", 0.3)?);
+    let pool = pool(arguments.number("threads", 2)?)?;
+    let isa = Isa::best();
+    let mut shapes = Vec::new();
+    for shape in arguments.text("shapes")?.split(';') {
+        let numbers: Vec<usize> = shape.split(',').map(str::parse).collect::<std::result::Result<_, _>>()?;
+        let [rows, inputs, outputs] = numbers[..] else { return Err(format!("{shape}: expected three numbers").into()) };
+        let copies = (64_000_000 / (inputs * outputs * dtype.bytes())).max(1);
+        let number = |i: usize| (i as f32 * 0.37).sin();
+        let w: Vec<f32> = (0..inputs * outputs).map(number).collect();
+        let weights: Vec<Packed> = (0..copies).map(|_| Packed::from_rows(isa, dtype, &w, inputs)).collect();
+        let mut x = Rows::new(dtype);
+        x.resize(rows, inputs);
+        x.write(isa, 0, &(0..rows * inputs).map(number).collect::<Vec<_>>());
+        let mut y = vec![0.0; rows * outputs];
+        let mut rates: Vec<f64> = (0..5)
+            .map(|_| {
+                pool.install(|| {
+                    let begun = Instant::now();
+                    let mut done = 0;
+                    while begun.elapsed().as_secs_f64() < seconds {
+                        linear(isa, &mut y, &x, &weights[done % copies], None, Mode::Set, Threads::All);
+                        done += 1;
+                    }
+                    2.0 * (rows * inputs * outputs * done) as f64 / begun.elapsed().as_secs_f64() / 1e9
+                })
+            })
+            .collect();
+        shapes.push(json!({"rows": rows, "inputs": inputs, "outputs": outputs, "gflops": median(&mut rates)}));
+    }
+    Ok(json!({"shapes": shapes}))
+}
+
+/// Writes the tokens of some samples, so that the peer scores the same.
+fn tokens(arguments: &Arguments) -> Result<Value> {
+    let checkpoint = Checkpoint::open(&arguments.path("model")?)?;
+    let (samples, shots) = (arguments.number("samples", 32)?, arguments.number("shots", 0)?);
+    let text = fs::read_to_string(arguments.path("data")?)?;
+    let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?;
+    let field = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
+    let examples: String = lines[..shots]
+        .iter()
+        .map(|line| format!("{}\n{}\n\n", field(line, "prompt"), field(line, "completion")))
+        .collect();
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("valid.jsonl");
+    let rows = lines[shots..].iter().map(|line| {
+        let prompt = format!("{examples}{}", field(line, "prompt"));
+        json!({"prompt": prompt, "completion": field(line, "completion")}).to_string() + "\n"
+    });
+    fs::write(&file, rows.collect::<String>())?;
+    let options = data::Options {
+        template: TemplateChoice::Tokenizer,
+        turns: Turns::Last,
+        max_samples: Some(samples),
+        seed: 0,
+        context: checkpoint.config().context,
+    };
+    let dataset = data::load(&file, &checkpoint.tokenizer()?, &options)?;
+    let lines = dataset.samples.iter().map(|sample| {
+        json!({"line": sample.line, "tokens": sample.tokens, "answer": sample.answer}).to_string() + "\n"
+    });
+    fs::write(arguments.path("out")?, lines.collect::<String>())?;
+    let count = |of: fn(&Sample) -> usize| dataset.samples.iter().map(of).sum::<usize>();
+    Ok(json!({"samples": dataset.samples.len(), "tokens": count(|s| s.tokens.len()), "answer_tokens": count(|s| s.answer.len())}))
+}
+
+fn read_tokens(arguments: &Arguments) -> Result<Vec<Sample>> {
+    let numbers = |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_u64).collect::<Vec<_>>();
+    let mut samples = Vec::new();
+    for line in fs::read_to_string(arguments.path("tokens")?)?.lines() {
+        let line: Value = serde_json::from_str(line)?;
+        samples.push(Sample {
+            line: line["line"].as_u64().ok_or("a line without a number")? as usize,
+            tokens: numbers(&line["tokens"]).into_iter().map(|token| token as u32).collect(),
+            answer: numbers(&line["answer"]).into_iter().map(|at| at as usize).collect(),
+        });
+    }
+    Ok(samples)
+}
+
+fn engine(arguments: &Arguments) -> Result<Embedded> {
+    let checkpoint = Checkpoint::open(&arguments.path("model")?)?;
+    let shape = |_, projection| checkpoint.linear_shape(projection);
+    let base = Base { layers: checkpoint.config().layers, shape: &shape };
+    let lora = Adapter::open(&arguments.path("adapter")?)?.bind(&base)?;
+    let options = EngineOptions {
+        threads: NonZero::new(arguments.number("threads", 2)?),
+        dtype: Some(arguments.dtype()?),
+        memory: Some(arguments.number("memory-mib", 1024)? << 20),
+    };
+    Ok(Embedded::load(&checkpoint, &lora, options)?)
+}
+
+/// Every boundary on every sample.
+fn sweep(arguments: &Arguments) -> Result<Value> {
+    let begun = Instant::now();
+    let engine = engine(arguments)?;
+    let load_seconds = begun.elapsed().as_secs_f64();
+    let samples = read_tokens(arguments)?;
+    let request = Request { variants: Variant::every_boundary(engine.layers()), lens: Vec::new() };
+    let work = engine.work(&samples, &request);
+    let begun = Instant::now();
+    let scores = engine.score(&samples, &request, &mut |_| ControlFlow::Continue(()))?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let mean = |k: usize| mean_and_se(&scores.iter().map(|s| s.mean_nll(k)).collect::<Vec<_>>()).0;
+    let best = (0..=engine.layers()).min_by(|&a, &b| mean(a).total_cmp(&mean(b))).unwrap_or(0);
+    let within = |k: &usize| {
+        let (mean, se) = mean_and_se(&scores.iter().map(|s| s.mean_nll(*k) - s.mean_nll(best)).collect::<Vec<_>>());
+        mean <= se
+    };
+    let set: Vec<usize> = (0..=engine.layers()).filter(within).collect();
+    let nll: BTreeMap<usize, Vec<f64>> =
+        scores.iter().map(|s| (s.line, s.variants.iter().map(|v| v.nll).collect())).collect();
+    Ok(json!({
+        "seconds": seconds, "load_seconds": load_seconds, "tflop": 2e-12 * work as f64,
+        "gflops": 2e-9 * work as f64 / seconds, "peak_rss_mb": peak_rss(), "best": best,
+        "one_se": set.first(), "one_se_set": set, "nll": nll,
+    }))
+}
+
+/// Tokens one after the other, LoRA unmerged.
+fn decode(arguments: &Arguments) -> Result<Value> {
+    let engine = engine(arguments)?;
+    let count = arguments.number("tokens", 128)?;
+    let argmax = |logits: &[f32]| (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0) as u32;
+    let mut rates: Vec<f64> = (0..5)
+        .map(|_| -> Result<f64> {
+            let mut session = engine.session(&Variant::bottom_k(engine.layers(), engine.layers()), 512)?;
+            let mut token = argmax(&session.feed(&(1..33).collect::<Vec<_>>()));
+            let begun = Instant::now();
+            for _ in 0..count {
+                token = argmax(&session.feed(&[token]));
+            }
+            Ok(count as f64 / begun.elapsed().as_secs_f64())
+        })
+        .collect::<Result<_>>()?;
+    Ok(json!({"tokens_per_second": median(&mut rates), "peak_rss_mb": peak_rss()}))
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Most memory that the process has held, in MB; 0 where the system does not tell.
+fn peak_rss() -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or(0.0) / 1000.0
+}

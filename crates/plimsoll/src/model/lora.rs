@@ -1,0 +1,175 @@
+//! The one LoRA linear: an adapter's layer packed beside the base weights, and its update of a product.
+//!
+//! `y = W·x + γ·s·B·(A·x)` (Hu et al., arXiv:2106.09685). Modules with the same input share one product with their A's,
+//! stacked; what comes out, scaled by γ·s for each module and sequence, is `z`, and the product with W adds `B·z` to its
+//! sums before they leave the registers. Rows whose gates are all 0 cost nothing.
+
+use std::ops::Range;
+
+use plimsoll_kernels::{
+    Dtype, Isa, Mode, Packed, PackedUpdate, Rows, Threads, Update, UpdateModule, linear_rows,
+};
+
+use super::config::Config;
+use super::decoder::{gate_or_up, sized};
+use super::Precision;
+use crate::adapter::LayerLora;
+use crate::gates::{LayerGates, Projection};
+
+/// What a linear module of a block reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Input {
+    /// The normed hidden state before attention: q, k, v.
+    Attention,
+    /// What attention mixed: o.
+    Mixed,
+    /// The normed hidden state before the MLP: gate, up.
+    Mlp,
+    /// The gated activations: down.
+    Gated,
+}
+
+impl Input {
+    const ALL: [Self; 4] = [Self::Attention, Self::Mixed, Self::Mlp, Self::Gated];
+
+    fn projections(self) -> &'static [Projection] {
+        match self {
+            Self::Attention => &[Projection::Q, Projection::K, Projection::V],
+            Self::Mixed => &[Projection::O],
+            Self::Mlp => &[Projection::Gate, Projection::Up],
+            Self::Gated => &[Projection::Down],
+        }
+    }
+}
+
+/// The LoRA of one layer, packed for one model.
+#[derive(Debug)]
+pub struct Lora {
+    groups: [Option<Group>; Input::ALL.len()],
+}
+
+/// The modules with one input.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// All A's: a column for each number of `z`.
+    a: Packed,
+    b: PackedUpdate,
+    modules: Vec<Module>,
+}
+
+#[derive(Debug)]
+struct Module {
+    projection: Projection,
+    /// Its numbers in `z`.
+    z: Range<usize>,
+    scale: f32,
+}
+
+impl Lora {
+    /// Packs a layer's LoRA.
+    pub fn new(config: &Config, Precision { isa, dtype }: Precision, lora: &LayerLora) -> Self {
+        Self { groups: Input::ALL.map(|input| Group::new(config, isa, dtype, lora, input)) }
+    }
+
+    /// The modules with one input, if any.
+    pub(super) fn get(&self, input: Input) -> Option<&Group> {
+        self.groups[input as usize].as_ref()
+    }
+}
+
+impl Group {
+    fn new(config: &Config, isa: Isa, dtype: Dtype, lora: &LayerLora, input: Input) -> Option<Self> {
+        let present = || input.projections().iter().filter_map(|&projection| Some((projection, lora.get(projection)?)));
+        let inputs = present().next().map(|(_, lora)| lora.a.len() / lora.rank)?;
+        let mut modules = Vec::new();
+        let mut width = 0;
+        for (projection, lora) in present() {
+            modules.push(Module { projection, z: width..width + lora.rank, scale: lora.scale });
+            // Each begins with a word.
+            width = (width + lora.rank).next_multiple_of(2);
+        }
+        let mut a = vec![0.0; width * inputs];
+        for (module, (_, lora)) in modules.iter().zip(present()) {
+            a[module.z.start * inputs..module.z.end * inputs].copy_from_slice(&lora.a);
+        }
+        let updates: Vec<UpdateModule<'_>> = modules
+            .iter()
+            .zip(present())
+            .map(|(module, (_, lora))| UpdateModule { b: &lora.b, rank: lora.rank, at: module.z.start })
+            .collect();
+        let index = |projection| modules.iter().position(|module| module.projection == projection);
+        let q = config.heads * config.head_dim;
+        let kv = config.kv_heads * config.head_dim;
+        let (columns, source): (usize, Box<dyn Fn(usize) -> Option<(Projection, usize)>>) = match input {
+            Input::Attention => (
+                q + 2 * kv,
+                Box::new(move |column| {
+                    Some(match column.checked_sub(q) {
+                        None => (Projection::Q, column),
+                        Some(column) if column < kv => (Projection::K, column),
+                        Some(column) => (Projection::V, column - kv),
+                    })
+                }),
+            ),
+            Input::Mixed => (config.hidden, Box::new(|column| Some((Projection::O, column)))),
+            Input::Mlp => {
+                let intermediate = config.intermediate;
+                let columns = intermediate.div_ceil(16) * 32;
+                (columns, Box::new(move |column| gate_or_up(column, intermediate)))
+            }
+            Input::Gated => (config.hidden, Box::new(|column| Some((Projection::Down, column)))),
+        };
+        let b = PackedUpdate::new(dtype, columns, width, &updates, |column| {
+            source(column).and_then(|(projection, row)| Some((index(projection)?, row)))
+        });
+        Some(Self { a: Packed::from_rows(isa, dtype, &a, inputs), b, modules })
+    }
+}
+
+/// The low-rank activations of a product; memory that is meant to be used again.
+#[derive(Debug)]
+pub(super) struct LowRank {
+    numbers: Vec<f32>,
+    z: Rows,
+    rows: Vec<Range<usize>>,
+}
+
+impl LowRank {
+    pub(super) fn new(dtype: Dtype) -> Self {
+        Self { numbers: Vec::new(), z: Rows::new(dtype), rows: Vec::new() }
+    }
+
+    /// The update of the rows whose gates are not all 0, if there are any. Runs are in the order of the rows.
+    pub(super) fn update<'a>(
+        &'a mut self,
+        isa: Isa,
+        group: Option<&'a Group>,
+        x: &Rows,
+        runs: Vec<(Range<usize>, LayerGates)>,
+        threads: Threads,
+    ) -> Option<Update<'a>> {
+        let Group { a, b, modules } = group?;
+        let width = b.width();
+        self.rows.clear();
+        self.z.resize(x.rows(), width);
+        for (rows, gates) in runs {
+            if rows.is_empty() || modules.iter().all(|module| gates.get(module.projection) == 0.0) {
+                continue;
+            }
+            let numbers = sized(&mut self.numbers, rows.len() * width);
+            linear_rows(isa, numbers, x, rows.clone(), a, None, Mode::Set, threads); // (rows, width)
+            for z in numbers.chunks_exact_mut(width) {
+                for Module { projection, z: range, scale } in modules {
+                    let factor = gates.get(*projection) * scale;
+                    z[range.clone()].iter_mut().for_each(|z| *z *= factor);
+                }
+            }
+            self.z.write(isa, rows.start, numbers);
+            match self.rows.last_mut() {
+                Some(last) if last.end == rows.start => last.end = rows.end,
+                _ => self.rows.push(rows),
+            }
+        }
+        (!self.rows.is_empty()).then_some(Update { z: &self.z, b, rows: &self.rows })
+    }
+}
