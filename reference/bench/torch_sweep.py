@@ -40,7 +40,7 @@ def main():
     parser.add_argument("--tokens", type=Path, required=True, help="JSONL of line, tokens and answer")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="of base model and adapter")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=4, help="samples in one forward pass")
+    parser.add_argument("--batch-size", type=int, default=2, help="samples in one forward pass")
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa")
     parser.add_argument("--head-rows", type=int, default=256, help="answer positions in one product with the head")
     parser.add_argument("--boundaries", default="", help="such as 0,15,30 (default: all)")
