@@ -12,6 +12,7 @@
 //! Pure `f64`: nothing here knows a model, an engine or a file. The same input, options and seed give the same numbers
 //! on every platform.
 
+pub mod race;
 mod rules;
 pub mod stats;
 

@@ -29,19 +29,6 @@ pub(super) struct BlockType {
 /// Blocks that one thread decodes at a time hold about this many weights: 256 KiB of output.
 const CHUNK_ELEMENTS: usize = 1 << 16;
 
-impl BlockType {
-    /// Decodes whole blocks, on all threads. Bytes after the last whole block are ignored.
-    pub(super) fn read(&self, bytes: &[u8]) -> Vec<f32> {
-        let blocks = bytes.len() / self.bytes;
-        let bytes = &bytes[..blocks * self.bytes];
-        let mut weights = vec![0.0; blocks * self.elements];
-        let chunk = CHUNK_ELEMENTS / self.elements;
-        let chunks = bytes.par_chunks(chunk * self.bytes).zip(weights.par_chunks_mut(chunk * self.elements));
-        chunks.for_each(|(bytes, weights)| (self.decode)(bytes, weights));
-        weights
-    }
-}
-
 /// A tensor's weights as they are stored.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stored<'a> {
@@ -50,6 +37,18 @@ pub(super) struct Stored<'a> {
 }
 
 impl Stored<'_> {
+    /// Decodes all of them, on all threads. Bytes after the last whole block are ignored.
+    pub(super) fn read(&self) -> Vec<f32> {
+        let BlockType { elements, bytes: block_bytes, decode, .. } = *self.block;
+        let blocks = self.bytes.len() / block_bytes;
+        let bytes = &self.bytes[..blocks * block_bytes];
+        let mut weights = vec![0.0; blocks * elements];
+        let chunk = CHUNK_ELEMENTS / elements;
+        let chunks = bytes.par_chunks(chunk * block_bytes).zip(weights.par_chunks_mut(chunk * elements));
+        chunks.for_each(|(bytes, weights)| decode(bytes, weights));
+        weights
+    }
+
     /// Decodes `out.len()` weights from the `first` on; both are whole blocks.
     pub(super) fn read_at(&self, first: usize, out: &mut [f32]) {
         let BlockType { elements, bytes, decode, .. } = self.block;
@@ -330,7 +329,8 @@ mod tests {
             let mut weights = vec![f32::INFINITY; 3 * block.elements];
             (block.decode)(&vec![0; 3 * block.bytes], &mut weights);
             assert!(weights.iter().all(|&weight| weight == 0.0), "{}", block.name);
-            assert_eq!(block.read(&vec![0; 3 * block.bytes + block.bytes - 1]).len(), 3 * block.elements);
+            let bytes = vec![0; 3 * block.bytes + block.bytes - 1];
+            assert_eq!(Stored { block, bytes: &bytes }.read().len(), 3 * block.elements);
         }
     }
 
@@ -340,13 +340,18 @@ mod tests {
         let bytes: Vec<u8> = (0..blocks * Q4_1.bytes).map(|i| (i * 7 % 61) as u8).collect();
         let mut weights = vec![0.0; blocks * Q4_1.elements];
         q4_1(&bytes, &mut weights);
-        assert_eq!(Q4_1.read(&bytes), weights);
+        let stored = Stored { block: &Q4_1, bytes: &bytes };
+        assert_eq!(stored.read(), weights);
+        // A stretch of it is the same numbers.
+        let mut some = vec![0.0; 64];
+        stored.read_at(96, &mut some);
+        assert_eq!(some, weights[96..160]);
     }
 
     #[test]
     fn every_half_becomes_the_float_it_stands_for() {
         let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
-        for (bits, weight) in (0..=u16::MAX).zip(F16.read(&bytes)) {
+        for (bits, weight) in (0..=u16::MAX).zip(Stored { block: &F16, bytes: &bytes }.read()) {
             assert_eq!(weight.to_bits(), f16::from_bits(bits).to_f32().to_bits(), "{bits:#06x}");
         }
     }

@@ -85,8 +85,7 @@ impl Gguf {
     /// # Errors
     /// No such tensor, or one of a type that is not read.
     pub fn read(&self, name: &str) -> Result<Vec<f32>> {
-        let Stored { block, bytes } = self.stored(name)?;
-        Ok(block.read(bytes))
+        Ok(self.stored(name)?.read())
     }
 
     /// One tensor as it is stored.
@@ -592,7 +591,7 @@ mod tests {
             let bytes = small(version);
             let layout = Layout::parse(&bytes).unwrap();
             assert_eq!(layout.tensors["w"].shape, [2, 3]);
-            assert_eq!(layout.read(&bytes, "w").unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+            assert_eq!(layout.stored(&bytes, "w").unwrap().read(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
             let names = layout.metadata.get("general.name").and_then(Value::as_array).unwrap();
             assert_eq!(names, [Value::String("tiny".into()), Value::String("model".into())]);
         }
@@ -678,11 +677,11 @@ mod tests {
     fn a_type_that_is_not_read_is_refused_when_asked_for() {
         let bytes = file(3, &[], &[tensor("w", &[256], 16, 0), tensor("x", &[1], 77, 64)], &[0; 68]);
         let layout = Layout::parse(&bytes).unwrap();
-        let refused = layout.read(&bytes, "w").unwrap_err();
+        let refused = layout.stored(&bytes, "w").unwrap_err();
         assert_eq!(refused, GgufProblem::BlockType { tensor: "w".into(), block_type: "IQ2_XXS", number: 16 });
         assert!(refused.to_string().contains("IQ2_XXS"), "{refused}");
-        assert!(layout.read(&bytes, "x").unwrap_err().to_string().contains("unknown (ggml type 77)"));
-        assert_eq!(layout.read(&bytes, "y").unwrap_err(), GgufProblem::NoTensor("y".into()));
+        assert!(layout.stored(&bytes, "x").unwrap_err().to_string().contains("unknown (ggml type 77)"));
+        assert_eq!(layout.stored(&bytes, "y").unwrap_err(), GgufProblem::NoTensor("y".into()));
     }
 
     /// Every prefix of a file is refused or, where only padding or nothing is missing, read in full.
@@ -702,7 +701,8 @@ mod tests {
     fn read_all(bytes: &[u8]) {
         let Ok(layout) = Layout::parse(bytes) else { return };
         for (name, tensor) in &layout.tensors {
-            let Ok(weights) = layout.read(bytes, name) else { continue };
+            let Ok(stored) = layout.stored(bytes, name) else { continue };
+            let weights = stored.read();
             assert_eq!(weights.len(), tensor.shape.iter().product::<usize>());
             // The densest type, Q4_0, has 32 weights in 18 bytes.
             assert!(weights.len() * 18 <= bytes.len() * 32);

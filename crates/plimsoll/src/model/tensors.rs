@@ -98,8 +98,7 @@ impl Tensors {
     /// # Errors
     /// No such tensor, or one of another type than `F32`, `F16` and `BF16`.
     pub fn read(&self, name: &str) -> Result<Vec<f32>> {
-        let Stored { block, bytes } = self.stored(name)?;
-        Ok(block.read(bytes))
+        Ok(self.stored(name)?.read())
     }
 
     /// One tensor as it is stored.
