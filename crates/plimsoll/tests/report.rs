@@ -6,10 +6,7 @@ use std::fs;
 use plimsoll::choose::stats::mean_and_se;
 use plimsoll::choose::{self, Gain, Input, Interval, Options, Reason, Verdict};
 use plimsoll::gates::Family;
-use plimsoll::report::{
-    AdapterFacts, Cost, DataFacts, LensPoint, LensSummary, ModelFacts, Rules, ScoreSummary, SearchResult, Style,
-    VariantSummary, Warning, html, sentence, table,
-};
+use plimsoll::report::{AdapterFacts, Cost, DataFacts, DroppedBoundary, LensPoint, LensSummary, ModelFacts, RaceSummary, Rules, ScoreSummary, SearchResult, Style, VariantSummary, Warning, html, sentence, table};
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/result.json");
 
@@ -186,7 +183,7 @@ fn odd_results() -> Vec<SearchResult> {
     let mut flat = example(2, 4, 4);
     for variant in &mut flat.variants {
         let score = ScoreSummary { mean_nll: 0.0, se: 0.0, mean_probability: 1.0, token_accuracy: 1.0 };
-        (variant.selection, variant.holdout) = (score, score);
+        (variant.selection, variant.holdout) = (Some(score), Some(score));
     }
     flat.cost.resumed = 5;
     flat.warnings = vec![
@@ -197,7 +194,7 @@ fn odd_results() -> Vec<SearchResult> {
     ];
     let mut empty = example(1, 2, 2);
     empty.variants.clear();
-    empty.lens = LensSummary { base: vec![], full: vec![] };
+    empty.lens = LensSummary { base: vec![], full: vec![], samples: 0 };
     empty.choice.bootstrap.clear();
     empty.adapter.bytes = 0;
     empty.cost.layer_passes_naive = 0;
@@ -209,11 +206,12 @@ fn odd_results() -> Vec<SearchResult> {
     wild.choice.retained = Some(Interval { value: f64::NAN, low: f64::NEG_INFINITY, high: 1e300 });
     for (variant, mean_nll) in wild.variants.iter_mut().zip([f64::MAX, f64::MIN, f64::NAN, 1e-300]) {
         variant.layers_kept = variant.layers_kept.wrapping_mul(usize::MAX / 3);
-        variant.selection = ScoreSummary { mean_nll, se: f64::MAX, mean_probability: -1e99, token_accuracy: f64::NAN };
-        variant.holdout.mean_nll = f64::INFINITY;
+        let score = ScoreSummary { mean_nll, se: f64::MAX, mean_probability: -1e99, token_accuracy: f64::NAN };
+        variant.selection = Some(score);
+        variant.holdout = Some(ScoreSummary { mean_nll: f64::INFINITY, ..score });
     }
     wild.lens.full[0].high = f64::NAN;
-    vec![example(1, 2, 2), example(2, 3, 2), example(80, 20, 10), flat, empty, wild]
+    vec![example(1, 2, 2), example(2, 3, 2), example(80, 20, 10), flat, empty, wild, raced()]
 }
 
 /// What a search could have found on an adapter whose upper layers do some harm.
@@ -246,8 +244,8 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
     let variant = |k| VariantSummary {
         family: Family::BottomK,
         layers_kept: k,
-        selection: score(&parts[0], k),
-        holdout: score(&parts[1], k),
+        selection: Some(score(&parts[0], k)),
+        holdout: Some(score(&parts[1], k)),
     };
     let lens = |gain: f64| {
         let point = |layer: usize| {
@@ -261,7 +259,7 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
         };
         (0..layers).map(point).collect::<Vec<LensPoint>>()
     };
-    let lens = LensSummary { base: lens(0.34), full: lens(0.43) };
+    let lens = LensSummary { base: lens(0.34), full: lens(0.43), samples: selection.min(16) };
 
     let options = Options { seed: 7, ..Options::default() };
     let curve: Vec<f64> = lens.full.iter().map(|point| point.probability).collect();
@@ -305,6 +303,7 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
             template: "tokenizer".to_owned(),
         },
         variants: (0..=layers).map(variant).collect(),
+        race: None,
         lens,
         choice,
         rules: Rules::from(&options),
@@ -315,8 +314,44 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
             seconds: 48.37,
             resumed: 0,
             threads: 2,
+            dtype: "bf16".to_owned(),
+            instructions: "avx512bf16".to_owned(),
         },
     }
+}
+
+/// The same search as a race, in which all but a few boundaries left early.
+fn raced() -> SearchResult {
+    let mut result = example(12, 24, 12);
+    let left = [result.choice.one_se, result.choice.best];
+    let dropped = |layers_kept| DroppedBoundary { layers_kept, samples: 8, leader: left[1], deficit: 0.2, p: 2e-5 };
+    result.race = Some(RaceSummary {
+        error_rate: 0.05,
+        dropped: [0, 2, 4, 12].into_iter().filter(|k| !left.contains(k)).map(dropped).collect(),
+        skipped: vec![1, 3],
+    });
+    result.variants.retain(|variant| ![1, 3].contains(&variant.layers_kept));
+    for variant in &mut result.variants {
+        let judged = [0, left[0], 12].contains(&variant.layers_kept);
+        variant.selection = variant.selection.filter(|_| left.contains(&variant.layers_kept));
+        variant.holdout = variant.holdout.filter(|_| judged);
+    }
+    result
+}
+
+#[test]
+fn a_race_says_what_was_not_scored_and_why() {
+    let result = raced();
+    let text = table(&result, Style::Plain);
+    assert!(text.contains("worse after 8") && text.contains("k = 1, 3. --search exact scores all."), "{text}");
+    assert!(!text.contains("NaN"), "{text}");
+    let page = html(&result);
+    balanced(&page);
+    assert!(page.contains("worse after 8") && page.contains("--search exact") && !page.contains("NaN"));
+    // What is not a number in the result is none in its JSON either.
+    let read: SearchResult = serde_json::from_str(&plimsoll::report::json(&result).unwrap()).unwrap();
+    assert_eq!(read.race, result.race);
+    assert!(read.variants.iter().any(|variant| variant.selection.is_none() && variant.holdout.is_some()));
 }
 
 /// Six decimals: what a reader of the example sees of a number.

@@ -12,7 +12,7 @@ use plimsoll::data::{TemplateChoice, Turns};
 use plimsoll::engine::{EngineOptions, MAX_THREADS};
 use plimsoll::model::Dtype;
 use plimsoll::report;
-use plimsoll::search::{Existing, Search, SearchOptions};
+use plimsoll::search::{Existing, Search, SearchOptions, Strategy};
 
 use super::{Format, colour, command_line, print};
 use crate::{interrupt, progress};
@@ -64,6 +64,15 @@ pub(super) struct Arguments {
     /// Share of the samples that is held out to judge the boundary, between 0 and 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.33, value_parser = share)]
     holdout: f64,
+    /// Which boundaries are scored on which samples
+    #[arg(long, value_enum, default_value = "exact")]
+    search: SearchArgument,
+    /// With `--search racing`: how probable it may be at most that the best boundary leaves the race
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05, value_parser = share)]
+    error_rate: f64,
+    /// Draw the probability curves from at most N samples: they cost as much as the boundaries do
+    #[arg(long, value_name = "N", default_value = "16", value_parser = at_least_one)]
+    lens_samples: NonZero<usize>,
     /// Seed of the sample draw, the split and all resampling
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -119,6 +128,14 @@ enum TurnsArgument {
     Last,
     /// Each of them
     All,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SearchArgument {
+    /// All boundaries on all samples
+    Exact,
+    /// Boundaries leave once they are significantly worse on the samples so far: many times faster
+    Racing,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -195,6 +212,11 @@ impl Arguments {
             },
             max_samples: self.max_samples.map(NonZero::get),
             holdout: self.holdout,
+            strategy: match self.search {
+                SearchArgument::Exact => Strategy::Exact,
+                SearchArgument::Racing => Strategy::Racing { error_rate: self.error_rate },
+            },
+            lens_samples: self.lens_samples,
             seed: self.seed,
             engine: EngineOptions {
                 threads: self.threads,

@@ -181,6 +181,26 @@ pub enum ChooseProblem {
         /// Number of scores.
         found: usize,
     },
+    /// Boundaries that are not a list in order.
+    #[error("the {part} part has no boundaries, or they do not ascend")]
+    Boundaries {
+        /// The part.
+        part: Part,
+    },
+    /// A boundary that the model does not have.
+    #[error("boundary {boundary}: expected at most {layers}, the number of layers")]
+    Boundary {
+        /// The boundary k.
+        boundary: usize,
+        /// Number of layers.
+        layers: usize,
+    },
+    /// A boundary without which nothing can be judged.
+    #[error("boundary {boundary} was not scored on the held-out part")]
+    NotScored {
+        /// The boundary k.
+        boundary: usize,
+    },
     /// A score that is not a usable number.
     #[error("{part} sample {sample} (from 0) has an NLL of {found} at boundary {boundary}: expected a finite number")]
     Nll {
@@ -220,16 +240,29 @@ impl Input {
     /// An empty curve, fewer than two samples in a part, a row whose length is not L + 1, or a number that is not
     /// finite.
     pub fn new<R: AsRef<[f64]>>(selection: &[R], holdout: &[R], curve: &[f64]) -> Result<Self, ChooseProblem> {
-        if curve.is_empty() {
-            return Err(ChooseProblem::NoLayers);
+        check_curve(curve)?;
+        let boundaries: Vec<usize> = (0..=curve.len()).collect();
+        let selection = Scores::new(Part::Selection, &boundaries, selection);
+        Self::of(selection?, Scores::new(Part::Holdout, &boundaries, holdout)?, curve)
+    }
+
+    /// The same where not every boundary was scored: only those of `selection` can be picked.
+    ///
+    /// # Errors
+    /// An empty curve, a boundary above the number of layers, or held-out scores without those of the base, of the full
+    /// adapter or of what is picked.
+    pub fn of(selection: Scores, holdout: Scores, curve: &[f64]) -> Result<Self, ChooseProblem> {
+        check_curve(curve)?;
+        let layers = curve.len();
+        if let Some(&boundary) = selection.boundaries.iter().chain(&holdout.boundaries).find(|&&k| k > layers) {
+            return Err(ChooseProblem::Boundary { boundary, layers });
         }
-        if let Some((layer, &found)) = curve.iter().enumerate().find(|(_, value)| !is_usable(**value)) {
-            return Err(ChooseProblem::Curve { layer, found });
+        for boundary in [0, layers, selection.pick()] {
+            if holdout.column(boundary).is_none() {
+                return Err(ChooseProblem::NotScored { boundary });
+            }
         }
-        let boundaries = curve.len() + 1;
-        let selection = Scores::new(Part::Selection, selection, boundaries)?;
-        let holdout = Scores::new(Part::Holdout, holdout, boundaries)?;
-        Ok(Self { selection, holdout, curve: curve.to_vec(), whole: curve.len() })
+        Ok(Self { selection, holdout, curve: curve.to_vec(), whole: layers })
     }
 
     /// Says that a boundary of `whole` layers drops nothing, because there is no LoRA above it. L where it is not said.
@@ -244,47 +277,72 @@ impl Input {
     }
 }
 
-/// The mean NLL of every sample of one part at every boundary.
+fn check_curve(curve: &[f64]) -> Result<(), ChooseProblem> {
+    if curve.is_empty() {
+        return Err(ChooseProblem::NoLayers);
+    }
+    match curve.iter().enumerate().find(|(_, value)| !is_usable(**value)) {
+        Some((layer, &found)) => Err(ChooseProblem::Curve { layer, found }),
+        None => Ok(()),
+    }
+}
+
+/// The mean NLL of every sample of one part at some boundaries.
 #[derive(Clone, Debug, PartialEq)]
-struct Scores {
-    nll: Vec<f64>, // (samples, boundaries)
-    boundaries: usize,
+pub struct Scores {
+    boundaries: Vec<usize>, // ascending
+    nll: Vec<f64>,          // (samples, boundaries)
 }
 
 impl Scores {
-    fn new<R: AsRef<[f64]>>(part: Part, rows: &[R], boundaries: usize) -> Result<Self, ChooseProblem> {
+    /// Takes one row for each sample, with one number for each of the boundaries, which ascend.
+    ///
+    /// # Errors
+    /// No boundaries or some out of order, fewer than two samples, a row of another length, or a number that is not
+    /// finite.
+    pub fn new<R: AsRef<[f64]>>(part: Part, boundaries: &[usize], rows: &[R]) -> Result<Self, ChooseProblem> {
+        if boundaries.is_empty() || !boundaries.is_sorted_by(|a, b| a < b) {
+            return Err(ChooseProblem::Boundaries { part });
+        }
         if rows.len() < MIN_SAMPLES {
             return Err(ChooseProblem::TooFewSamples { part, found: rows.len() });
         }
         let mut nll = Vec::new();
         for (sample, row) in rows.iter().enumerate() {
             let row = row.as_ref();
-            if row.len() != boundaries {
-                return Err(ChooseProblem::Length { part, sample, expected: boundaries, found: row.len() });
+            if row.len() != boundaries.len() {
+                return Err(ChooseProblem::Length { part, sample, expected: boundaries.len(), found: row.len() });
             }
-            if let Some((boundary, &found)) = row.iter().enumerate().find(|(_, value)| !is_usable(**value)) {
-                return Err(ChooseProblem::Nll { part, sample, boundary, found });
+            if let Some((column, &found)) = row.iter().enumerate().find(|(_, value)| !is_usable(**value)) {
+                return Err(ChooseProblem::Nll { part, sample, boundary: boundaries[column], found });
             }
             nll.extend_from_slice(row);
         }
-        Ok(Self { nll, boundaries })
+        Ok(Self { boundaries: boundaries.to_vec(), nll })
     }
 
-    fn boundaries(&self) -> usize {
-        self.boundaries
+    /// What the one-standard-error rule picks: the boundary that the held-out samples are to judge.
+    pub fn pick(&self) -> usize {
+        let everyone: Vec<usize> = (0..self.samples()).collect();
+        rules::pick(self, &everyone).one_se
     }
 
     fn samples(&self) -> usize {
-        self.nll.len() / self.boundaries
+        self.nll.len() / self.boundaries.len()
     }
 
     fn row(&self, sample: usize) -> &[f64] {
-        &self.nll[sample * self.boundaries..][..self.boundaries]
+        &self.nll[sample * self.boundaries.len()..][..self.boundaries.len()]
     }
 
-    /// `NLL(from) − NLL(to)` of every sample: what `to` gains over `from`.
+    fn column(&self, boundary: usize) -> Option<usize> {
+        self.boundaries.binary_search(&boundary).ok()
+    }
+
+    /// `NLL(from) − NLL(to)` of every sample: what `to` gains over `from`. Empty where one of them was not scored.
     fn gains(&self, from: usize, to: usize) -> Vec<f64> {
-        self.nll.chunks_exact(self.boundaries).map(|row| row[from] - row[to]).collect()
+        let (Some(from), Some(to)) = (self.column(from), self.column(to)) else { return Vec::new() };
+        self.nll.chunks_exact(self.boundaries.len()).map(|row| row[from] - row[to]).collect()
     }
 }
 
@@ -315,7 +373,7 @@ pub fn choose(input: &Input, options: &Options) -> Choice {
         best,
         one_se,
         curve: rules::change_point(curve),
-        bootstrap: rules::stability(selection, options.choice_resamples, options.seed),
+        bootstrap: rules::stability(selection, layers, options.choice_resamples, options.seed),
         gain,
         adapter_gain,
         base_gain,

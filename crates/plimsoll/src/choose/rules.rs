@@ -30,7 +30,8 @@ pub(super) struct Pick {
 /// is how hard a sample is.
 pub(super) fn pick(scores: &Scores, samples: &[usize]) -> Pick {
     let n = samples.len() as f64;
-    let mut sums = vec![0.0; scores.boundaries()];
+    let columns = scores.boundaries.len();
+    let mut sums = vec![0.0; columns];
     for &sample in samples {
         for (sum, nll) in sums.iter_mut().zip(scores.row(sample)) {
             *sum += nll;
@@ -38,7 +39,7 @@ pub(super) fn pick(scores: &Scores, samples: &[usize]) -> Pick {
     }
     let best = (1..sums.len()).fold(0, |best, k| if sums[k] < sums[best] { k } else { best });
 
-    let mut deficits = vec![0.0; scores.boundaries()];
+    let mut deficits = vec![0.0; columns];
     for &sample in samples {
         let row = scores.row(sample);
         for (deficit, nll) in deficits.iter_mut().zip(row) {
@@ -46,7 +47,7 @@ pub(super) fn pick(scores: &Scores, samples: &[usize]) -> Pick {
         }
     }
     deficits.iter_mut().for_each(|deficit| *deficit /= n);
-    let mut squares = vec![0.0; scores.boundaries()];
+    let mut squares = vec![0.0; columns];
     for &sample in samples {
         let row = scores.row(sample);
         for ((square, deficit), nll) in squares.iter_mut().zip(&deficits).zip(row) {
@@ -56,14 +57,14 @@ pub(super) fn pick(scores: &Scores, samples: &[usize]) -> Pick {
     }
     let se = |k: usize| (squares[k] / (n - 1.0) / n).sqrt();
     let one_se = (0..best).find(|&k| deficits[k] <= se(k) * (1.0 + ROUNDING)).unwrap_or(best);
-    Pick { best, one_se }
+    Pick { best: scores.boundaries[best], one_se: scores.boundaries[one_se] }
 }
 
-/// How often the one-standard-error rule picks each boundary k = 0..=L when the samples are drawn again with
+/// How often the one-standard-error rule picks each boundary k = 0..=L, of those that were scored, when the samples are drawn again with
 /// replacement: the share of resamples, summing to 1.
-pub(super) fn stability(scores: &Scores, resamples: NonZeroUsize, seed: u64) -> Vec<f64> {
+pub(super) fn stability(scores: &Scores, layers: usize, resamples: NonZeroUsize, seed: u64) -> Vec<f64> {
     let mut resampler = Resampler::new(seed, Stream::Choice, scores.samples());
-    let mut counts = vec![0_usize; scores.boundaries()];
+    let mut counts = vec![0_usize; layers + 1];
     for _ in 0..resamples.get() {
         counts[pick(scores, resampler.draw()).one_se] += 1;
     }
@@ -141,7 +142,7 @@ mod tests {
             for place in 0..samples {
                 let nll: Vec<f64> = (0..samples).flat_map(|i| [if i == place { 0.7 } else { 0.0 }, 0.0]).collect();
                 let everyone: Vec<usize> = (0..samples).collect();
-                let picked = pick(&Scores { nll, boundaries: 2 }, &everyone);
+                let picked = pick(&Scores { nll, boundaries: vec![0, 1] }, &everyone);
                 assert_eq!(picked, Pick { best: 1, one_se: 0 }, "{place} of {samples}");
             }
         }

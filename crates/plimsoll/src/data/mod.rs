@@ -26,7 +26,7 @@ use crate::files;
 use crate::tokenizer::{ChatTemplate, GenerationPrompt, Message, Special, Tokenizer, TokenizerProblem};
 use shape::Record;
 
-pub use split::{Split, split};
+pub use split::{Split, race_order, split};
 
 /// Larger files are refused: validation sets are small, and all of it is held in memory.
 const MAX_FILE_BYTES: u64 = 1 << 30;

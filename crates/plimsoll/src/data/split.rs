@@ -43,11 +43,17 @@ pub fn split(samples: usize, holdout: f64, seed: u64) -> Result<Split> {
     Ok(Split { selection, holdout })
 }
 
+/// The numbers `0..len` in the order in which samples take part in a race.
+pub fn race_order(len: usize, seed: u64) -> Vec<usize> {
+    shuffled(len, seed, Stream::Race)
+}
+
 /// What a random order is for: orders of one seed for different purposes are independent.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stream {
     Split,
     Subset,
+    Race,
 }
 
 /// The numbers `0..len` in a random order.
@@ -56,6 +62,7 @@ pub(super) fn shuffled(len: usize, seed: u64, stream: Stream) -> Vec<usize> {
     generator.set_stream(match stream {
         Stream::Split => 0,
         Stream::Subset => 1,
+        Stream::Race => 2,
     });
     let mut order: Vec<usize> = (0..len).collect();
     for last in (1..len).rev() {

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::result::{LensPoint, LensSummary, SearchResult, VariantSummary};
 use super::svg::{self, Axis, Mark, Plot, Point, Series, Shape, Start, Ticks, Tone, Weight};
-use super::words::{self, NONE, Sign, count, counted, decimals, fixed, glued, number, p_value, percent, plain, tame};
-use super::{CHOSEN, boundaries, full, marks, picked};
+use super::words::{self, NONE, Sign, count, counted, decimals, fixed, glued, number, p_value, percent, plain, plus_minus, tame};
+use super::{CHOSEN, boundaries, full, lost, marks, picked};
 use crate::choose::Gain;
 
 const TEMPLATE: &str = include_str!("report.html.jinja");
@@ -37,6 +37,7 @@ struct Page {
     grounds: String,
     strip: String,
     tests: String,
+    race: Option<String>,
     facts: Vec<Fact>,
     warnings: Vec<Remark>,
     figures: Vec<Figure>,
@@ -118,6 +119,7 @@ impl Page {
             grounds: glued(&grounds),
             strip: svg::strip(result.choice.layers_kept, result.model.layers),
             tests: tests(result),
+            race: words::race(result).map(|text| glued(&text)),
             facts: facts(result),
             warnings: warnings.map(|advice| Remark { matter: glued(&advice.matter), remedy: advice.remedy }).collect(),
             figures: figures.into_iter().flatten().collect(),
@@ -213,12 +215,14 @@ fn ablation(result: &SearchResult) -> Option<Figure> {
     let (selection, holdout) = (result.data.selection, result.data.holdout);
     let names = [format!("selection, ±1 standard error (n = {selection})"), format!("held out (n = {holdout})")];
     let points = |is_holdout: bool| {
-        rows.iter().map(move |row| {
-            let (part, score) = if is_holdout { ("held out", row.holdout) } else { ("selection", row.selection) };
+        rows.iter().filter_map(move |row| {
+            let (part, score) = if is_holdout { ("held out", row.holdout()) } else { ("selection", row.selection()) };
             let k = row.layers_kept;
             let note = format!("{k} layers kept, {part}: {} ± {} nats per token", nats(score.mean_nll), nats(score.se));
             let room = if is_holdout { 0.0 } else { score.se };
-            Point { x: k as f64, y: score.mean_nll, low: score.mean_nll - room, high: score.mean_nll + room, note }
+            let (y, low, high) = (score.mean_nll, score.mean_nll - room, score.mean_nll + room);
+            let was_scored = if is_holdout { row.holdout.is_some() } else { row.selection.is_some() };
+            was_scored.then_some(Point { x: k as f64, y, low, high, note })
         })
     };
     let series = vec![
@@ -245,10 +249,10 @@ fn ablation(result: &SearchResult) -> Option<Figure> {
             .map(|row| Row {
                 cells: vec![
                     row.layers_kept.to_string(),
-                    nats(row.selection.mean_nll),
-                    nats(row.selection.se),
-                    nats(row.holdout.mean_nll),
-                    nats(row.holdout.se),
+                    nats(row.selection().mean_nll),
+                    nats(row.selection().se),
+                    nats(row.holdout().mean_nll),
+                    nats(row.holdout().se),
                 ],
                 is_chosen: row.layers_kept == result.choice.layers_kept,
             })
@@ -286,8 +290,8 @@ fn choice_marks(result: &SearchResult) -> Vec<Mark> {
 
 /// The ground-truth probability after each layer, for base and full.
 fn lens(result: &SearchResult) -> Option<Figure> {
-    let LensSummary { base, full } = &result.lens;
-    let n = result.data.selection;
+    let LensSummary { base, full, samples: n } = &result.lens;
+    let n = *n;
     let points = |name: &'static str, curve: &[LensPoint]| {
         let point = |(layer, point): (usize, &LensPoint)| Point {
             x: layer as f64,
@@ -430,19 +434,19 @@ fn every_boundary(result: &SearchResult) -> Table {
     let full = full(result);
     let row = |row: &&VariantSummary| {
         let k = row.layers_kept;
-        let (selection, holdout) = (row.selection, row.holdout);
-        let delta = full.map_or(f64::NAN, |full| selection.mean_nll - full.selection.mean_nll);
+        let (selection, holdout) = (row.selection(), row.holdout());
+        let delta = full.map_or(f64::NAN, |full| selection.mean_nll - full.selection().mean_nll);
         Row {
             cells: vec![
                 k.to_string(),
-                format!("{} ± {}", nats(selection.mean_nll), nats(selection.se)),
+                plus_minus(nats(selection.mean_nll), &nats(selection.se)),
                 fixed(delta, digits, Sign::Both),
                 fixed(selection.mean_probability, 4, Sign::Minus),
                 percent(selection.token_accuracy),
-                format!("{} ± {}", nats(holdout.mean_nll), nats(holdout.se)),
+                plus_minus(nats(holdout.mean_nll), &nats(holdout.se)),
                 fixed(holdout.mean_probability, 4, Sign::Minus),
                 percent(holdout.token_accuracy),
-                marks(result, k).join(", "),
+                marks(result, k).into_iter().map(str::to_owned).chain(lost(result, k)).collect::<Vec<_>>().join(", "),
             ],
             is_chosen: k == result.choice.layers_kept,
         }
@@ -528,6 +532,7 @@ fn provenance(result: &SearchResult) -> Vec<Group> {
                 ),
                 text("scoring took", format!("{} s{resumed}", number(cost.seconds))),
                 text("threads", count(cost.threads as u64)),
+                text("arithmetic", format!("{} on {}", tame(&cost.dtype), tame(&cost.instructions))),
             ],
         },
     ]
@@ -539,7 +544,7 @@ fn spans<const N: usize>(spans: [(&'static str, usize); N]) -> Vec<Span> {
 
 /// Decimals of the likelihoods: five significant digits of the largest.
 fn nll_decimals(rows: &[&VariantSummary]) -> usize {
-    let means = rows.iter().map(|row| row.selection.mean_nll).filter(|mean| mean.is_finite());
+    let means = rows.iter().map(|row| row.selection().mean_nll).filter(|mean| mean.is_finite());
     decimals(means.fold(f64::NEG_INFINITY, f64::max), 5).min(5)
 }
 

@@ -14,7 +14,7 @@ mod words;
 pub use html::html;
 pub use inspection::{inspection, trimmed};
 pub use result::{
-    AdapterFacts, Cost, DataFacts, LensPoint, LensSummary, ModelFacts, Rules, ScoreSummary, SearchResult,
+    AdapterFacts, Cost, DataFacts, DroppedBoundary, LensPoint, LensSummary, ModelFacts, RaceSummary, Rules, ScoreSummary, SearchResult,
     VariantSummary, Warning,
 };
 pub use table::{Style, table};
@@ -38,6 +38,16 @@ const CHOSEN: &str = "chosen";
 /// The bottom-k variants, in the order of the result: the ablation curve.
 fn boundaries(result: &SearchResult) -> impl Iterator<Item = &VariantSummary> {
     result.variants.iter().filter(|variant| variant.family == Family::BottomK)
+}
+
+/// What became of a boundary in the race, where it did not reach the end of it.
+fn lost(result: &SearchResult, k: usize) -> Option<String> {
+    let race = result.race.as_ref()?;
+    let dropped = race.dropped.iter().find(|dropped| dropped.layers_kept == k);
+    match dropped {
+        Some(dropped) => Some(format!("worse after {}", dropped.samples)),
+        None => race.skipped.contains(&k).then(|| "not raced".to_owned()),
+    }
 }
 
 /// The full adapter's scores, where it was scored.

@@ -26,6 +26,9 @@ pub struct SearchResult {
     pub data: DataFacts,
     /// Every variant that was scored, in order of `layers_kept`.
     pub variants: Vec<VariantSummary>,
+    /// What racing left out; none where every boundary was scored on every sample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub race: Option<RaceSummary>,
     /// Ground-truth probability after each layer, on the selection samples.
     pub lens: LensSummary,
     /// The answer.
@@ -104,10 +107,36 @@ pub struct VariantSummary {
     pub family: Family,
     /// Layers that keep their LoRA.
     pub layers_kept: usize,
-    /// On the samples that chose.
-    pub selection: ScoreSummary,
-    /// On the samples that were held out.
-    pub holdout: ScoreSummary,
+    /// On the samples that chose; null where racing did not score it on all of them.
+    pub selection: Option<ScoreSummary>,
+    /// On the samples that were held out; null where racing did not score it on them.
+    pub holdout: Option<ScoreSummary>,
+}
+
+/// What racing left out, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RaceSummary {
+    /// The most probable that the best of the boundaries that were raced was dropped.
+    pub error_rate: f64,
+    /// Boundaries that were significantly worse than the leader of the time.
+    pub dropped: Vec<DroppedBoundary>,
+    /// Boundaries that were never scored on the selection samples: their neighbours on the first grid were dropped.
+    pub skipped: Vec<usize>,
+}
+
+/// A boundary that left a race.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DroppedBoundary {
+    /// Layers that keep their LoRA.
+    pub layers_kept: usize,
+    /// Selection samples that it had been scored on.
+    pub samples: usize,
+    /// The boundary that led on them.
+    pub leader: usize,
+    /// By so many nats per answer token, mean over these samples.
+    pub deficit: f64,
+    /// One-sided p-value of the paired t-test.
+    pub p: f64,
 }
 
 /// Means over samples; the number of samples stands in [`DataFacts`].
@@ -123,6 +152,24 @@ pub struct ScoreSummary {
     pub token_accuracy: f64,
 }
 
+impl VariantSummary {
+    /// The selection scores; [`ScoreSummary::MISSING`] where there are none.
+    pub(super) fn selection(&self) -> ScoreSummary {
+        self.selection.unwrap_or(ScoreSummary::MISSING)
+    }
+
+    /// The held-out scores; [`ScoreSummary::MISSING`] where there are none.
+    pub(super) fn holdout(&self) -> ScoreSummary {
+        self.holdout.unwrap_or(ScoreSummary::MISSING)
+    }
+}
+
+impl ScoreSummary {
+    /// Stands for scores that were not measured: no number of it is one.
+    const MISSING: Self =
+        Self { mean_nll: f64::NAN, se: f64::NAN, mean_probability: f64::NAN, token_accuracy: f64::NAN };
+}
+
 /// The ground-truth probability curves: one entry for each layer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LensSummary {
@@ -130,6 +177,9 @@ pub struct LensSummary {
     pub base: Vec<LensPoint>,
     /// With the whole adapter.
     pub full: Vec<LensPoint>,
+    /// How many of the selection samples the curves are drawn from.
+    #[serde(default)]
+    pub samples: usize,
 }
 
 /// What the model would say after one layer.
@@ -202,9 +252,9 @@ pub enum Warning {
 }
 
 /// What the search cost.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cost {
-    /// Layers computed for each sample.
+    /// Layers computed for a sample, mean over the samples.
     pub layer_passes: usize,
     /// Layers that one run per variant would have computed.
     pub layer_passes_naive: usize,
@@ -214,4 +264,10 @@ pub struct Cost {
     pub resumed: usize,
     /// Worker threads.
     pub threads: usize,
+    /// What weights and their factors were held as: `f32` or `bf16`.
+    #[serde(default)]
+    pub dtype: String,
+    /// Instruction set that was used.
+    #[serde(default)]
+    pub instructions: String,
 }

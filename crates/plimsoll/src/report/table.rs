@@ -4,8 +4,8 @@
 //! could steer a terminal.
 
 use super::result::{SearchResult, VariantSummary};
-use super::words::{self, NONE, Sign, count, decimals, fixed, percent};
-use super::{CHOSEN, boundaries, full, marks};
+use super::words::{self, NONE, Sign, count, decimals, fixed, percent, plus_minus};
+use super::{CHOSEN, boundaries, full, lost, marks};
 
 /// Widest line, in columns.
 const WIDTH: usize = 100;
@@ -54,13 +54,21 @@ pub fn table(result: &SearchResult, style: Style) -> String {
     line(Look::Bold, &Column::header());
     let full = full(result);
     for row in &rows {
-        let marks = marks(result, row.layers_kept);
+        let mut marks = marks(result, row.layers_kept);
+        let lost = lost(result, row.layers_kept);
+        marks.extend(lost.as_deref());
         let look = if row.layers_kept == result.choice.layers_kept { Look::Chosen } else { Look::Plain };
         line(look, &column.row(row, full, &marks));
     }
     line(Look::Plain, "");
     for text in wrap(PICKS, 0) {
         line(Look::Dim, &text);
+    }
+    if let Some(race) = words::race(result) {
+        line(Look::Plain, "");
+        for text in wrap(&race, 0) {
+            line(Look::Dim, &text);
+        }
     }
     line(Look::Plain, "");
     for text in wrap(&words::sentence(result), 0) {
@@ -113,7 +121,7 @@ struct Column {
 
 impl Column {
     fn new(rows: &[&VariantSummary]) -> Self {
-        let means = || rows.iter().map(|row| row.selection.mean_nll).filter(|mean| mean.is_finite());
+        let means = || rows.iter().map(|row| row.selection().mean_nll).filter(|mean| mean.is_finite());
         let range = (means().fold(f64::INFINITY, f64::min), means().fold(f64::NEG_INFINITY, f64::max));
         Self { decimals: decimals(range.1, 5).min(5), range }
     }
@@ -132,18 +140,18 @@ impl Column {
 
     fn row(&self, row: &VariantSummary, full: Option<&VariantSummary>, marks: &[&str]) -> String {
         let nats = |value| fixed(value, self.decimals, Sign::Minus);
-        let delta = full.map_or(f64::NAN, |full| row.selection.mean_nll - full.selection.mean_nll);
+        let delta = full.map_or(f64::NAN, |full| row.selection().mean_nll - full.selection().mean_nll);
         // The arrow takes the place of the word, for which the line has no room.
         let (chosen, marks): (Vec<&str>, Vec<&str>) = marks.iter().partition(|mark| **mark == CHOSEN);
         let cells = [
             if chosen.is_empty() { "" } else { "▶" }.to_owned(),
             row.layers_kept.to_string(),
-            format!("{} ± {}", nats(row.selection.mean_nll), nats(row.selection.se)),
+            plus_minus(nats(row.selection().mean_nll), &nats(row.selection().se)),
             fixed(delta, self.decimals, Sign::Both),
-            fixed(row.selection.mean_probability, 4, Sign::Minus),
-            percent(row.selection.token_accuracy),
-            self.bar(row.selection.mean_nll),
-            nats(row.holdout.mean_nll),
+            fixed(row.selection().mean_probability, 4, Sign::Minus),
+            percent(row.selection().token_accuracy),
+            self.bar(row.selection().mean_nll),
+            nats(row.holdout().mean_nll),
             marks.join(", "),
         ];
         layout(&cells)

@@ -3,7 +3,7 @@
 //! Estimates are rounded by their interval: more digits than the uncertainty supports would claim what was not
 //! measured. What is not finite is written as `–`, never as a number.
 
-use super::result::{SearchResult, Warning};
+use super::result::{RaceSummary, SearchResult, Warning};
 use crate::choose::{Gain, Interval, Reason, Verdict};
 
 /// What stands for a number that is not there.
@@ -224,7 +224,34 @@ pub(super) fn plain(value: f64) -> String {
 
 /// A share as `45.1 %`.
 pub(super) fn percent(share: f64) -> String {
+    if !share.is_finite() {
+        return NONE.to_owned();
+    }
     format!("{} %", fixed(share * 100.0, 1, Sign::Minus))
+}
+
+/// `1.31 ± 0.02`, and one dash where there is no number.
+pub(super) fn plus_minus(value: String, error: &str) -> String {
+    if value == NONE { value } else { format!("{value} ± {error}") }
+}
+
+/// What racing left out, where there was a race.
+pub(super) fn race(result: &SearchResult) -> Option<String> {
+    let RaceSummary { error_rate, dropped, skipped } = result.race.as_ref()?;
+    let range = |skipped: &[usize]| skipped.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    let mut text = format!(
+        "Raced: {} left early, each significantly worse than the leader on the samples so far (paired; the best \
+         boundary is lost with a probability of at most {}).",
+        if dropped.len() == 1 { "1 boundary".to_owned() } else { format!("{} boundaries", dropped.len()) },
+        percent(*error_rate),
+    );
+    if !skipped.is_empty() {
+        text.push_str(&format!(
+            " Not raced, since both neighbours on the first grid were dropped: k = {}. --search exact scores all.",
+            range(skipped)
+        ));
+    }
+    Some(text)
 }
 
 /// `p = 0.003`, or `p < 0.001`.

@@ -1,30 +1,34 @@
-//! The main job: score every boundary, choose one, judge it on held-out samples, and write what the answer calls for.
+//! The main job: score the boundaries, choose one, judge it on held-out samples, and write what the answer calls for.
 //!
 //! Three steps, so that a bad input costs nobody any time: [`Search::open`] reads and checks everything and writes
 //! nothing; [`Search::score`] does the long work and journals it; [`Search::finish`] makes the result and writes it.
 
 mod journal;
+mod scoring;
 
 use std::fs;
+use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::adapter::{self, Adapter, Base, Estimate, LayerLora, Provenance, Source, TrimScores};
 use crate::choose::stats::mean_and_se;
-use crate::choose::{self, Choice, Input, Interval, Part, Verdict, choose};
+use crate::choose::race::Fate;
+use crate::choose::{self, Choice, Input, Interval, Part, Scores, Verdict, choose};
 use crate::data::{self, DataProblem, Dataset, Sample, Split, TemplateChoice, Turns};
-use crate::engine::{Embedded, Engine as _, EngineOptions, Event, Request, SampleScores};
+use crate::engine::{Embedded, EngineOptions, VariantScore};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gates::Variant;
 use crate::lens;
-use crate::model::Checkpoint;
+use crate::model::{Checkpoint, Precision};
 use crate::report::{
-    self, AdapterFacts, Cost, DataFacts, LensSummary, ModelFacts, Rules, ScoreSummary, SearchResult, VariantSummary,
+    self, AdapterFacts, Cost, DataFacts, DroppedBoundary, LensSummary, ModelFacts, RaceSummary, Rules, ScoreSummary, SearchResult, VariantSummary,
     Warning,
 };
-use journal::{Fingerprint, Journal, Row};
+use journal::{Fingerprint, Journal, Known};
+use scoring::Scoring;
 
 /// Name and version of the program, as results carry it.
 pub const TOOL: &str = concat!("plimsoll ", env!("CARGO_PKG_VERSION"));
@@ -61,6 +65,10 @@ pub struct SearchOptions {
     pub max_samples: Option<usize>,
     /// Share of the samples that is held out.
     pub holdout: f64,
+    /// Which boundaries are scored on which samples.
+    pub strategy: Strategy,
+    /// Draw the curves of the ground truth's probability from at most so many selection samples.
+    pub lens_samples: NonZero<usize>,
     /// Seed of everything that is drawn.
     pub seed: u64,
     /// Bounds of the engine.
@@ -69,6 +77,18 @@ pub struct SearchOptions {
     pub existing: Existing,
     /// The command that repeats the search, for the result.
     pub command: String,
+}
+
+/// Which boundaries are scored on which samples.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Strategy {
+    /// All on all.
+    Exact,
+    /// Boundaries leave once they are significantly worse (see [`choose::race`]).
+    Racing {
+        /// The most probable that the best of those that are raced is lost.
+        error_rate: f64,
+    },
 }
 
 /// What to do with results that are there already.
@@ -103,8 +123,11 @@ struct Hashes {
 /// All scores of a search.
 #[derive(Clone, Debug)]
 pub struct Scored {
-    selection: Vec<SampleScores>,
-    holdout: Vec<SampleScores>,
+    /// In the order of the lines.
+    selection: Vec<Known>,
+    holdout: Vec<Known>,
+    /// What became of each boundary, where they were raced.
+    fates: Option<Vec<Fate>>,
     cost: Cost,
 }
 
@@ -170,66 +193,57 @@ impl Search {
         self.dataset.samples.len()
     }
 
-    /// Scores every boundary on every sample. `observe` may stop the work by breaking; what is finished then stands in
-    /// the output folder's journal, and the next call goes on from there.
+    /// Scores boundaries on samples. `observe` may stop the work by breaking; what is finished then stands in the output
+    /// folder's journal, and the next call goes on from there.
     ///
     /// # Errors
     /// See [`crate::engine::Engine::score`]; a journal of another search; an output folder that cannot be written.
     pub fn score(&self, observe: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Scored> {
         let layers = self.checkpoint.config().layers;
-        let fingerprint = self.fingerprint()?;
         let engine = Embedded::load(&self.checkpoint, &self.lora, self.options.engine)?;
-        let mut journal = Journal::open(&self.options.out.join(JOURNAL), &fingerprint, self.options.existing)?;
+        let precision = engine.model().precision();
+        let fingerprint = self.fingerprint(precision)?;
+        let journal = Journal::open(&self.options.out.join(JOURNAL), &fingerprint, self.options.existing)?;
 
-        // The lens decides nothing on held-out samples, and costs about as much as the sweep itself.
-        let full = layers;
-        let selection = Request { variants: Variant::every_boundary(layers), lens: vec![0, full] };
-        let holdout = Request { lens: Vec::new(), ..selection.clone() };
-        let (layer_passes, layer_passes_naive) = engine.layer_passes(&selection);
+        let selection: Vec<&Sample> = self.part(Part::Selection).collect();
+        let holdout: Vec<&Sample> = self.part(Part::Holdout).collect();
+        // The order of the lines may mean something; a race must not.
+        let order = data::race_order(selection.len(), self.options.seed);
+        let raced: Vec<&Sample> = order.iter().map(|&index| selection[index]).collect();
+        let lens = raced.iter().take(self.options.lens_samples.get()).map(|sample| sample.line).collect();
         let begun = Instant::now();
+        let mut scoring = Scoring::new(&engine, journal, lens, &selection, &holdout)?;
 
-        let jobs = [(Part::Selection, &selection), (Part::Holdout, &holdout)].map(|(part, request)| {
-            let samples = self.part(part).map(|sample| (sample, journal.take(part, sample, request)));
-            let (known, todo): (Vec<_>, Vec<_>) = samples.partition(|(_, scores)| scores.is_some());
-            let known: Vec<SampleScores> = known.into_iter().filter_map(|(_, scores)| scores).collect();
-            let todo: Vec<Sample> = todo.into_iter().map(|(sample, _)| sample.clone()).collect();
-            (part, request, known, todo)
-        });
-        let resumed: usize = jobs.iter().map(|(_, _, known, _)| known.len()).sum();
-        if resumed > 0 {
-            let known = jobs.iter().flat_map(|(part, _, known, _)| known.iter().map(|scores| (*part, scores.clone())));
-            journal.begin(known.map(|(part, scores)| Row { part, scores }))?;
-        }
-        let total = jobs.iter().map(|(_, request, _, todo)| engine.work(todo, request)).sum();
-        let mut progress = Progress { done: 0, total, samples: resumed };
-        let mut parts = Vec::new();
-        for (part, request, known, todo) in jobs {
-            let mut journal_error = None;
-            let scored = engine.score(&todo, request, &mut |event| {
-                match event {
-                    Event::Work(work) => progress.done += work,
-                    Event::Scored(scores) => {
-                        progress.samples += scores.len();
-                        if let Err(error) = journal.append(part, scores) {
-                            journal_error = Some(error);
-                            return ControlFlow::Break(());
-                        }
-                    }
-                }
-                observe(progress)
-            });
-            if let Some(error) = journal_error {
-                return Err(error);
+        let all: Vec<usize> = (0..=layers).collect();
+        let (fates, judged) = match self.options.strategy {
+            Strategy::Exact => {
+                let later = scoring.work(Part::Holdout, &holdout, &all);
+                scoring.evaluate(Part::Selection, &raced, &all, later, observe)?;
+                (None, all)
             }
-            let mut scores = [known, scored?].concat();
-            scores.sort_by_key(|scores| scores.line);
-            parts.push(scores);
-        }
-        let holdout = parts.pop().unwrap_or_default();
-        let selection = parts.pop().unwrap_or_default();
-        let seconds = begun.elapsed().as_secs_f64();
-        let cost = Cost { layer_passes, layer_passes_naive, seconds, resumed, threads: engine.threads() };
-        Ok(Scored { selection, holdout, cost })
+            Strategy::Racing { error_rate } => {
+                let race = scoring.race(&raced, &holdout, layers, error_rate, observe)?;
+                let left = race.left();
+                let known = raced.iter().map(|sample| scoring.known(Part::Selection, sample));
+                let pick = scores(Part::Selection, known, &left)?.pick();
+                let mut judged = vec![0, pick, layers];
+                judged.dedup();
+                (Some(race.fates().collect()), judged)
+            }
+        };
+        scoring.evaluate(Part::Holdout, &holdout, &judged, 0, observe)?;
+
+        let take = |part, samples: &[&Sample]| samples.iter().map(|sample| scoring.known(part, sample).clone()).collect();
+        let cost = Cost {
+            layer_passes: scoring.passes.div_ceil(selection.len() + holdout.len()),
+            layer_passes_naive: (layers + 1) * layers,
+            seconds: begun.elapsed().as_secs_f64(),
+            resumed: scoring.resumed,
+            threads: engine.threads(),
+            dtype: precision.dtype.to_string(),
+            instructions: precision.isa.to_string(),
+        };
+        Ok(Scored { selection: take(Part::Selection, &selection), holdout: take(Part::Holdout, &holdout), fates, cost })
     }
 
     /// Chooses, and writes the result, the report, the scores and, where the verdict is to trim, the adapter.
@@ -250,8 +264,7 @@ impl Search {
             adapter::write_trimmed(&self.adapter, &keep, &provenance(&result), &adapter_out)?;
         }
         let rows = [(Part::Selection, &scored.selection), (Part::Holdout, &scored.holdout)];
-        let rows = rows.into_iter().flat_map(|(part, scores)| scores.iter().map(move |scores| (part, scores)));
-        let rows = rows.map(|(part, scores)| Row { part, scores: scores.clone() });
+        let rows = rows.into_iter().flat_map(|(part, samples)| samples.iter().map(move |sample| sample.row(part)));
         files::write_file(&out.join(SCORES), journal::lines(rows)?.as_bytes())?;
         let report = out.join(REPORT);
         files::write_file(&report, report::html(&result).as_bytes())?;
@@ -265,21 +278,34 @@ impl Search {
         let layers = self.checkpoint.config().layers;
         let options = choose::Options { seed: self.options.seed, ..choose::Options::default() };
         let curve = |which: usize| {
-            let curves: Vec<_> = scored.selection.iter().filter_map(|scores| scores.lens.get(which)).collect();
-            lens::summarise(&curves, options.seed, options.resamples)
+            let curves: Vec<_> = scored.selection.iter().filter_map(|sample| sample.lens.get(which)).collect();
+            (lens::summarise(&curves, options.seed, options.resamples), curves.len())
         };
-        let lens = LensSummary { base: curve(0), full: curve(1) };
+        let ((base, _), (full, samples)) = (curve(0), curve(1));
+        let lens = LensSummary { base, full, samples };
         let full_curve: Vec<f64> = lens.full.iter().map(|point| point.probability).collect();
-        let input = Input::new(&nll(&scored.selection), &nll(&scored.holdout), &full_curve)
-            .map_err(|problem| Error::Internal(problem.to_string()))?;
+        let complete = |samples: &[Known]| -> Vec<usize> {
+            (0..=layers).filter(|k| samples.iter().all(|sample| sample.scores.contains_key(k))).collect()
+        };
+        let left = match &scored.fates {
+            None => complete(&scored.selection),
+            Some(fates) => (0..=layers).filter(|&k| fates[k] == Fate::Raced).collect(),
+        };
+        let judged = complete(&scored.holdout);
+        let selection = scores(Part::Selection, scored.selection.iter(), &left)?;
+        let holdout = scores(Part::Holdout, scored.holdout.iter(), &judged)?;
+        let input =
+            Input::of(selection, holdout, &full_curve).map_err(|problem| Error::Internal(problem.to_string()))?;
         // Above the last layer with LoRA a boundary drops nothing.
         let whole = self.adapter.layers().last().map_or(layers, |last| last + 1);
         let choice = choose(&input.with_whole(whole), &options);
-        let variants = Variant::every_boundary(layers).into_iter().enumerate().map(|(index, variant)| VariantSummary {
-            family: variant.family,
-            layers_kept: variant.layers_kept,
-            selection: summary(&scored.selection, index),
-            holdout: summary(&scored.holdout, index),
+        let variants = Variant::every_boundary(layers).into_iter().enumerate().filter_map(|(k, variant)| {
+            let selection = left.contains(&k).then(|| summary(&scored.selection, k));
+            let holdout = judged.contains(&k).then(|| summary(&scored.holdout, k));
+            let was_raced = scored.fates.as_ref().is_some_and(|fates| fates[k] != Fate::Skipped);
+            let Variant { family, layers_kept, .. } = variant;
+            (selection.is_some() || holdout.is_some() || was_raced)
+                .then_some(VariantSummary { family, layers_kept, selection, holdout })
         });
         Ok(SearchResult {
             schema: 1,
@@ -290,12 +316,26 @@ impl Search {
             adapter: self.adapter_facts(&choice),
             data: self.data_facts(scored),
             variants: variants.collect(),
+            race: self.race_summary(scored),
             lens,
             rules: Rules::from(&options),
             warnings: self.warnings(&choice),
             choice,
-            cost: scored.cost,
+            cost: scored.cost.clone(),
         })
+    }
+
+    fn race_summary(&self, scored: &Scored) -> Option<RaceSummary> {
+        let (Strategy::Racing { error_rate }, Some(fates)) = (self.options.strategy, &scored.fates) else { return None };
+        let fates = || fates.iter().enumerate();
+        let dropped = fates().filter_map(|(layers_kept, &fate)| match fate {
+            Fate::Dropped { samples, leader, deficit, p } => {
+                Some(DroppedBoundary { layers_kept, samples, leader, deficit, p })
+            }
+            Fate::Raced | Fate::Skipped => None,
+        });
+        let skipped = fates().filter(|(_, fate)| **fate == Fate::Skipped).map(|(k, _)| k);
+        Some(RaceSummary { error_rate, dropped: dropped.collect(), skipped: skipped.collect() })
     }
 
     fn model_facts(&self) -> ModelFacts {
@@ -337,7 +377,7 @@ impl Search {
             selection: scored.selection.len(),
             holdout: scored.holdout.len(),
             skipped: self.dataset.skipped.len(),
-            answer_tokens: scored.selection.iter().chain(&scored.holdout).map(|scores| scores.tokens).sum(),
+            answer_tokens: scored.selection.iter().chain(&scored.holdout).map(|sample| sample.tokens).sum(),
             template: match &self.options.template {
                 TemplateChoice::Given { file, .. } => file.display().to_string(),
                 TemplateChoice::Tokenizer | TemplateChoice::None => self.dataset.template.to_string(),
@@ -372,7 +412,7 @@ impl Search {
         indices.iter().map(|&index| &self.dataset.samples[index])
     }
 
-    fn fingerprint(&self) -> Result<Fingerprint> {
+    fn fingerprint(&self, precision: Precision) -> Result<Fingerprint> {
         let samples: Vec<_> = [Part::Selection, Part::Holdout]
             .into_iter()
             .map(|part| self.part(part).map(|sample| (sample.line, &sample.tokens, &sample.answer)).collect::<Vec<_>>())
@@ -382,6 +422,7 @@ impl Search {
             tool: TOOL.into(),
             model: self.hashes.model.clone(),
             adapter: self.hashes.adapter.clone(),
+            dtype: precision.dtype.to_string(),
             samples: files::sha256(&samples),
         })
     }
@@ -411,18 +452,22 @@ fn check_out(options: &SearchOptions) -> Result<()> {
     files::check_writable(out).or_else(|reason| refuse(&format!("cannot write there: {reason}")))
 }
 
-/// Mean NLL of each sample under each variant.
-fn nll(scores: &[SampleScores]) -> Vec<Vec<f64>> {
-    scores.iter().map(|sample| (0..sample.variants.len()).map(|variant| sample.mean_nll(variant)).collect()).collect()
+/// The mean NLL of some samples at some boundaries.
+fn scores<'a>(part: Part, samples: impl Iterator<Item = &'a Known>, boundaries: &[usize]) -> Result<Scores> {
+    let row = |sample: &Known| boundaries.iter().filter_map(|&k| sample.mean_nll(k)).collect::<Vec<f64>>();
+    let rows: Vec<Vec<f64>> = samples.map(row).collect();
+    Scores::new(part, boundaries, &rows).map_err(|problem| Error::Internal(problem.to_string()))
 }
 
-fn summary(scores: &[SampleScores], variant: usize) -> ScoreSummary {
-    let of = |value: fn(&SampleScores, usize) -> f64| -> (f64, f64) {
-        mean_and_se(&scores.iter().map(|sample| value(sample, variant)).collect::<Vec<_>>())
+/// Means over samples that are all scored at a boundary.
+fn summary(samples: &[Known], boundary: usize) -> ScoreSummary {
+    let of = |value: &dyn Fn(&Known, &VariantScore) -> f64| -> (f64, f64) {
+        let values = samples.iter().filter_map(|sample| Some(value(sample, sample.scores.get(&boundary)?)));
+        mean_and_se(&values.collect::<Vec<f64>>())
     };
-    let (mean_nll, se) = of(SampleScores::mean_nll);
-    let (mean_probability, _) = of(|sample, variant| sample.variants[variant].probability);
-    let (token_accuracy, _) = of(|sample, variant| sample.variants[variant].correct as f64 / sample.tokens as f64);
+    let (mean_nll, se) = of(&|sample, score| score.nll / sample.tokens as f64);
+    let (mean_probability, _) = of(&|_, score| score.probability);
+    let (token_accuracy, _) = of(&|sample, score| score.correct as f64 / sample.tokens as f64);
     ScoreSummary { mean_nll, se, mean_probability, token_accuracy }
 }
 
@@ -430,7 +475,10 @@ fn summary(scores: &[SampleScores], variant: usize) -> ScoreSummary {
 fn provenance(result: &SearchResult) -> Provenance {
     let source = |path: &str, sha256: &str| Some(Source { path: path.into(), sha256: sha256.into() });
     let choice = &result.choice;
-    let held_out = |layers_kept: usize| result.variants[layers_kept].holdout.mean_nll;
+    let held_out = |layers_kept: usize| {
+        let variant = result.variants.iter().find(|variant| variant.layers_kept == layers_kept);
+        variant.and_then(|variant| variant.holdout).map(|holdout| holdout.mean_nll)
+    };
     let gain = Estimate { value: choice.gain.nats_per_token, low: choice.gain.low, high: choice.gain.high };
     Provenance {
         tool: result.tool.clone(),
@@ -440,13 +488,15 @@ fn provenance(result: &SearchResult) -> Provenance {
         model_layers: Some(result.model.layers),
         data: source(&result.data.path, &result.data.sha256),
         seed: Some(result.seed),
-        scores: Some(TrimScores {
-            samples: result.data.holdout,
-            base: held_out(0),
-            full: held_out(result.model.layers),
-            trimmed: held_out(choice.layers_kept),
-            gain,
-            retained: choice.retained.map(|Interval { value, low, high }| Estimate { value, low, high }),
-        }),
+        scores: held_out(0).zip(held_out(result.model.layers)).zip(held_out(choice.layers_kept)).map(
+            |((base, full), trimmed)| TrimScores {
+                samples: result.data.holdout,
+                base,
+                full,
+                trimmed,
+                gain,
+                retained: choice.retained.map(|Interval { value, low, high }| Estimate { value, low, high }),
+            },
+        ),
     }
 }
