@@ -10,9 +10,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use plimsoll::adapter::{Adapter, Base};
+use plimsoll::choose::race::{Race, Step};
 use plimsoll::choose::stats::mean_and_se;
 use plimsoll::data::{self, Sample, TemplateChoice, Turns};
-use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Request};
+use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Request, SampleScores};
 use plimsoll::gates::Variant;
 use plimsoll::model::{Checkpoint, Dtype, Isa};
 use plimsoll_kernels::{Mode, Packed, Rows, Threads, linear, peak};
@@ -185,30 +186,66 @@ fn engine(arguments: &Arguments) -> Result<Embedded> {
     Ok(Embedded::load(&checkpoint, &lora, options)?)
 }
 
-/// Every boundary on every sample.
+/// Every boundary on every sample, or a race.
 fn sweep(arguments: &Arguments) -> Result<Value> {
     let begun = Instant::now();
     let engine = engine(arguments)?;
     let load_seconds = begun.elapsed().as_secs_f64();
     let samples = read_tokens(arguments)?;
-    let request = Request { variants: Variant::every_boundary(engine.layers()), lens: Vec::new() };
-    let work = engine.work(&samples, &request);
+    let layers = engine.layers();
+    let mut work = 0;
+    let mut score = |samples: &[Sample], boundaries: &[usize]| -> Result<Vec<SampleScores>> {
+        let variants = boundaries.iter().map(|&k| Variant::bottom_k(layers, k)).collect();
+        let request = Request { variants, lens: Vec::new() };
+        work += engine.work(samples, &request);
+        Ok(engine.score(samples, &request, &mut |_| ControlFlow::Continue(()))?)
+    };
     let begun = Instant::now();
-    let scores = engine.score(&samples, &request, &mut |_| ControlFlow::Continue(()))?;
+    let (boundaries, rows) = match arguments.0.get("search").map_or("exact", String::as_str) {
+        "exact" => {
+            let all: Vec<usize> = (0..=layers).collect();
+            let scores = score(&samples, &all)?;
+            let row = |s: &SampleScores| (s.line, all.iter().map(|&k| (s.variants[k].nll, s.mean_nll(k))).collect());
+            let rows: Vec<(usize, Vec<(f64, f64)>)> = scores.iter().map(row).collect();
+            (all, rows)
+        }
+        "racing" => {
+            let order = data::race_order(samples.len(), arguments.number("seed", 0)?);
+            let raced: Vec<Sample> = order.iter().map(|&index| samples[index].clone()).collect();
+            let mut race = Race::new(layers, raced.len(), 0.05);
+            let mut known: Vec<BTreeMap<usize, (f64, f64)>> = vec![BTreeMap::new(); raced.len()];
+            while let Step::Score { samples, boundaries } = race.step() {
+                let scores = score(&raced[samples.clone()], &boundaries)?;
+                let means = |s: &SampleScores| (0..boundaries.len()).map(|i| s.mean_nll(i)).collect::<Vec<_>>();
+                race.record(samples.clone(), &boundaries, &scores.iter().map(means).collect::<Vec<_>>());
+                for (known, scores) in known[samples].iter_mut().zip(&scores) {
+                    let pairs = (0..boundaries.len()).map(|i| (scores.variants[i].nll, scores.mean_nll(i)));
+                    known.extend(boundaries.iter().copied().zip(pairs));
+                }
+            }
+            let left = race.left();
+            let row = |(s, known): (&Sample, &BTreeMap<_, _>)| (s.line, left.iter().map(|k| known[k]).collect());
+            let rows = raced.iter().zip(&known).map(row).collect();
+            (left, rows)
+        }
+        other => return Err(format!("--search: {other} is neither exact nor racing").into()),
+    };
     let seconds = begun.elapsed().as_secs_f64();
-    let mean = |k: usize| mean_and_se(&scores.iter().map(|s| s.mean_nll(k)).collect::<Vec<_>>()).0;
-    let best = (0..=engine.layers()).min_by(|&a, &b| mean(a).total_cmp(&mean(b))).unwrap_or(0);
-    let within = |k: &usize| {
-        let (mean, se) = mean_and_se(&scores.iter().map(|s| s.mean_nll(*k) - s.mean_nll(best)).collect::<Vec<_>>());
+    let mean = |column: usize| rows.iter().map(|(_, row)| row[column].1).sum::<f64>() / rows.len() as f64;
+    let columns = 0..boundaries.len();
+    let best = columns.clone().min_by(|&a, &b| mean(a).total_cmp(&mean(b))).unwrap_or(0);
+    let within = |&column: &usize| {
+        let deficits: Vec<f64> = rows.iter().map(|(_, row)| row[column].1 - row[best].1).collect();
+        let (mean, se) = mean_and_se(&deficits);
         mean <= se
     };
-    let set: Vec<usize> = (0..=engine.layers()).filter(within).collect();
+    let set: Vec<usize> = columns.filter(within).map(|column| boundaries[column]).collect();
     let nll: BTreeMap<usize, Vec<f64>> =
-        scores.iter().map(|s| (s.line, s.variants.iter().map(|v| v.nll).collect())).collect();
+        rows.iter().map(|(line, row)| (*line, row.iter().map(|(nll, _)| *nll).collect())).collect();
     Ok(json!({
         "seconds": seconds, "load_seconds": load_seconds, "tflop": 2e-12 * work as f64,
-        "gflops": 2e-9 * work as f64 / seconds, "peak_rss_mb": peak_rss(), "best": best,
-        "one_se": set.first(), "one_se_set": set, "nll": nll,
+        "gflops": 2e-9 * work as f64 / seconds, "peak_rss_mb": peak_rss(), "best": boundaries[best],
+        "one_se": set.first(), "one_se_set": set, "boundaries": boundaries, "nll": nll,
     }))
 }
 

@@ -7,6 +7,7 @@
 
 use std::num::NonZero;
 use std::ops::{ControlFlow, Range};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use plimsoll_kernels::{Dtype, KeyValues, RopeTable, Threads, TokenScore};
 use rayon::prelude::*;
@@ -17,7 +18,7 @@ use crate::adapter::{LayerLora, LoraWeights};
 use crate::data::Sample;
 use crate::error::{Error, Result};
 use crate::gates::{LayerGates, Projection, Variant};
-use crate::model::{Checkpoint, Lora, Model, Precision, Segment};
+use crate::model::{Checkpoint, Lora, Model, Precision, Scratch, Segment};
 
 /// Rows that one thread takes through a layer at a time, and those of the sequence that fills them up: enough for the
 /// matrix products to reach their speed, few enough for the intermediate results to stay in the second-level cache.
@@ -63,7 +64,16 @@ pub struct Embedded {
     lora_work: Vec<[u64; Projection::COUNT]>,
     lora: Vec<Lora>,
     pool: rayon::ThreadPool,
+    /// What each thread of the pool works in.
+    workspaces: Vec<Mutex<Workspace>>,
     memory: u64,
+}
+
+/// What a thread works in: rows on their way through a layer, and the layer's own memory.
+#[derive(Debug)]
+struct Workspace {
+    x: Vec<f32>,
+    scratch: Scratch,
 }
 
 impl Embedded {
@@ -107,6 +117,9 @@ impl Embedded {
             adapted: lora.iter().map(|layer| Projection::ALL.map(|p| layer.get(p).is_some())).collect(),
             lora_work: lora.iter().map(|layer| Projection::ALL.map(|p| layer.get(p).map_or(0, work))).collect(),
             lora: lora.iter().map(|layer| Lora::new(model.config(), precision, layer)).collect(),
+            workspaces: (0..pool.current_num_threads())
+                .map(|_| Mutex::new(Workspace { x: Vec::new(), scratch: model.scratch() }))
+                .collect(),
             model,
             pool,
             memory: options.memory.unwrap_or(MEMORY),
@@ -164,6 +177,14 @@ impl Embedded {
             x.clone()
         });
         Ok(states.collect())
+    }
+
+    /// The calling thread's workspace; nobody else asks for it, but a caller from outside of the pool, who may have to
+    /// wait for the first.
+    fn workspace(&self) -> MutexGuard<'_, Workspace> {
+        let index = self.pool.current_thread_index().unwrap_or(0);
+        // What a panic left in it is overwritten before it is read.
+        self.workspaces[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check(&self, variants: &[Variant]) -> Result<()> {
@@ -251,15 +272,15 @@ impl Embedded {
             // Nothing above the last layer's keys and values is read.
             let wanted = (layer + 1 == self.lora.len()).then_some(&[][..]);
             let nodes = trie.level(layer);
-            let advance = |scratch: &mut _, node: &Node| {
+            let advance = |node: &Node| {
+                let Workspace { scratch, .. } = &mut *self.workspace();
                 let (mut x, mut cache) = (states[node.parent].clone(), self.model.key_values());
                 let (rows, gates) = (0..tokens.len(), node.gates);
                 let mut segments = [Segment { rows, gates, past: None, cache: Some(&mut cache), wanted }];
                 self.model.block(layer, lora, &mut segments, rope, &mut x, Threads::One, scratch);
                 (x, cache)
             };
-            let computed: Vec<_> =
-                self.pool.install(|| nodes.par_iter().map_init(|| self.model.scratch(), advance).collect());
+            let computed: Vec<_> = self.pool.install(|| nodes.par_iter().map(advance).collect());
             let (next, of_layer): (Vec<_>, Vec<_>) = computed.into_iter().unzip();
             (states, _) = (next, caches.push(of_layer));
             let outputs = if wanted.is_some() { 0 } else { tokens.len() };
@@ -312,8 +333,8 @@ impl Embedded {
             });
             let some = chunks.split_off(enough.unwrap_or(0));
             self.pool.install(|| {
-                let scratch = || (Vec::new(), self.model.scratch());
-                some.into_par_iter().for_each_init(scratch, |(x, scratch), (chunk, to)| {
+                some.into_par_iter().for_each(|(chunk, to)| {
+                    let Workspace { x, scratch } = &mut *self.workspace();
                     x.clear();
                     let mut segments = Vec::with_capacity(chunk.len());
                     for (node, Sequence { rows, wanted, .. }) in chunk {
@@ -349,17 +370,15 @@ impl Embedded {
                 scores.par_extend(
                     wanted
                         .par_chunks(wanted.len().div_ceil(pieces).max(1))
-                        .map_init(
-                            || (Vec::new(), self.model.scratch()),
-                            |(x, scratch), wanted| {
-                                x.clear();
-                                for &(row, _) in wanted {
-                                    x.extend_from_slice(&states[row * hidden..][..hidden]);
-                                }
-                                let tokens: Vec<u32> = wanted.iter().map(|&(_, token)| token).collect();
-                                self.model.score(x, &tokens, scratch)
-                            },
-                        )
+                        .map(|wanted| {
+                            let Workspace { x, scratch } = &mut *self.workspace();
+                            x.clear();
+                            for &(row, _) in wanted {
+                                x.extend_from_slice(&states[row * hidden..][..hidden]);
+                            }
+                            let tokens: Vec<u32> = wanted.iter().map(|&(_, token)| token).collect();
+                            self.model.score(x, &tokens, scratch)
+                        })
                         .flatten_iter(),
                 );
             });
