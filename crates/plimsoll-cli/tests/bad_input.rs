@@ -703,7 +703,13 @@ fn bad_arguments() {
         (&["--max-samples", "0"], &["--max-samples", "'0'", "at least 1"]),
         (&["--max-samples", "many"], &["--max-samples", "'many'"]),
         (&["--seed=-1"], &["--seed", "'-1'"]),
-        (&["--dtype", "f8"], &["--dtype", "'f8'", "f32"]),
+        (&["--dtype", "f8"], &["--dtype", "'f8'", "bf16", "f32"]),
+        (&["--memory", "2"], &["--memory", "'2'", "with a unit"]),
+        (&["--memory", "0MiB"], &["--memory", "'0MiB'", "with a unit"]),
+        (&["--memory", "99999999999GiB"], &["--memory", "with a unit"]),
+        (&["--search", "fast"], &["--search", "'fast'", "exact", "racing"]),
+        (&["--error-rate", "1"], &["--error-rate", "'1'", "between 0 and 1"]),
+        (&["--lens-samples", "0"], &["--lens-samples", "'0'", "at least 1"]),
         (&["--layers-kept", "2"], &["--layers-kept"]),
     ] {
         let run = search(&model(), &adapter("trained"), &data(), &out, more);

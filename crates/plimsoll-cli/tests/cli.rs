@@ -193,7 +193,7 @@ fn means_are_those_of_the_scores() {
 fn scores_are_those_of_peft() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    succeeds(&search(&model(), &adapter("plain"), &data(), &out, &[]));
+    succeeds(&search(&model(), &adapter("plain"), &data(), &out, &["--dtype", "f32"]));
     let golden = json(&model().join("valid.plain.golden.json"));
     let expected = golden["samples"].as_array().unwrap();
     let scores = json_lines(&out.join("scores.jsonl"));
@@ -211,6 +211,56 @@ fn scores_are_those_of_peft() {
             assert_eq!(found["correct"], wanted["correct"]);
         }
     }
+}
+
+/// A race leaves scores out, and changes none that it takes.
+#[test]
+fn a_race_comes_to_the_answer_of_the_exact_search() {
+    let folder = tempfile::tempdir().unwrap();
+    let many = folder.path().join("many.jsonl");
+    fs::write(&many, fs::read_to_string(data()).unwrap().repeat(4)).unwrap();
+    let result = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        succeeds(&search(&model(), &adapter("trained"), &many, &out, more));
+        (json(&out.join("result.json")), json_lines(&out.join("scores.jsonl")))
+    };
+    let (exact, exact_scores) = result("exact", &["--search", "exact"]);
+    let (raced, raced_scores) = result("raced", &["--search", "racing"]);
+    for key in ["verdict", "reason", "layers_kept", "best", "one_se", "gain", "adapter_gain"] {
+        assert_eq!(raced["choice"][key], exact["choice"][key], "{key}");
+    }
+    assert!(exact.get("race").is_none());
+    let dropped = raced["race"]["dropped"].as_array().unwrap();
+    assert!(dropped.iter().any(|dropped| dropped["layers_kept"] == 0), "{dropped:?}");
+    assert!(raced["cost"]["layer_passes"].as_u64() < exact["cost"]["layer_passes"].as_u64());
+
+    let mut scores = 0;
+    for (raced, exact) in raced_scores.iter().zip(&exact_scores) {
+        assert_eq!((&raced["line"], &raced["part"]), (&exact["line"], &exact["part"]));
+        let boundaries = raced["boundaries"].as_array().unwrap();
+        scores += boundaries.len();
+        for (k, variant) in boundaries.iter().zip(raced["variants"].as_array().unwrap()) {
+            assert_eq!(*variant, exact["variants"][k.as_u64().unwrap() as usize]);
+        }
+    }
+    assert!(scores < 5 * exact_scores.len(), "{scores} scores");
+}
+
+#[test]
+fn a_bound_on_memory_and_fewer_lens_samples_leave_the_choice() {
+    let folder = tempfile::tempdir().unwrap();
+    let result = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        succeeds(&search_trained(&out, more));
+        json(&out.join("result.json"))
+    };
+    let (free, bound) = (result("free", &[]), result("bound", &["--memory", "3MiB", "--lens-samples", "5"]));
+    assert_eq!(bound["choice"]["gain"], free["choice"]["gain"]);
+    assert_eq!(bound["variants"], free["variants"]);
+    assert_eq!((&free["lens"]["samples"], &bound["lens"]["samples"]), (&16.into(), &5.into()));
+    let run = search_trained(&folder.path().join("tiny"), &["--memory", "1KiB"]);
+    fails(&run, 2, &["MiB of memory", "expected at least"]);
+    assert!(!folder.path().join("tiny").exists());
 }
 
 #[test]
@@ -457,13 +507,22 @@ mod interrupted {
 
     #[test]
     fn an_interrupted_search_goes_on_where_it_stopped() {
+        goes_on("exact");
+    }
+
+    #[test]
+    fn an_interrupted_race_goes_on_where_it_stopped() {
+        goes_on("racing");
+    }
+
+    fn goes_on(strategy: &str) {
         let folder = tempfile::tempdir().unwrap();
         let (out, whole) = (folder.path().join("out"), folder.path().join("whole"));
         let many = folder.path().join("many.jsonl");
         fs::write(&many, fs::read_to_string(data()).unwrap().repeat(REPEATS)).unwrap();
         let journal = out.join("journal.jsonl");
         let trained = adapter("trained");
-        let one_thread = ["--threads", "1"];
+        let one_thread = ["--threads", "1", "--search", strategy];
 
         let mut arguments = search_arguments(&model(), &trained, &many, &out);
         arguments.extend(one_thread.map(Into::into));
@@ -479,7 +538,7 @@ mod interrupted {
         assert!(kept.ends_with('\n'));
 
         // A search of other inputs does not touch it.
-        for (adapter, more) in [(&trained, &["--seed", "1"]), (&adapter("plain"), &one_thread)] {
+        for (adapter, more) in [(&trained, &["--seed", "1"][..]), (&adapter("plain"), &one_thread)] {
             let run = search(&model(), adapter, &many, &out, more);
             fails(&run, 2, &[journal.to_str().unwrap(), "other inputs", "--force"]);
             assert_eq!(fs::read_to_string(&journal).unwrap(), kept);

@@ -422,7 +422,8 @@ mod tests {
                     .map(|row| {
                         let k = &row[at..][..head_dim];
                         let scale = 1.0 / (head_dim as f32).sqrt();
-                        let dot: f64 = q.iter().zip(k).map(|(&q, &k)| rounded(dtype, q * scale) * rounded(dtype, k)).sum();
+                        let dot: f64 =
+                            q.iter().zip(k).map(|(&q, &k)| rounded(dtype, q * scale) * rounded(dtype, k)).sum();
                         dot.exp()
                     })
                     .collect();

@@ -83,7 +83,10 @@ pub fn linear_rows(
 /// If the dimensions do not fit together.
 pub fn gated(isa: Isa, y: &mut Rows, x: &Rows, w: &Packed, update: Option<Update<'_>>, threads: Threads) {
     assert!(w.columns().is_multiple_of(PANEL), "gate and up do not come in pairs of 16");
-    assert!(y.rows() == x.rows() && y.width() <= w.columns() / 2 && y.width() + LANES > w.columns() / 2, "lengths do not fit");
+    assert!(
+        y.rows() == x.rows() && y.width() <= w.columns() / 2 && y.width() + LANES > w.columns() / 2,
+        "lengths do not fit"
+    );
     let (dtype, stride, width) = (y.dtype, y.stride, y.width());
     let y = Destination(y.words.as_mut_slice().as_mut_ptr());
     over_panels(w.panels(), threads, |panels| {
@@ -148,7 +151,10 @@ fn over_panels(panels: usize, threads: Threads, work: impl Fn(Range<usize>) + Sy
             return work(range);
         }
         let middle = range.start + range.len() * (parts / 2) / parts;
-        rayon::join(|| halve(range.start..middle, parts / 2, work), || halve(middle..range.end, parts - parts / 2, work));
+        rayon::join(
+            || halve(range.start..middle, parts / 2, work),
+            || halve(middle..range.end, parts - parts / 2, work),
+        );
     }
     match threads {
         Threads::One => work(0..panels),
@@ -198,7 +204,12 @@ impl Step for Half {
 /// `a.words` must point to `R` rows, `a.stride` words apart, of `b.len() / 2` words each.
 #[inline(always)]
 #[allow(unsafe_code)]
-pub(crate) unsafe fn multiply<S: Simd, D: Step, const R: usize>(s: S, sums: &mut [[S::F; 2]; R], a: Factor, b: &[Line]) {
+pub(crate) unsafe fn multiply<S: Simd, D: Step, const R: usize>(
+    s: S,
+    sums: &mut [[S::F; 2]; R],
+    a: Factor,
+    b: &[Line],
+) {
     let mut acc = *sums;
     for (k, b) in b.chunks_exact(2).enumerate() {
         let (left, right) = (s.load_words(&b[0].0), s.load_words(&b[1].0));
@@ -385,7 +396,10 @@ impl Epilogue for Store {
                 // inside of one row and of one panel, which no other thread writes to.
                 #[allow(unsafe_code)]
                 let y = unsafe {
-                    std::slice::from_raw_parts_mut(self.y.add((row + r) * self.columns + column.min(self.columns)), columns)
+                    std::slice::from_raw_parts_mut(
+                        self.y.add((row + r) * self.columns + column.min(self.columns)),
+                        columns,
+                    )
                 };
                 if let Ok(y) = <&mut [f32; LANES]>::try_from(&mut *y) {
                     let sum = match self.mode {
@@ -469,7 +483,8 @@ mod tests {
     fn plain(dtype: Dtype, x: &[f32], w: &[f32], inputs: usize) -> Vec<f64> {
         x.chunks(inputs)
             .flat_map(|x| {
-                w.chunks(inputs).map(move |w| x.iter().zip(w).map(|(&x, &w)| rounded(dtype, x) * rounded(dtype, w)).sum())
+                w.chunks(inputs)
+                    .map(move |w| x.iter().zip(w).map(|(&x, &w)| rounded(dtype, x) * rounded(dtype, w)).sum())
             })
             .collect()
     }
@@ -499,7 +514,8 @@ mod tests {
             let number = |i: usize| numbers[i % numbers.len()];
             let b = Self::RANKS.map(|rank| (0..columns * rank).map(|i| number(i * 7 + rank)).collect::<Vec<f32>>());
             let modules = [(0, 0), (1, 4)].map(|(i, at)| UpdateModule { b: &b[i], rank: Self::RANKS[i], at });
-            let packed = PackedUpdate::new(dtype, columns, Self::WIDTH, &modules, |column| Self::source(columns, column));
+            let packed =
+                PackedUpdate::new(dtype, columns, Self::WIDTH, &modules, |column| Self::source(columns, column));
             let mut z: Vec<f32> = (0..rows * Self::WIDTH).map(|i| number(i * 11)).collect();
             // What lies in rows without an update, or between modules, is not read as a number.
             for (row, z) in z.chunks_mut(Self::WIDTH).enumerate() {
@@ -515,7 +531,8 @@ mod tests {
                     if let Some((module, from)) = Self::source(columns, column) {
                         let UpdateModule { b, rank, at } = modules[module];
                         let z = &z[row * Self::WIDTH + at..];
-                        let sum: f64 = (0..rank).map(|i| rounded(dtype, z[i]) * rounded(dtype, b[from * rank + i])).sum();
+                        let sum: f64 =
+                            (0..rank).map(|i| rounded(dtype, z[i]) * rounded(dtype, b[from * rank + i])).sum();
                         *dense = sum as f32;
                     }
                 }

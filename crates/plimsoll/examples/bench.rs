@@ -98,7 +98,9 @@ fn gemm(arguments: &Arguments) -> Result<Value> {
     let mut shapes = Vec::new();
     for shape in arguments.text("shapes")?.split(';') {
         let numbers: Vec<usize> = shape.split(',').map(str::parse).collect::<std::result::Result<_, _>>()?;
-        let [rows, inputs, outputs] = numbers[..] else { return Err(format!("{shape}: expected three numbers").into()) };
+        let [rows, inputs, outputs] = numbers[..] else {
+            return Err(format!("{shape}: expected three numbers").into());
+        };
         let copies = (64_000_000 / (inputs * outputs * dtype.bytes())).max(1);
         let number = |i: usize| (i as f32 * 0.37).sin();
         let w: Vec<f32> = (0..inputs * outputs).map(number).collect();
@@ -156,7 +158,9 @@ fn tokens(arguments: &Arguments) -> Result<Value> {
     });
     fs::write(arguments.path("out")?, lines.collect::<String>())?;
     let count = |of: fn(&Sample) -> usize| dataset.samples.iter().map(of).sum::<usize>();
-    Ok(json!({"samples": dataset.samples.len(), "tokens": count(|s| s.tokens.len()), "answer_tokens": count(|s| s.answer.len())}))
+    Ok(
+        json!({"samples": dataset.samples.len(), "tokens": count(|s| s.tokens.len()), "answer_tokens": count(|s| s.answer.len())}),
+    )
 }
 
 fn read_tokens(arguments: &Arguments) -> Result<Vec<Sample>> {
@@ -253,7 +257,8 @@ fn sweep(arguments: &Arguments) -> Result<Value> {
 fn decode(arguments: &Arguments) -> Result<Value> {
     let engine = engine(arguments)?;
     let count = arguments.number("tokens", 128)?;
-    let argmax = |logits: &[f32]| (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0) as u32;
+    let argmax =
+        |logits: &[f32]| (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0) as u32;
     let mut rates: Vec<f64> = (0..5)
         .map(|_| -> Result<f64> {
             let mut session = engine.session(&Variant::bottom_k(engine.layers(), engine.layers()), 512)?;

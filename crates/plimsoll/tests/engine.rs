@@ -377,7 +377,9 @@ fn every_instruction_set_gives_what_pytorch_gives() {
             for (dtype, tolerance) in [(Dtype::F32, NLL), (Dtype::Bf16, BF16)] {
                 let precision = Precision { isa, dtype };
                 let engine = Embedded::load_with(&checkpoint, &lora, precision, EngineOptions::default()).unwrap();
-                for (scores, sequence) in score(&engine, &golden.samples(), &sweep(golden.layers)).iter().zip(&golden.sequences) {
+                for (scores, sequence) in
+                    score(&engine, &golden.samples(), &sweep(golden.layers)).iter().zip(&golden.sequences)
+                {
                     for (k, (found, expected)) in scores.variants.iter().zip(&sequence.variants).enumerate() {
                         assert_near(found.nll, expected.nll, tolerance, &format!("{model}, {isa}, {dtype:?}, k = {k}"));
                     }

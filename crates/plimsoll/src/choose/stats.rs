@@ -138,7 +138,8 @@ pub fn student_t_above(t: f64, degrees: usize) -> f64 {
         return 1.0;
     }
     let degrees = degrees as f64;
-    let tail = if t.is_infinite() { 0.0 } else { 0.5 * incomplete_beta(degrees / (degrees + t * t), degrees / 2.0, 0.5) };
+    let tail =
+        if t.is_infinite() { 0.0 } else { 0.5 * incomplete_beta(degrees / (degrees + t * t), degrees / 2.0, 0.5) };
     if t >= 0.0 { tail } else { 1.0 - tail }
 }
 

@@ -393,7 +393,10 @@ impl Embedded {
         let Pass { batch, trie, .. } = pass;
         let last = self.lora.len() - 1;
         let hidden = self.model.config().hidden;
-        let mut measured = vec![Measured { lens: vec![LensCurve::default(); lens.len()], ..Measured::default() }; batch.sequences.len()];
+        let mut measured = vec![
+            Measured { lens: vec![LensCurve::default(); lens.len()], ..Measured::default() };
+            batch.sequences.len()
+        ];
         let mut states = self.model.embed(&batch.tokens); // (nodes, rows, hidden)
         let mut next = Vec::new();
         for layer in 0..=last {
@@ -589,8 +592,13 @@ struct Sequence {
 
 impl Batch {
     fn new(samples: &[Sample], prefix: usize) -> Self {
-        let mut batch =
-            Self { first: prefix, tokens: Vec::new(), sequences: Vec::new(), answers: Vec::new(), last_answers: Vec::new() };
+        let mut batch = Self {
+            first: prefix,
+            tokens: Vec::new(),
+            sequences: Vec::new(),
+            answers: Vec::new(),
+            last_answers: Vec::new(),
+        };
         for sample in samples {
             let (start, answers) = (batch.tokens.len(), batch.answers.len());
             batch.tokens.extend(&sample.tokens[prefix..]);

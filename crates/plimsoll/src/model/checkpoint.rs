@@ -143,7 +143,13 @@ impl Checkpoint {
             (Source::Gguf(_), Weight::Linear(_, Projection::K)) => Some(rows / kv_heads),
             _ => None,
         };
-        Ok(WeightRows { checkpoint: self, name, stored, width: shape.iter().product::<usize>() / rows, interleaved_head })
+        Ok(WeightRows {
+            checkpoint: self,
+            name,
+            stored,
+            width: shape.iter().product::<usize>() / rows,
+            interleaved_head,
+        })
     }
 
     /// A tensor of one row.

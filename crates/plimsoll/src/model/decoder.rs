@@ -7,8 +7,8 @@
 use std::ops::Range;
 
 use plimsoll_kernels::{
-    AttentionScratch, AttentionShape, KeyValues, Mode, Packed, RopeTable, Rows, Threads, TokenScore, attend,
-    gated, linear, rms_norm, rotate, score_tokens,
+    AttentionScratch, AttentionShape, KeyValues, Mode, Packed, RopeTable, Rows, Threads, TokenScore, attend, gated,
+    linear, rms_norm, rotate, score_tokens,
 };
 use rayon::prelude::*;
 

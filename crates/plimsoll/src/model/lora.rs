@@ -6,13 +6,11 @@
 
 use std::ops::Range;
 
-use plimsoll_kernels::{
-    Dtype, Isa, Mode, Packed, PackedUpdate, Rows, Threads, Update, UpdateModule, linear_rows,
-};
+use plimsoll_kernels::{Dtype, Isa, Mode, Packed, PackedUpdate, Rows, Threads, Update, UpdateModule, linear_rows};
 
+use super::Precision;
 use super::config::Config;
 use super::decoder::{gate_or_up, sized};
-use super::Precision;
 use crate::adapter::LayerLora;
 use crate::gates::{LayerGates, Projection};
 

@@ -11,7 +11,9 @@ use serde::Serialize;
 
 use super::result::{LensPoint, LensSummary, SearchResult, VariantSummary};
 use super::svg::{self, Axis, Mark, Plot, Point, Series, Shape, Start, Ticks, Tone, Weight};
-use super::words::{self, NONE, Sign, count, counted, decimals, fixed, glued, number, p_value, percent, plain, plus_minus, tame};
+use super::words::{
+    self, NONE, Sign, count, counted, decimals, fixed, glued, number, p_value, percent, plain, plus_minus, tame,
+};
 use super::{CHOSEN, boundaries, full, lost, marks, picked};
 use crate::choose::Gain;
 

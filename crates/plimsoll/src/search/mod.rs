@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::adapter::{self, Adapter, Base, Estimate, LayerLora, Provenance, Source, TrimScores};
-use crate::choose::stats::mean_and_se;
 use crate::choose::race::Fate;
+use crate::choose::stats::mean_and_se;
 use crate::choose::{self, Choice, Input, Interval, Part, Scores, Verdict, choose};
 use crate::data::{self, DataProblem, Dataset, Sample, Split, TemplateChoice, Turns};
 use crate::engine::{Embedded, EngineOptions, VariantScore};
@@ -24,8 +24,8 @@ use crate::gates::Variant;
 use crate::lens;
 use crate::model::{Checkpoint, Precision};
 use crate::report::{
-    self, AdapterFacts, Cost, DataFacts, DroppedBoundary, LensSummary, ModelFacts, RaceSummary, Rules, ScoreSummary, SearchResult, VariantSummary,
-    Warning,
+    self, AdapterFacts, Cost, DataFacts, DroppedBoundary, LensSummary, ModelFacts, RaceSummary, Rules, ScoreSummary,
+    SearchResult, VariantSummary, Warning,
 };
 use journal::{Fingerprint, Journal, Known};
 use scoring::Scoring;
@@ -233,7 +233,8 @@ impl Search {
         };
         scoring.evaluate(Part::Holdout, &holdout, &judged, 0, observe)?;
 
-        let take = |part, samples: &[&Sample]| samples.iter().map(|sample| scoring.known(part, sample).clone()).collect();
+        let take =
+            |part, samples: &[&Sample]| samples.iter().map(|sample| scoring.known(part, sample).clone()).collect();
         let cost = Cost {
             layer_passes: scoring.passes.div_ceil(selection.len() + holdout.len()),
             layer_passes_naive: (layers + 1) * layers,
@@ -304,8 +305,12 @@ impl Search {
             let holdout = judged.contains(&k).then(|| summary(&scored.holdout, k));
             let was_raced = scored.fates.as_ref().is_some_and(|fates| fates[k] != Fate::Skipped);
             let Variant { family, layers_kept, .. } = variant;
-            (selection.is_some() || holdout.is_some() || was_raced)
-                .then_some(VariantSummary { family, layers_kept, selection, holdout })
+            (selection.is_some() || holdout.is_some() || was_raced).then_some(VariantSummary {
+                family,
+                layers_kept,
+                selection,
+                holdout,
+            })
         });
         Ok(SearchResult {
             schema: 1,
@@ -326,7 +331,9 @@ impl Search {
     }
 
     fn race_summary(&self, scored: &Scored) -> Option<RaceSummary> {
-        let (Strategy::Racing { error_rate }, Some(fates)) = (self.options.strategy, &scored.fates) else { return None };
+        let (Strategy::Racing { error_rate }, Some(fates)) = (self.options.strategy, &scored.fates) else {
+            return None;
+        };
         let fates = || fates.iter().enumerate();
         let dropped = fates().filter_map(|(layers_kept, &fate)| match fate {
             Fate::Dropped { samples, leader, deficit, p } => {
