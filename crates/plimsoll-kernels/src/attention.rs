@@ -164,7 +164,7 @@ impl Kernel for Extend<'_> {
                         Dtype::F32 => words[slot * PANEL..].iter_mut().zip(v).for_each(|(word, v)| *word = v.to_bits()),
                         Dtype::Bf16 => {
                             let words = words[slot / 2 * PANEL..].iter_mut().zip(v);
-                            if slot % 2 == 0 {
+                            if slot.is_multiple_of(2) {
                                 words.for_each(|(word, v)| *word = bf16_bits(*v));
                             } else {
                                 words.for_each(|(word, v)| *word |= bf16_bits(*v) << 16);
@@ -330,7 +330,7 @@ impl Attend<'_> {
         }
 
         // An odd number of lines, for the sake of the first-level cache.
-        let stride = (dtype.words(columns) / LANES | 1) * LANES;
+        let stride = ((dtype.words(columns) / LANES) | 1) * LANES;
         self.weights.grow(R * stride);
         let mut normalisers = [0.0; R];
         for (r, scores) in scores.chunks_exact_mut(columns).take(R).enumerate() {

@@ -82,7 +82,7 @@ impl Packed {
 
     /// Bytes it takes.
     pub fn bytes(&self) -> usize {
-        self.words.lines().len() * size_of::<Line>()
+        size_of_val(self.words.lines())
     }
 
     pub(crate) fn panels(&self) -> usize {

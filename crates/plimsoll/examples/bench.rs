@@ -256,7 +256,7 @@ fn sweep(arguments: &Arguments) -> Result<Value> {
 /// Tokens one after the other, LoRA unmerged.
 fn decode(arguments: &Arguments) -> Result<Value> {
     let engine = engine(arguments)?;
-    let count = arguments.number("tokens", 128)?;
+    let count: u32 = arguments.number("tokens", 128)?;
     let argmax =
         |logits: &[f32]| (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0) as u32;
     let mut rates: Vec<f64> = (0..5)
@@ -267,7 +267,7 @@ fn decode(arguments: &Arguments) -> Result<Value> {
             for _ in 0..count {
                 token = argmax(&session.feed(&[token]));
             }
-            Ok(count as f64 / begun.elapsed().as_secs_f64())
+            Ok(f64::from(count) / begun.elapsed().as_secs_f64())
         })
         .collect::<Result<_>>()?;
     Ok(json!({"tokens_per_second": median(&mut rates), "peak_rss_mb": peak_rss()}))

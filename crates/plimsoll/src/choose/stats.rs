@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(percentile_interval(&mut [f64::NEG_INFINITY; 3]), (f64::NEG_INFINITY, f64::NEG_INFINITY));
     }
 
-    /// Expected values are `scipy.stats.t.sf(t, degrees)`, SciPy 1.17.1.
+    /// Expected values are `scipy.stats.t.sf(t, degrees)` of version 1.17.1.
     #[test]
     fn tails_of_the_t_distribution_are_those_of_scipy() {
         for (t, degrees, expected) in SCIPY_TAILS {

@@ -13,14 +13,12 @@ use plimsoll_kernels::{
 use rayon::prelude::*;
 
 use super::Precision;
-use super::checkpoint::{Checkpoint, Weight};
+use super::checkpoint::{Checkpoint, Weight, WeightRows};
 use super::config::Config;
-use super::lora::{Input, Lora, LowRank};
+use super::linears::Input;
+use super::lora::{Lora, LowRank};
 use crate::error::Result;
 use crate::gates::{LayerGates, Projection};
-
-/// Gate and up projections come in turns of so many columns, so that the product can gate its own sums.
-const TURN: usize = 16;
 
 /// A base model, ready to run.
 #[derive(Debug)]
@@ -36,19 +34,15 @@ pub struct Model {
     head: Option<Packed>,
 }
 
-/// The weights of one layer, packed: those with the same input in one.
+/// The weights of one layer.
 #[derive(Debug)]
 struct Block {
     /// `(hidden)`
     attention_norm: Vec<f32>,
-    /// Columns q, k, v.
-    qkv: Packed,
-    o: Packed,
     /// `(hidden)`
     mlp_norm: Vec<f32>,
-    /// Columns in turns of gate and up.
-    gate_up: Packed,
-    down: Packed,
+    /// Indexed by `Input as usize`.
+    linears: [Packed; Input::COUNT],
 }
 
 /// One sequence among the rows of a block.
@@ -87,41 +81,46 @@ impl Model {
     /// A tensor that cannot be read, or holds values that are not finite.
     pub fn load(checkpoint: &Checkpoint, precision: Precision) -> Result<Self> {
         let config = checkpoint.config().clone();
-        let Config { hidden, intermediate, vocabulary, .. } = config;
+        let Config { hidden, vocabulary, .. } = config;
         let Precision { isa, dtype } = precision;
-        let pack = |weight, columns, inputs| {
+        let pack = |weight| {
             let rows = checkpoint.rows(weight)?;
-            Packed::new(isa, dtype, columns, inputs, |column, out| rows.read(column, out))
+            Packed::new(isa, dtype, vocabulary, hidden, |column, out| rows.read(column, out))
+        };
+        let linear = |layer, input: Input| {
+            let of = |&projection| Ok((projection, checkpoint.rows(Weight::Linear(layer, projection))?));
+            let rows: Vec<(Projection, WeightRows<'_>)> = input.projections().iter().map(of).collect::<Result<_>>()?;
+            Packed::new(isa, dtype, input.columns(&config), input.width(&config), |column, out| {
+                let source = input.source(&config, column);
+                let found = source.and_then(|(projection, row)| {
+                    rows.iter().find(|(candidate, _)| *candidate == projection).map(|(_, rows)| (rows, row))
+                });
+                match found {
+                    Some((rows, row)) => rows.read(row, out),
+                    None => {
+                        out.fill(0.0);
+                        Ok(())
+                    }
+                }
+            })
         };
         let block = |layer| {
-            let rows = |projection| checkpoint.rows(Weight::Linear(layer, projection));
-            let outputs = |projection| checkpoint.linear_shape(projection).0;
-            let qkv = [rows(Projection::Q)?, rows(Projection::K)?, rows(Projection::V)?];
-            let starts = [0, outputs(Projection::Q), outputs(Projection::Q) + outputs(Projection::K)];
-            let (gate, up) = (rows(Projection::Gate)?, rows(Projection::Up)?);
             Ok(Block {
                 attention_norm: checkpoint.read(Weight::AttentionNorm(layer))?,
-                qkv: Packed::new(isa, dtype, starts[2] + outputs(Projection::V), hidden, |column, out| {
-                    let part = starts.iter().rposition(|&start| column >= start).unwrap_or(0);
-                    qkv[part].read(column - starts[part], out)
-                })?,
-                o: pack(Weight::Linear(layer, Projection::O), hidden, outputs(Projection::Q))?,
                 mlp_norm: checkpoint.read(Weight::MlpNorm(layer))?,
-                gate_up: Packed::new(isa, dtype, intermediate.div_ceil(TURN) * 2 * TURN, hidden, |column, out| {
-                    match gate_or_up(column, intermediate) {
-                        Some((Projection::Gate, row)) => gate.read(row, out),
-                        Some((_, row)) => up.read(row, out),
-                        None => Ok(out.fill(0.0)),
-                    }
-                })?,
-                down: pack(Weight::Linear(layer, Projection::Down), hidden, intermediate)?,
+                linears: [
+                    linear(layer, Input::Attention)?,
+                    linear(layer, Input::Mixed)?,
+                    linear(layer, Input::Mlp)?,
+                    linear(layer, Input::Gated)?,
+                ],
             })
         };
         Ok(Self {
-            embedding: pack(Weight::Embedding, vocabulary, hidden)?,
+            embedding: pack(Weight::Embedding)?,
             blocks: (0..config.layers).into_par_iter().map(block).collect::<Result<_>>()?,
             final_norm: checkpoint.read(Weight::FinalNorm)?,
-            head: (!config.tied_head).then(|| pack(Weight::Head, vocabulary, hidden)).transpose()?,
+            head: (!config.tied_head).then(|| pack(Weight::Head)).transpose()?,
             precision,
             config,
         })
@@ -139,7 +138,7 @@ impl Model {
 
     /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
-        let blocks = self.blocks.iter().flat_map(|block| [&block.qkv, &block.o, &block.gate_up, &block.down]);
+        let blocks = self.blocks.iter().flat_map(|block| &block.linears);
         blocks.chain([&self.embedding]).chain(&self.head).map(Packed::bytes).sum()
     }
 
@@ -210,13 +209,14 @@ impl Model {
         let Config { hidden, intermediate, heads, kv_heads, head_dim, norm_epsilon, .. } = self.config;
         let Precision { isa, .. } = self.precision;
         let block = &self.blocks[layer];
+        let weight = |input: Input| &block.linears[input as usize];
         let width = self.attention_shape().width();
         let Scratch { normed, qkv, wanted_qkv, mixed, gated: activations, attention, keys, low_rank } = scratch;
 
         rms_norm(isa, normed, x, &block.attention_norm, norm_epsilon); // (rows, hidden)
         let qkv = sized(qkv, normed.rows() * width);
         let update = low_rank.update(isa, lora.get(Input::Attention), normed, runs(segments), threads);
-        linear(isa, qkv, normed, &block.qkv, update, Mode::Set, threads); // (rows, q | k | v)
+        linear(isa, qkv, normed, weight(Input::Attention), update, Mode::Set, threads); // (rows, q | k | v)
 
         let wanted: usize = segments.iter().map(Segment::outputs).sum();
         mixed.resize(wanted, heads * head_dim);
@@ -255,14 +255,14 @@ impl Model {
         let runs = output_runs(segments);
 
         let update = low_rank.update(isa, lora.get(Input::Mixed), mixed, runs.clone(), threads);
-        linear(isa, x, mixed, &block.o, update, Mode::Add, threads); // (outputs, hidden)
+        linear(isa, x, mixed, weight(Input::Mixed), update, Mode::Add, threads); // (outputs, hidden)
 
         rms_norm(isa, normed, x, &block.mlp_norm, norm_epsilon); // (outputs, hidden)
         activations.resize(wanted, intermediate);
         let update = low_rank.update(isa, lora.get(Input::Mlp), normed, runs.clone(), threads);
-        gated(isa, activations, normed, &block.gate_up, update, threads); // (outputs, intermediate)
+        gated(isa, activations, normed, weight(Input::Mlp), update, threads); // (outputs, intermediate)
         let update = low_rank.update(isa, lora.get(Input::Gated), activations, runs, threads);
-        linear(isa, x, activations, &block.down, update, Mode::Add, threads); // (outputs, hidden)
+        linear(isa, x, activations, weight(Input::Gated), update, Mode::Add, threads); // (outputs, hidden)
     }
 
     /// Scores `tokens[i]` as what follows the hidden state `x[i]`, with `x (rows, hidden)` taken after any layer: the
@@ -299,13 +299,6 @@ impl Segment<'_> {
     fn outputs(&self) -> usize {
         self.wanted.map_or(self.rows.len(), <[usize]>::len)
     }
-}
-
-/// Which row of which projection a column of the gated product is; none where it only fills up a turn.
-pub(super) fn gate_or_up(column: usize, intermediate: usize) -> Option<(Projection, usize)> {
-    let projection = if column % (2 * TURN) < TURN { Projection::Gate } else { Projection::Up };
-    let row = column / (2 * TURN) * TURN + column % TURN;
-    (row < intermediate).then_some((projection, row))
 }
 
 /// Rows of each segment, with its gates.

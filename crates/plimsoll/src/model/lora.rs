@@ -10,40 +10,15 @@ use plimsoll_kernels::{Dtype, Isa, Mode, Packed, PackedUpdate, Rows, Threads, Up
 
 use super::Precision;
 use super::config::Config;
-use super::decoder::{gate_or_up, sized};
+use super::decoder::sized;
+use super::linears::Input;
 use crate::adapter::LayerLora;
 use crate::gates::{LayerGates, Projection};
-
-/// What a linear module of a block reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Input {
-    /// The normed hidden state before attention: q, k, v.
-    Attention,
-    /// What attention mixed: o.
-    Mixed,
-    /// The normed hidden state before the MLP: gate, up.
-    Mlp,
-    /// The gated activations: down.
-    Gated,
-}
-
-impl Input {
-    const ALL: [Self; 4] = [Self::Attention, Self::Mixed, Self::Mlp, Self::Gated];
-
-    fn projections(self) -> &'static [Projection] {
-        match self {
-            Self::Attention => &[Projection::Q, Projection::K, Projection::V],
-            Self::Mixed => &[Projection::O],
-            Self::Mlp => &[Projection::Gate, Projection::Up],
-            Self::Gated => &[Projection::Down],
-        }
-    }
-}
 
 /// The LoRA of one layer, packed for one model.
 #[derive(Debug)]
 pub struct Lora {
-    groups: [Option<Group>; Input::ALL.len()],
+    groups: [Option<Group>; Input::COUNT],
 }
 
 /// The modules with one input.
@@ -96,29 +71,9 @@ impl Group {
             .map(|(module, (_, lora))| UpdateModule { b: &lora.b, rank: lora.rank, at: module.z.start })
             .collect();
         let index = |projection| modules.iter().position(|module| module.projection == projection);
-        let q = config.heads * config.head_dim;
-        let kv = config.kv_heads * config.head_dim;
-        let (columns, source): (usize, Box<dyn Fn(usize) -> Option<(Projection, usize)>>) = match input {
-            Input::Attention => (
-                q + 2 * kv,
-                Box::new(move |column| {
-                    Some(match column.checked_sub(q) {
-                        None => (Projection::Q, column),
-                        Some(column) if column < kv => (Projection::K, column),
-                        Some(column) => (Projection::V, column - kv),
-                    })
-                }),
-            ),
-            Input::Mixed => (config.hidden, Box::new(|column| Some((Projection::O, column)))),
-            Input::Mlp => {
-                let intermediate = config.intermediate;
-                let columns = intermediate.div_ceil(16) * 32;
-                (columns, Box::new(move |column| gate_or_up(column, intermediate)))
-            }
-            Input::Gated => (config.hidden, Box::new(|column| Some((Projection::Down, column)))),
-        };
-        let b = PackedUpdate::new(dtype, columns, width, &updates, |column| {
-            source(column).and_then(|(projection, row)| Some((index(projection)?, row)))
+        let b = PackedUpdate::new(dtype, input.columns(config), width, &updates, |column| {
+            let (projection, row) = input.source(config, column)?;
+            Some((index(projection)?, row))
         });
         Some(Self { a: Packed::from_rows(isa, dtype, &a, inputs), b, modules })
     }

@@ -5,6 +5,7 @@ mod checkpoint;
 mod config;
 mod decoder;
 mod gguf;
+mod linears;
 mod lora;
 mod tensors;
 

@@ -49,15 +49,15 @@ pub(crate) fn bind(checkpoint: &Checkpoint, adapter: &Path) -> Vec<LayerLora> {
 }
 
 /// In `f32`: golden values are held to its rounding.
-pub(crate) fn engine_of(checkpoint: &Checkpoint, lora: Vec<LayerLora>) -> Embedded {
+pub(crate) fn engine_of(checkpoint: &Checkpoint, lora: &[LayerLora]) -> Embedded {
     let options = EngineOptions { dtype: Some(Dtype::F32), ..EngineOptions::default() };
-    Embedded::load(checkpoint, &lora, options).unwrap()
+    Embedded::load(checkpoint, lora, options).unwrap()
 }
 
 pub(crate) fn engine(model: &str, adapter: &str) -> Embedded {
     let checkpoint = checkpoint(model);
     let lora = bind(&checkpoint, &adapter_folder(model, adapter));
-    engine_of(&checkpoint, lora)
+    engine_of(&checkpoint, &lora)
 }
 
 /// `<adapter>.golden.json` of a tiny model.

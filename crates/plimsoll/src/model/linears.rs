@@ -1,0 +1,73 @@
+//! How the linear modules of a block are packed: those with the same input in one product.
+
+use super::config::Config;
+use crate::gates::Projection;
+
+/// Gate and up projections come in turns of so many columns, so that the product can gate its own sums.
+const TURN: usize = 16;
+
+/// What a linear module of a block reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Input {
+    /// The normed hidden state before attention: q, k, v, one after the other.
+    Attention,
+    /// What attention mixed: o.
+    Mixed,
+    /// The normed hidden state before the MLP: gate and up, in turns.
+    Mlp,
+    /// The gated activations: down.
+    Gated,
+}
+
+impl Input {
+    /// How many there are.
+    pub(super) const COUNT: usize = 4;
+
+    /// All of them, in the order in which a block comes to them.
+    pub(super) const ALL: [Self; Self::COUNT] = [Self::Attention, Self::Mixed, Self::Mlp, Self::Gated];
+
+    /// The modules that read it.
+    pub(super) fn projections(self) -> &'static [Projection] {
+        match self {
+            Self::Attention => &[Projection::Q, Projection::K, Projection::V],
+            Self::Mixed => &[Projection::O],
+            Self::Mlp => &[Projection::Gate, Projection::Up],
+            Self::Gated => &[Projection::Down],
+        }
+    }
+
+    /// Its width.
+    pub(super) fn width(self, config: &Config) -> usize {
+        match self {
+            Self::Attention | Self::Mlp => config.hidden,
+            Self::Mixed => config.heads * config.head_dim,
+            Self::Gated => config.intermediate,
+        }
+    }
+
+    /// Columns of its product.
+    pub(super) fn columns(self, config: &Config) -> usize {
+        match self {
+            Self::Attention => (config.heads + 2 * config.kv_heads) * config.head_dim,
+            Self::Mixed | Self::Gated => config.hidden,
+            Self::Mlp => config.intermediate.div_ceil(TURN) * 2 * TURN,
+        }
+    }
+
+    /// Which output of which module a column is; none where it only fills up a turn.
+    pub(super) fn source(self, config: &Config, column: usize) -> Option<(Projection, usize)> {
+        let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        match self {
+            Self::Attention if column < q => Some((Projection::Q, column)),
+            Self::Attention if column < q + kv => Some((Projection::K, column - q)),
+            Self::Attention => Some((Projection::V, column - q - kv)),
+            Self::Mixed => Some((Projection::O, column)),
+            Self::Gated => Some((Projection::Down, column)),
+            Self::Mlp => {
+                let projection = if column % (2 * TURN) < TURN { Projection::Gate } else { Projection::Up };
+                let output = column / (2 * TURN) * TURN + column % TURN;
+                (output < config.intermediate).then_some((projection, output))
+            }
+        }
+    }
+}
