@@ -2,8 +2,9 @@
 
     python llama_decode.py --cache target/bench
 
-The BF16 GGUF is made once from `--model`, by the gguf package: matrices dequantised and rounded to BF16, vectors in F32,
-metadata copied. A prompt of 32 tokens, then 128 greedy ones, by the library's C functions; only llama_decode is timed.
+The BF16 GGUF is made once from `--model`, by the gguf package: matrices dequantised and rounded to BF16, vectors in
+F32, metadata copied. A prompt of 32 tokens, then 128 greedy ones, by the library's C functions; only llama_decode is
+timed.
 
 Prints {"tokens_per_second": llama_decode alone, "total_tokens_per_second": with the choice of each token, ...}.
 """

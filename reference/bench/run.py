@@ -3,9 +3,10 @@
     reference/bench/run.sh                            everything: installs, fetches and builds first
     python run.py --only gemm,decode --rounds 5       where all that is there
 
-Names for `--only`: sweep-bf16, sweep-f32, memory, racing, four-shot, gemm, decode. A round is one run of ours and one of
-the peer; its ratio is of these two. The table has the median of the ratios with the least and the largest, and medians
-of what was measured. Every raw number goes to `--out`, after each job, so that a run that stopped leaves what it had.
+Names for `--only`: sweep-bf16, sweep-f32, memory, racing, four-shot, gemm, decode. A round is one run of ours and one
+of the peer; its ratio is of these two. The table has the median of the ratios with the least and the largest, and
+medians of what was measured. Every raw number goes to `--out`, after each job, so that a run that stopped leaves what
+it had.
 
 The exit code is 1 where a job failed or where the NLLs of an f32 sweep disagree, not where a goal is missed.
 """
@@ -60,7 +61,7 @@ def main():
                 failure = f"no {failure} in a result" if isinstance(failure, KeyError) else str(failure)
                 jobs.say(f"FAILED: {failure}")
                 table.failed(wanted, failure)
-    table.note(f"{args.threads} threads, {cpu()}; {args.rounds} rounds; {args.samples} samples")
+    table.note(f"{args.threads} threads, {cpu()}; rounds: {args.rounds}; samples: {args.samples}")
     text = table.render()
     jobs.save(text)
     print(text)
@@ -233,6 +234,11 @@ def sweep_bf16(jobs, args, table, wanted):
             [mine / theirs for mine, theirs in zip(ours, peer, strict=True)],
             at_most=0.5,
         )
+        first = rounds[0]["peer"]
+        table.note(
+            f"memory of PyTorch: {first['import_peak_rss_mb']:.0f} MB once its packages are imported, "
+            f"{first['sweep_peak_rss_mb']:.0f} MB at most in the sweep, {first['peak_rss_mb']:.0f} MB with loading"
+        )
     if "racing" in wanted:
         add_racing(table, rounds[0]["ours"], racing)
     table.agreement("bf16", rounds[0]["ours"]["nll"], rounds[0]["peer"]["nll"])
@@ -284,7 +290,7 @@ def four_shot(jobs, args, table, _wanted):
         rounds.append({"ours": ours, "peer": peer})
     add_speedup(table, "four-shot sweep, bf16", rounds, 6)
     table.agreement("four-shot, bf16", rounds[0]["ours"]["nll"], rounds[0]["peer"]["nll"])
-    table.note(f"four-shot: {args.shot_rounds} round{'s' if args.shot_rounds > 1 else ''}")
+    table.note(f"four-shot, rounds: {args.shot_rounds}")
 
 
 def sweep_round(jobs, args, label, dtype, tokens):
@@ -361,6 +367,7 @@ def gemm(jobs, args, table, _wanted):
         ours, peer = (statistics.median(turn[side][shape] for turn in rounds) for side in (0, 1))
         ratios = [mine[shape] / theirs[shape] for mine, theirs in rounds]
         table.shapes.append((*map(str, shape), f"{ours:.1f}", f"{peer:.1f}", spread(ratios)))
+    table.note("linear layer: PyTorch's weights lie as nn.Linear holds them, ours are packed beforehand")
 
 
 def rates(result, shapes, label):

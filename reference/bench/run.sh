@@ -19,7 +19,8 @@ python="$venv/bin/python"
 run="$(cd "$(dirname "$0")" && pwd)/run.py"
 (
   cd "$(dirname "$0")/../.."
-  CMAKE_ARGS="${CMAKE_ARGS:--DGGML_NATIVE=ON}" "$python" -m pip install --quiet --requirement reference/bench/requirements.txt
+  export CMAKE_ARGS="${CMAKE_ARGS:--DGGML_NATIVE=ON}"
+  "$python" -m pip install --quiet --requirement reference/bench/requirements.txt
   "$python" examples/smollm2-gsm8k/fetch.py models
   cargo build --release --locked --package plimsoll --example bench
 ) >&2

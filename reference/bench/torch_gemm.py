@@ -3,8 +3,8 @@
     python torch_gemm.py --dtype bf16 --shapes "8,576,1536;1024,2048,8192"
 
 A shape is rows,inputs,outputs; w is (outputs, inputs), as nn.Linear has it. Calls take turns with so many copies of w
-that their bytes exceed 64 MB, as the layers of a model do, so that no w is in cache before its turn; `--no-rotate` keeps
-to one copy. A shape's rate is the median of five repetitions, each at least `--seconds` long.
+that their bytes exceed 64 MB, as the layers of a model do, so that no w is in cache before its turn; `--no-rotate`
+keeps to one copy. A shape's rate is the median of five repetitions, each at least `--seconds` long.
 
 Prints {"shapes": [{"rows", "inputs", "outputs", "gflops"}]}, in 1e9 floating-point operations a second.
 """

@@ -8,8 +8,9 @@ head sees only the states that predict an answer token. `--tokens` has one JSON 
 and `answer` (positions in `tokens`, from 1 up: the state at a - 1 predicts the token at a).
 
 Prints one JSON object: `seconds` (every boundary, after loading and one warm-up batch), `load_seconds`,
-`boundary_seconds`, `peak_rss_mb` (of the process), `sweep_peak_rss_mb` (from after loading on, where the system
-tells), `nll` ({line: [nats summed over the answer, one for each boundary]}), and what it ran with. MB are 1e6 bytes.
+`boundary_seconds`, `nll` ({line: [nats summed over the answer, one for each boundary]}), peaks of resident memory in
+MB of 1e6 bytes (`peak_rss_mb` of the process, `import_peak_rss_mb` before the model is opened, `sweep_peak_rss_mb`
+after the warm-up, where the system lets a peak be forgotten), and what it ran with.
 """
 
 import argparse
@@ -48,9 +49,11 @@ def main():
     settle()
     torch.set_num_threads(args.threads)
 
+    import_peak = peak_rss_mb()
     start = time.perf_counter()
     model, lora = load(args)
     load_seconds = time.perf_counter() - start
+    load_peak = peak_rss_mb()
     boundaries = [int(kept) for kept in args.boundaries.split(",") if kept] or list(range(len(lora) + 1))
     samples = [json.loads(line) for line in args.tokens.read_text(encoding="utf-8").splitlines()]
     batches = make_batches(samples, args.batch_size)
@@ -75,8 +78,9 @@ def main():
         "seconds": seconds,
         "load_seconds": load_seconds,
         "boundary_seconds": boundary_seconds,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
-        "sweep_peak_rss_mb": sweep_peak_rss_mb(),
+        "peak_rss_mb": max(load_peak, peak_rss_mb()),
+        "import_peak_rss_mb": import_peak,
+        "sweep_peak_rss_mb": peak_rss_mb(),
         "boundaries": boundaries,
         "nll": nll,
         "torch": torch.__version__,
@@ -163,13 +167,9 @@ def forget_peak_rss():
         pass
 
 
-def sweep_peak_rss_mb():
-    """Peak of resident memory since `forget_peak_rss`, or None where the system does not tell."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6
+def peak_rss_mb():
+    """Peak of resident memory, of the process or since `forget_peak_rss`."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 if __name__ == "__main__":
