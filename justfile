@@ -21,3 +21,8 @@ deny:
 models:
     python3 examples/smollm2-gsm8k/fetch.py models
     python3 reference/fetch_templates.py
+
+# The kernels alone, then whole jobs beside PyTorch with PEFT and llama.cpp (an hour on two cores; see reference/bench).
+bench *ARGS:
+    cargo bench --package plimsoll-kernels --bench kernels
+    reference/bench/run.sh {{ARGS}}

@@ -47,7 +47,7 @@ impl AttentionShape {
 }
 
 /// Keys and values of one sequence in one layer, in blocks of 32 positions, each block laid out as the products read it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct KeyValues {
     shape: AttentionShape,
     dtype: Dtype,

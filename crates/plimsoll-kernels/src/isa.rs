@@ -8,6 +8,8 @@
 use std::arch::x86_64::*;
 use std::fmt;
 
+use crate::words::Line;
+
 /// Numbers in a vector.
 pub(crate) const LANES: usize = 16;
 
@@ -157,6 +159,19 @@ pub(crate) trait Simd: Copy {
     fn step_f32(self, acc: Self::F, a: Self::W, b: Self::W) -> Self::F;
     /// `acc + a₀ · b₀ + a₁ · b₁` on words that hold two `bf16`.
     fn step_bf16(self, acc: Self::F, a: Self::W, b: Self::W) -> Self::F;
+
+    /// Asks for a cache line to be fetched into the second-level cache; a hint, without effect on any result.
+    #[inline(always)]
+    fn prefetch(self, line: &Line) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: every x86-64 processor has this instruction, and it is defined for any address.
+        #[allow(unsafe_code)]
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = line;
+    }
 
     /// Sum of all lanes: halves onto halves.
     #[inline(always)]
@@ -434,6 +449,14 @@ macro_rules! avx512 {
             load_words(x: &[u32; LANES]) -> Self::W = _mm512_loadu_si512(x.as_ptr().cast());
             step_f32(acc: Self::F, a: Self::W, b: Self::W) -> Self::F =
                 _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), acc);
+            sum(x: Self::F) -> f32 = {
+                // In the order of the other sets.
+                let x = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x));
+                let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+                let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+                _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+            };
+            largest(x: Self::F) -> f32 = _mm512_reduce_max_ps(x);
         }
     };
 }
@@ -538,6 +561,14 @@ mod tests {
         #[inline(always)]
         fn run<S: Simd>(self, s: S) -> [[f32; LANES]; 2] {
             let (acc, a, b) = (s.splat(self.acc), s.load_words(&self.a), s.load_words(&self.b));
+            let numbers = self.a.map(f32::from_bits);
+            let (mut sum, mut half) = (numbers, LANES / 2);
+            while half > 0 {
+                sum = std::array::from_fn(|i| if i < half { sum[i] + sum[i + half] } else { 0.0 });
+                half /= 2;
+            }
+            assert_eq!(s.sum(s.load(&numbers)), sum[0], "a sum in another order");
+            assert_eq!(s.largest(s.load(&numbers)), numbers.into_iter().fold(f32::NEG_INFINITY, f32::max));
             let mut out = [[0.0; LANES]; 2];
             s.store(&mut out[0], s.step_f32(acc, a, b));
             s.store(&mut out[1], s.step_bf16(acc, a, b));

@@ -14,7 +14,7 @@ pub(crate) const PANEL: usize = 2 * LANES;
 /// walks over it once, from front to back.
 ///
 /// Outputs are called columns here: `y = x · wᵀ` has one column for each. Those that fill up the last panel are zeros.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Packed {
     pub(crate) dtype: Dtype,
     words: Words,
@@ -145,7 +145,7 @@ impl Kernel for Pack<'_> {
 ///
 /// The modules' low-rank activations lie side by side in one row `z`; a panel of outputs reads only the stretch of `z`
 /// that its own modules have.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct PackedUpdate {
     pub(crate) dtype: Dtype,
     words: Words,

@@ -299,7 +299,13 @@ impl<'a, E: Epilogue> Product<'a, E> {
     #[inline(always)]
     fn with<S: Simd, D: Step>(&mut self, s: S) {
         for panel in self.panels.clone() {
+            // While a panel is worked on, the next one is on its way: each tile asks for its share of it.
+            let next = if panel + 1 < self.panels.end { self.w.panel(panel + 1) } else { &[] };
+            let mut next = next.chunks(next.len().div_ceil(self.rows.div_ceil(S::ROWS).max(1)).max(1));
             for (row, rows) in tiles(self.rows, S::ROWS) {
+                for line in next.next().into_iter().flatten() {
+                    s.prefetch(line);
+                }
                 with_rows!(rows, S::ROWS, R => self.tile::<S, D, R>(s, row, panel));
             }
         }

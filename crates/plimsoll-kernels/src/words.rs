@@ -3,6 +3,8 @@
 //! A word is one `f32`, or two neighbouring `bf16` (the earlier in the lower half). That makes a product the same walk
 //! over words for both, and the two differ in one instruction.
 
+use memmap2::MmapMut;
+
 use crate::isa::{Isa, Kernel, LANES, Simd, bf16_bits};
 
 /// What the factors of a product are held as. Sums are `f32` always.
@@ -47,40 +49,89 @@ impl std::fmt::Display for Dtype {
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(crate) [u32; LANES]);
 
+/// From so many bytes on, memory is asked for in large pages: a panel then lies in one, and walking over it misses no
+/// translation.
+const LARGE: usize = 1 << 20;
+
 /// Words that begin on a cache line.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Words {
-    lines: Vec<Line>,
+    lines: Lines,
+}
+
+#[derive(Debug)]
+enum Lines {
+    Heap(Vec<Line>),
+    /// Zeros of the operating system's.
+    Mapped(MmapMut),
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self::Heap(Vec::new())
+    }
 }
 
 impl Words {
     /// So many zeros, rounded up to whole lines.
     pub(crate) fn zeros(words: usize) -> Self {
-        Self { lines: vec![Line([0; LANES]); words.div_ceil(LANES)] }
+        let lines = words.div_ceil(LANES);
+        let mapped = || {
+            let map = MmapMut::map_anon(lines * size_of::<Line>()).ok()?;
+            // A wish: memory is as good without it.
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage);
+            Some(Lines::Mapped(map))
+        };
+        let large = (lines * size_of::<Line>() >= LARGE).then(mapped).flatten();
+        Self { lines: large.unwrap_or_else(|| Lines::Heap(vec![Line([0; LANES]); lines])) }
     }
 
     /// Grows to at least so many words, with zeros; never shrinks.
     pub(crate) fn grow(&mut self, words: usize) {
         let lines = words.div_ceil(LANES);
-        if self.lines.len() < lines {
-            self.lines.resize(lines, Line([0; LANES]));
+        if self.lines().len() >= lines {
+            return;
+        }
+        match &mut self.lines {
+            Lines::Heap(heap) => heap.resize(lines, Line([0; LANES])),
+            Lines::Mapped(_) => {
+                let mut heap = self.lines().to_vec();
+                heap.resize(lines, Line([0; LANES]));
+                self.lines = Lines::Heap(heap);
+            }
         }
     }
 
     pub(crate) fn lines(&self) -> &[Line] {
-        &self.lines
+        match &self.lines {
+            Lines::Heap(lines) => lines,
+            // SAFETY: a map begins on a page, hence on a line; any bytes are a line; and the map is only ever written to
+            // through the borrow below.
+            #[allow(unsafe_code)]
+            Lines::Mapped(map) => unsafe {
+                std::slice::from_raw_parts(map.as_ptr().cast(), map.len() / size_of::<Line>())
+            },
+        }
     }
 
     pub(crate) fn lines_mut(&mut self) -> &mut [Line] {
-        &mut self.lines
+        match &mut self.lines {
+            Lines::Heap(lines) => lines,
+            // SAFETY: as above; the borrow is handed on.
+            #[allow(unsafe_code)]
+            Lines::Mapped(map) => unsafe {
+                std::slice::from_raw_parts_mut(map.as_mut_ptr().cast(), map.len() / size_of::<Line>())
+            },
+        }
     }
 
     pub(crate) fn as_slice(&self) -> &[u32] {
-        words_of(&self.lines)
+        words_of(self.lines())
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u32] {
-        words_of_mut(&mut self.lines)
+        words_of_mut(self.lines_mut())
     }
 }
 
@@ -127,7 +178,7 @@ pub(crate) fn encode<S: Simd>(s: S, dtype: Dtype, words: &mut [u32], numbers: &[
 ///
 /// A buffer that is filled and used again: what lies in it after [`resize`](Self::resize) is unspecified, but never
 /// beyond a row's end, where there are zeros.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Rows {
     pub(crate) dtype: Dtype,
     pub(crate) words: Words,

@@ -101,7 +101,7 @@ fn gemm(arguments: &Arguments) -> Result<Value> {
         let [rows, inputs, outputs] = numbers[..] else {
             return Err(format!("{shape}: expected three numbers").into());
         };
-        let copies = (64_000_000 / (inputs * outputs * dtype.bytes())).max(1);
+        let copies = 64_000_000 / (inputs * outputs * dtype.bytes()) + 1;
         let number = |i: usize| (i as f32 * 0.37).sin();
         let w: Vec<f32> = (0..inputs * outputs).map(number).collect();
         let weights: Vec<Packed> = (0..copies).map(|_| Packed::from_rows(isa, dtype, &w, inputs)).collect();
@@ -282,5 +282,5 @@ fn median(values: &mut [f64]) -> f64 {
 fn peak_rss() -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or(0.0) / 1000.0
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or(0.0) * 1.024e-3
 }

@@ -25,7 +25,7 @@ use crate::model::{Checkpoint, Lora, Model, Precision, Scratch, Segment};
 const CHUNK_ROWS: usize = 128;
 
 /// Rows of answers that one thread takes through the head at a time.
-const HEAD_ROWS: usize = 128;
+const HEAD_ROWS: usize = 252;
 
 /// Tokens of a batch for each thread, and at least: enough rows for all threads even where the trie is narrow, few
 /// enough for a sample to be finished, and journalled, every few seconds.
@@ -331,10 +331,14 @@ impl Embedded {
                 done += chunk.iter().map(work).sum::<u64>();
                 done >= WORK_BETWEEN_EVENTS
             });
-            let some = chunks.split_off(enough.unwrap_or(0));
-            self.pool.install(|| {
-                some.into_par_iter().for_each(|(chunk, to)| {
-                    let Workspace { x, scratch } = &mut *self.workspace();
+            let mut some = chunks.split_off(enough.unwrap_or(0));
+            // Long ones first, each to the thread that is free: at the end they wait for a short one at most.
+            some.sort_by_key(|(chunk, _)| std::cmp::Reverse(chunk.iter().map(work).sum::<u64>()));
+            let queue = Mutex::new(some.into_iter());
+            let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            self.pool.broadcast(|_| {
+                let Workspace { x, scratch } = &mut *self.workspace();
+                while let Some((chunk, to)) = next() {
                     x.clear();
                     let mut segments = Vec::with_capacity(chunk.len());
                     for (node, Sequence { rows, wanted, .. }) in chunk {
@@ -351,7 +355,7 @@ impl Embedded {
                     }
                     self.model.block(layer, &self.lora[layer], &mut segments, rope, x, Threads::One, scratch);
                     to.copy_from_slice(x);
-                });
+                }
             });
             go_on(observe(Event::Work(done)))?;
         }

@@ -1,0 +1,92 @@
+//! The kernels alone, on one thread, at the sizes of a 135M model; items per second are floating-point operations.
+//!
+//! `bench_peak` is the roof: what the processor multiplies and adds when it does nothing else.
+
+#![allow(missing_docs, reason = "a benchmark is no library")]
+
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+use plimsoll_kernels::{
+    AttentionScratch, AttentionShape, Dtype, Isa, KeyValues, Mode, Packed, Rows, Threads, attend, gated, linear, peak,
+    rms_norm, score_tokens,
+};
+
+const HIDDEN: usize = 576;
+const INTERMEDIATE: usize = 1536;
+const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
+
+fn main() {
+    divan::main();
+}
+
+fn numbers(count: usize) -> Vec<f32> {
+    (0..count).map(|i| (i as f32 * 0.37).sin()).collect()
+}
+
+fn rows(dtype: Dtype, rows: usize, width: usize) -> Rows {
+    let mut out = Rows::new(dtype);
+    out.resize(rows, width);
+    out.write(Isa::best(), 0, &numbers(rows * width));
+    out
+}
+
+fn packed(dtype: Dtype, columns: usize, inputs: usize) -> Packed {
+    Packed::from_rows(Isa::best(), dtype, &numbers(columns * inputs), inputs)
+}
+
+#[divan::bench(args = DTYPES)]
+fn bench_peak(bencher: Bencher<'_, '_>, dtype: Dtype) {
+    let operations = peak(Isa::best(), dtype, 1000) as usize;
+    bencher.counter(ItemsCount::new(operations)).bench(|| peak(Isa::best(), dtype, black_box(1000)));
+}
+
+#[divan::bench(args = [1, 8, 64, 256], consts = [0, 1])]
+fn bench_linear<const DTYPE: usize>(bencher: Bencher<'_, '_>, count: usize) {
+    let dtype = DTYPES[DTYPE];
+    let (x, w) = (rows(dtype, count, INTERMEDIATE), packed(dtype, HIDDEN, INTERMEDIATE));
+    let mut y = vec![0.0; count * HIDDEN];
+    bencher
+        .counter(ItemsCount::new(2 * count * HIDDEN * INTERMEDIATE))
+        .bench_local(|| linear(Isa::best(), black_box(&mut y), &x, &w, None, Mode::Set, Threads::One));
+}
+
+#[divan::bench(args = DTYPES)]
+fn bench_gated(bencher: Bencher<'_, '_>, dtype: Dtype) {
+    let (x, w) = (rows(dtype, 128, HIDDEN), packed(dtype, 2 * INTERMEDIATE, HIDDEN));
+    let mut y = rows(dtype, 128, INTERMEDIATE);
+    bencher
+        .counter(ItemsCount::new(4 * 128 * HIDDEN * INTERMEDIATE))
+        .bench_local(|| gated(Isa::best(), black_box(&mut y), &x, &w, None, Threads::One));
+}
+
+#[divan::bench(args = DTYPES)]
+fn bench_head(bencher: Bencher<'_, '_>, dtype: Dtype) {
+    let (x, w, tokens) = (rows(dtype, 128, HIDDEN), packed(dtype, 49_152, HIDDEN), vec![7; 128]);
+    bencher
+        .counter(ItemsCount::new(2 * 128 * HIDDEN * 49_152))
+        .bench_local(|| score_tokens(Isa::best(), black_box(&x), &w, &tokens));
+}
+
+#[divan::bench(args = [64, 256, 1024], consts = [0, 1])]
+fn bench_attention<const DTYPE: usize>(bencher: Bencher<'_, '_>, count: usize) {
+    let (isa, dtype) = (Isa::best(), DTYPES[DTYPE]);
+    let shape = AttentionShape { heads: 9, kv_heads: 3, head_dim: 64 };
+    let qkv = numbers(count * shape.width());
+    let mut keys = KeyValues::new(dtype, shape);
+    keys.extend(isa, &qkv);
+    let mut out = rows(dtype, count, HIDDEN);
+    let positions: Vec<usize> = (0..count).collect();
+    let mut scratch = AttentionScratch::new(dtype);
+    bencher
+        .counter(ItemsCount::new(2 * count * (count + 1) * HIDDEN))
+        .bench_local(|| attend(isa, black_box(&mut out), 0, &qkv, &positions, None, &keys, &mut scratch));
+}
+
+#[divan::bench(args = DTYPES)]
+fn bench_rms_norm(bencher: Bencher<'_, '_>, dtype: Dtype) {
+    let (x, weight) = (numbers(128 * HIDDEN), numbers(HIDDEN));
+    let mut y = rows(dtype, 128, HIDDEN);
+    bencher
+        .counter(ItemsCount::new(4 * 128 * HIDDEN))
+        .bench_local(|| rms_norm(Isa::best(), black_box(&mut y), &x, &weight, 1e-5));
+}
