@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct with the example adapter: what PyTorch and PEFT say, one run for each boundary k = 0..30.
 
     python check_smollm2.py                                     writes tests/fixtures/smollm2_nll.json
-    python check_smollm2.py --compare scores.jsonl [--lines 1,2]  holds the tool's scores against PyTorch's
+    python check_smollm2.py --compare scores.jsonl [--lines 1,2]  holds those of `search --dtype f32` against PyTorch's
 
 All in single precision, log-probabilities in double. Nothing is shared between runs: before each the adapter is put
 back as it was loaded, then lora_B is zeroed in the layers k and above. Samples are tokenised as the tool does it, see
