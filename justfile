@@ -22,6 +22,11 @@ models:
     python3 examples/smollm2-gsm8k/fetch.py models
     python3 reference/fetch_templates.py
 
+# The kernels' tests under AddressSanitizer, which is part of the toolchain but not yet of stable Rust's promises.
+sanitize:
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --release --locked --package plimsoll-kernels --lib \
+        --target x86_64-unknown-linux-gnu --target-dir target/sanitize
+
 # The kernels alone, then whole jobs beside PyTorch with PEFT and llama.cpp (an hour on two cores; see reference/bench).
 bench *ARGS:
     cargo bench --package plimsoll-kernels --bench kernels

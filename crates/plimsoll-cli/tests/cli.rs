@@ -254,7 +254,8 @@ fn a_bound_on_memory_and_fewer_lens_samples_leave_the_choice() {
         succeeds(&search_trained(&out, more));
         json(&out.join("result.json"))
     };
-    let (free, bound) = (result("free", &[]), result("bound", &["--memory", "3MiB", "--lens-samples", "5"]));
+    let (free, bound) =
+        (result("free", &[]), result("bound", &["--threads", "1", "--memory", "3MiB", "--lens-samples", "5"]));
     assert_eq!(bound["choice"]["gain"], free["choice"]["gain"]);
     assert_eq!(bound["variants"], free["variants"]);
     assert_eq!((&free["lens"]["samples"], &bound["lens"]["samples"]), (&16.into(), &5.into()));

@@ -83,7 +83,8 @@ pub(super) struct Arguments {
     /// Worker threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<NonZero<usize>>,
-    /// Memory for everything but the weights, such as 512MiB or 2GiB [default: 1GiB]
+    /// Memory for everything but the weights, such as 512MiB or 2GiB [default: 1GiB, or more where one sample
+    /// needs it]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
     /// What to print on stdout

@@ -37,7 +37,7 @@ const SHORTEST_PREFIX: usize = 8;
 /// Multiply-adds between two calls of the observer: about a second's on two cores.
 const WORK_BETWEEN_EVENTS: u64 = 200_000_000_000;
 
-/// Bytes of the working set where no bound is given.
+/// Bytes of the working set where no bound is given, and one sample does not need more.
 const MEMORY: u64 = 1 << 30;
 
 /// More threads than this are refused: they would be a slip of the hand, and take the machine down with them.
@@ -51,7 +51,7 @@ pub struct EngineOptions {
     /// What weights and their factors are held as; `bf16` where the processor multiplies such numbers, `f32` elsewhere.
     pub dtype: Option<Dtype>,
     /// Bytes of the working set: hidden states, keys and values, intermediate results, but not the weights. The number
-    /// of rows in flight follows from it. 1 GiB where none is given.
+    /// of rows in flight follows from it. 1 GiB where none is given, or more where one sample needs it.
     pub memory: Option<u64>,
 }
 
@@ -66,7 +66,7 @@ pub struct Embedded {
     pool: rayon::ThreadPool,
     /// What each thread of the pool works in.
     workspaces: Vec<Mutex<Workspace>>,
-    memory: u64,
+    memory: Option<u64>,
 }
 
 /// What a thread works in: rows on their way through a layer, and the layer's own memory.
@@ -122,7 +122,7 @@ impl Embedded {
                 .collect(),
             model,
             pool,
-            memory: options.memory.unwrap_or(MEMORY),
+            memory: options.memory,
         })
     }
 
@@ -227,9 +227,10 @@ impl Embedded {
         let threads = self.threads();
         let scratch = (threads * self.model.scratch_bytes(CHUNK_ROWS + longest)) as u64;
         let states = |trie: &Trie, tokens: usize| floats(2 * trie.width() * tokens * hidden);
-        let available = self.memory.saturating_sub(scratch);
-
         let trie = Trie::new(&request.variants, &self.adapted);
+        // Nobody who has set no bound is to be refused, or slowed down, by it.
+        let memory = self.memory.unwrap_or_else(|| MEMORY.max(2 * (scratch + states(&trie, longest))));
+        let available = memory.saturating_sub(scratch);
         if states(&trie, longest) <= available {
             let caches = |prefix: usize| (trie.passes() * self.model.key_value_bytes(prefix)) as u64;
             let need = |prefix: usize| caches(prefix) + states(&trie, prefix.max(longest - prefix));
@@ -250,8 +251,8 @@ impl Embedded {
                 _ => {
                     let alone = Trie::new(&request.variants[variant..=variant], &self.adapted);
                     let need = states(&alone, longest) + scratch;
-                    if need > self.memory {
-                        let (memory, need) = (self.memory >> 20, need.div_ceil(1 << 20));
+                    if need > memory {
+                        let (memory, need) = (memory >> 20, need.div_ceil(1 << 20));
                         return Err(Error::Usage(format!(
                             "{memory} MiB of memory for a sample of {longest} tokens on {threads} threads: expected at \
                              least {need} MiB, besides the weights"
