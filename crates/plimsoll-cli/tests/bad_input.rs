@@ -708,6 +708,7 @@ fn bad_arguments() {
         (&["--memory", "0MiB"], &["--memory", "'0MiB'", "with a unit"]),
         (&["--memory", "99999999999GiB"], &["--memory", "with a unit"]),
         (&["--search", "fast"], &["--search", "'fast'", "exact", "racing"]),
+        (&["--error-rate", "0.1"], &["--error-rate", "--search racing"]),
         (&["--error-rate", "1"], &["--error-rate", "'1'", "between 0 and 1"]),
         (&["--lens-samples", "0"], &["--lens-samples", "'0'", "at least 1"]),
         (&["--layers-kept", "2"], &["--layers-kept"]),

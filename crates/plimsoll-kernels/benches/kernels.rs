@@ -31,7 +31,7 @@ fn rows(dtype: Dtype, rows: usize, width: usize) -> Rows {
 }
 
 fn packed(dtype: Dtype, columns: usize, inputs: usize) -> Packed {
-    Packed::from_rows(Isa::best(), dtype, &numbers(columns * inputs), inputs)
+    Packed::from_rows(dtype, &numbers(columns * inputs), inputs)
 }
 
 #[divan::bench(args = DTYPES)]

@@ -181,7 +181,7 @@ mod tests {
         let mut rows = Rows::new(dtype);
         rows.resize(tokens.len(), width);
         rows.write(isa, 0, x);
-        score_tokens(isa, &rows, &Packed::from_rows(isa, dtype, w, width), tokens)
+        score_tokens(isa, &rows, &Packed::from_rows(dtype, w, width), tokens)
     }
 
     proptest! {

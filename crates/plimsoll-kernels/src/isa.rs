@@ -151,7 +151,12 @@ pub(crate) trait Simd: Copy {
     /// `2ⁿ` where the lanes hold `n + 1.5 · 2²³` (see [`exp`]).
     fn power_of_two(self, x: Self::F) -> Self::F;
     /// Rounds to `bf16`, to nearest and ties to even: lane i is the lower half of word i / 2 where i is even.
-    fn to_bf16(self, x: Self::F) -> [u32; LANES / 2];
+    #[inline(always)]
+    fn to_bf16(self, x: Self::F) -> [u32; LANES / 2] {
+        let mut lanes = [0.0; LANES];
+        self.store(&mut lanes, x);
+        std::array::from_fn(|i| bf16_bits(lanes[2 * i]) | bf16_bits(lanes[2 * i + 1]) << 16)
+    }
 
     fn splat_word(self, x: u32) -> Self::W;
     fn load_words(self, x: &[u32; LANES]) -> Self::W;
@@ -311,10 +316,6 @@ impl Simd for Portable {
         x.map(|x| f32::from_bits((x.to_bits() << 23).wrapping_add(1.0_f32.to_bits())))
     }
     #[inline(always)]
-    fn to_bf16(self, x: Self::F) -> [u32; LANES / 2] {
-        std::array::from_fn(|i| bf16_bits(x[2 * i]) | bf16_bits(x[2 * i + 1]) << 16)
-    }
-    #[inline(always)]
     fn splat_word(self, x: u32) -> Self::W {
         [x; LANES]
     }
@@ -411,13 +412,6 @@ impl Simd for Avx2 {
             [step(0), step(1)]
         };
     }
-
-    #[inline(always)]
-    fn to_bf16(self, x: Self::F) -> [u32; LANES / 2] {
-        let mut lanes = [0.0; LANES];
-        self.store(&mut lanes, x);
-        Portable.to_bf16(lanes)
-    }
 }
 
 /// The methods that both kinds of AVX-512 share.
@@ -476,13 +470,6 @@ impl Simd for Avx512 {
             let upper = |x| _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(0xffff_0000_u32.cast_signed())));
             _mm512_fmadd_ps(lower(a), lower(b), _mm512_fmadd_ps(upper(a), upper(b), acc))
         };
-    }
-
-    #[inline(always)]
-    fn to_bf16(self, x: Self::F) -> [u32; LANES / 2] {
-        let mut lanes = [0.0; LANES];
-        self.store(&mut lanes, x);
-        Portable.to_bf16(lanes)
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::isa::{Isa, Kernel, LANES, Simd, bf16_bits};
+use crate::isa::{LANES, bf16_bits};
 use crate::words::{Dtype, Line, Words, words_of_mut};
 
 /// Columns of a panel: two vectors.
@@ -32,7 +32,6 @@ impl Packed {
     /// # Panics
     /// If `inputs` is 0.
     pub fn new<E: Send>(
-        isa: Isa,
         dtype: Dtype,
         columns: usize,
         inputs: usize,
@@ -49,7 +48,7 @@ impl Packed {
                     fill(column, numbers)?;
                 }
                 numbers[range.len() * inputs..].fill(0.0);
-                isa.run(Pack { dtype, lines, numbers, inputs });
+                pack(dtype, words_of_mut(lines), numbers, inputs);
                 Ok(())
             },
         )?;
@@ -60,13 +59,13 @@ impl Packed {
     ///
     /// # Panics
     /// If the length does not fit, or `inputs` is 0.
-    pub fn from_rows(isa: Isa, dtype: Dtype, w: &[f32], inputs: usize) -> Self {
+    pub fn from_rows(dtype: Dtype, w: &[f32], inputs: usize) -> Self {
         assert!(inputs > 0 && w.len().is_multiple_of(inputs), "lengths do not fit");
         let fill = |column: usize, numbers: &mut [f32]| {
             numbers.copy_from_slice(&w[column * inputs..][..inputs]);
             Ok::<(), std::convert::Infallible>(())
         };
-        let Ok(packed) = Self::new(isa, dtype, w.len() / inputs, inputs, fill);
+        let Ok(packed) = Self::new(dtype, w.len() / inputs, inputs, fill);
         packed
     }
 
@@ -78,11 +77,6 @@ impl Packed {
     /// How many columns there are.
     pub fn columns(&self) -> usize {
         self.columns
-    }
-
-    /// Bytes it takes.
-    pub fn bytes(&self) -> usize {
-        size_of_val(self.words.lines())
     }
 
     pub(crate) fn panels(&self) -> usize {
@@ -114,29 +108,15 @@ impl Packed {
     }
 }
 
-struct Pack<'a> {
-    dtype: Dtype,
-    /// One panel.
-    lines: &'a mut [Line],
-    /// `(PANEL, inputs)`
-    numbers: &'a [f32],
-    inputs: usize,
-}
-
-impl Kernel for Pack<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let Self { dtype, lines, numbers, inputs } = self;
-        let words = words_of_mut(lines);
-        for (column, numbers) in numbers.chunks_exact(inputs).enumerate() {
-            let words = words[column..].iter_mut().step_by(PANEL);
-            match dtype {
-                Dtype::F32 => words.zip(numbers).for_each(|(word, x)| *word = x.to_bits()),
-                Dtype::Bf16 => words.zip(numbers.chunks(2)).for_each(|(word, pair)| {
-                    *word = bf16_bits(pair[0]) | pair.get(1).map_or(0, |x| bf16_bits(*x) << 16);
-                }),
-            }
+/// Lays `numbers (PANEL, inputs)` out as a panel.
+fn pack(dtype: Dtype, words: &mut [u32], numbers: &[f32], inputs: usize) {
+    for (column, numbers) in numbers.chunks_exact(inputs).enumerate() {
+        let words = words[column..].iter_mut().step_by(PANEL);
+        match dtype {
+            Dtype::F32 => words.zip(numbers).for_each(|(word, x)| *word = x.to_bits()),
+            Dtype::Bf16 => words.zip(numbers.chunks(2)).for_each(|(word, pair)| {
+                *word = bf16_bits(pair[0]) | pair.get(1).map_or(0, |x| bf16_bits(*x) << 16);
+            }),
         }
     }
 }

@@ -15,7 +15,7 @@ use plimsoll::choose::stats::mean_and_se;
 use plimsoll::data::{self, Sample, TemplateChoice, Turns};
 use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Request, SampleScores};
 use plimsoll::gates::Variant;
-use plimsoll::model::{Checkpoint, Dtype, Isa};
+use plimsoll::model::{Checkpoint, Dtype, Isa, Precision};
 use plimsoll_kernels::{Mode, Packed, Rows, Threads, linear, peak};
 use serde_json::{Value, json};
 
@@ -104,7 +104,7 @@ fn gemm(arguments: &Arguments) -> Result<Value> {
         let copies = 64_000_000 / (inputs * outputs * dtype.bytes()) + 1;
         let number = |i: usize| (i as f32 * 0.37).sin();
         let w: Vec<f32> = (0..inputs * outputs).map(number).collect();
-        let weights: Vec<Packed> = (0..copies).map(|_| Packed::from_rows(isa, dtype, &w, inputs)).collect();
+        let weights: Vec<Packed> = (0..copies).map(|_| Packed::from_rows(dtype, &w, inputs)).collect();
         let mut x = Rows::new(dtype);
         x.resize(rows, inputs);
         x.write(isa, 0, &(0..rows * inputs).map(number).collect::<Vec<_>>());
@@ -184,7 +184,7 @@ fn engine(arguments: &Arguments) -> Result<Embedded> {
     let lora = Adapter::open(&arguments.path("adapter")?)?.bind(&base)?;
     let options = EngineOptions {
         threads: NonZero::new(arguments.number("threads", 2)?),
-        dtype: Some(arguments.dtype()?),
+        precision: Precision::new(arguments.dtype()?),
         memory: Some(arguments.number("memory-mib", 1024)? << 20),
     };
     Ok(Embedded::load(&checkpoint, &lora, options)?)

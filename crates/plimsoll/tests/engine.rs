@@ -326,7 +326,7 @@ fn shared_leading_tokens_change_no_bit() {
         let layers = checkpoint.config().layers;
         for dtype in [Dtype::F32, Dtype::Bf16] {
             let lora = bind(&checkpoint, &adapter_folder(model, adapters[0]));
-            let options = EngineOptions { dtype: Some(dtype), ..EngineOptions::default() };
+            let options = EngineOptions { precision: Precision::new(dtype), ..EngineOptions::default() };
             let engine = Embedded::load(&checkpoint, &lora, options).unwrap();
             for shared in [8, 31, 32, 45, 64] {
                 let samples = with_shared_tokens(model, adapters[0], shared);
@@ -375,8 +375,8 @@ fn every_instruction_set_gives_what_pytorch_gives() {
         let lora = bind(&checkpoint, &adapter_folder(model, adapters[0]));
         for isa in Isa::available() {
             for (dtype, tolerance) in [(Dtype::F32, NLL), (Dtype::Bf16, BF16)] {
-                let precision = Precision { isa, dtype };
-                let engine = Embedded::load_with(&checkpoint, &lora, precision, EngineOptions::default()).unwrap();
+                let options = EngineOptions { precision: Precision { isa, dtype }, ..EngineOptions::default() };
+                let engine = Embedded::load(&checkpoint, &lora, options).unwrap();
                 for (scores, sequence) in
                     score(&engine, &golden.samples(), &sweep(golden.layers)).iter().zip(&golden.sequences)
                 {

@@ -9,7 +9,7 @@ use clap::Args;
 use plimsoll::adapter::{Adapter, Base};
 use plimsoll::engine::{Embedded, EngineOptions};
 use plimsoll::gates::Variant;
-use plimsoll::model::{Checkpoint, Dtype};
+use plimsoll::model::{Checkpoint, Dtype, Precision};
 
 use super::print;
 
@@ -38,8 +38,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Err(plimsoll::Error::Usage(format!("token {token}: the model's tokens are 0 to {largest}")).into());
     }
     let variant = Variant::bottom_k(config.layers, arguments.layers_kept.unwrap_or(config.layers));
-    let engine =
-        Embedded::load(&checkpoint, &lora, EngineOptions { dtype: Some(Dtype::F32), ..EngineOptions::default() })?;
+    let engine = Embedded::load(
+        &checkpoint,
+        &lora,
+        EngineOptions { precision: Precision::new(Dtype::F32), ..EngineOptions::default() },
+    )?;
     let logits = engine.logits(&arguments.tokens, &variant)?;
     let rows: Vec<&[f32]> = logits.chunks(config.vocabulary).collect();
     print(&format!("{}\n", serde_json::json!({ "logits": rows })))?;

@@ -7,10 +7,11 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
+use plimsoll::Error;
 use plimsoll::choose::Verdict;
 use plimsoll::data::{TemplateChoice, Turns};
 use plimsoll::engine::{EngineOptions, MAX_THREADS};
-use plimsoll::model::Dtype;
+use plimsoll::model::{Dtype, Precision};
 use plimsoll::report;
 use plimsoll::search::{Existing, Search, SearchOptions, Strategy};
 
@@ -68,8 +69,9 @@ pub(super) struct Arguments {
     #[arg(long, value_enum, default_value = "exact")]
     search: SearchArgument,
     /// With `--search racing`: how probable it may be at most that the best boundary leaves the race
-    #[arg(long, value_name = "SHARE", default_value_t = 0.05, value_parser = share)]
-    error_rate: f64,
+    /// [default: 0.05]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    error_rate: Option<f64>,
     /// Draw the probability curves from at most N samples: they cost as much as the boundaries do
     #[arg(long, value_name = "N", default_value = "16", value_parser = at_least_one)]
     lens_samples: NonZero<usize>,
@@ -100,6 +102,9 @@ pub(super) struct Arguments {
     #[arg(long, short)]
     quiet: bool,
 }
+
+/// How probable it may be that a race loses the best boundary, where nothing else is said.
+const ERROR_RATE: f64 = 0.05;
 
 fn at_least_one(text: &str) -> Result<NonZero<usize>, &'static str> {
     text.parse().map_err(|_| "expected a whole number, at least 1")
@@ -164,10 +169,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     });
     let finished = scoring.finish();
     let scored = scored.map_err(|error| match error {
-        plimsoll::Error::Interrupted if finished == 0 => {
+        Error::Interrupted if finished == 0 => {
             anyhow!("no sample was finished yet; run the same command again to start over").context(error)
         }
-        plimsoll::Error::Interrupted => {
+        Error::Interrupted => {
             let out = out.display();
             anyhow!("run the same command again to go on; {out} keeps what is finished").context(error)
         }
@@ -213,18 +218,22 @@ impl Arguments {
             },
             max_samples: self.max_samples.map(NonZero::get),
             holdout: self.holdout,
-            strategy: match self.search {
-                SearchArgument::Exact => Strategy::Exact,
-                SearchArgument::Racing => Strategy::Racing { error_rate: self.error_rate },
+            strategy: match (self.search, self.error_rate) {
+                (SearchArgument::Exact, None) => Strategy::Exact,
+                (SearchArgument::Exact, Some(_)) => {
+                    return Err(Error::Usage("--error-rate is of no effect without --search racing".into()).into());
+                }
+                (SearchArgument::Racing, rate) => Strategy::Racing { error_rate: rate.unwrap_or(ERROR_RATE) },
             },
             lens_samples: self.lens_samples,
             seed: self.seed,
             engine: EngineOptions {
                 threads: self.threads,
-                dtype: self.dtype.map(|dtype| match dtype {
-                    DtypeArgument::Bf16 => Dtype::Bf16,
-                    DtypeArgument::F32 => Dtype::F32,
-                }),
+                precision: match self.dtype {
+                    None => Precision::default(),
+                    Some(DtypeArgument::Bf16) => Precision::new(Dtype::Bf16),
+                    Some(DtypeArgument::F32) => Precision::new(Dtype::F32),
+                },
                 memory: self.memory,
             },
             existing: if self.force { Existing::Replace } else { Existing::Refuse },

@@ -9,7 +9,7 @@ use std::num::NonZero;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use plimsoll_kernels::{Dtype, KeyValues, RopeTable, Threads, TokenScore};
+use plimsoll_kernels::{KeyValues, RopeTable, Threads, TokenScore};
 use rayon::prelude::*;
 
 use super::trie::{Node, Trie};
@@ -48,8 +48,8 @@ pub const MAX_THREADS: usize = 512;
 pub struct EngineOptions {
     /// Worker threads; all cores where none is given.
     pub threads: Option<NonZero<usize>>,
-    /// What weights and their factors are held as; `bf16` where the processor multiplies such numbers, `f32` elsewhere.
-    pub dtype: Option<Dtype>,
+    /// Type of number and instruction set.
+    pub precision: Precision,
     /// Bytes of the working set: hidden states, keys and values, intermediate results, but not the weights. The number
     /// of rows in flight follows from it. 1 GiB where none is given, or more where one sample needs it.
     pub memory: Option<u64>,
@@ -85,25 +85,9 @@ impl Embedded {
     /// # Panics
     /// If `lora` has another number of layers than the model.
     pub fn load(checkpoint: &Checkpoint, lora: &[LayerLora], options: EngineOptions) -> Result<Self> {
-        let precision = options.dtype.map_or_else(Precision::default, Precision::new);
-        Self::load_with(checkpoint, lora, precision, options)
-    }
-
-    /// [`load`](Self::load) on a given instruction set; `options.dtype` is left aside.
-    ///
-    /// # Errors
-    /// See [`load`](Self::load).
-    ///
-    /// # Panics
-    /// If `lora` has another number of layers than the model.
-    pub fn load_with(
-        checkpoint: &Checkpoint,
-        lora: &[LayerLora],
-        precision: Precision,
-        options: EngineOptions,
-    ) -> Result<Self> {
+        let EngineOptions { threads, precision, memory } = options;
         assert_eq!(lora.len(), checkpoint.config().layers, "an adapter of another model");
-        let threads = options.threads.map_or(0, NonZero::get);
+        let threads = threads.map_or(0, NonZero::get);
         if threads > MAX_THREADS {
             return Err(Error::Usage(format!("{threads} threads: expected at most {MAX_THREADS}")));
         }
@@ -116,13 +100,13 @@ impl Embedded {
         Ok(Self {
             adapted: lora.iter().map(|layer| Projection::ALL.map(|p| layer.get(p).is_some())).collect(),
             lora_work: lora.iter().map(|layer| Projection::ALL.map(|p| layer.get(p).map_or(0, work))).collect(),
-            lora: lora.iter().map(|layer| Lora::new(model.config(), precision, layer)).collect(),
+            lora: lora.iter().map(|layer| Lora::new(model.config(), precision.dtype, layer)).collect(),
             workspaces: (0..pool.current_num_threads())
                 .map(|_| Mutex::new(Workspace { x: Vec::new(), scratch: model.scratch() }))
                 .collect(),
             model,
             pool,
-            memory: options.memory,
+            memory,
         })
     }
 
@@ -179,8 +163,7 @@ impl Embedded {
         Ok(states.collect())
     }
 
-    /// The calling thread's workspace; nobody else asks for it, but a caller from outside of the pool, who may have to
-    /// wait for the first.
+    /// The workspace of the pool's calling thread; no other asks for it.
     fn workspace(&self) -> MutexGuard<'_, Workspace> {
         let index = self.pool.current_thread_index().unwrap_or(0);
         // What a panic left in it is overwritten before it is read.
@@ -198,11 +181,16 @@ impl Embedded {
         }
     }
 
-    /// Multiply-adds of some rows in one layer of one node: keys and values of all `rows`, everything else of `outputs`
-    /// of them, which see `seen` positions in sum.
-    fn layer_work(&self, layer: usize, gates: &LayerGates, rows: usize, outputs: usize, seen: usize) -> u64 {
+    /// Multiply-adds of one sequence in one layer of one node: keys and values of all its rows, everything else of those
+    /// whose output is wanted.
+    fn layer_work(&self, layer: usize, gates: &LayerGates, first: usize, rows: usize, wanted: Option<&[usize]>) -> u64 {
         let config = self.model.config();
         let head = (config.heads * config.head_dim) as u64;
+        // Positions that the queries see, in sum.
+        let (outputs, seen) = match wanted {
+            Some(wanted) => (wanted.len(), wanted.iter().map(|row| first + row + 1).sum()),
+            None => (rows, rows * (2 * first + rows + 1) / 2),
+        };
         let (hidden, rows, outputs, seen) = (config.hidden as u64, rows as u64, outputs as u64, seen as u64);
         let keys_and_values = 2 * hidden * (config.kv_heads * config.head_dim) as u64;
         let rest = hidden * (2 * head + 3 * config.intermediate as u64);
@@ -284,9 +272,7 @@ impl Embedded {
             let computed: Vec<_> = self.pool.install(|| nodes.par_iter().map(advance).collect());
             let (next, of_layer): (Vec<_>, Vec<_>) = computed.into_iter().unzip();
             (states, _) = (next, caches.push(of_layer));
-            let outputs = if wanted.is_some() { 0 } else { tokens.len() };
-            let seen = outputs * (outputs + 1) / 2;
-            let work = |node: &Node| self.layer_work(layer, &node.gates, tokens.len(), outputs, seen);
+            let work = |node: &Node| self.layer_work(layer, &node.gates, 0, tokens.len(), wanted);
             go_on(observe(Event::Work(nodes.iter().map(work).sum())))?;
         }
         Ok(caches)
@@ -309,12 +295,8 @@ impl Embedded {
         let outputs = |sequence: &Sequence| if is_last { sequence.wanted.len() } else { sequence.rows.len() };
         let work = |&(node, sequence): &(usize, &Sequence)| {
             let Sequence { rows, wanted, .. } = sequence;
-            let seen = if is_last {
-                wanted.iter().map(|row| batch.first + row + 1).sum()
-            } else {
-                rows.len() * (2 * batch.first + rows.len() + 1) / 2
-            };
-            self.layer_work(layer, &nodes[node].gates, rows.len(), outputs(sequence), seen)
+            let wanted = is_last.then_some(wanted.as_slice());
+            self.layer_work(layer, &nodes[node].gates, batch.first, rows.len(), wanted)
         };
 
         to.resize(nodes.len() * batch.sequences.iter().map(outputs).sum::<usize>() * hidden, 0.0);
@@ -477,23 +459,17 @@ impl Engine for Embedded {
         let Ok(Plan { tries, prefix, .. }) = self.plan(samples, request) else { return 0 };
         let answers: usize = samples.iter().map(|sample| sample.answer.len()).sum();
         let lens = self.head_work(answers * request.lens.len() * (self.layers() - 1));
+        let batch = Batch::new(samples, prefix);
         let layers = tries.iter().flat_map(|(_, trie)| (0..self.layers()).map(move |layer| (layer, trie.level(layer))));
-        let layers = layers.map(|(layer, nodes)| {
-            let is_last = layer + 1 == self.layers();
-            let of = |rows: usize, outputs: usize, seen: usize| {
-                nodes.iter().map(|node| self.layer_work(layer, &node.gates, rows, outputs, seen)).sum::<u64>()
-            };
-            let shared = if is_last { of(prefix, 0, 0) } else { of(prefix, prefix, prefix * (prefix + 1) / 2) };
-            let samples = samples.iter().map(|sample| {
-                let (rows, total) = (sample.tokens.len() - prefix, sample.tokens.len());
-                if is_last {
-                    of(rows, sample.answer.len(), sample.answer.iter().sum())
-                } else {
-                    of(rows, rows, (total * (total + 1) - prefix * (prefix + 1)) / 2)
-                }
+        let layers =
+            layers.flat_map(|(layer, nodes)| nodes.iter().map(move |node| (layer, node))).map(|(layer, node)| {
+                let is_last = layer + 1 == self.layers();
+                let shared = self.layer_work(layer, &node.gates, 0, prefix, is_last.then_some(&[][..]));
+                let own = batch.sequences.iter().map(|Sequence { rows, wanted, .. }| {
+                    self.layer_work(layer, &node.gates, prefix, rows.len(), is_last.then_some(wanted.as_slice()))
+                });
+                shared + own.sum::<u64>()
             });
-            shared + samples.sum::<u64>()
-        });
         let heads: usize = tries.iter().map(|(_, trie)| trie.level(self.layers() - 1).len()).sum();
         layers.sum::<u64>() + lens + self.head_work(answers * heads)
     }

@@ -82,15 +82,15 @@ impl Model {
     pub fn load(checkpoint: &Checkpoint, precision: Precision) -> Result<Self> {
         let config = checkpoint.config().clone();
         let Config { hidden, vocabulary, .. } = config;
-        let Precision { isa, dtype } = precision;
+        let Precision { dtype, .. } = precision;
         let pack = |weight| {
             let rows = checkpoint.rows(weight)?;
-            Packed::new(isa, dtype, vocabulary, hidden, |column, out| rows.read(column, out))
+            Packed::new(dtype, vocabulary, hidden, |column, out| rows.read(column, out))
         };
         let linear = |layer, input: Input| {
             let of = |&projection| Ok((projection, checkpoint.rows(Weight::Linear(layer, projection))?));
             let rows: Vec<(Projection, WeightRows<'_>)> = input.projections().iter().map(of).collect::<Result<_>>()?;
-            Packed::new(isa, dtype, input.columns(&config), input.width(&config), |column, out| {
+            Packed::new(dtype, input.columns(&config), input.width(&config), |column, out| {
                 let source = input.source(&config, column);
                 let found = source.and_then(|(projection, row)| {
                     rows.iter().find(|(candidate, _)| *candidate == projection).map(|(_, rows)| (rows, row))
@@ -134,12 +134,6 @@ impl Model {
     /// What it is computed in.
     pub fn precision(&self) -> Precision {
         self.precision
-    }
-
-    /// Bytes of the packed weights.
-    pub fn bytes(&self) -> usize {
-        let blocks = self.blocks.iter().flat_map(|block| &block.linears);
-        blocks.chain([&self.embedding]).chain(&self.head).map(Packed::bytes).sum()
     }
 
     /// The rotary embedding for sequences of up to `positions` tokens.
@@ -234,21 +228,20 @@ impl Model {
             let first = keys.len();
             rotate(isa, qkv, heads + kv_heads, rope, first..first + rows.len());
             keys.extend(isa, qkv);
-            if let Some(wanted) = wanted {
-                wanted_qkv.clear();
-                for (to, &row) in wanted.iter().enumerate() {
-                    wanted_qkv.extend_from_slice(&qkv[row * width..][..width]);
-                    let from = (rows.start + row) * hidden;
-                    x.copy_within(from..from + hidden, (at + to) * hidden);
-                }
-                let positions: Vec<usize> = wanted.iter().map(|row| first + row).collect();
-                attend(isa, mixed, at, wanted_qkv, &positions, *past, keys, attention);
-                at += wanted.len();
+            let wanted = wanted.map_or_else(|| (0..rows.len()).collect(), <[usize]>::to_vec);
+            let queries = if wanted.len() == rows.len() {
+                &*qkv
             } else {
-                let positions: Vec<usize> = (first..first + rows.len()).collect();
-                x.copy_within(rows.start * hidden..rows.end * hidden, at * hidden);
-                attend(isa, mixed, at, qkv, &positions, *past, keys, attention);
-                at += rows.len();
+                wanted_qkv.clear();
+                wanted.iter().for_each(|row| wanted_qkv.extend_from_slice(&qkv[row * width..][..width]));
+                &*wanted_qkv
+            };
+            let positions: Vec<usize> = wanted.iter().map(|row| first + row).collect();
+            attend(isa, mixed, at, queries, &positions, *past, keys, attention);
+            for row in wanted {
+                let from = (rows.start + row) * hidden;
+                x.copy_within(from..from + hidden, at * hidden);
+                at += 1;
             }
         }
         x.truncate(wanted * hidden);

@@ -8,7 +8,6 @@ use std::ops::Range;
 
 use plimsoll_kernels::{Dtype, Isa, Mode, Packed, PackedUpdate, Rows, Threads, Update, UpdateModule, linear_rows};
 
-use super::Precision;
 use super::config::Config;
 use super::decoder::sized;
 use super::linears::Input;
@@ -40,8 +39,8 @@ struct Module {
 
 impl Lora {
     /// Packs a layer's LoRA.
-    pub fn new(config: &Config, Precision { isa, dtype }: Precision, lora: &LayerLora) -> Self {
-        Self { groups: Input::ALL.map(|input| Group::new(config, isa, dtype, lora, input)) }
+    pub fn new(config: &Config, dtype: Dtype, lora: &LayerLora) -> Self {
+        Self { groups: Input::ALL.map(|input| Group::new(config, dtype, lora, input)) }
     }
 
     /// The modules with one input, if any.
@@ -51,7 +50,7 @@ impl Lora {
 }
 
 impl Group {
-    fn new(config: &Config, isa: Isa, dtype: Dtype, lora: &LayerLora, input: Input) -> Option<Self> {
+    fn new(config: &Config, dtype: Dtype, lora: &LayerLora, input: Input) -> Option<Self> {
         let present = || input.projections().iter().filter_map(|&projection| Some((projection, lora.get(projection)?)));
         let inputs = present().next().map(|(_, lora)| lora.a.len() / lora.rank)?;
         let mut modules = Vec::new();
@@ -75,7 +74,7 @@ impl Group {
             let (projection, row) = input.source(config, column)?;
             Some((index(projection)?, row))
         });
-        Some(Self { a: Packed::from_rows(isa, dtype, &a, inputs), b, modules })
+        Some(Self { a: Packed::from_rows(dtype, &a, inputs), b, modules })
     }
 }
 
@@ -103,12 +102,12 @@ impl LowRank {
     ) -> Option<Update<'a>> {
         let Group { a, b, modules } = group?;
         let width = b.width();
+        let is_on = |gates: &LayerGates| modules.iter().any(|module| gates.get(module.projection) != 0.0);
+        let mut on = runs.into_iter().filter(|(rows, gates)| !rows.is_empty() && is_on(gates)).peekable();
+        on.peek()?;
         self.rows.clear();
         self.z.resize(x.rows(), width);
-        for (rows, gates) in runs {
-            if rows.is_empty() || modules.iter().all(|module| gates.get(module.projection) == 0.0) {
-                continue;
-            }
+        for (rows, gates) in on {
             let numbers = sized(&mut self.numbers, rows.len() * width);
             linear_rows(isa, numbers, x, rows.clone(), a, None, Mode::Set, threads); // (rows, width)
             for z in numbers.chunks_exact_mut(width) {
@@ -123,6 +122,6 @@ impl LowRank {
                 _ => self.rows.push(rows),
             }
         }
-        (!self.rows.is_empty()).then_some(Update { z: &self.z, b, rows: &self.rows })
+        Some(Update { z: &self.z, b, rows: &self.rows })
     }
 }

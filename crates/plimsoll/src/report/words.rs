@@ -238,7 +238,6 @@ pub(super) fn plus_minus(value: String, error: &str) -> String {
 /// What racing left out, where there was a race.
 pub(super) fn race(result: &SearchResult) -> Option<String> {
     let RaceSummary { error_rate, dropped, skipped } = result.race.as_ref()?;
-    let range = |skipped: &[usize]| skipped.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
     let mut text = format!(
         "Raced: {} left early, each significantly worse than the leader on the samples so far (paired; the best \
          boundary is lost with a probability of at most {}).",
@@ -248,7 +247,7 @@ pub(super) fn race(result: &SearchResult) -> Option<String> {
     if !skipped.is_empty() {
         text.push_str(&format!(
             " Not raced, since both neighbours on the first grid were dropped: k = {}. --search exact scores all.",
-            range(skipped)
+            skipped.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
         ));
     }
     Some(text)

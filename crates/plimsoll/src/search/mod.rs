@@ -218,7 +218,7 @@ impl Search {
         let (fates, judged) = match self.options.strategy {
             Strategy::Exact => {
                 let later = scoring.work(Part::Holdout, &holdout, &all);
-                scoring.evaluate(Part::Selection, &raced, &all, later, observe)?;
+                scoring.evaluate(Part::Selection, &selection, &all, later, observe)?;
                 (None, all)
             }
             Strategy::Racing { error_rate } => {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use plimsoll::adapter::{Adapter, Base, LayerLora};
 use plimsoll::data::Sample;
 use plimsoll::engine::{Embedded, EngineOptions};
-use plimsoll::model::{Checkpoint, Dtype, Tensors};
+use plimsoll::model::{Checkpoint, Dtype, Precision, Tensors};
 use serde::Deserialize;
 
 /// Every tiny model with its adapters.
@@ -50,7 +50,7 @@ pub(crate) fn bind(checkpoint: &Checkpoint, adapter: &Path) -> Vec<LayerLora> {
 
 /// In `f32`: golden values are held to its rounding.
 pub(crate) fn engine_of(checkpoint: &Checkpoint, lora: &[LayerLora]) -> Embedded {
-    let options = EngineOptions { dtype: Some(Dtype::F32), ..EngineOptions::default() };
+    let options = EngineOptions { precision: Precision::new(Dtype::F32), ..EngineOptions::default() };
     Embedded::load(checkpoint, lora, options).unwrap()
 }
 
