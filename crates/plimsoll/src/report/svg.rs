@@ -243,12 +243,15 @@ impl Series<'_> {
             }
             return;
         }
-        if self.shape == Shape::Band {
-            let upper = points.iter().map(|point| (x.at(point.x), y.at(point.high)));
-            let lower = points.iter().rev().map(|point| (x.at(point.x), y.at(point.low)));
-            svg.path(&format!("band {tone}"), upper.chain(lower));
+        // A line over places where nothing was measured would make up what lies there.
+        for run in points.chunk_by(|a, b| b.x - a.x <= 1.0).filter(|run| run.len() > 1) {
+            if self.shape == Shape::Band {
+                let upper = run.iter().map(|point| (x.at(point.x), y.at(point.high)));
+                let lower = run.iter().rev().map(|point| (x.at(point.x), y.at(point.low)));
+                svg.path(&format!("band {tone}"), upper.chain(lower));
+            }
+            svg.path(&format!("line {tone}"), run.iter().map(|point| (x.at(point.x), y.at(point.y))));
         }
-        svg.path(&format!("line {tone}"), points.iter().map(|point| (x.at(point.x), y.at(point.y))));
         for point in points {
             svg.dot(self.tone, x.at(point.x), y.at(point.y), &point.note);
         }
@@ -530,6 +533,15 @@ mod tests {
             let svg = plot(points, vec![Mark { x: 1.0, label: "one".to_owned(), weight: Weight::Light }]);
             assert!(svg.ends_with("</svg>") && !svg.contains("NaN") && !svg.contains("inf"), "{points:?}: {svg}");
         }
+    }
+
+    #[test]
+    fn no_line_is_drawn_where_nothing_was_measured() {
+        let svg = plot(&[(0.0, 1.0), (3.0, 2.0), (4.0, 3.0), (5.0, 2.5), (9.0, 1.0)], vec![]);
+        let lines: Vec<&str> = svg.split("class=\"line").skip(1).map(|rest| rest.split_once("/>").unwrap().0).collect();
+        assert_eq!(lines.len(), 1, "{svg}");
+        assert_eq!((lines[0].matches('M').count(), lines[0].matches('L').count()), (1, 2), "{svg}");
+        assert_eq!(svg.matches("<title>").count(), 5, "every point has its dot: {svg}");
     }
 
     #[test]
