@@ -30,6 +30,7 @@ Examples:
   plimsoll search --model model.gguf --adapter my-adapter --data valid.jsonl --out out
   plimsoll search --model ./Llama-3.2-1B --adapter my-adapter --data data --out out --max-samples 64
   plimsoll search --model model.gguf --adapter my-adapter --data data --out out --template none
+  plimsoll search --model model.gguf --adapter my-adapter --data data --out out --search racing
 
 Data is JSONL: `messages`, `prompt` and `completion`, `instruction`/`input`/`output`,
 `conversations`, or `text`. A folder stands for its valid.jsonl.

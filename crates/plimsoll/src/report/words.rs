@@ -240,7 +240,7 @@ pub(super) fn race(result: &SearchResult) -> Option<String> {
     let RaceSummary { error_rate, dropped, skipped } = result.race.as_ref()?;
     let mut text = format!(
         "Raced: {} left early, each significantly worse than the leader on the samples so far (paired; the best \
-         boundary is lost with a probability of at most {}).",
+         boundary is lost with a probability of at most {}). Resamples pick among those that are left.",
         if dropped.len() == 1 { "1 boundary".to_owned() } else { format!("{} boundaries", dropped.len()) },
         percent(*error_rate),
     );
