@@ -67,6 +67,61 @@ impl Scoring {
     }
 }
 
+/// The progress of a generation.
+pub(crate) struct Tokens {
+    bar: ProgressBar,
+    answers: usize,
+    finished: usize,
+    tokens: usize,
+    begun: Instant,
+    told: Option<Instant>,
+}
+
+impl Tokens {
+    /// Begins to tell.
+    pub(crate) fn new(answers: usize, quiet: bool) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(answers as u64), target(quiet));
+        bar.set_style(style("{msg} {wide_bar:.cyan/dim} {percent:>3} %  {elapsed} elapsed, {eta} left"));
+        bar.enable_steady_tick(Duration::from_millis(250));
+        let begun = Instant::now();
+        let told = (!quiet && !std::io::stderr().is_terminal()).then_some(begun);
+        let tokens = Self { bar, answers, finished: 0, tokens: 0, begun, told };
+        tokens.bar.set_message(tokens.message());
+        tokens
+    }
+
+    /// Some tokens of prompts and of answers were computed.
+    pub(crate) fn computed(&mut self, _prompt: usize, answer: usize) {
+        self.tokens += answer;
+        self.bar.set_message(self.message());
+        if self.told.is_some_and(|told| told.elapsed() >= EVERY) {
+            self.told = Some(Instant::now());
+            say(&format!("plimsoll: {}", self.message()));
+        }
+    }
+
+    /// One more answer is finished.
+    pub(crate) fn finished(&mut self) {
+        self.finished += 1;
+        self.bar.set_position(self.finished as u64);
+    }
+
+    /// Does something that writes where the bar is.
+    pub(crate) fn suspend<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.bar.suspend(work)
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn message(&self) -> String {
+        let rate = self.tokens as f64 / self.begun.elapsed().as_secs_f64().max(1e-3);
+        format!("generating: {} of {} answers, {rate:.0} tokens/s", self.finished, self.answers)
+    }
+}
+
 /// `plimsoll: 35 %, 16 of 48 samples, about 2 minutes left`.
 fn line(progress: Progress, samples: usize, elapsed: Duration) -> String {
     let share = progress.done as f64 / progress.total.max(1) as f64;

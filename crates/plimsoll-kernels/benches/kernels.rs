@@ -7,8 +7,8 @@
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use plimsoll_kernels::{
-    AttentionScratch, AttentionShape, Dtype, Isa, KeyValues, Mode, Packed, Rows, Threads, attend, gated, linear, peak,
-    rms_norm, score_tokens,
+    Attention, AttentionScratch, AttentionShape, Dtype, Isa, KeyValues, Mode, Packed, Rows, Threads, attend, gated,
+    linear, peak, rms_norm, score_tokens,
 };
 
 const HIDDEN: usize = 576;
@@ -75,11 +75,11 @@ fn bench_attention<const DTYPE: usize>(bencher: Bencher<'_, '_>, count: usize) {
     let mut keys = KeyValues::new(dtype, shape);
     keys.extend(isa, &qkv);
     let mut out = rows(dtype, count, HIDDEN);
-    let positions: Vec<usize> = (0..count).collect();
+    let attention = [Attention { to: 0, qkv: &qkv, wanted: None, past: None, own: &keys }];
     let mut scratch = AttentionScratch::new(dtype);
     bencher
         .counter(ItemsCount::new(2 * count * (count + 1) * HIDDEN))
-        .bench_local(|| attend(isa, black_box(&mut out), 0, &qkv, &positions, None, &keys, &mut scratch));
+        .bench_local(|| attend(isa, black_box(&mut out), &attention, Threads::One, &mut scratch));
 }
 
 #[divan::bench(args = DTYPES)]

@@ -1,10 +1,11 @@
 //! Causal attention with grouped queries, over keys and values that are packed as they come.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::isa::{Isa, Kernel, LANES, Simd, bf16_bits, exp};
 use crate::packed::PANEL;
-use crate::product::{Factor, Half, Single, Step, multiply, tiles, with_rows};
+use crate::product::{Destination, Factor, Half, Single, Step, Threads, multiply, on_each, tiles, with_rows};
 use crate::words::{Dtype, Line, Rows, Words, encode, words_of_mut};
 
 /// Keys of a block: a panel of the product of queries and keys.
@@ -180,7 +181,15 @@ impl Kernel for Extend<'_> {
 /// Memory that attention works in; grows as needed and is meant to be used again.
 #[derive(Debug)]
 pub struct AttentionScratch {
-    /// `(kv_heads, queries, group)` rows of one head.
+    dtype: Dtype,
+    /// One for each thread.
+    hands: Vec<Hand>,
+}
+
+/// What one thread works in.
+#[derive(Debug)]
+struct Hand {
+    /// `(queries, group)` rows of one head.
     queries: Rows,
     /// `(rows of a tile, keys)`
     scores: Vec<f32>,
@@ -191,57 +200,120 @@ pub struct AttentionScratch {
 impl AttentionScratch {
     /// For one type of number.
     pub fn new(dtype: Dtype) -> Self {
-        Self { queries: Rows::new(dtype), scores: Vec::new(), weights: Words::default() }
+        Self { dtype, hands: Vec::new() }
     }
 }
 
-/// `softmax(q · kᵀ / √head_dim) · v` for some positions of one sequence, each seeing itself and what lies before it.
+/// One sequence's part in an attention.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention<'a> {
+    /// The row of the output that the first result goes to; the others follow.
+    pub to: usize,
+    /// Rows `q | k | v` of the sequence's last positions. Of these the queries are used: keys and values are in `own`.
+    pub qkv: &'a [f32],
+    /// The rows whose queries are used, ascending; all where none are given.
+    pub wanted: Option<&'a [usize]>,
+    /// Keys and values of the positions before those of `own`.
+    pub past: Option<&'a KeyValues>,
+    /// Keys and values of the rest, up to the last row's.
+    pub own: &'a KeyValues,
+}
+
+impl Attention<'_> {
+    fn rows(&self) -> usize {
+        self.qkv.len() / self.own.shape.width()
+    }
+
+    /// Rows whose queries are used.
+    fn outputs(&self) -> usize {
+        self.wanted.map_or(self.rows(), <[usize]>::len)
+    }
+
+    /// The row of a query, and its position.
+    #[inline(always)]
+    fn query(&self, query: usize) -> (usize, usize) {
+        let row = self.wanted.map_or(query, |wanted| wanted[query]);
+        (row, self.own.len - self.rows() + row)
+    }
+
+    fn check(&self, dtype: Dtype) {
+        let Self { qkv, wanted, past, own, .. } = self;
+        let rows = self.rows();
+        assert!(qkv.len() == rows * own.shape.width() && rows <= own.len, "lengths do not fit");
+        assert!(own.dtype == dtype, "types of numbers do not fit");
+        let wanted = wanted.unwrap_or_default();
+        assert!(wanted.is_sorted() && wanted.last().is_none_or(|&last| last < rows), "a query outside of the rows");
+        match past {
+            Some(past) => assert!(
+                past.shape == own.shape && past.dtype == dtype && past.first == 0 && own.first <= past.len,
+                "not a past of this"
+            ),
+            None => assert_eq!(own.first, 0, "the past is missing"),
+        }
+    }
+}
+
+/// Rows of one head that a thread takes at a time: a whole number of tiles, whatever the instruction set.
+const ITEM_ROWS: usize = 96;
+
+/// Below this number of multiply-adds a second thread costs more than it takes over.
+const WORTH_SHARING: usize = 200_000;
+
+/// `softmax(q · kᵀ / √head_dim) · v` for some positions of each sequence, each seeing itself and what lies before it.
 ///
-/// `qkv` holds rows `q | k | v` whose queries are used, and `positions` the position of each, ascending; their keys and
-/// values are in `own` already, which follows `past` where there is one. Row i of the result goes to row `first + i` of
-/// `out`, `heads · head_dim` numbers wide. Scores are held for 12 rows at a time: no buffer of size positions² exists.
+/// Rows of `out` are `heads · head_dim` numbers wide; sequences come in the order of theirs. Scores are held for 12 rows
+/// at a time: no buffer of size positions² exists. Threads take a head of a sequence at a time.
 ///
 /// # Panics
 /// If the dimensions do not fit together.
-#[allow(clippy::too_many_arguments, reason = "an attention has that many parts")]
-pub fn attend(
-    isa: Isa,
-    out: &mut Rows,
-    first: usize,
-    qkv: &[f32],
-    positions: &[usize],
-    past: Option<&KeyValues>,
-    own: &KeyValues,
-    scratch: &mut AttentionScratch,
-) {
-    let AttentionShape { heads, kv_heads, head_dim } = own.shape;
-    let (dtype, width) = (own.dtype, own.shape.width());
-    assert_eq!(qkv.len(), positions.len() * width, "lengths do not fit");
-    assert!(out.width() == heads * head_dim && first + positions.len() <= out.rows(), "lengths do not fit");
-    assert!(out.dtype == dtype && scratch.queries.dtype == dtype, "types of numbers do not fit");
-    assert!(positions.is_sorted() && positions.last().is_none_or(|&last| last < own.len), "a position without a key");
-    match past {
-        Some(past) => assert!(
-            past.shape == own.shape && past.dtype == dtype && past.first == 0 && own.first <= past.len,
-            "not a past of this"
-        ),
-        None => assert_eq!(own.first, 0, "the past is missing"),
+pub fn attend(isa: Isa, out: &mut Rows, sequences: &[Attention<'_>], threads: Threads, scratch: &mut AttentionScratch) {
+    let Some(AttentionShape { heads, kv_heads, head_dim }) = sequences.first().map(|first| first.own.shape) else {
+        return;
+    };
+    let dtype = out.dtype;
+    assert!(scratch.dtype == dtype && out.width() == heads * head_dim, "lengths do not fit");
+    let (mut items, mut free, mut work) = (Vec::new(), 0, 0);
+    for (sequence, attention) in sequences.iter().enumerate() {
+        attention.check(dtype);
+        assert_eq!(attention.own.shape, sequences[0].own.shape, "sequences of different models");
+        assert!(free <= attention.to, "sequences do not come in the order of their rows");
+        free = attention.to + attention.outputs();
+        let rows = attention.outputs() * heads / kv_heads;
+        for head in 0..kv_heads {
+            let pieces = (0..rows).step_by(ITEM_ROWS);
+            items.extend(pieces.map(|row| (sequence, head, row..rows.min(row + ITEM_ROWS))));
+        }
+        work += attention.outputs() * attention.own.len * 2 * heads * head_dim;
     }
-    let AttentionScratch { queries, scores, weights } = scratch;
-    queries.resize(kv_heads * positions.len() * own.shape.group(), head_dim);
-    isa.run(Attend { out, first, qkv, positions, past, own, queries, scores, weights });
+    assert!(free <= out.rows(), "lengths do not fit");
+
+    let workers = match threads {
+        Threads::All if work >= WORTH_SHARING => rayon::current_num_threads().min(items.len()),
+        _ => 1,
+    };
+    let hand = || Hand { queries: Rows::new(dtype), scores: Vec::new(), weights: Words::default() };
+    scratch.hands.resize_with(scratch.hands.len().max(workers), hand);
+    let (next, stride) = (AtomicUsize::new(0), out.stride);
+    let out = Destination(out.words.as_mut_slice().as_mut_ptr());
+    on_each(&mut scratch.hands[..workers], &|hand: &mut Hand| {
+        // The whole of the wrapper, not the pointer in it, has to travel to the other thread.
+        let Destination(out) = { out };
+        while let Some((sequence, head, rows)) = items.get(next.fetch_add(1, Ordering::Relaxed)).cloned() {
+            let attention = sequences[sequence];
+            isa.run(Attend { out, stride, attention, head, rows, hand });
+        }
+    });
 }
 
+/// Some rows of one head of one sequence: queries of one position after the other, the group's heads of each in turn.
 struct Attend<'a> {
-    out: &'a mut Rows,
-    first: usize,
-    qkv: &'a [f32],
-    positions: &'a [usize],
-    past: Option<&'a KeyValues>,
-    own: &'a KeyValues,
-    queries: &'a mut Rows,
-    scores: &'a mut Vec<f32>,
-    weights: &'a mut Words,
+    out: *mut u32,
+    /// Words from a row of `out` to the next.
+    stride: usize,
+    attention: Attention<'a>,
+    head: usize,
+    rows: Range<usize>,
+    hand: &'a mut Hand,
 }
 
 impl Kernel for Attend<'_> {
@@ -249,7 +321,7 @@ impl Kernel for Attend<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         self.gather(s);
-        match self.own.dtype {
+        match self.attention.own.dtype {
             Dtype::F32 => self.with::<S, Single>(s),
             Dtype::Bf16 => self.with::<S, Half>(s),
         }
@@ -257,65 +329,64 @@ impl Kernel for Attend<'_> {
 }
 
 impl Attend<'_> {
-    /// Lays the queries out head by head, scaled.
+    /// Lays the queries out one after the other, scaled.
     #[inline(always)]
     fn gather<S: Simd>(&mut self, s: S) {
-        let AttentionShape { heads, head_dim, .. } = self.own.shape;
-        let (group, width, dtype) = (self.own.shape.group(), self.own.shape.width(), self.own.dtype);
+        let Self { attention, rows, hand, .. } = self;
+        let AttentionShape { head_dim, .. } = attention.own.shape;
+        let (group, width, dtype) = (attention.own.shape.group(), attention.own.shape.width(), attention.own.dtype);
         let scale = 1.0 / (head_dim as f32).sqrt();
         let mut scaled = [0.0; MAX_HEAD_DIM];
         let scaled = &mut scaled[..head_dim];
-        for (query, row) in self.qkv.chunks_exact(width).enumerate() {
-            for (head, q) in row[..heads * head_dim].chunks_exact(head_dim).enumerate() {
-                for (scaled, q) in scaled.iter_mut().zip(q) {
-                    *scaled = q * scale;
-                }
-                let to = (head / group * self.positions.len() + query) * group + head % group;
-                encode(s, dtype, self.queries.row_mut(to), scaled);
+        hand.queries.resize(rows.len(), head_dim);
+        for (to, row) in rows.clone().enumerate() {
+            let (query, head) = (row / group, self.head * group + row % group);
+            let q = &attention.qkv[attention.query(query).0 * width + head * head_dim..][..head_dim];
+            for (scaled, q) in scaled.iter_mut().zip(q) {
+                *scaled = q * scale;
             }
+            encode(s, dtype, hand.queries.row_mut(to), scaled);
         }
     }
 
     #[inline(always)]
     fn with<S: Simd, D: Step>(&mut self, s: S) {
-        let group = self.own.shape.group();
-        for head in 0..self.own.shape.kv_heads {
-            for (row, rows) in tiles(self.positions.len() * group, S::ROWS) {
-                with_rows!(rows, S::ROWS, R => self.tile::<S, D, R>(s, head, row));
-            }
+        for (row, rows) in tiles(self.rows.len(), S::ROWS) {
+            with_rows!(rows, S::ROWS, R => self.tile::<S, D, R>(s, row));
         }
     }
 
-    /// The lines of one head in the blocks that hold `keys` positions.
+    /// The lines of the head in the blocks that hold `keys` positions.
     #[inline(always)]
-    fn blocks(&self, head: usize, keys: usize) -> impl Iterator<Item = (&[Line], &[Line])> {
-        let (key_lines, value_lines) = self.own.shape.head_lines(self.own.dtype);
+    fn blocks(&self, keys: usize) -> impl Iterator<Item = (&[Line], &[Line])> {
+        let Attention { past, own, .. } = self.attention;
+        let (key_lines, value_lines) = own.shape.head_lines(own.dtype);
         (0..keys.div_ceil(BLOCK)).map(move |block| {
-            let lines = match self.past {
-                Some(past) if block * BLOCK < self.own.first => past.block(block),
-                _ => self.own.block(block),
+            let lines = match past {
+                Some(past) if block * BLOCK < own.first => past.block(block),
+                _ => own.block(block),
             };
-            lines[head * (key_lines + value_lines)..][..key_lines + value_lines].split_at(key_lines)
+            lines[self.head * (key_lines + value_lines)..][..key_lines + value_lines].split_at(key_lines)
         })
     }
 
-    /// `R` rows of one key and value head: queries of one position after the other, the group's heads of each in turn.
+    /// `R` of the rows, from `row` on.
     #[inline(always)]
-    fn tile<S: Simd, D: Step, const R: usize>(&mut self, s: S, head: usize, row: usize) {
-        let AttentionShape { head_dim, .. } = self.own.shape;
-        let (group, dtype) = (self.own.shape.group(), self.own.dtype);
-        let seen = |r: usize| self.positions[(row + r) / group] + 1;
+    fn tile<S: Simd, D: Step, const R: usize>(&mut self, s: S, row: usize) {
+        let AttentionShape { head_dim, .. } = self.attention.own.shape;
+        let (group, dtype) = (self.attention.own.shape.group(), self.attention.own.dtype);
+        let query = |r: usize| (self.rows.start + row + r) / group;
+        let seen = |r: usize| self.attention.query(query(r)).1 + 1;
         let keys = seen(R - 1);
         let columns = keys.div_ceil(BLOCK) * BLOCK;
 
-        let mut scores = std::mem::take(self.scores);
+        let mut scores = std::mem::take(&mut self.hand.scores);
         if scores.len() < R * columns {
             scores.resize(R * columns, 0.0);
         }
-        let stride = self.queries.stride;
-        let first = head * self.positions.len() * group + row;
-        let words = self.queries.words.as_slice()[first * stride..][..R * stride].as_ptr();
-        for (block, (key_panel, _)) in self.blocks(head, keys).enumerate() {
+        let stride = self.hand.queries.stride;
+        let words = self.hand.queries.words.as_slice()[row * stride..][..R * stride].as_ptr();
+        for (block, (key_panel, _)) in self.blocks(keys).enumerate() {
             let mut sums = [[s.splat(0.0); 2]; R]; // (rows, keys)
             // SAFETY: the slice above has `R` rows of as many words as a key has, and a key panel has two lines for each.
             #[allow(unsafe_code)]
@@ -331,19 +402,19 @@ impl Attend<'_> {
 
         // An odd number of lines, for the sake of the first-level cache.
         let stride = ((dtype.words(columns) / LANES) | 1) * LANES;
-        self.weights.grow(R * stride);
+        let mut weights = std::mem::take(&mut self.hand.weights);
+        weights.grow(R * stride);
         let mut normalisers = [0.0; R];
         for (r, scores) in scores.chunks_exact_mut(columns).take(R).enumerate() {
             normalisers[r] = 1.0 / softmax(s, scores, seen(r));
-            encode(s, dtype, &mut self.weights.as_mut_slice()[r * stride..][..stride], scores);
+            encode(s, dtype, &mut weights.as_mut_slice()[r * stride..][..stride], scores);
         }
-        *self.scores = scores;
 
-        let words = self.weights.as_slice()[..R * stride].as_ptr();
+        let words = weights.as_slice()[..R * stride].as_ptr();
         let block_words = dtype.words(BLOCK);
         for panel in 0..head_dim.div_ceil(PANEL) {
             let mut sums = [[s.splat(0.0); 2]; R]; // (rows, dimensions)
-            for (block, (_, values)) in self.blocks(head, keys).enumerate() {
+            for (block, (_, values)) in self.blocks(keys).enumerate() {
                 let words_here = dtype.words((keys - block * BLOCK).min(BLOCK));
                 let values = &values[panel * 2 * block_words..][..2 * words_here];
                 // SAFETY: the slice above has `R` rows of as many words as there are keys, of which this block's begin
@@ -355,7 +426,7 @@ impl Attend<'_> {
                 }
             }
             for (r, (sums, normaliser)) in sums.iter().zip(normalisers).enumerate() {
-                let (query, head) = ((row + r) / group, head * group + (row + r) % group);
+                let head = self.head * group + (self.rows.start + row + r) % group;
                 let mut lanes = [0.0; PANEL];
                 let (left, right) = lanes.split_at_mut(LANES);
                 if let (Ok(left), Ok(right)) = (left.try_into(), right.try_into()) {
@@ -364,11 +435,15 @@ impl Attend<'_> {
                 }
                 let dims: Range<usize> = panel * PANEL..head_dim.min((panel + 1) * PANEL);
                 // A head's width is even, so that it begins with a word and ends with one.
-                let at = dtype.words(head * head_dim + dims.start);
-                let out = &mut self.out.row_mut(self.first + query)[at..at + dtype.words(dims.len())];
+                let at = (self.attention.to + query(r)) * self.stride + dtype.words(head * head_dim + dims.start);
+                // SAFETY: `attend` checked that the sequence's rows are rows of `out`, and that these are as wide as all
+                // heads; these words belong to one query and one head, which no other item has.
+                #[allow(unsafe_code)]
+                let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(at), dtype.words(dims.len())) };
                 encode(s, dtype, out, &lanes[..dims.len()]);
             }
         }
+        (self.hand.scores, self.hand.weights) = (scores, weights);
     }
 }
 
@@ -445,12 +520,12 @@ mod tests {
     }
 
     fn run(isa: Isa, dtype: Dtype, shape: AttentionShape, qkv: &[f32]) -> Rows {
-        let positions: Vec<usize> = (0..qkv.len() / shape.width()).collect();
         let mut own = KeyValues::new(dtype, shape);
         own.extend(isa, qkv);
         let mut out = Rows::new(dtype);
-        out.resize(positions.len(), shape.heads * shape.head_dim);
-        attend(isa, &mut out, 0, qkv, &positions, None, &own, &mut AttentionScratch::new(dtype));
+        out.resize(qkv.len() / shape.width(), shape.heads * shape.head_dim);
+        let attention = Attention { to: 0, qkv, wanted: None, past: None, own: &own };
+        attend(isa, &mut out, &[attention], Threads::One, &mut AttentionScratch::new(dtype));
         out
     }
 
@@ -481,25 +556,52 @@ mod tests {
                 own.extend(isa, &vec![f32::INFINITY; 70 * width]);
                 own.restart(Some(&past));
                 own.extend(isa, &qkv[cut * width..]);
-                let positions: Vec<usize> = (cut..count).filter(|position| (position * 7 + seed) % 3 > 0).collect();
-                let some: Vec<f32> = positions.iter().flat_map(|p| &qkv[p * width..][..width]).copied().collect();
+                let wanted: Vec<usize> = (0..count - cut).filter(|row| (row * 7 + seed) % 3 > 0).collect();
+                let mut alone = KeyValues::new(dtype, shape);
+                alone.extend(isa, &qkv);
                 let mut out = Rows::new(dtype);
-                out.resize(positions.len() + 1, shape.heads * shape.head_dim);
-                attend(isa, &mut out, 1, &some, &positions, Some(&past), &own, &mut scratch);
-                let found = decode(&out);
-                for (row, position) in positions.iter().enumerate() {
+                out.resize(count + wanted.len(), shape.heads * shape.head_dim);
+                let all = Attention { to: 0, qkv: &qkv, wanted: None, past: None, own: &alone };
+                let some = Attention { to: count, qkv: &qkv[cut * width..], wanted: Some(&wanted), past: Some(&past), own: &own };
+                for threads in [Threads::One, Threads::All] {
+                    attend(isa, &mut out, &[all, some], threads, &mut scratch);
+                    let found = decode(&out);
                     let size = shape.heads * shape.head_dim;
-                    assert_eq!(found[(row + 1) * size..][..size], whole[position * size..][..size], "{isa}");
+                    assert_eq!(found[..count * size], whole, "{isa}");
+                    for (at, row) in wanted.iter().enumerate() {
+                        assert_eq!(found[(count + at) * size..][..size], whole[(cut + row) * size..][..size], "{isa}");
+                    }
                 }
 
                 own.restart(None);
                 for (position, row) in qkv.chunks(width).enumerate() {
                     own.extend(isa, row);
-                    attend(isa, &mut out, 0, row, &[position], None, &own, &mut scratch);
+                    let attention = Attention { to: 0, qkv: row, wanted: None, past: None, own: &own };
+                    attend(isa, &mut out, &[attention], Threads::One, &mut scratch);
                     let size = shape.heads * shape.head_dim;
                     assert_eq!(decode(&out)[..size], whole[position * size..][..size], "{isa}");
                 }
             });
         }
+    }
+
+    #[test]
+    fn threads_share_the_work() {
+        let shape = AttentionShape { heads: 6, kv_heads: 3, head_dim: 16 };
+        let qkv: Vec<f32> = (0..150 * shape.width()).map(|i| (i as f32 * 0.37).sin()).collect();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("a pool");
+        each_isa(|isa, dtype| {
+            let mut own = KeyValues::new(dtype, shape);
+            own.extend(isa, &qkv);
+            let whole = Attention { to: 0, qkv: &qkv, wanted: None, past: None, own: &own };
+            let last = Attention { to: 150, wanted: Some(&[3, 149]), ..whole };
+            let run = |threads| {
+                let mut out = Rows::new(dtype);
+                out.resize(152, shape.heads * shape.head_dim);
+                attend(isa, &mut out, &[whole, last], threads, &mut AttentionScratch::new(dtype));
+                decode(&out)
+            };
+            assert!(pool.install(|| run(Threads::All)) == run(Threads::One), "{isa}");
+        });
     }
 }

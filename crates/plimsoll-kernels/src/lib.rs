@@ -19,7 +19,7 @@ mod product;
 mod rope;
 mod words;
 
-pub use attention::{AttentionScratch, AttentionShape, KeyValues, MAX_HEAD_DIM, attend};
+pub use attention::{Attention, AttentionScratch, AttentionShape, KeyValues, MAX_HEAD_DIM, attend};
 pub use head::{TokenScore, score_tokens};
 pub use isa::Isa;
 pub use norm::rms_norm;

@@ -134,9 +134,9 @@ impl Kernel for Peak {
 
 /// A pointer that several threads write through, each to columns of its own.
 #[derive(Clone, Copy)]
-struct Destination<T>(*mut T);
+pub(crate) struct Destination<T>(pub(crate) *mut T);
 
-// SAFETY: the two functions above hand it to threads that write to different panels, hence to different places, and
+// SAFETY: the functions that make one hand it to threads that write to different columns, hence to different places, and
 // they return only when all of these are done; nothing reads in between.
 #[allow(unsafe_code)]
 unsafe impl<T: Send> Send for Destination<T> {}
@@ -159,6 +159,18 @@ fn over_panels(panels: usize, threads: Threads, work: impl Fn(Range<usize>) + Sy
     match threads {
         Threads::One => work(0..panels),
         Threads::All => halve(0..panels, rayon::current_num_threads(), &work),
+    }
+}
+
+/// Does some work with each of a few things, on as many threads of the current pool.
+pub(crate) fn on_each<T: Send>(things: &mut [T], work: &(impl Fn(&mut T) + Sync)) {
+    match things {
+        [] => {}
+        [one] => work(one),
+        many => {
+            let (left, right) = many.split_at_mut(many.len() / 2);
+            rayon::join(|| on_each(left, work), || on_each(right, work));
+        }
     }
 }
 

@@ -13,8 +13,9 @@ use plimsoll::adapter::{Adapter, Base};
 use plimsoll::choose::race::{Race, Step};
 use plimsoll::choose::stats::mean_and_se;
 use plimsoll::data::{self, Sample, TemplateChoice, Turns};
-use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Request, SampleScores};
+use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Request, SampleScores, Turn};
 use plimsoll::gates::Variant;
+use plimsoll::generate::most_probable;
 use plimsoll::model::{Checkpoint, Dtype, Isa, Precision};
 use plimsoll_kernels::{Mode, Packed, Rows, Threads, linear, peak};
 use serde_json::{Value, json};
@@ -23,7 +24,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
     let mut words = std::env::args().skip(1);
-    let job = words.next().ok_or("expected a job: peak, gemm, tokens, sweep or decode")?;
+    let job = words.next().ok_or("expected a job: peak, gemm, tokens, sweep or generate")?;
     let words: Vec<String> = words.collect();
     let mut arguments = Arguments(BTreeMap::new());
     for pair in words.chunks(2) {
@@ -35,7 +36,7 @@ fn main() -> Result<()> {
         "gemm" => gemm(&arguments),
         "tokens" => tokens(&arguments),
         "sweep" => sweep(&arguments),
-        "decode" => decode(&arguments),
+        "generate" => generate(&arguments),
         _ => Err(format!("{job}: no such job").into()),
     }?;
     println!("{result}");
@@ -253,24 +254,48 @@ fn sweep(arguments: &Arguments) -> Result<Value> {
     }))
 }
 
-/// Tokens one after the other, LoRA unmerged.
-fn decode(arguments: &Arguments) -> Result<Value> {
+/// Sequences side by side, token by token, LoRA unmerged: each begins with a prompt and grows by as many tokens.
+fn generate(arguments: &Arguments) -> Result<Value> {
     let engine = engine(arguments)?;
-    let count: u32 = arguments.number("tokens", 128)?;
-    let argmax =
-        |logits: &[f32]| (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0) as u32;
-    let mut rates: Vec<f64> = (0..5)
-        .map(|_| -> Result<f64> {
-            let mut session = engine.session(&Variant::bottom_k(engine.layers(), engine.layers()), 512)?;
-            let mut token = argmax(&session.feed(&(1..33).collect::<Vec<_>>()));
-            let begun = Instant::now();
-            for _ in 0..count {
-                token = argmax(&session.feed(&[token]));
-            }
-            Ok(f64::from(count) / begun.elapsed().as_secs_f64())
-        })
-        .collect::<Result<_>>()?;
-    Ok(json!({"tokens_per_second": median(&mut rates), "peak_rss_mb": peak_rss()}))
+    let layers = engine.layers();
+    let variant = Variant::bottom_k(layers, arguments.number("layers-kept", layers)?);
+    let (batch, count): (usize, usize) = (arguments.number("batch", 8)?, arguments.number("tokens", 128)?);
+    let mut prompts: Vec<Vec<u32>> = Vec::new();
+    for line in fs::read_to_string(arguments.path("prompts")?)?.lines().take(batch) {
+        let line: Value = serde_json::from_str(line)?;
+        let ids = line["tokens"].as_array().into_iter().flatten().filter_map(Value::as_u64);
+        prompts.push(ids.map(|id| id as u32).collect());
+    }
+    if prompts.len() < batch || prompts.iter().any(Vec::is_empty) {
+        return Err(format!("{} prompts for a batch of {batch}", prompts.len()).into());
+    }
+    let vocabulary = engine.model().config().vocabulary;
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + count;
+    let mut decoding = engine.decoding(longest);
+    let (mut prefill, mut decode, mut total) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..arguments.number("repeats", 3)? {
+        let begun = Instant::now();
+        let mut sequences: Vec<_> = (0..batch).map(|_| decoding.begin(&variant)).collect::<plimsoll::Result<_>>()?;
+        let turns = sequences.iter_mut().zip(&prompts);
+        let mut turns: Vec<Turn<'_>> = turns.map(|(sequence, tokens)| Turn { sequence, tokens }).collect();
+        let mut logits = decoding.feed(&mut turns);
+        let prefilled = begun.elapsed().as_secs_f64();
+        for _ in 1..count {
+            let next: Vec<u32> = logits.chunks_exact(vocabulary).map(most_probable).collect();
+            let turns = sequences.iter_mut().zip(next.chunks(1));
+            let mut turns: Vec<Turn<'_>> = turns.map(|(sequence, tokens)| Turn { sequence, tokens }).collect();
+            logits = decoding.feed(&mut turns);
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        prefill.push(prompts.iter().map(Vec::len).sum::<usize>() as f64 / prefilled);
+        decode.push((batch * (count - 1)) as f64 / (seconds - prefilled));
+        total.push((batch * count) as f64 / seconds);
+        sequences.into_iter().for_each(|sequence| decoding.end(sequence));
+    }
+    Ok(json!({
+        "tokens_per_second": median(&mut decode), "total_tokens_per_second": median(&mut total),
+        "prefill_tokens_per_second": median(&mut prefill), "peak_rss_mb": peak_rss(),
+    }))
 }
 
 fn median(values: &mut [f64]) -> f64 {

@@ -100,6 +100,28 @@ impl Variant {
         Self { family: Family::BottomK, layers_kept, gates }
     }
 
+    /// The same with the gates of each layer multiplied by that layer's strength.
+    ///
+    /// # Panics
+    /// If there is not one for each layer.
+    #[must_use]
+    pub fn with_strengths(mut self, strengths: &[f32]) -> Self {
+        assert_eq!(self.gates.len(), strengths.len(), "strengths of another model");
+        for (gates, strength) in self.gates.iter_mut().zip(strengths) {
+            gates.0.iter_mut().for_each(|gate| *gate *= strength);
+        }
+        self
+    }
+
+    /// What users call it: `base`, `full`, or the number of layers that keep their LoRA.
+    pub fn name(&self) -> String {
+        match self.layers_kept {
+            0 => "base".to_owned(),
+            kept if kept == self.gates.len() => "full".to_owned(),
+            kept => format!("{kept} layers"),
+        }
+    }
+
     /// Every boundary from `base` (k = 0) to `full` (k = `layers`), in that order: `layers + 1` variants.
     pub fn every_boundary(layers: usize) -> Vec<Self> {
         (0..=layers).map(|k| Self::bottom_k(layers, k)).collect()

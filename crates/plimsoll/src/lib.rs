@@ -37,6 +37,7 @@ pub mod engine;
 mod error;
 pub mod files;
 pub mod gates;
+pub mod generate;
 pub mod lens;
 pub mod model;
 pub mod report;

@@ -10,7 +10,7 @@ use std::path::Path;
 use common::{GOLDEN, Golden, adapter_folder, bind, checkpoint, distance, engine, engine_of, golden, golden_tensors};
 use plimsoll::adapter::{Adapter, LayerLora, Provenance, write_trimmed};
 use plimsoll::data::{self, Sample};
-use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Event, Request, SampleScores};
+use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Event, Request, SampleScores, Turn};
 use plimsoll::gates::{Family, LayerGates, Projection, Variant};
 use plimsoll::model::{Checkpoint, Config, Dtype, Isa, Precision};
 use proptest::prelude::*;
@@ -390,20 +390,60 @@ fn every_instruction_set_gives_what_pytorch_gives() {
 }
 
 #[test]
-fn a_sequence_that_grows_has_the_logits_of_the_whole() {
+fn sequences_that_grow_side_by_side_have_the_logits_of_the_whole() {
     for (model, adapters) in GOLDEN {
         let (engine, golden) = (engine(model, adapters[0]), Golden::read(model, adapters[0]));
-        let variant = gated(&golden.gates);
+        let variants = [
+            gated(&golden.gates),
+            Variant::bottom_k(golden.layers, 0),
+            Variant::bottom_k(golden.layers, golden.layers),
+        ];
+        let longest = golden.sequences.iter().map(|sequence| sequence.ids.len()).max().unwrap();
+        let mut decoding = engine.decoding(longest);
+        // Each under each variant, the prefix of some computed for all that share it.
+        let mut growing = Vec::new();
         for sequence in &golden.sequences {
-            let whole = engine.logits(&sequence.ids, &variant).unwrap(); // (tokens, vocabulary)
-            let rows: Vec<&[f32]> = whole.chunks(whole.len() / sequence.ids.len()).collect();
-            let mut session = engine.session(&variant, sequence.ids.len()).unwrap();
-            let (first, rest) = sequence.ids.split_at(sequence.ids.len() / 2);
-            assert_eq!(session.feed(first), rows[first.len() - 1]);
-            for (at, &token) in rest.iter().enumerate() {
-                assert_eq!(session.feed(&[token]), rows[first.len() + at]);
+            for variant in &variants {
+                let whole = engine.logits(&sequence.ids, variant).unwrap(); // (tokens, vocabulary)
+                let rows: Vec<Vec<f32>> = whole.chunks(whole.len() / sequence.ids.len()).map(<[f32]>::to_vec).collect();
+                growing.push((decoding.begin(variant).unwrap(), sequence.ids.clone(), rows.clone()));
+                let (first, _) = sequence.ids.split_at(sequence.ids.len() / 3);
+                if !first.is_empty() {
+                    let mut prefix = decoding.begin(variant).unwrap();
+                    let logits = decoding.feed(&mut [Turn { sequence: &mut prefix, tokens: first }]);
+                    assert_eq!(logits, rows[first.len() - 1]);
+                    let prefix = prefix.into_prefix();
+                    growing.push((decoding.follow(&prefix), sequence.ids.clone(), rows));
+                }
             }
-            assert_eq!(session.len(), sequence.ids.len());
+        }
+        for round in 0.. {
+            // Half of what is left and one, so that long and short pieces meet.
+            let turns = growing.iter_mut().filter(|(sequence, ids, _)| sequence.len() < ids.len());
+            let mut turns: Vec<(Turn<'_>, &[f32])> = turns
+                .map(|(sequence, ids, rows)| {
+                    let from = sequence.len();
+                    let count = if round == 0 { (ids.len() - from) / 2 + 1 } else { 1 };
+                    let count = count.min(ids.len() - from);
+                    (Turn { sequence, tokens: &ids[from..from + count] }, &rows[from + count - 1][..])
+                })
+                .collect();
+            if turns.is_empty() {
+                break;
+            }
+            let expected: Vec<f32> = turns.iter().flat_map(|(_, row)| row.iter().copied()).collect();
+            let mut turns: Vec<Turn<'_>> =
+                turns.iter_mut().map(|(turn, _)| Turn { sequence: turn.sequence, tokens: turn.tokens }).collect();
+            assert!(decoding.feed(&mut turns) == expected, "{model}, round {round}");
+        }
+        // The memory of those that ended serves others.
+        for (sequence, ids, rows) in growing {
+            assert_eq!(sequence.len(), ids.len());
+            decoding.end(sequence);
+            let mut again = decoding.begin(&variants[1]).unwrap();
+            let logits = decoding.feed(&mut [Turn { sequence: &mut again, tokens: &ids }]);
+            assert_eq!(logits.len(), rows[0].len());
+            decoding.end(again);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The verbs: one file each.
 
 mod debug_logits;
+mod generate;
+mod inputs;
 mod inspect;
 mod search;
 mod trim;
@@ -27,6 +29,7 @@ pub(crate) struct Cli {
 enum Command {
     Search(search::Arguments),
     Trim(trim::Arguments),
+    Generate(generate::Arguments),
     Inspect(inspect::Arguments),
     #[command(hide = true)]
     DebugLogits(debug_logits::Arguments),
@@ -46,6 +49,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Search(arguments) => search::run(&arguments),
         Command::Trim(arguments) => trim::run(&arguments),
+        Command::Generate(arguments) => generate::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::DebugLogits(arguments) => debug_logits::run(&arguments),
     }

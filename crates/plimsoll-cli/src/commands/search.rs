@@ -9,12 +9,11 @@ use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use plimsoll::Error;
 use plimsoll::choose::Verdict;
-use plimsoll::data::{TemplateChoice, Turns};
-use plimsoll::engine::{EngineOptions, MAX_THREADS};
-use plimsoll::model::{Dtype, Precision};
+use plimsoll::data::Turns;
 use plimsoll::report;
 use plimsoll::search::{Existing, Search, SearchOptions, Strategy};
 
+use super::inputs::{EngineArguments, at_least_one, template};
 use super::{Format, colour, command_line, print};
 use crate::{interrupt, progress};
 
@@ -79,17 +78,8 @@ pub(super) struct Arguments {
     /// Seed of the sample draw, the split and all resampling
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Arithmetic of the engine, whatever the weights are stored as [default: bf16 where the processor has it, f32
-    /// elsewhere]
-    #[arg(long, value_enum)]
-    dtype: Option<DtypeArgument>,
-    /// Worker threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = threads)]
-    threads: Option<NonZero<usize>>,
-    /// Memory for everything but the weights, such as 512MiB or 2GiB [default: 1GiB, or more where one sample
-    /// needs it]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    memory: Option<u64>,
+    #[command(flatten)]
+    engine: EngineArguments,
     /// What to print on stdout
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -106,23 +96,6 @@ pub(super) struct Arguments {
 
 /// How probable it may be that a race loses the best boundary, where nothing else is said.
 const ERROR_RATE: f64 = 0.05;
-
-fn at_least_one(text: &str) -> Result<NonZero<usize>, &'static str> {
-    text.parse().map_err(|_| "expected a whole number, at least 1")
-}
-
-fn threads(text: &str) -> Result<NonZero<usize>, String> {
-    let threads = text.parse::<NonZero<usize>>().ok().filter(|threads| threads.get() <= MAX_THREADS);
-    threads.ok_or_else(|| format!("expected a whole number from 1 to {MAX_THREADS}"))
-}
-
-/// Bytes: a whole number with a unit.
-fn size(text: &str) -> Result<u64, &'static str> {
-    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
-    let split = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)));
-    let bytes = split.and_then(|(number, shift)| number.trim().parse::<u64>().ok()?.checked_mul(1 << shift));
-    bytes.filter(|&bytes| bytes > 0).ok_or("expected a whole number with a unit, such as 512MiB or 2GiB")
-}
 
 fn share(text: &str) -> Result<f64, &'static str> {
     let share = text.parse::<f64>().ok().filter(|share| *share > 0.0 && *share < 1.0);
@@ -143,14 +116,6 @@ enum SearchArgument {
     Exact,
     /// Boundaries leave once they are significantly worse on the samples so far: many times faster
     Racing,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DtypeArgument {
-    /// Weights and what they are multiplied with in half as many bytes; sums in single precision
-    Bf16,
-    /// Single precision
-    F32,
 }
 
 /// Runs the verb.
@@ -202,17 +167,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 impl Arguments {
     fn options(&self) -> Result<SearchOptions> {
-        let template = match self.template.as_str() {
-            "tokenizer" => TemplateChoice::Tokenizer,
-            "none" => TemplateChoice::None,
-            file => TemplateChoice::from_file(file.as_ref())?,
-        };
         Ok(SearchOptions {
             model: self.model.clone(),
             adapter: self.adapter.clone(),
             data: self.data.clone(),
             out: self.out.clone(),
-            template,
+            template: template(&self.template)?,
             turns: match self.turns {
                 TurnsArgument::Last => Turns::Last,
                 TurnsArgument::All => Turns::All,
@@ -228,15 +188,7 @@ impl Arguments {
             },
             lens_samples: self.lens_samples,
             seed: self.seed,
-            engine: EngineOptions {
-                threads: self.threads,
-                precision: match self.dtype {
-                    None => Precision::default(),
-                    Some(DtypeArgument::Bf16) => Precision::new(Dtype::Bf16),
-                    Some(DtypeArgument::F32) => Precision::new(Dtype::F32),
-                },
-                memory: self.memory,
-            },
+            engine: self.engine.options(),
             existing: if self.force { Existing::Replace } else { Existing::Refuse },
             command: command_line(),
         })

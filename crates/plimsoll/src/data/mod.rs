@@ -255,6 +255,16 @@ pub enum DataProblem {
         /// What to do about it.
         advice: &'static str,
     },
+    /// A question that the model cannot hold.
+    #[error("line {line}: {tokens} tokens: expected fewer than the model's context of {context}")]
+    LongQuestion {
+        /// The line, from 1.
+        line: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// The context, in tokens.
+        context: usize,
+    },
     /// A tokenizer of another model.
     #[error(
         "line {line}: expected tokens of the model's vocabulary of {vocabulary}, found others: the tokenizer belongs to \
@@ -304,32 +314,9 @@ fn found_samples(skipped: usize, context: usize) -> String {
 /// # Errors
 /// [`DataProblem`], with the line; an unreadable file; a template of the caller's that does not parse.
 pub fn load(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dataset> {
-    let file = if path.is_dir() {
-        let file = path.join(FILE_IN_FOLDER);
-        if !file.is_file() {
-            return Err(Error::input(path, DataProblem::NoFile { looked_for: FILE_IN_FOLDER }));
-        }
-        file
-    } else {
-        path.to_owned()
-    };
-    let (own, given);
-    let (template, used) = match &options.template {
-        TemplateChoice::None => (None, TemplateUse::None),
-        TemplateChoice::Tokenizer => match tokenizer.template()? {
-            Some(template) => {
-                own = template;
-                (Some(&own), TemplateUse::Tokenizer)
-            }
-            None => (None, TemplateUse::None),
-        },
-        TemplateChoice::Given { file, source } => {
-            given = tokenizer.parse_template(source).map_err(|problem| Error::input(file, problem))?;
-            (Some(&given), TemplateUse::Given)
-        }
-    };
-
-    let (records, sha256) = read_records(&file)?;
+    let file = file_of(path)?;
+    let renderer = Renderer::new(tokenizer, &options.template)?;
+    let (records, sha256) = read_records(&file, Record::parse)?;
     let wanted = options.max_samples.unwrap_or(usize::MAX);
     let order = match options.max_samples {
         Some(_) => split::shuffled(records.len(), options.seed, split::Stream::Subset),
@@ -341,8 +328,7 @@ pub fn load(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dat
             break;
         }
         let (line, record) = &records[index];
-        let sample = sample(*line, record, template, options.turns, tokenizer)
-            .map_err(|problem| Error::input(&file, problem))?;
+        let sample = renderer.sample(*line, record, options.turns).map_err(|problem| Error::input(&file, problem))?;
         if sample.tokens.len() > options.context {
             skipped.push(*line);
         } else {
@@ -355,12 +341,62 @@ pub fn load(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dat
         let problem = DataProblem::NoSamples { skipped: skipped.len(), context: options.context };
         return Err(Error::input(file, problem));
     }
-    Ok(Dataset { samples, skipped, file, sha256, template: used })
+    Ok(Dataset { samples, skipped, file, sha256, template: renderer.used() })
+}
+
+/// One line's question, ready to be answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Its line in the file, from 1.
+    pub line: usize,
+    /// What the answer follows, as token ids.
+    pub tokens: Vec<u32>,
+    /// What was asked: the last turn's text.
+    pub text: String,
+}
+
+/// Reads the questions of a JSONL file: the same shapes as samples have, and their answers may be missing. An assistant's
+/// turn at the end of a chat is what is to be answered, and is left out.
+///
+/// # Errors
+/// As [`load`]; a question that is longer than `context`.
+pub fn questions(path: &Path, renderer: &Renderer<'_>, context: usize) -> Result<Vec<Question>> {
+    let file = file_of(path)?;
+    let (records, _) = read_records(&file, Record::parse_question)?;
+    let at = |problem| Error::input(&file, problem);
+    let mut questions = Vec::with_capacity(records.len());
+    for (line, record) in records {
+        let tokens = renderer.question(line, &record).map_err(at)?;
+        if tokens.len() >= context {
+            return Err(at(DataProblem::LongQuestion { line, tokens: tokens.len(), context }));
+        }
+        let text = match record {
+            Record::Text(text) => text,
+            record => record.messages().pop().map(|message| message.content).unwrap_or_default(),
+        };
+        questions.push(Question { line, tokens, text });
+    }
+    if questions.is_empty() {
+        return Err(at(DataProblem::NoSamples { skipped: 0, context }));
+    }
+    Ok(questions)
+}
+
+/// The file that a path stands for.
+fn file_of(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let file = path.join(FILE_IN_FOLDER);
+    if file.is_file() { Ok(file) } else { Err(Error::input(path, DataProblem::NoFile { looked_for: FILE_IN_FOLDER })) }
 }
 
 /// The records of a file with their lines, from 1, and the SHA-256 of its bytes; blank lines are passed over. The hash is
 /// of what was parsed: the file may be a pipe, or be written again meanwhile.
-fn read_records(path: &Path) -> Result<(Vec<(usize, Record)>, String)> {
+fn read_records(
+    path: &Path,
+    parse: impl Fn(usize, &str) -> Result<Record, DataProblem>,
+) -> Result<(Vec<(usize, Record)>, String)> {
     let mut hasher = Sha256::new();
     let at = |problem: DataProblem| Error::input(path, problem);
     let mut reader = BufReader::new(File::open(path).map_err(Error::read(path))?);
@@ -395,7 +431,7 @@ fn read_records(path: &Path) -> Result<(Vec<(usize, Record)>, String)> {
         // Some editors begin a file with a byte order mark.
         let text = if line == 1 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };
         if !text.trim().is_empty() {
-            records.push((line, Record::parse(line, text).map_err(at)?));
+            records.push((line, parse(line, text).map_err(at)?));
         }
     }
 }
@@ -406,47 +442,124 @@ enum Part {
     Answer(String),
 }
 
-fn sample(
-    line: usize,
-    record: &Record,
-    template: Option<&ChatTemplate>,
-    turns: Turns,
-    tokenizer: &Tokenizer,
-) -> Result<Sample, DataProblem> {
-    let refused = |problem| DataProblem::Refused { line, problem };
-    let parts = match (record, template) {
-        (Record::Text(text), _) => {
-            let tokens = tokenizer.encode(text, Special::Add).map_err(refused)?;
-            if tokens.len() < 2 {
-                return Err(DataProblem::EmptyAnswer { line });
+/// How texts become tokens: a tokenizer, and the chat template that prompts are rendered with, if any.
+#[derive(Debug)]
+pub struct Renderer<'a> {
+    tokenizer: &'a Tokenizer,
+    template: Option<ChatTemplate>,
+    used: TemplateUse,
+}
+
+impl<'a> Renderer<'a> {
+    /// Settles which template is used.
+    ///
+    /// # Errors
+    /// A template that does not parse.
+    pub fn new(tokenizer: &'a Tokenizer, choice: &TemplateChoice) -> Result<Self> {
+        let (template, used) = match choice {
+            TemplateChoice::None => (None, TemplateUse::None),
+            TemplateChoice::Tokenizer => match tokenizer.template()? {
+                Some(template) => (Some(template), TemplateUse::Tokenizer),
+                None => (None, TemplateUse::None),
+            },
+            TemplateChoice::Given { file, source } => {
+                let template = tokenizer.parse_template(source).map_err(|problem| Error::input(file, problem))?;
+                (Some(template), TemplateUse::Given)
             }
-            let answer = (1..tokens.len()).collect();
-            return Ok(Sample { line, tokens, answer });
-        }
-        (_, Some(template)) => chat_parts(line, &record.messages(), template, turns)?,
-        (Record::Pair { prompt, completion }, None) => {
-            vec![Part::Prompt(prompt.clone()), Part::Answer(completion.clone())]
-        }
-        (_, None) => return Err(DataProblem::NeedsTemplate { line, shape: record.shape() }),
-    };
-    let begin = if template.is_some() { Special::Leave } else { Special::Begin };
-    let (mut tokens, mut answer) = (Vec::new(), Vec::new());
-    for (index, part) in parts.iter().enumerate() {
-        let (Part::Prompt(text) | Part::Answer(text)) = part;
-        let ids = if index == 0 { tokenizer.encode(text, begin) } else { tokenizer.encode_continuation(text) };
-        let ids = ids.map_err(refused)?;
-        if let Part::Answer(_) = part {
-            if tokens.is_empty() {
-                return Err(DataProblem::NoPrompt { line });
-            }
-            if ids.is_empty() {
-                return Err(DataProblem::EmptyAnswer { line });
-            }
-            answer.extend(tokens.len()..tokens.len() + ids.len());
-        }
-        tokens.extend(ids);
+        };
+        Ok(Self { tokenizer, template, used })
     }
-    Ok(Sample { line, tokens, answer })
+
+    /// How prompts are rendered.
+    pub fn used(&self) -> TemplateUse {
+        self.used
+    }
+
+    /// The tokens that an assistant's answer to a chat follows.
+    ///
+    /// # Errors
+    /// There is no template, or it refuses the chat.
+    pub fn chat(&self, messages: &[Message]) -> Result<Vec<u32>, TokenizerProblem> {
+        let no_template = || TokenizerProblem::Template("a chat needs one, and there is none".to_owned());
+        let template = self.template.as_ref().ok_or_else(no_template)?;
+        self.tokenizer.encode(&template.render(messages, GenerationPrompt::Add)?, Special::Leave)
+    }
+
+    /// The tokens of a plain text that goes on.
+    ///
+    /// # Errors
+    /// The tokenizer refuses it.
+    pub fn plain(&self, text: &str) -> Result<Vec<u32>, TokenizerProblem> {
+        self.tokenizer.encode(text, Special::Begin)
+    }
+
+    /// A chat and its answer as a sample: with a template, all messages and the answer as the assistant's turn; without
+    /// one, the messages' contents as they stand, end to end.
+    ///
+    /// # Errors
+    /// See [`DataProblem`].
+    pub fn answered(&self, line: usize, messages: &[Message], answer: &str) -> Result<Sample, DataProblem> {
+        let record = if self.template.is_some() {
+            let answer = Message::new("assistant", answer);
+            Record::Chat { messages: [messages, &[answer]].concat(), shape: "chat" }
+        } else {
+            let prompt = messages.iter().map(|message| message.content.as_str()).collect();
+            Record::Pair { prompt, completion: answer.to_owned() }
+        };
+        self.sample(line, &record, Turns::Last)
+    }
+
+    fn question(&self, line: usize, record: &Record) -> Result<Vec<u32>, DataProblem> {
+        let tokens = match (record, &self.template) {
+            (Record::Text(text), _) => self.plain(text),
+            (record, Some(_)) => self.chat(&record.messages()),
+            (Record::Pair { prompt, .. }, None) => self.plain(prompt),
+            (_, None) => return Err(DataProblem::NeedsTemplate { line, shape: record.shape() }),
+        };
+        match tokens {
+            Ok(tokens) if tokens.is_empty() => Err(DataProblem::NoPrompt { line }),
+            Ok(tokens) => Ok(tokens),
+            Err(problem) => Err(DataProblem::Refused { line, problem }),
+        }
+    }
+
+    fn sample(&self, line: usize, record: &Record, turns: Turns) -> Result<Sample, DataProblem> {
+        let Self { tokenizer, template, .. } = self;
+        let refused = |problem| DataProblem::Refused { line, problem };
+        let parts = match (record, template) {
+            (Record::Text(text), _) => {
+                let tokens = tokenizer.encode(text, Special::Add).map_err(refused)?;
+                if tokens.len() < 2 {
+                    return Err(DataProblem::EmptyAnswer { line });
+                }
+                let answer = (1..tokens.len()).collect();
+                return Ok(Sample { line, tokens, answer });
+            }
+            (_, Some(template)) => chat_parts(line, &record.messages(), template, turns)?,
+            (Record::Pair { prompt, completion }, None) => {
+                vec![Part::Prompt(prompt.clone()), Part::Answer(completion.clone())]
+            }
+            (_, None) => return Err(DataProblem::NeedsTemplate { line, shape: record.shape() }),
+        };
+        let begin = if template.is_some() { Special::Leave } else { Special::Begin };
+        let (mut tokens, mut answer) = (Vec::new(), Vec::new());
+        for (index, part) in parts.iter().enumerate() {
+            let (Part::Prompt(text) | Part::Answer(text)) = part;
+            let ids = if index == 0 { tokenizer.encode(text, begin) } else { tokenizer.encode_continuation(text) };
+            let ids = ids.map_err(refused)?;
+            if let Part::Answer(_) = part {
+                if tokens.is_empty() {
+                    return Err(DataProblem::NoPrompt { line });
+                }
+                if ids.is_empty() {
+                    return Err(DataProblem::EmptyAnswer { line });
+                }
+                answer.extend(tokens.len()..tokens.len() + ids.len());
+            }
+            tokens.extend(ids);
+        }
+        Ok(Sample { line, tokens, answer })
+    }
 }
 
 /// The rendered chat up to the last answer, cut where each answer begins and ends.

@@ -17,10 +17,10 @@ use super::DataProblem;
 use crate::error::shown;
 use crate::tokenizer::Message;
 
-/// One line, validated: its answers are not empty.
+/// One line, validated. The answers of a sample are not empty; those of a question are.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Record {
-    /// `messages` or `conversations`, with an assistant's turn.
+    /// `messages` or `conversations`, with an assistant's turn unless it is a question.
     Chat { messages: Vec<Message>, shape: &'static str },
     /// `prompt` and `completion`.
     Pair { prompt: String, completion: String },
@@ -33,19 +33,55 @@ pub(super) enum Record {
 impl Record {
     /// Parses the line of that number, from 1.
     pub(super) fn parse(line: usize, text: &str) -> Result<Self, DataProblem> {
-        let mut fields: Map<String, Value> = match serde_json::from_str(text) {
-            Ok(fields) => fields,
-            Err(_) if text.trim_start().starts_with('[') => return Err(DataProblem::List { line }),
-            Err(source) => return Err(DataProblem::NotJson { line, source }),
-        };
+        Self::of_fields(line, fields(line, text)?)
+    }
+
+    /// Parses a line that need not have an answer. Where a chat ends with one, it is left out.
+    pub(super) fn parse_question(line: usize, text: &str) -> Result<Self, DataProblem> {
+        let mut fields = fields(line, text)?;
+        let has = |name: &str| fields.contains_key(name);
+        let list = ["messages", "conversations"].into_iter().find(|name| has(name));
+        if let Some(turns) = list.and_then(|name| fields.get_mut(name)).and_then(Value::as_array_mut) {
+            let speaker =
+                |turn: &Value| turn.get("role").or_else(|| turn.get("from")).and_then(Value::as_str).map(str::to_owned);
+            if turns.last().and_then(speaker).is_some_and(|speaker| ["assistant", "gpt"].contains(&speaker.as_str())) {
+                turns.pop();
+            }
+            if turns.is_empty() {
+                return Err(DataProblem::NoPrompt { line });
+            }
+            refuse_tools(line, &fields)?;
+            return match list {
+                Some("messages") => {
+                    chat(line, &mut fields, "messages", "role", "content", |role| Some(role.to_owned()))
+                }
+                _ => chat(line, &mut fields, "conversations", "from", "value", sharegpt_role),
+            };
+        }
+        // Whatever answer is there is not looked at.
+        for (question, answer) in [("prompt", "completion"), ("instruction", "output")] {
+            if fields.contains_key(question) {
+                fields.insert(answer.to_owned(), Value::String("unread".to_owned()));
+            }
+        }
+        let mut record = Self::of_fields(line, fields)?;
+        if let Self::Pair { completion: answer, .. } | Self::Alpaca { output: answer, .. } = &mut record {
+            answer.clear();
+        }
+        Ok(record)
+    }
+
+    fn of_fields(line: usize, mut fields: Map<String, Value>) -> Result<Self, DataProblem> {
         let has = |name: &str| fields.contains_key(name);
         if has("messages") || has("conversations") {
             refuse_tools(line, &fields)?;
-            return if has("messages") {
+            let record = if has("messages") {
                 chat(line, &mut fields, "messages", "role", "content", |role| Some(role.to_owned()))
             } else {
                 chat(line, &mut fields, "conversations", "from", "value", sharegpt_role)
-            };
+            }?;
+            let is_answered = record.messages().iter().any(|message| message.role == "assistant");
+            return if is_answered { Ok(record) } else { Err(DataProblem::NoAnswer { line }) };
         }
         if has("prompt") && has("completion") {
             let prompt = string(line, &mut fields, "prompt")?;
@@ -72,8 +108,10 @@ impl Record {
 
     /// As a chat; `text` has none.
     pub(super) fn messages(&self) -> Vec<Message> {
-        let turns =
-            |user: &str, assistant: &str| vec![Message::new("user", user), Message::new("assistant", assistant)];
+        let turns = |user: &str, assistant: &str| {
+            let answer = (!assistant.is_empty()).then(|| Message::new("assistant", assistant));
+            std::iter::once(Message::new("user", user)).chain(answer).collect()
+        };
         match self {
             Self::Chat { messages, .. } => messages.clone(),
             Self::Pair { prompt, completion } => turns(prompt, completion),
@@ -91,6 +129,16 @@ impl Record {
             Self::Text(_) => "`text`",
         }
     }
+}
+
+fn fields(line: usize, text: &str) -> Result<Map<String, Value>, DataProblem> {
+    serde_json::from_str(text).map_err(|source| {
+        if text.trim_start().starts_with('[') {
+            DataProblem::List { line }
+        } else {
+            DataProblem::NotJson { line, source }
+        }
+    })
 }
 
 fn chat(
@@ -130,9 +178,6 @@ fn chat(
             return Err(DataProblem::EmptyAnswer { line });
         }
         messages.push(Message { role, content, rest: turn });
-    }
-    if !messages.iter().any(|message| message.role == "assistant") {
-        return Err(DataProblem::NoAnswer { line });
     }
     let shape = if list == "messages" { "`messages`" } else { "`conversations`" };
     Ok(Record::Chat { messages, shape })

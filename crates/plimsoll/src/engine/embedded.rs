@@ -13,7 +13,7 @@ use plimsoll_kernels::{KeyValues, RopeTable, Threads, TokenScore};
 use rayon::prelude::*;
 
 use super::trie::{Node, Trie};
-use super::{Engine, Event, LensCurve, Request, SampleScores, Session, VariantScore};
+use super::{Decoding, Engine, Event, LensCurve, Request, SampleScores, VariantScore};
 use crate::adapter::{LayerLora, LoraWeights};
 use crate::data::Sample;
 use crate::error::{Error, Result};
@@ -115,6 +115,20 @@ impl Embedded {
         &self.model
     }
 
+    pub(super) fn lora(&self) -> &[Lora] {
+        &self.lora
+    }
+
+    /// The threads that it works on, for work of the caller's own.
+    pub fn pool(&self) -> &rayon::ThreadPool {
+        &self.pool
+    }
+
+    /// The bound on memory beside the weights, where there is one.
+    pub fn memory(&self) -> Option<u64> {
+        self.memory
+    }
+
     /// How many threads it works on.
     pub fn threads(&self) -> usize {
         self.pool.current_num_threads()
@@ -125,13 +139,9 @@ impl Embedded {
         (Trie::new(&request.variants, &self.adapted).passes(), request.variants.len() * self.model.config().layers)
     }
 
-    /// Begins a sequence that grows, with room for so many tokens.
-    ///
-    /// # Errors
-    /// A variant of another model.
-    pub fn session(&self, variant: &Variant, tokens: usize) -> Result<Session<'_>> {
-        self.check(std::slice::from_ref(variant))?;
-        Ok(Session::new(&self.model, &self.lora, &self.pool, variant, tokens))
+    /// Where sequences grow, with room for so many tokens in each.
+    pub fn decoding(&self, positions: usize) -> Decoding<'_> {
+        Decoding::new(self, positions)
     }
 
     /// Logits `(tokens, vocabulary)` of one sequence under one variant.
@@ -170,7 +180,7 @@ impl Embedded {
         self.workspaces[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn check(&self, variants: &[Variant]) -> Result<()> {
+    pub(super) fn check(&self, variants: &[Variant]) -> Result<()> {
         let layers = self.model.config().layers;
         match variants.iter().find(|variant| variant.gates.len() != layers) {
             Some(variant) => {

@@ -3,8 +3,8 @@
 //! What is above it (families, statistics, reports) knows no tensors; what is below it knows no statistics. An
 //! [`Engine`] stands behind it, so that a model on another machine can take the place of the embedded one.
 
+mod decoding;
 mod embedded;
-mod session;
 mod trie;
 
 use std::ops::ControlFlow;
@@ -15,8 +15,8 @@ use crate::data::Sample;
 use crate::error::Result;
 use crate::gates::Variant;
 
+pub use decoding::{Decoding, Prefix, Sequence, Turn};
 pub use embedded::{Embedded, EngineOptions, MAX_THREADS};
-pub use session::Session;
 
 /// What to compute for every sample.
 #[derive(Clone, Debug)]

@@ -7,8 +7,8 @@
 use std::ops::Range;
 
 use plimsoll_kernels::{
-    AttentionScratch, AttentionShape, KeyValues, Mode, Packed, RopeTable, Rows, Threads, TokenScore, attend, gated,
-    linear, rms_norm, rotate, score_tokens,
+    Attention, AttentionScratch, AttentionShape, KeyValues, Mode, Packed, RopeTable, Rows, Threads, TokenScore, attend,
+    gated, linear, rms_norm, rotate, score_tokens,
 };
 use rayon::prelude::*;
 
@@ -65,7 +65,6 @@ pub struct Segment<'a> {
 pub struct Scratch {
     normed: Rows,
     qkv: Vec<f32>,
-    wanted_qkv: Vec<f32>,
     mixed: Rows,
     gated: Rows,
     attention: AttentionScratch,
@@ -157,7 +156,6 @@ impl Model {
         Scratch {
             normed: Rows::new(dtype),
             qkv: Vec::new(),
-            wanted_qkv: Vec::new(),
             mixed: Rows::new(dtype),
             gated: Rows::new(dtype),
             attention: AttentionScratch::new(dtype),
@@ -205,7 +203,7 @@ impl Model {
         let block = &self.blocks[layer];
         let weight = |input: Input| &block.linears[input as usize];
         let width = self.attention_shape().width();
-        let Scratch { normed, qkv, wanted_qkv, mixed, gated: activations, attention, keys, low_rank } = scratch;
+        let Scratch { normed, qkv, mixed, gated: activations, attention: hands, keys, low_rank } = scratch;
 
         rms_norm(isa, normed, x, &block.attention_norm, norm_epsilon); // (rows, hidden)
         let qkv = sized(qkv, normed.rows() * width);
@@ -214,35 +212,43 @@ impl Model {
 
         let wanted: usize = segments.iter().map(Segment::outputs).sum();
         mixed.resize(wanted, heads * head_dim);
-        let mut at = 0; // of the next output among all
+        let mut to = 0;
         for segment in segments.iter_mut() {
+            let outputs = segment.outputs();
             let Segment { rows, past, cache, wanted, .. } = segment;
             let qkv = &mut qkv[rows.start * width..rows.end * width];
-            let keys = match cache {
-                Some(cache) => &mut **cache,
-                None => {
-                    keys.restart(*past);
-                    &mut *keys
-                }
-            };
-            let first = keys.len();
-            rotate(isa, qkv, heads + kv_heads, rope, first..first + rows.len());
-            keys.extend(isa, qkv);
-            let wanted = wanted.map_or_else(|| (0..rows.len()).collect(), <[usize]>::to_vec);
-            let queries = if wanted.len() == rows.len() {
-                &*qkv
-            } else {
-                wanted_qkv.clear();
-                wanted.iter().for_each(|row| wanted_qkv.extend_from_slice(&qkv[row * width..][..width]));
-                &*wanted_qkv
-            };
-            let positions: Vec<usize> = wanted.iter().map(|row| first + row).collect();
-            attend(isa, mixed, at, queries, &positions, *past, keys, attention);
-            for row in wanted {
-                let from = (rows.start + row) * hidden;
-                x.copy_within(from..from + hidden, at * hidden);
-                at += 1;
+            let is_kept = cache.is_some();
+            let own = cache.as_deref_mut().unwrap_or_else(|| {
+                keys.restart(*past);
+                keys
+            });
+            rotate(isa, qkv, heads + kv_heads, rope, own.len()..own.len() + rows.len());
+            own.extend(isa, qkv);
+            if !is_kept {
+                let attention = [Attention { to, qkv, wanted: *wanted, past: *past, own }];
+                attend(isa, mixed, &attention, threads, hands);
             }
+            to += outputs;
+        }
+        // Those whose keys and values are kept can be attended to all at once.
+        let (mut kept, mut to) = (Vec::new(), 0);
+        for segment in segments.iter() {
+            let Segment { rows, past, cache, wanted, .. } = segment;
+            let qkv = &qkv[rows.start * width..rows.end * width];
+            if let Some(own) = cache {
+                kept.push(Attention { to, qkv, wanted: *wanted, past: *past, own });
+            }
+            to += segment.outputs();
+        }
+        attend(isa, mixed, &kept, threads, hands); // (outputs, heads · head_dim)
+
+        let rows = segments.iter().flat_map(|segment| {
+            let all = segment.wanted.is_none().then(|| segment.rows.clone()).into_iter().flatten();
+            let some = segment.wanted.unwrap_or_default().iter().map(|row| segment.rows.start + row);
+            all.chain(some)
+        });
+        for (to, row) in rows.enumerate().filter(|(to, row)| to != row) {
+            x.copy_within(row * hidden..(row + 1) * hidden, to * hidden);
         }
         x.truncate(wanted * hidden);
         let runs = output_runs(segments);
@@ -296,18 +302,29 @@ impl Segment<'_> {
 
 /// Rows of each segment, with its gates.
 fn runs(segments: &[Segment<'_>]) -> Vec<(Range<usize>, LayerGates)> {
-    segments.iter().map(|segment| (segment.rows.clone(), segment.gates)).collect()
+    joined(segments.iter().map(|segment| (segment.rows.clone(), segment.gates)))
 }
 
 /// The same for the rows whose output is wanted.
 fn output_runs(segments: &[Segment<'_>]) -> Vec<(Range<usize>, LayerGates)> {
     let mut at = 0;
-    let runs = segments.iter().map(|segment| {
+    joined(segments.iter().map(|segment| {
         let start = at;
         at += segment.outputs();
         (start..at, segment.gates)
-    });
-    runs.collect()
+    }))
+}
+
+/// Neighbours with the same gates as one run.
+fn joined(runs: impl Iterator<Item = (Range<usize>, LayerGates)>) -> Vec<(Range<usize>, LayerGates)> {
+    let mut joined: Vec<(Range<usize>, LayerGates)> = Vec::new();
+    for (rows, gates) in runs {
+        match joined.last_mut() {
+            Some((last, same)) if *same == gates && last.end == rows.start => last.end = rows.end,
+            _ => joined.push((rows, gates)),
+        }
+    }
+    joined
 }
 
 /// The first `len` numbers of a buffer that grows as needed.

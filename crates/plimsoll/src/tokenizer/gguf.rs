@@ -27,6 +27,8 @@ const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
 const MERGES: &str = "tokenizer.ggml.merges";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
+const EOT: &str = "tokenizer.ggml.eot_token_id";
+const EOM: &str = "tokenizer.ggml.eom_token_id";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 const TEMPLATE: &str = "tokenizer.chat_template";
@@ -34,6 +36,19 @@ const TEMPLATE: &str = "tokenizer.chat_template";
 /// Values of `tokenizer.ggml.token_type` that are matched whole in a text (GGUF specification).
 const CONTROL: u64 = 3;
 const USER_DEFINED: u64 = 4;
+
+/// Special tokens that end a turn or a text by what they are called: files made before `eot_token_id` existed name only
+/// one of a model's several ends.
+const ENDS: [&str; 8] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<end_of_turn>",
+    "<|end_of_turn|>",
+];
 
 /// Looks a metadata key up.
 type Lookup<'a> = dyn Fn(&str) -> Option<&'a Value> + 'a;
@@ -85,6 +100,9 @@ pub(super) fn build(metadata: &Lookup<'_>) -> Result<Tokenizer, TokenizerProblem
 
     let template = metadata(TEMPLATE).map(|_| text(metadata, TEMPLATE)).transpose()?.map(str::to_owned);
     let mark = |token: Option<(u32, &str)>| token.map(|(_, text)| text.to_owned());
+    let added = added_tokens(metadata, &tokens)?;
+    let named = added.iter().filter(|(_, token)| ENDS.contains(&token.content.as_str())).map(|&(id, _)| id);
+    let ends = named.chain([special(EOT)?, special(EOM)?].into_iter().flatten().map(|(id, _)| id)).collect();
 
     Parts {
         model: bpe(vocab, merges, BpeSettings { ignore_merges: pre.ignores_merges(), ..BpeSettings::default() })?,
@@ -92,9 +110,10 @@ pub(super) fn build(metadata: &Lookup<'_>) -> Result<Tokenizer, TokenizerProblem
         pre_tokenizers: pre.pre_tokenizers()?,
         continuation: None,
         decoders: vec![ByteLevel::new(false, true, true).into()],
-        added: added_tokens(metadata, &tokens)?,
+        added,
         before,
         behind,
+        ends,
         marks: Marks { bos: mark(bos), eos: mark(eos) },
         template,
     }

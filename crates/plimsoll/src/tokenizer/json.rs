@@ -1,4 +1,5 @@
-//! The tokenizer in a Hugging Face folder: `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`.
+//! The tokenizer in a Hugging Face folder: `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`. Which tokens
+//! end an answer stands in `generation_config.json`, or else in `config.json`.
 //!
 //! The parts that decoder-only language models use are understood: byte-pair models with byte-level or
 //! SentencePiece-like pieces. Anything else is refused by its name.
@@ -42,6 +43,7 @@ pub(super) fn read(folder: &Path) -> Result<Tokenizer> {
     let at_tokenizer = |problem| Error::input(&path, problem);
     let at_config = |problem| Error::input(&config_path, problem);
     let mut tokenizer = raw.parts(marks).and_then(Parts::join).map_err(at_tokenizer)?;
+    tokenizer.ends.extend(ends(folder)?);
     let template_path = folder.join("chat_template.jinja");
     if template_path.exists() {
         tokenizer.template = Some(files::read_config(&template_path)?);
@@ -51,6 +53,41 @@ pub(super) fn read(folder: &Path) -> Result<Tokenizer> {
         tokenizer.template_file = config_path.clone();
     }
     Ok(tokenizer)
+}
+
+/// The tokens that end an answer, as the model's own files say.
+fn ends(folder: &Path) -> Result<Vec<u32>> {
+    for name in ["generation_config.json", "config.json"] {
+        let path = folder.join(name);
+        if path.exists() {
+            let config: RawEnds = files::read_json(&path, TokenizerProblem::Json)?;
+            if let Some(ends) = config.eos_token_id {
+                return Ok(ends.ids());
+            }
+        }
+    }
+    Ok(Vec::new())
+}
+
+#[derive(Deserialize)]
+struct RawEnds {
+    eos_token_id: Option<RawIds>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawIds {
+    One(u32),
+    Several(Vec<u32>),
+}
+
+impl RawIds {
+    fn ids(self) -> Vec<u32> {
+        match self {
+            Self::One(id) => vec![id],
+            Self::Several(ids) => ids,
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -138,6 +175,7 @@ impl RawTokenizer {
             added,
             before,
             behind,
+            ends: Vec::new(),
             marks,
             template: None,
         })

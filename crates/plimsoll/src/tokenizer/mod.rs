@@ -131,6 +131,8 @@ pub struct Tokenizer {
     before: Vec<u32>,
     /// Special tokens that belong behind a text.
     behind: Vec<u32>,
+    /// Tokens that end an answer.
+    ends: Vec<u32>,
     ids: usize,
     marks: Marks,
     /// The text of the chat template. It is parsed when it is asked for: who renders with another one, or with none, does
@@ -191,6 +193,19 @@ impl Tokenizer {
         self.library.decode(ids, false).map_err(refused("token ids"))
     }
 
+    /// The text of token ids without special tokens: what a reader is shown.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`].
+    pub fn decode_plain(&self, ids: &[u32]) -> Result<String, TokenizerProblem> {
+        self.library.decode(ids, true).map_err(refused("token ids"))
+    }
+
+    /// Tokens that end an answer: EOS, and what else the files name as an end of turn or of text.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
     /// One more than the highest token id.
     pub fn vocab_size(&self) -> usize {
         self.ids
@@ -238,6 +253,8 @@ struct Parts {
     added: Vec<(u32, AddedToken)>,
     before: Vec<u32>,
     behind: Vec<u32>,
+    /// Tokens that end an answer, beside the EOS of `marks`.
+    ends: Vec<u32>,
     marks: Marks,
     /// The text of the chat template.
     template: Option<String>,
@@ -269,8 +286,10 @@ impl Parts {
         };
         let ids = library.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         let (before, behind, marks) = (self.before, self.behind, self.marks);
+        let mut ends = self.ends;
+        ends.extend(marks.eos.as_deref().and_then(|eos| library.token_to_id(eos)));
         let (template, template_file) = (self.template, PathBuf::new());
-        Ok(Tokenizer { library, continuation, before, behind, ids, marks, template, template_file })
+        Ok(Tokenizer { library, continuation, before, behind, ends, ids, marks, template, template_file })
     }
 }
 

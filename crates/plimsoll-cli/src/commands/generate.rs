@@ -1,0 +1,319 @@
+//! `plimsoll generate`: text from prompts, under any boundary, without rewriting a file.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::num::NonZero;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use plimsoll::Error;
+use plimsoll::adapter::Adapter;
+use plimsoll::data::{self, Question, Renderer, TemplateUse};
+use plimsoll::engine::Embedded;
+use plimsoll::gates::Variant;
+use plimsoll::generate::{BATCH, Chat, Event, Finish, Generated, Options, Prompt, Sampling, generate};
+use plimsoll::model::Checkpoint;
+use plimsoll::tokenizer::{Message, Tokenizer};
+use serde_json::json;
+
+use super::inputs::{EngineArguments, LayersKept, at_least_one, lora, strengths, template, variants};
+use super::print;
+use crate::progress::Tokens;
+use crate::{interrupt, progress};
+
+/// Answer prompts with the base model, the full adapter, or any part of it.
+///
+/// Boundaries and strengths are gates: no file is rewritten, and several variants answer the same prompts side by side.
+/// The most probable token is taken at each step, unless a temperature is given.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  plimsoll generate --model model.gguf --adapter my-adapter 'What is 12 times 14?'
+  plimsoll generate --model model.gguf --adapter my-adapter --layers-kept base,18,full 'What is 12 times 14?'
+  plimsoll generate --model model.gguf --adapter my-adapter --data prompts.jsonl --format json > answers.jsonl
+  plimsoll generate --model model.gguf --adapter my-adapter --interactive --temperature 0.7 --top-p 0.9
+  plimsoll generate --model model.gguf --adapter my-adapter --strength 0-19=1,20-29=0.5 'Hello'
+
+Lines of --data have the shapes that search reads; their answers may be missing, and are not looked at.")]
+pub(super) struct Arguments {
+    /// Base model (Llama): a GGUF file, or a folder with config.json, safetensors and tokenizer.json
+    #[arg(long, value_name = "PATH")]
+    model: PathBuf,
+    /// PEFT LoRA adapter; the base model answers where none is given
+    #[arg(long, value_name = "FOLDER")]
+    adapter: Option<PathBuf>,
+    /// What to answer, each a user's turn
+    #[arg(value_name = "PROMPT", required_unless_present_any = ["data", "interactive"])]
+    prompts: Vec<String>,
+    /// A JSONL file of prompts, or a folder with valid.jsonl
+    #[arg(long, value_name = "PATH", conflicts_with = "prompts")]
+    data: Option<PathBuf>,
+    /// Chat on the terminal; an empty line is passed over, /new begins anew, the end of input ends it
+    #[arg(long, short, conflicts_with_all = ["prompts", "data"])]
+    interactive: bool,
+    /// What the system's turn says, before each prompt
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Which layers keep their LoRA, from the bottom: a number, `base` for none, `full` for all; several answer side by
+    /// side
+    #[arg(long, value_name = "K,…", value_delimiter = ',', default_value = "full")]
+    layers_kept: Vec<LayersKept>,
+    /// How strongly LoRA is applied: a factor, or factors of layers such as 0-9=1,10-19=0.5
+    #[arg(long, value_name = "FACTOR", allow_hyphen_values = true)]
+    strength: Option<String>,
+    /// How prompts are rendered: `tokenizer` for its own chat template, `none`, or a Jinja file
+    #[arg(long, value_name = "tokenizer|none|FILE", default_value = "tokenizer")]
+    template: String,
+    /// Tokens of an answer at most
+    #[arg(long, value_name = "N", default_value = "256", value_parser = at_least_one)]
+    max_tokens: NonZero<usize>,
+    /// A text that ends an answer; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Draw tokens, from logits divided by this; 0 takes the most probable one
+    #[arg(long, value_name = "T", default_value_t = 0.0, help_heading = "Sampling")]
+    temperature: f32,
+    /// Draw from the K most probable tokens
+    #[arg(long, value_name = "K", help_heading = "Sampling")]
+    top_k: Option<usize>,
+    /// Draw from the most probable tokens that together reach this probability
+    #[arg(long, value_name = "P", help_heading = "Sampling")]
+    top_p: Option<f32>,
+    /// Draw from tokens at least this share as probable as the most probable one
+    #[arg(long, value_name = "P", help_heading = "Sampling")]
+    min_p: Option<f32>,
+    /// Divide positive logits of tokens that have occurred by this, and multiply negative ones
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, help_heading = "Sampling")]
+    repetition_penalty: f32,
+    /// Seed of the draws; they do not depend on the batch
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")]
+    seed: u64,
+    /// Answers that are generated side by side
+    #[arg(long, value_name = "N", default_value_t = NonZero::new(BATCH).unwrap_or(NonZero::<usize>::MIN), value_parser = at_least_one)]
+    batch: NonZero<usize>,
+    #[command(flatten)]
+    engine: EngineArguments,
+    /// What to print on stdout
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// No progress on stderr
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// The answers, as they come where there is one
+    Text,
+    /// One JSON object a line for each prompt and variant: line, layers_kept, text, tokens, finish, prompt_tokens
+    Json,
+}
+
+/// Runs the verb.
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let options = arguments.options()?;
+    let opening = progress::spinner("reading model and adapter", arguments.quiet);
+    let checkpoint = Checkpoint::open(&arguments.model)?;
+    let adapter = arguments.adapter.as_deref().map(Adapter::open).transpose()?;
+    let lora = lora(&checkpoint, adapter.as_ref())?;
+    let layers = checkpoint.config().layers;
+    let mut variants = match adapter {
+        Some(_) => variants(&arguments.layers_kept, layers)?,
+        None => vec![Variant::bottom_k(layers, 0)],
+    };
+    if let Some(text) = &arguments.strength {
+        let strengths = strengths(text, layers)?;
+        variants = variants.into_iter().map(|variant| variant.with_strengths(&strengths)).collect();
+    }
+    let tokenizer = checkpoint.tokenizer()?;
+    let renderer = Renderer::new(&tokenizer, &template(&arguments.template)?)?;
+    let questions = if arguments.interactive { Vec::new() } else { arguments.questions(&renderer, &checkpoint)? };
+    let engine = Embedded::load(&checkpoint, &lora, arguments.engine.options())?;
+    opening.finish_and_clear();
+
+    interrupt::install();
+    let job = Job { engine: &engine, tokenizer: &tokenizer, variants: &variants, options: &options };
+    if arguments.interactive {
+        return chat(&job, &renderer, arguments);
+    }
+    answer(&job, &questions, arguments)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What answers, and how.
+struct Job<'a> {
+    engine: &'a Embedded,
+    tokenizer: &'a Tokenizer,
+    variants: &'a [Variant],
+    options: &'a Options,
+}
+
+/// Answers all questions, and prints each answer once those before it are printed.
+fn answer(job: &Job<'_>, questions: &[Question], arguments: &Arguments) -> Result<()> {
+    let Job { engine, tokenizer, variants, options } = *job;
+    let prompts: Vec<Prompt> = questions
+        .iter()
+        .flat_map(|question| {
+            (0..variants.len()).map(|variant| Prompt {
+                tokens: question.tokens.clone(),
+                variant,
+                number: question.line as u64,
+            })
+        })
+        .collect();
+    let streams = arguments.format == Format::Text && prompts.len() == 1;
+    let mut tokens = Tokens::new(prompts.len(), arguments.quiet || streams);
+    let mut finished: Vec<Option<Generated>> = prompts.iter().map(|_| None).collect();
+    let (mut printed, mut failed) = (0, None);
+    let answers = generate(engine, tokenizer, variants, &prompts, options, &mut |event| {
+        let told = match event {
+            Event::Text(_, piece) if streams => print(piece),
+            Event::Text(..) => Ok(()),
+            Event::Finished(index, answer) => {
+                finished[index] = Some(answer.clone());
+                tokens.finished();
+                tokens.suspend(|| {
+                    while let Some(Some(answer)) = finished.get(printed) {
+                        let (question, variant) = (&questions[printed / variants.len()], prompts[printed].variant);
+                        let is_first = printed == 0;
+                        printed += 1;
+                        print(&match arguments.format {
+                            Format::Json => line(question, &variants[variant], answer) + "\n",
+                            Format::Text if streams => "\n".to_owned(),
+                            Format::Text => block(question, &variants[variant], answer, is_first),
+                        })?;
+                    }
+                    Ok(())
+                })
+            }
+            Event::Tokens(prompt, answer) => {
+                tokens.computed(prompt, answer);
+                Ok(())
+            }
+        };
+        failed = failed.take().or(told.err());
+        if failed.is_some() || interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    tokens.finish();
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(answers.map(drop)?),
+    }
+}
+
+fn line(question: &Question, variant: &Variant, answer: &Generated) -> String {
+    let Generated { text, tokens, finish } = answer;
+    json!({
+        "line": question.line, "layers_kept": variant.layers_kept, "text": text, "tokens": tokens, "finish": finish,
+        "prompt_tokens": question.tokens.len(),
+    })
+    .to_string()
+}
+
+/// An answer among several, under a heading.
+fn block(question: &Question, variant: &Variant, answer: &Generated, is_first: bool) -> String {
+    let (space, name) = (if is_first { "" } else { "\n" }, variant.name());
+    let cut = if answer.finish == Finish::Length { " …" } else { "" };
+    format!("{space}── prompt {}, {name}\n{}{cut}\n", question.line, answer.text)
+}
+
+/// A chat on the terminal, with each of the variants.
+fn chat(job: &Job<'_>, renderer: &Renderer<'_>, arguments: &Arguments) -> Result<ExitCode> {
+    let Job { engine, tokenizer, variants, options } = *job;
+    if renderer.used() == TemplateUse::None {
+        let problem = "--interactive needs a chat template, and there is none: give one with --template FILE";
+        return Err(Error::Usage(problem.into()).into());
+    }
+    let system: Vec<Message> = arguments.system.iter().map(|text| Message::new("system", text)).collect();
+    let begin = |variant: &Variant| (Chat::new(engine, tokenizer, variant.clone()), system.clone());
+    let mut chats: Vec<(Chat<'_>, Vec<Message>)> = variants.iter().map(begin).collect();
+    let is_terminal = std::io::stdin().is_terminal();
+    for number in 1.. {
+        if is_terminal {
+            let _ = write!(std::io::stderr(), "> ");
+        }
+        let mut typed = String::new();
+        if std::io::stdin().lock().read_line(&mut typed)? == 0 || interrupt::asked() {
+            break;
+        }
+        match typed.trim() {
+            "" => continue,
+            "/new" => {
+                chats.iter_mut().for_each(|(_, messages)| messages.truncate(system.len()));
+                continue;
+            }
+            text => chats.iter_mut().for_each(|(_, messages)| messages.push(Message::new("user", text))),
+        }
+        for ((chat, messages), variant) in chats.iter_mut().zip(variants) {
+            if variants.len() > 1 {
+                print(&format!("── {}\n", variant.name()))?;
+            }
+            let tokens = renderer.chat(messages).map_err(|problem| Error::Usage(problem.to_string()))?;
+            let prompt = Prompt { tokens, variant: 0, number };
+            let mut failed = None;
+            let answer = chat.answer(&prompt, options, &mut |piece| {
+                failed = print(piece).err();
+                if failed.is_some() || interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            print("\n")?;
+            messages.push(Message::new("assistant", answer.text));
+        }
+        if interrupt::asked() {
+            break;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Arguments {
+    fn options(&self) -> Result<Options> {
+        let filters =
+            [("--top-k", self.top_k.is_some()), ("--top-p", self.top_p.is_some()), ("--min-p", self.min_p.is_some())];
+        if let Some((name, _)) = filters.iter().find(|(_, given)| *given && self.temperature == 0.0) {
+            return Err(Error::Usage(format!("{name} is of no effect without --temperature: give one above 0")).into());
+        }
+        let sampling = Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k.unwrap_or(Sampling::GREEDY.top_k),
+            top_p: self.top_p.unwrap_or(Sampling::GREEDY.top_p),
+            min_p: self.min_p.unwrap_or(Sampling::GREEDY.min_p),
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+        };
+        sampling.check()?;
+        Ok(Options { sampling, max_tokens: self.max_tokens.get(), stop: self.stop.clone(), batch: self.batch.get() })
+    }
+
+    fn questions(&self, renderer: &Renderer<'_>, checkpoint: &Checkpoint) -> Result<Vec<Question>> {
+        let context = checkpoint.config().context;
+        if let Some(path) = &self.data {
+            if self.system.is_some() {
+                return Err(
+                    Error::Usage("--system goes with prompts on the command line; --data has its own".into()).into()
+                );
+            }
+            return Ok(data::questions(path, renderer, context)?);
+        }
+        let question = |(text, line): (&String, usize)| {
+            let user = Message::new("user", text);
+            let messages: Vec<Message> =
+                self.system.iter().map(|text| Message::new("system", text)).chain([user]).collect();
+            let tokens = match renderer.used() {
+                TemplateUse::None if self.system.is_some() => {
+                    return Err(Error::Usage("--system needs a chat template, and there is none".into()));
+                }
+                TemplateUse::None => renderer.plain(text),
+                TemplateUse::Tokenizer | TemplateUse::Given => renderer.chat(&messages),
+            };
+            let tokens = tokens.map_err(|problem| Error::Usage(format!("prompt {line}: {problem}")))?;
+            Ok(Question { line, tokens, text: text.clone() })
+        };
+        let questions: Result<Vec<Question>, Error> = self.prompts.iter().zip(1..).map(question).collect();
+        Ok(questions?)
+    }
+}

@@ -1,0 +1,220 @@
+//! From logits to the next token.
+//!
+//! Filters come in the order of transformers' `generate`: repetition penalty (Keskar et al., arXiv:1909.05858),
+//! temperature, top-k (Fan et al., arXiv:1805.04833), top-p (Holtzman et al., arXiv:1904.09751), min-p (Nguyen et al.,
+//! arXiv:2407.01082). What is left is drawn from, in proportion to its probability. A departure: of equal logits the
+//! lower id comes first everywhere, where transformers leaves it to the sort.
+//!
+//! Random numbers depend on the seed and on the prompt's number alone. So a text is the same whatever is generated beside
+//! it, and all variants of an adapter answer a prompt with the same luck.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+
+use crate::error::{Error, Result};
+
+/// Candidates that are sorted at first where not all have to be.
+const FIRST_SORTED: usize = 256;
+
+/// How the next token is picked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Logits are divided by it; 0 picks the most probable token, and leaves the three filters below without effect.
+    pub temperature: f32,
+    /// Keep the so many most probable tokens, and those equal to the last of them; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the most probable tokens that together reach this probability; 1 keeps all.
+    pub top_p: f32,
+    /// Keep the tokens whose probability is at least this share of the largest; 0 keeps all.
+    pub min_p: f32,
+    /// Logits of tokens that have occurred are divided by it where positive, multiplied where negative; 1 leaves them.
+    pub repetition_penalty: f32,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// The most probable token, always.
+    pub const GREEDY: Self =
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 };
+
+    /// Whether the numbers make sense.
+    ///
+    /// # Errors
+    /// The first that does not, with what was expected.
+    pub fn check(&self) -> Result<()> {
+        let Self { temperature, top_p, min_p, repetition_penalty, .. } = *self;
+        let problem = |name: &str, value: f32, expected: &str| {
+            Err(Error::Usage(format!("{name} is {value}: expected {expected}")))
+        };
+        if !(temperature.is_finite() && temperature >= 0.0) {
+            return problem("the temperature", temperature, "a number of at least 0");
+        }
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            return problem("top-p", top_p, "a number above 0 and up to 1");
+        }
+        if !(0.0..=1.0).contains(&min_p) {
+            return problem("min-p", min_p, "a number from 0 to 1");
+        }
+        if !(repetition_penalty.is_finite() && repetition_penalty > 0.0) {
+            return problem("the repetition penalty", repetition_penalty, "a number above 0");
+        }
+        Ok(())
+    }
+
+    /// The tokens that may follow, with their probabilities, the most probable first. A temperature of 0 leaves one.
+    ///
+    /// `history` holds the tokens so far, the prompt's included: the repetition penalty is for these. `logits` are
+    /// changed on the way.
+    pub fn candidates(&self, logits: &mut [f32], history: &[u32]) -> Vec<(u32, f32)> {
+        if self.repetition_penalty != 1.0 {
+            let mut seen: Vec<usize> = history.iter().map(|&token| token as usize).collect();
+            seen.sort_unstable();
+            seen.dedup();
+            for token in seen {
+                if let Some(logit) = logits.get_mut(token) {
+                    *logit =
+                        if *logit < 0.0 { *logit * self.repetition_penalty } else { *logit / self.repetition_penalty };
+                }
+            }
+        }
+        if self.temperature == 0.0 {
+            return vec![(most_probable(logits), 1.0)];
+        }
+        logits.iter_mut().for_each(|logit| *logit /= self.temperature);
+        let mut candidates: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+
+        if self.top_k > 0 && self.top_k < candidates.len() {
+            let (_, &mut (_, least), _) = candidates.select_nth_unstable_by(self.top_k - 1, before);
+            candidates.retain(|&(_, logit)| logit >= least);
+        }
+        let largest = candidates.iter().fold(f32::NEG_INFINITY, |largest, &(_, logit)| largest.max(logit));
+        candidates.iter_mut().for_each(|(_, logit)| *logit = (*logit - largest).exp());
+        if self.top_p < 1.0 {
+            keep_share(&mut candidates, self.top_p);
+        }
+        // The most probable one has e⁰ = 1.
+        candidates.retain(|&(_, weight)| weight >= self.min_p);
+        candidates.sort_unstable_by(before);
+        let total: f32 = candidates.iter().map(|(_, weight)| weight).sum();
+        candidates.iter_mut().for_each(|(_, weight)| *weight /= total);
+        candidates
+    }
+}
+
+/// The order of candidates: more probable first, then the lower id.
+fn before(a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {
+    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
+}
+
+/// Keeps the first candidates that together have at least this share of the weight.
+fn keep_share(candidates: &mut Vec<(u32, f32)>, share: f32) {
+    let total: f64 = candidates.iter().map(|&(_, weight)| f64::from(weight)).sum();
+    let wanted = f64::from(share) * total;
+    let mut sorted = FIRST_SORTED;
+    loop {
+        // Few are needed as a rule: the rest need not be in order.
+        if sorted < candidates.len() {
+            candidates.select_nth_unstable_by(sorted, before);
+        }
+        let end = sorted.min(candidates.len());
+        candidates[..end].sort_unstable_by(before);
+        let mut sum = 0.0;
+        let enough = candidates[..end].iter().position(|&(_, weight)| {
+            sum += f64::from(weight);
+            sum >= wanted
+        });
+        match enough {
+            Some(last) => return candidates.truncate(last + 1),
+            None if end == candidates.len() => return,
+            None => sorted *= 8,
+        }
+    }
+}
+
+/// The token with the highest logit, of equal ones the lowest; 0 where there are none.
+pub fn most_probable(logits: &[f32]) -> u32 {
+    // In two passes, the first of which runs on whole vectors.
+    let largest = logits.iter().fold(f32::NEG_INFINITY, |largest, &logit| largest.max(logit));
+    logits.iter().position(|&logit| logit == largest).map_or(0, |token| token as u32)
+}
+
+/// The luck of one prompt.
+#[derive(Debug)]
+pub(super) struct Draws(ChaCha8Rng);
+
+impl Draws {
+    /// The draws of the prompt of that number.
+    pub(super) fn new(seed: u64, prompt: u64) -> Self {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&seed.to_le_bytes());
+        let mut rng = ChaCha8Rng::from_seed(key);
+        rng.set_stream(prompt);
+        Self(rng)
+    }
+
+    /// One of the candidates, by their probabilities.
+    pub(super) fn pick(&mut self, candidates: &[(u32, f32)]) -> u32 {
+        // 53 bits make every multiple of 2⁻⁵³ below 1.
+        let at = (self.0.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+        let mut sum = 0.0;
+        let found = candidates.iter().find(|(_, probability)| {
+            sum += f64::from(*probability);
+            at < sum
+        });
+        found.or(candidates.last()).map_or(0, |&(token, _)| token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WARM: Sampling = Sampling { temperature: 1.0, ..Sampling::GREEDY };
+
+    fn tokens(sampling: Sampling, logits: &[f32]) -> Vec<u32> {
+        sampling.candidates(&mut logits.to_vec(), &[]).into_iter().map(|(token, _)| token).collect()
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_the_highest() {
+        assert_eq!(tokens(Sampling::GREEDY, &[0.5, 2.0, -1.0, 2.0]), [1]);
+        assert_eq!(most_probable(&[]), 0);
+    }
+
+    #[test]
+    fn filters_keep_what_they_say() {
+        let logits = [0.0, 2.0, 1.0, 2.0, -3.0];
+        assert_eq!(tokens(WARM, &logits), [1, 3, 2, 0, 4]);
+        assert_eq!(tokens(Sampling { top_k: 1, ..WARM }, &logits), [1, 3]); // equal to the last of the best one
+        assert_eq!(tokens(Sampling { top_k: 3, ..WARM }, &logits), [1, 3, 2]);
+        assert_eq!(tokens(Sampling { top_p: 0.1, ..WARM }, &logits), [1]);
+        assert_eq!(tokens(Sampling { top_p: 0.5, ..WARM }, &logits), [1, 3]);
+        assert_eq!(tokens(Sampling { min_p: 0.3, ..WARM }, &logits), [1, 3, 2]); // e⁻¹ = 0.37
+    }
+
+    #[test]
+    fn a_share_is_found_beyond_what_is_sorted_first() {
+        let logits = vec![0.0; 10_000];
+        assert_eq!(tokens(Sampling { top_p: 0.5, ..WARM }, &logits), (0..5_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn repetition_is_punished_on_either_side_of_zero() {
+        let punished = Sampling { repetition_penalty: 2.0, ..Sampling::GREEDY };
+        let mut logits = [3.0, 2.0, -1.0];
+        assert_eq!(punished.candidates(&mut logits, &[0, 2, 0, 9]), [(1, 1.0)]);
+        assert_eq!(logits, [1.5, 2.0, -2.0]);
+    }
+
+    #[test]
+    fn draws_follow_the_probabilities() {
+        let candidates = [(7, 0.75), (3, 0.25)];
+        let mut draws = Draws::new(1, 0);
+        let sevens = (0..10_000).filter(|_| draws.pick(&candidates) == 7).count();
+        // Four standard deviations are 173.
+        assert!((7_327..=7_673).contains(&sevens), "{sevens}");
+        let first = |prompt| Draws::new(1, prompt).0.next_u64();
+        assert_ne!(first(0), first(1));
+    }
+}
