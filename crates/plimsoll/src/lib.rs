@@ -41,6 +41,7 @@ pub mod lens;
 pub mod model;
 pub mod report;
 pub mod search;
+pub mod stats;
 pub mod tokenizer;
 
 pub use error::{Error, ErrorKind, Problem, Result};

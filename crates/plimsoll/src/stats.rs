@@ -1,4 +1,4 @@
-//! Means, resampling and the randomisation test: the statistics under [`choose`](super::choose) and the lens.
+//! Means, resampling and the randomisation test: the statistics under [`choose`](crate::choose) and the lens.
 //!
 //! Everything is drawn from [`ChaCha8Rng`] with the seed as its key, so that a seed gives the same numbers on every
 //! platform. Each use has a [`Stream`] of its own: a new use never changes the numbers of the others. Sums run in the
@@ -189,7 +189,7 @@ fn ln_beta(a: f64, b: f64) -> f64 {
 }
 
 /// The mean of at least one value.
-pub(super) fn mean(values: &[f64]) -> f64 {
+pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
