@@ -38,6 +38,7 @@ mod error;
 pub mod files;
 pub mod gates;
 pub mod lens;
+pub mod metrics;
 pub mod model;
 pub mod report;
 pub mod search;
