@@ -10,7 +10,7 @@
 //! A metric is a list of numbers for each sample, its *sufficient statistics*, and a function of their sums. For a
 //! metric that is a mean over samples that is one number, the sample's score; for BLEU and chrF it is the counts that
 //! precisions and recalls are made of. So samples can be drawn again, or swapped between two systems, without a look at
-//! the text, in the same way for all.
+//! the text, in the same way for all ([`compare`]).
 //!
 //! Each owner's scale is kept, since numbers are read beside published ones. With several references the best one
 //! counts for a mean; BLEU and chrF say themselves what they do. Without any reference nothing matches; for SQuAD the
@@ -22,6 +22,7 @@
 mod answers;
 mod bleu;
 mod chrf;
+pub mod compare;
 mod pattern;
 mod porter;
 mod rouge;
