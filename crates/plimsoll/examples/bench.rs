@@ -11,12 +11,12 @@ use std::time::Instant;
 
 use plimsoll::adapter::{Adapter, Base};
 use plimsoll::choose::race::{Race, Step};
-use plimsoll::choose::stats::mean_and_se;
 use plimsoll::data::{self, Sample, TemplateChoice, Turns};
 use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Request, SampleScores, Turn};
 use plimsoll::gates::Variant;
 use plimsoll::generate::most_probable;
 use plimsoll::model::{Checkpoint, Dtype, Isa, Precision};
+use plimsoll::stats::mean_and_se;
 use plimsoll_kernels::{Mode, Packed, Rows, Threads, linear, peak};
 use serde_json::{Value, json};
 

@@ -5,9 +5,9 @@
 
 use std::num::NonZeroUsize;
 
-use crate::choose::stats::{self, Resampler, Stream};
 use crate::engine::LensCurve;
 use crate::report::LensPoint;
+use crate::stats::{self, Resampler, Stream};
 
 /// Means over samples, one point for each layer; the probability with its 95 % percentile bootstrap interval.
 ///

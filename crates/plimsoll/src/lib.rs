@@ -39,9 +39,11 @@ pub mod files;
 pub mod gates;
 pub mod generate;
 pub mod lens;
+pub mod metrics;
 pub mod model;
 pub mod report;
 pub mod search;
+pub mod stats;
 pub mod tokenizer;
 
 pub use error::{Error, ErrorKind, Problem, Result};

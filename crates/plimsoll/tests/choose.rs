@@ -6,8 +6,8 @@
 
 use std::num::NonZeroUsize;
 
-use plimsoll::choose::stats::{Resampler, Stream, bootstrap_mean, mean_and_se, sign_flip_p};
 use plimsoll::choose::{Choice, ChooseProblem, Gain, Input, Interval, Options, Part, Reason, Verdict, choose};
+use plimsoll::stats::{Resampler, Stream, bootstrap_mean, mean_and_se, sign_flip_p};
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;

@@ -3,13 +3,13 @@
 
 use std::fs;
 
-use plimsoll::choose::stats::mean_and_se;
 use plimsoll::choose::{self, Gain, Input, Interval, Options, Reason, Verdict};
 use plimsoll::gates::Family;
 use plimsoll::report::{
     AdapterFacts, Cost, DataFacts, DroppedBoundary, LensPoint, LensSummary, ModelFacts, RaceSummary, Rules,
     ScoreSummary, SearchResult, Style, VariantSummary, Warning, html, sentence, table,
 };
+use plimsoll::stats::mean_and_se;
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/result.json");
 

@@ -14,14 +14,13 @@
 
 pub mod race;
 mod rules;
-pub mod stats;
 
 use std::fmt;
 use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
 
-use stats::{Resampler, Stream};
+use crate::stats::{self, Resampler, Stream};
 
 /// Fewest samples of a part: with one there is no spread to compare a difference with.
 const MIN_SAMPLES: usize = 2;

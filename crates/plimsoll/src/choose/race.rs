@@ -21,7 +21,7 @@
 
 use std::ops::Range;
 
-use super::stats::{mean_and_se, student_t_above};
+use crate::stats::{mean_and_se, student_t_above};
 
 /// Boundaries of the first grid, without the last.
 const GRID: usize = 8;

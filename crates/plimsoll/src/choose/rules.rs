@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use super::Scores;
-use super::stats::{Resampler, Stream, mean};
+use crate::stats::{Resampler, Stream, mean};
 
 /// Fewest points that make a segment of the curve: a line through fewer is no line.
 const SEGMENT: usize = 2;

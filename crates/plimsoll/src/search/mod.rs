@@ -14,7 +14,6 @@ use std::time::Instant;
 
 use crate::adapter::{self, Adapter, Base, Estimate, LayerLora, Provenance, Source, TrimScores};
 use crate::choose::race::Fate;
-use crate::choose::stats::mean_and_se;
 use crate::choose::{self, Choice, Input, Interval, Part, Scores, Verdict, choose};
 use crate::data::{self, DataProblem, Dataset, Sample, Split, TemplateChoice, Turns};
 use crate::engine::{Embedded, EngineOptions, VariantScore};
@@ -27,6 +26,7 @@ use crate::report::{
     self, AdapterFacts, Cost, DataFacts, DroppedBoundary, LensSummary, ModelFacts, RaceSummary, Rules, ScoreSummary,
     SearchResult, VariantSummary, Warning,
 };
+use crate::stats::mean_and_se;
 use journal::{Fingerprint, Journal, Known};
 use scoring::Scoring;
 

@@ -1,4 +1,5 @@
-//! Means, resampling and the randomisation test: the statistics under [`choose`](super::choose) and the lens.
+//! Means, resampling and the randomisation test: the statistics under [`choose`](crate::choose), the lens and
+//! [`metrics`](crate::metrics).
 //!
 //! Everything is drawn from [`ChaCha8Rng`] with the seed as its key, so that a seed gives the same numbers on every
 //! platform. Each use has a [`Stream`] of its own: a new use never changes the numbers of the others. Sums run in the
@@ -26,6 +27,10 @@ pub enum Stream {
     Signs = 3,
     /// Resamples of the samples that the logit lens was drawn on.
     Lens = 4,
+    /// Resamples of the samples that generated text is measured on. All metrics and systems share them.
+    Metrics = 5,
+    /// Which samples two systems swap in the randomisation test of a metric.
+    Swaps = 6,
 }
 
 /// Mean, and the standard error of the mean: `s / √n` with `s² = Σ(x − mean)² / (n − 1)`.
@@ -111,18 +116,53 @@ pub fn sign_flip_p(differences: &[f64], patterns: NonZeroUsize, seed: u64) -> f6
     // Two patterns with the same sum in exact arithmetic may differ by the rounding of that many additions.
     let rounding = differences.len() as f64 * f64::EPSILON * size;
     let seen = differences.iter().sum::<f64>().abs() - rounding;
-    let is_hit = |sum: f64| sum.abs() >= seen;
+    share_of_patterns(differences.len(), patterns, (seed, Stream::Signs), |signs| {
+        let sum: f64 = differences.chunks(64).zip(signs).map(|(chunk, &signs)| flipped_sum(chunk, signs)).sum();
+        sum.abs() >= seen
+    })
+}
 
-    if differences.len() <= EXACT_PAIRS {
-        let all = 1_u64 << differences.len();
-        let hits = (0..all).filter(|&signs| is_hit(flipped_sum(differences, signs))).count();
+/// The p-value of a paired randomisation test: the share of patterns of exchanged pairs that are hits, which means at
+/// least as far from the null hypothesis as the pattern seen, of no exchange.
+///
+/// A pattern has a bit for each pair, lowest first, 64 to a word. Which patterns are gone through, and what is counted,
+/// is as [`sign_flip_p`] says.
+pub(crate) fn share_of_patterns(
+    pairs: usize,
+    patterns: NonZeroUsize,
+    (seed, stream): (u64, Stream),
+    mut is_hit: impl FnMut(&[u64]) -> bool,
+) -> f64 {
+    if pairs <= EXACT_PAIRS {
+        let all = 1_u64 << pairs;
+        let hits = (0..all).filter(|&pattern| is_hit(&[pattern])).count();
         return hits as f64 / all as f64;
     }
-    let mut rng = generator(seed, Stream::Signs);
-    let hits = (0..patterns.get())
-        .filter(|_| is_hit(differences.chunks(64).map(|chunk| flipped_sum(chunk, rng.next_u64())).sum()))
-        .count();
+    let mut rng = generator(seed, stream);
+    let mut pattern = vec![0; pairs.div_ceil(64)];
+    let mut hits = 0;
+    for _ in 0..patterns.get() {
+        pattern.fill_with(|| rng.next_u64());
+        hits += usize::from(is_hit(&pattern));
+    }
     (hits + 1) as f64 / (patterns.get() + 1) as f64
+}
+
+/// P-values adjusted for their number: with those below α taken for shown, the chance that any is shown falsely is at
+/// most α, however the tests depend on each other.
+///
+/// Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6:2 (1979): the
+/// i-th smallest of m is multiplied by `m − i + 1`; none becomes less than a smaller one, or more than 1.
+pub fn holm(p: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));
+    let mut adjusted = vec![0.0; p.len()];
+    let mut largest = 0.0_f64;
+    for (rank, index) in order.into_iter().enumerate() {
+        largest = largest.max(p[index] * (p.len() - rank) as f64).min(1.0);
+        adjusted[index] = largest;
+    }
+    adjusted
 }
 
 /// The probability that a t-distributed number with so many degrees of freedom is above `t`: the one-sided p-value.
@@ -189,7 +229,7 @@ fn ln_beta(a: f64, b: f64) -> f64 {
 }
 
 /// The mean of at least one value.
-pub(super) fn mean(values: &[f64]) -> f64 {
+pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
@@ -299,6 +339,13 @@ mod tests {
         // Seen is 0.1 + 0.2 + 0.3 − 0.1, rounded up. −0.1 + 0.2 + 0.3 + 0.1 is as large, rounded down; 0.7 is larger;
         // and the same with all signs changed: 6 of 16.
         assert_eq!(sign_flip_p(&[0.1, 0.2, 0.3, -0.1], RESAMPLES, 1), 6.0 / 16.0);
+    }
+
+    #[test]
+    fn adjusted_p_values_keep_their_order() {
+        assert_eq!(holm(&[0.25, 0.01, 0.0625, 0.06]), [0.25, 0.04, 0.18, 0.18]);
+        assert_eq!(holm(&[0.75, 0.5]), [1.0, 1.0]);
+        assert_eq!(holm(&[]), [0.0; 0]);
     }
 
     #[test]

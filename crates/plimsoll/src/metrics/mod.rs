@@ -1,0 +1,316 @@
+//! How good generated text is, by the metrics of the field, as their owners define them.
+//!
+//! | `kind` | owner | scale | a mean |
+//! |---|---|---|---|
+//! | `exact-match` | lm-evaluation-harness 0.4.13 | 0 to 1 | yes |
+//! | `squad-exact`, `squad-f1` | transformers 4, after the SQuAD 2.0 script | 0 to 1 | yes |
+//! | `rouge-1`, `rouge-2`, `rouge-l`, `rouge-lsum` | rouge-score 0.1.2, F measure | 0 to 1 | yes |
+//! | `bleu`, `chrf` | sacreBLEU 2.6.0, its defaults | 0 to 100 | no |
+//!
+//! A metric is a list of numbers for each sample, its *sufficient statistics*, and a function of their sums. For a
+//! metric that is a mean over samples that is one number, the sample's score; for BLEU and chrF it is the counts that
+//! precisions and recalls are made of. So samples can be drawn again, or swapped between two systems, without a look at
+//! the text, in the same way for all ([`compare`]).
+//!
+//! Each owner's scale is kept, since numbers are read beside published ones. With several references the best one
+//! counts for a mean; BLEU and chrF say themselves what they do. Without any reference nothing matches; for SQuAD the
+//! question then has no answer.
+//!
+//! Pure functions of strings and `f64`: nothing here knows a model, an engine or a file. BLEU takes logarithms from the
+//! platform's mathematics library; everything else is the same to the last bit everywhere.
+
+mod answers;
+mod bleu;
+mod chrf;
+pub mod compare;
+mod pattern;
+mod porter;
+mod rouge;
+mod text;
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use answers::Squad;
+
+pub use answers::ExactMatch;
+pub use pattern::{Extract, Pattern, PatternProblem, Take};
+pub use porter::stem;
+pub use rouge::{RougeKind, Stemming};
+
+/// A metric, and what of a candidate it is applied to.
+///
+/// In a task file it is a table with a `kind`; the other keys are those of the kind, and `extract`:
+///
+/// ```toml
+/// kind = "exact-match"
+/// ignore = [',', '\$', '(?s).*#### ', '\.$']
+/// ignore_case = true
+/// extract = { pattern = '(-?[$0-9.,]{2,})|(-?[0-9]+)', take = "last" }
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "RawMetric", into = "RawMetric")]
+pub struct Metric {
+    /// What is measured.
+    pub measure: Measure,
+    /// What of the candidate is its answer; all of it where there is nothing here. References stay as they are.
+    pub extract: Option<Extract>,
+}
+
+/// What is measured.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Measure {
+    /// Whether candidate and reference are the same, but for what is ignored.
+    ExactMatch(ExactMatch),
+    /// Whether they are the same but for case, punctuation, articles and spaces.
+    SquadExact,
+    /// F1 of the words that they share, but for the same.
+    SquadF1,
+    /// F measure of shared words, pairs of words or subsequences.
+    Rouge {
+        /// What is counted.
+        kind: RougeKind,
+        /// Whether words or their stems are compared.
+        stemming: Stemming,
+    },
+    /// Shared runs of words.
+    Bleu,
+    /// Shared runs of characters.
+    Chrf,
+}
+
+impl Metric {
+    /// How many statistics a sample has.
+    pub fn width(&self) -> usize {
+        match self.measure {
+            Measure::Bleu => bleu::WIDTH,
+            Measure::Chrf => chrf::WIDTH,
+            _ => 1,
+        }
+    }
+
+    /// The statistics of one sample. Their sums over samples go to [`value`](Self::value).
+    pub fn statistics(&self, candidate: &str, references: &[String]) -> Vec<f64> {
+        let candidate = self.extract.as_ref().map_or(candidate, |extract| extract.answer(candidate));
+        let best =
+            |score: &dyn Fn(&str) -> f64| vec![references.iter().map(|reference| score(reference)).fold(0.0, f64::max)];
+        match &self.measure {
+            Measure::ExactMatch(options) => best(&|reference| options.score(candidate, reference)),
+            Measure::SquadExact => vec![Squad::Exact.score(candidate, references)],
+            Measure::SquadF1 => vec![Squad::F1.score(candidate, references)],
+            Measure::Rouge { kind, stemming } => {
+                best(&|reference| rouge::f_measure(*kind, *stemming, candidate, reference))
+            }
+            Measure::Bleu => bleu::statistics(candidate, references),
+            Measure::Chrf => chrf::statistics(candidate, references),
+        }
+    }
+
+    /// The metric's value for the sums of the statistics of so many samples. None have a value of 0.
+    ///
+    /// # Panics
+    /// If there are not as many sums as [`width`](Self::width) says.
+    pub fn value(&self, sums: &[f64], samples: usize) -> f64 {
+        assert_eq!(sums.len(), self.width(), "statistics of another metric");
+        match self.measure {
+            Measure::Bleu => bleu::value(sums),
+            Measure::Chrf => chrf::value(sums),
+            _ if samples == 0 => 0.0,
+            _ => sums[0] / samples as f64,
+        }
+    }
+
+    /// The highest value, 1 or 100: that of a candidate that is its own reference, if it has anything to count.
+    pub fn highest(&self) -> f64 {
+        if self.is_mean() { 1.0 } else { 100.0 }
+    }
+
+    /// Whether the value is the mean of the samples' own values.
+    pub fn is_mean(&self) -> bool {
+        !matches!(self.measure, Measure::Bleu | Measure::Chrf)
+    }
+
+    /// What the metric is called in tables, with what changes its meaning: `rougeL (stemmed)`.
+    pub fn name(&self) -> Cow<'static, str> {
+        let name = match &self.measure {
+            Measure::ExactMatch(_) => "exact match",
+            Measure::SquadExact => "SQuAD exact",
+            Measure::SquadF1 => "SQuAD F1",
+            Measure::Rouge { kind, stemming } => {
+                let name = match kind {
+                    RougeKind::One => "rouge1",
+                    RougeKind::Two => "rouge2",
+                    RougeKind::L => "rougeL",
+                    RougeKind::Lsum => "rougeLsum",
+                };
+                return match stemming {
+                    Stemming::None => name.into(),
+                    Stemming::Porter => format!("{name} (stemmed)").into(),
+                };
+            }
+            Measure::Bleu => "BLEU",
+            Measure::Chrf => "chrF2",
+        };
+        name.into()
+    }
+
+    /// Which program's number this equals, and with which options: for BLEU and chrF, sacreBLEU's signature.
+    ///
+    /// `references` is how many each sample has, `None` where that differs between samples. An extraction is not part
+    /// of a signature: it is no part of the owners' metrics.
+    pub fn signature(&self, references: Option<usize>) -> String {
+        let nrefs = references.map_or("var".to_owned(), |count| count.to_string());
+        let on_or_off = |is_on| if is_on { "yes" } else { "no" };
+        match &self.measure {
+            Measure::ExactMatch(ExactMatch { ignore, ignore_case, ignore_punctuation }) => format!(
+                "nrefs:{nrefs}|ignore_case:{}|ignore_punctuation:{}|ignored_patterns:{}|lm_eval:0.4.13",
+                on_or_off(*ignore_case),
+                on_or_off(*ignore_punctuation),
+                ignore.len()
+            ),
+            Measure::SquadExact | Measure::SquadF1 => format!("nrefs:{nrefs}|transformers:4"),
+            Measure::Rouge { stemming, .. } => {
+                format!("nrefs:{nrefs}|stemmer:{}|rouge_score:0.1.2", on_or_off(*stemming == Stemming::Porter))
+            }
+            Measure::Bleu => format!("nrefs:{nrefs}|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"),
+            Measure::Chrf => format!("nrefs:{nrefs}|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.6.0"),
+        }
+    }
+}
+
+/// A metric as a task file has it. Each kind has its own keys, so that a key of another kind is an error.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+enum RawMetric {
+    ExactMatch(RawExactMatch),
+    SquadExact(RawPlain),
+    SquadF1(RawPlain),
+    #[serde(rename = "rouge-1")]
+    Rouge1(RawRouge),
+    #[serde(rename = "rouge-2")]
+    Rouge2(RawRouge),
+    RougeL(RawRouge),
+    RougeLsum(RawRouge),
+    Bleu(RawPlain),
+    Chrf(RawPlain),
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPlain {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extract: Option<Extract>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRouge {
+    #[serde(default)]
+    stemming: Stemming,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extract: Option<Extract>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawExactMatch {
+    #[serde(default)]
+    ignore: Vec<Pattern>,
+    #[serde(default)]
+    ignore_case: bool,
+    #[serde(default)]
+    ignore_punctuation: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extract: Option<Extract>,
+}
+
+impl From<RawMetric> for Metric {
+    fn from(raw: RawMetric) -> Self {
+        let plain = |measure, RawPlain { extract }| Self { measure, extract };
+        let rouge = |kind, RawRouge { stemming, extract }| Self { measure: Measure::Rouge { kind, stemming }, extract };
+        match raw {
+            RawMetric::ExactMatch(RawExactMatch { ignore, ignore_case, ignore_punctuation, extract }) => {
+                Self { measure: Measure::ExactMatch(ExactMatch { ignore, ignore_case, ignore_punctuation }), extract }
+            }
+            RawMetric::SquadExact(raw) => plain(Measure::SquadExact, raw),
+            RawMetric::SquadF1(raw) => plain(Measure::SquadF1, raw),
+            RawMetric::Rouge1(raw) => rouge(RougeKind::One, raw),
+            RawMetric::Rouge2(raw) => rouge(RougeKind::Two, raw),
+            RawMetric::RougeL(raw) => rouge(RougeKind::L, raw),
+            RawMetric::RougeLsum(raw) => rouge(RougeKind::Lsum, raw),
+            RawMetric::Bleu(raw) => plain(Measure::Bleu, raw),
+            RawMetric::Chrf(raw) => plain(Measure::Chrf, raw),
+        }
+    }
+}
+
+impl From<Metric> for RawMetric {
+    fn from(Metric { measure, extract }: Metric) -> Self {
+        match measure {
+            Measure::ExactMatch(ExactMatch { ignore, ignore_case, ignore_punctuation }) => {
+                Self::ExactMatch(RawExactMatch { ignore, ignore_case, ignore_punctuation, extract })
+            }
+            Measure::SquadExact => Self::SquadExact(RawPlain { extract }),
+            Measure::SquadF1 => Self::SquadF1(RawPlain { extract }),
+            Measure::Rouge { kind, stemming } => {
+                let raw = RawRouge { stemming, extract };
+                match kind {
+                    RougeKind::One => Self::Rouge1(raw),
+                    RougeKind::Two => Self::Rouge2(raw),
+                    RougeKind::L => Self::RougeL(raw),
+                    RougeKind::Lsum => Self::RougeLsum(raw),
+                }
+            }
+            Measure::Bleu => Self::Bleu(RawPlain { extract }),
+            Measure::Chrf => Self::Chrf(RawPlain { extract }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_metric_reads_what_it_writes_and_no_key_of_another() {
+        let metrics = [
+            json!({"kind": "exact-match", "ignore": [",", r"\$"], "ignore_case": true, "ignore_punctuation": false}),
+            json!({"kind": "squad-exact"}),
+            json!({"kind": "squad-f1", "extract": {"pattern": "([a-z]+)", "take": "last", "fallback": "?"}}),
+            json!({"kind": "rouge-1", "stemming": "none"}),
+            json!({"kind": "rouge-2", "stemming": "porter"}),
+            json!({"kind": "rouge-l", "stemming": "porter"}),
+            json!({"kind": "rouge-lsum", "stemming": "none"}),
+            json!({"kind": "bleu"}),
+            json!({"kind": "chrf"}),
+        ];
+        for mut value in metrics {
+            let metric: Metric = serde_json::from_value(value.clone()).unwrap();
+            assert_eq!(serde_json::to_value(metric).unwrap(), value);
+            value["tokenizer"] = "13a".into();
+            assert!(serde_json::from_value::<Metric>(value.clone()).is_err(), "{value}");
+        }
+        let refused = [
+            json!({"kind": "rouge-3"}),
+            json!({"kind": "bleu", "stemming": "porter"}),
+            json!({"kind": "bleu", "extract": {"pattern": "("}}),
+            json!({"kind": "bleu", "extract": {"pattern": "a", "group": 1}}),
+            json!({"kind": "exact-match", "ignore": [r"(?<!a)b"]}),
+        ];
+        for value in refused {
+            assert!(serde_json::from_value::<Metric>(value.clone()).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_owners() {
+        let metric = |value| serde_json::from_value::<Metric>(value).unwrap();
+        assert_eq!(metric(json!({"kind": "exact-match"})).measure, Measure::ExactMatch(ExactMatch::default()));
+        assert_eq!(metric(json!({"kind": "rouge-lsum"})).name(), "rougeLsum");
+        let extract = metric(json!({"kind": "chrf", "extract": {"pattern": "a"}})).extract.unwrap();
+        assert_eq!((extract.take, extract.fallback.as_str()), (Take::First, "[invalid]"));
+    }
+}
