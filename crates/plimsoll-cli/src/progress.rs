@@ -122,6 +122,53 @@ impl Tokens {
     }
 }
 
+/// The progress of an evaluation.
+pub(crate) struct Evaluating {
+    bar: ProgressBar,
+    begun: Instant,
+    told: Option<Instant>,
+}
+
+impl Evaluating {
+    /// Begins to tell.
+    pub(crate) fn new(quiet: bool) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(0), target(quiet));
+        bar.set_style(style("{msg} {wide_bar:.cyan/dim} {percent:>3} %  {elapsed} elapsed, {eta} left"));
+        bar.enable_steady_tick(Duration::from_millis(250));
+        let begun = Instant::now();
+        Self { bar, begun, told: (!quiet && !std::io::stderr().is_terminal()).then_some(begun) }
+    }
+
+    /// Tells how far it is.
+    pub(crate) fn update(&mut self, progress: plimsoll::eval::Progress) {
+        use plimsoll::eval::Progress;
+        let (done, total, message) = match progress {
+            Progress::Scoring(done, total) => (done, total, "scoring references".to_owned()),
+            Progress::Generating { answers, of, tokens } => {
+                let rate = tokens as f64 / self.begun.elapsed().as_secs_f64().max(1e-3);
+                (answers as u64, of as u64, format!("generating: {answers} of {of} answers, {rate:.0} tokens/s"))
+            }
+            Progress::Timing => (0, 0, "measuring speeds".to_owned()),
+        };
+        if self.bar.length() != Some(total) {
+            self.bar.set_length(total);
+            self.bar.reset_eta();
+            self.begun = Instant::now();
+        }
+        self.bar.set_position(done);
+        if self.told.is_some_and(|told| told.elapsed() >= EVERY) {
+            self.told = Some(Instant::now());
+            say(&format!("plimsoll: {message}"));
+        }
+        self.bar.set_message(message);
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 /// `plimsoll: 35 %, 16 of 48 samples, about 2 minutes left`.
 fn line(progress: Progress, samples: usize, elapsed: Duration) -> String {
     let share = progress.done as f64 / progress.total.max(1) as f64;

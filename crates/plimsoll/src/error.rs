@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::adapter::AdapterProblem;
 use crate::data::DataProblem;
+use crate::eval::TaskProblem;
 use crate::model::{GgufProblem, ModelProblem};
 use crate::tokenizer::TokenizerProblem;
 
@@ -68,6 +69,9 @@ pub enum Problem {
     /// The samples.
     #[error(transparent)]
     Data(#[from] DataProblem),
+    /// A task, or the data that it reads.
+    #[error(transparent)]
+    Task(#[from] TaskProblem),
 }
 
 /// The sort of an [`Error`], from which a program decides its exit code.

@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
+
 /// A linear module of a decoder block that LoRA can adapt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Projection {
@@ -128,6 +130,48 @@ impl Variant {
     }
 }
 
+/// Which layers keep their LoRA, as users say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayersKept {
+    /// None of them.
+    Base,
+    /// All of them.
+    Full,
+    /// So many, from the bottom.
+    Some(usize),
+}
+
+impl LayersKept {
+    /// The variants that are asked for, each once, by the number of layers that keep their LoRA.
+    ///
+    /// # Errors
+    /// More layers than the model has.
+    pub fn variants(asked: &[Self], layers: usize) -> Result<Vec<Variant>> {
+        let kept = asked.iter().map(|kept| match *kept {
+            Self::Base => Ok(0),
+            Self::Full => Ok(layers),
+            Self::Some(kept) if kept <= layers => Ok(kept),
+            Self::Some(kept) => Err(Error::Usage(format!("{kept} layers kept: the model has {layers}"))),
+        });
+        let mut kept = kept.collect::<Result<Vec<usize>>>()?;
+        kept.sort_unstable();
+        kept.dedup();
+        Ok(kept.into_iter().map(|kept| Variant::bottom_k(layers, kept)).collect())
+    }
+}
+
+impl std::str::FromStr for LayersKept {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "base" => Ok(Self::Base),
+            "full" => Ok(Self::Full),
+            number => number.parse().map(Self::Some).map_err(|_| "expected a number of layers, `base` or `full`"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +182,15 @@ mod tests {
         assert_eq!(variant.gates, [LayerGates::ON, LayerGates::ON, LayerGates::ON, LayerGates::OFF]);
         assert_eq!(Variant::bottom_k(4, 9), Variant::bottom_k(4, 4));
         assert_eq!(Variant::every_boundary(4).len(), 5);
+    }
+
+    #[test]
+    fn variants_are_asked_for_by_name_or_number() {
+        let asked: Vec<LayersKept> = ["full", "2", "0", "base"].iter().map(|text| text.parse().unwrap()).collect();
+        let variants = LayersKept::variants(&asked, 4).unwrap();
+        assert_eq!(variants.iter().map(Variant::name).collect::<Vec<_>>(), ["base", "2 layers", "full"]);
+        assert!(LayersKept::variants(&[LayersKept::Some(5)], 4).is_err());
+        assert!("half".parse::<LayersKept>().is_err());
     }
 
     #[test]

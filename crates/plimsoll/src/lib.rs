@@ -33,11 +33,14 @@
 pub mod adapter;
 pub mod choose;
 pub mod data;
+pub mod efficiency;
 pub mod engine;
 mod error;
+pub mod eval;
 pub mod files;
 pub mod gates;
 pub mod generate;
+mod journal;
 pub mod lens;
 pub mod metrics;
 pub mod model;

@@ -12,13 +12,13 @@ use plimsoll::Error;
 use plimsoll::adapter::Adapter;
 use plimsoll::data::{self, Question, Renderer, TemplateUse};
 use plimsoll::engine::Embedded;
-use plimsoll::gates::Variant;
-use plimsoll::generate::{BATCH, Chat, Event, Finish, Generated, Options, Prompt, Sampling, generate};
+use plimsoll::gates::{LayersKept, Variant};
+use plimsoll::generate::{BATCH, Chat, Event, Finish, Generated, Options, Prompt, generate};
 use plimsoll::model::Checkpoint;
 use plimsoll::tokenizer::{Message, Tokenizer};
 use serde_json::json;
 
-use super::inputs::{EngineArguments, LayersKept, at_least_one, lora, strengths, template, variants};
+use super::inputs::{EngineArguments, SamplingArguments, at_least_one, strengths, template};
 use super::print;
 use crate::progress::Tokens;
 use crate::{interrupt, progress};
@@ -72,24 +72,8 @@ pub(super) struct Arguments {
     /// A text that ends an answer; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Draw tokens, from logits divided by this; 0 takes the most probable one
-    #[arg(long, value_name = "T", default_value_t = 0.0, help_heading = "Sampling")]
-    temperature: f32,
-    /// Draw from the K most probable tokens
-    #[arg(long, value_name = "K", help_heading = "Sampling")]
-    top_k: Option<usize>,
-    /// Draw from the most probable tokens that together reach this probability
-    #[arg(long, value_name = "P", help_heading = "Sampling")]
-    top_p: Option<f32>,
-    /// Draw from tokens at least this share as probable as the most probable one
-    #[arg(long, value_name = "P", help_heading = "Sampling")]
-    min_p: Option<f32>,
-    /// Divide positive logits of tokens that have occurred by this, and multiply negative ones
-    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, help_heading = "Sampling")]
-    repetition_penalty: f32,
-    /// Seed of the draws; they do not depend on the batch
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")]
-    seed: u64,
+    #[command(flatten)]
+    sampling: SamplingArguments,
     /// Answers that are generated side by side
     #[arg(long, value_name = "N", default_value_t = NonZero::new(BATCH).unwrap_or(NonZero::<usize>::MIN), value_parser = at_least_one)]
     batch: NonZero<usize>,
@@ -117,10 +101,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let opening = progress::spinner("reading model and adapter", arguments.quiet);
     let checkpoint = Checkpoint::open(&arguments.model)?;
     let adapter = arguments.adapter.as_deref().map(Adapter::open).transpose()?;
-    let lora = lora(&checkpoint, adapter.as_ref())?;
+    let lora = checkpoint.bind(adapter.as_ref())?;
     let layers = checkpoint.config().layers;
     let mut variants = match adapter {
-        Some(_) => variants(&arguments.layers_kept, layers)?,
+        Some(_) => LayersKept::variants(&arguments.layers_kept, layers)?,
         None => vec![Variant::bottom_k(layers, 0)],
     };
     if let Some(text) = &arguments.strength {
@@ -272,21 +256,12 @@ fn chat(job: &Job<'_>, renderer: &Renderer<'_>, arguments: &Arguments) -> Result
 
 impl Arguments {
     fn options(&self) -> Result<Options> {
-        let filters =
-            [("--top-k", self.top_k.is_some()), ("--top-p", self.top_p.is_some()), ("--min-p", self.min_p.is_some())];
-        if let Some((name, _)) = filters.iter().find(|(_, given)| *given && self.temperature == 0.0) {
-            return Err(Error::Usage(format!("{name} is of no effect without --temperature: give one above 0")).into());
-        }
-        let sampling = Sampling {
-            temperature: self.temperature,
-            top_k: self.top_k.unwrap_or(Sampling::GREEDY.top_k),
-            top_p: self.top_p.unwrap_or(Sampling::GREEDY.top_p),
-            min_p: self.min_p.unwrap_or(Sampling::GREEDY.min_p),
-            repetition_penalty: self.repetition_penalty,
-            seed: self.seed,
-        };
-        sampling.check()?;
-        Ok(Options { sampling, max_tokens: self.max_tokens.get(), stop: self.stop.clone(), batch: self.batch.get() })
+        Ok(Options {
+            sampling: self.sampling.sampling()?,
+            max_tokens: self.max_tokens.get(),
+            stop: self.stop.clone(),
+            batch: self.batch.get(),
+        })
     }
 
     fn questions(&self, renderer: &Renderer<'_>, checkpoint: &Checkpoint) -> Result<Vec<Question>> {

@@ -5,14 +5,14 @@ use std::num::NonZero;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use plimsoll::Error;
-use plimsoll::adapter::{Adapter, Base, LayerLora};
 use plimsoll::data::TemplateChoice;
 use plimsoll::engine::{EngineOptions, MAX_THREADS};
-use plimsoll::gates::Variant;
-use plimsoll::model::{Checkpoint, Dtype, Precision};
+use plimsoll::generate::Sampling;
+use plimsoll::model::{Dtype, Precision};
 
 /// How the engine computes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Engine")]
 pub(super) struct EngineArguments {
     /// Arithmetic of the engine, whatever the weights are stored as [default: bf16 where the processor has it, f32
     /// elsewhere]
@@ -50,6 +50,54 @@ impl EngineArguments {
     }
 }
 
+/// How the next token is picked.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub(super) struct SamplingArguments {
+    /// Draw tokens, from logits divided by this; 0 takes the most probable one
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    temperature: f32,
+    /// Draw from the K most probable tokens
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Draw from the most probable tokens that together reach this probability
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Draw from tokens at least this share as probable as the most probable one
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
+    /// Divide positive logits of tokens that have occurred by this, and multiply negative ones
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
+    repetition_penalty: f32,
+    /// Seed of the draws; they do not depend on the batch
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+impl SamplingArguments {
+    /// As the library wants them.
+    ///
+    /// # Errors
+    /// A filter without a temperature, or a number that makes no sense.
+    pub(super) fn sampling(&self) -> Result<Sampling> {
+        let filters =
+            [("--top-k", self.top_k.is_some()), ("--top-p", self.top_p.is_some()), ("--min-p", self.min_p.is_some())];
+        if let Some((name, _)) = filters.iter().find(|(_, given)| *given && self.temperature == 0.0) {
+            return Err(Error::Usage(format!("{name} is of no effect without --temperature: give one above 0")).into());
+        }
+        let sampling = Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k.unwrap_or(Sampling::GREEDY.top_k),
+            top_p: self.top_p.unwrap_or(Sampling::GREEDY.top_p),
+            min_p: self.min_p.unwrap_or(Sampling::GREEDY.min_p),
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+        };
+        sampling.check()?;
+        Ok(sampling)
+    }
+}
+
 /// The template that `--template` asks for.
 pub(super) fn template(argument: &str) -> Result<TemplateChoice> {
     Ok(match argument {
@@ -57,62 +105,6 @@ pub(super) fn template(argument: &str) -> Result<TemplateChoice> {
         "none" => TemplateChoice::None,
         file => TemplateChoice::from_file(file.as_ref())?,
     })
-}
-
-/// The LoRA of an adapter for a model, layer by layer; without an adapter, none.
-pub(super) fn lora(checkpoint: &Checkpoint, adapter: Option<&Adapter>) -> Result<Vec<LayerLora>> {
-    let layers = checkpoint.config().layers;
-    let shape = |_, projection| checkpoint.linear_shape(projection);
-    Ok(match adapter {
-        Some(adapter) => adapter.bind(&Base { layers, shape: &shape })?,
-        None => std::iter::repeat_with(LayerLora::default).take(layers).collect(),
-    })
-}
-
-/// Which layers keep their LoRA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LayersKept {
-    /// None of them.
-    Base,
-    /// All of them.
-    Full,
-    /// So many, from the bottom.
-    Some(usize),
-}
-
-impl std::str::FromStr for LayersKept {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "base" => Ok(Self::Base),
-            "full" => Ok(Self::Full),
-            number => number.parse().map(Self::Some).map_err(|_| "expected a number of layers, `base` or `full`"),
-        }
-    }
-}
-
-/// The variants that are asked for, each once.
-///
-/// # Errors
-/// More layers than the model has.
-pub(super) fn variants(asked: &[LayersKept], layers: usize) -> Result<Vec<Variant>> {
-    let mut variants = Vec::new();
-    for kept in asked {
-        let kept = match *kept {
-            LayersKept::Base => 0,
-            LayersKept::Full => layers,
-            LayersKept::Some(kept) if kept <= layers => kept,
-            LayersKept::Some(kept) => {
-                return Err(Error::Usage(format!("--layers-kept {kept}: the model has {layers} layers")).into());
-            }
-        };
-        let variant = Variant::bottom_k(layers, kept);
-        if !variants.contains(&variant) {
-            variants.push(variant);
-        }
-    }
-    Ok(variants)
 }
 
 /// Strengths of layers: one number for all, or `0-9=1,10-19=0.5`.
@@ -172,13 +164,5 @@ mod tests {
         for wrong in ["", "x", "0-9=1", "2-1=1", "1=nan", "a-b=1"] {
             assert!(strengths(wrong, 4).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn variants_are_named_once() {
-        let asked = ["base", "2", "0", "full"].map(|text| text.parse().unwrap());
-        let kept: Vec<usize> = variants(&asked, 4).unwrap().iter().map(|variant| variant.layers_kept).collect();
-        assert_eq!(kept, [0, 2, 4]);
-        assert!(variants(&[LayersKept::Some(5)], 4).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! The verbs: one file each.
 
 mod debug_logits;
+mod eval;
 mod generate;
 mod inputs;
 mod inspect;
@@ -29,6 +30,7 @@ pub(crate) struct Cli {
 enum Command {
     Search(search::Arguments),
     Trim(trim::Arguments),
+    Eval(eval::Arguments),
     Generate(generate::Arguments),
     Inspect(inspect::Arguments),
     #[command(hide = true)]
@@ -49,6 +51,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Search(arguments) => search::run(&arguments),
         Command::Trim(arguments) => trim::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::DebugLogits(arguments) => debug_logits::run(&arguments),

@@ -26,6 +26,7 @@ use crate::files;
 use crate::tokenizer::{ChatTemplate, GenerationPrompt, Message, Special, Tokenizer, TokenizerProblem};
 use shape::Record;
 
+pub(crate) use split::draw_order;
 pub use split::{Split, race_order, split};
 
 /// Larger files are refused: validation sets are small, and all of it is held in memory.
@@ -318,10 +319,7 @@ pub fn load(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dat
     let renderer = Renderer::new(tokenizer, &options.template)?;
     let (records, sha256) = read_records(&file, Record::parse)?;
     let wanted = options.max_samples.unwrap_or(usize::MAX);
-    let order = match options.max_samples {
-        Some(_) => split::shuffled(records.len(), options.seed, split::Stream::Subset),
-        None => (0..records.len()).collect(),
-    };
+    let order = draw_order(records.len(), options.max_samples, options.seed);
     let (mut samples, mut skipped) = (Vec::new(), Vec::new());
     for index in order {
         if samples.len() == wanted {

@@ -48,16 +48,24 @@ pub fn race_order(len: usize, seed: u64) -> Vec<usize> {
     shuffled(len, seed, Stream::Race)
 }
 
+/// The numbers `0..len` in the order in which samples are taken: at random where only some are, by their lines otherwise.
+pub(crate) fn draw_order(len: usize, wanted: Option<usize>, seed: u64) -> Vec<usize> {
+    match wanted {
+        Some(_) => shuffled(len, seed, Stream::Subset),
+        None => (0..len).collect(),
+    }
+}
+
 /// What a random order is for: orders of one seed for different purposes are independent.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Stream {
+enum Stream {
     Split,
     Subset,
     Race,
 }
 
 /// The numbers `0..len` in a random order.
-pub(super) fn shuffled(len: usize, seed: u64, stream: Stream) -> Vec<usize> {
+fn shuffled(len: usize, seed: u64, stream: Stream) -> Vec<usize> {
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
     generator.set_stream(match stream {
         Stream::Split => 0,

@@ -96,9 +96,10 @@ pub fn compare(metric: &Metric, a: &[Vec<f64>], b: &[Vec<f64>], options: Options
     }
     let (low, high) = percentile_interval(&mut differences);
 
-    let difference = value_of(metric, b) - value_of(metric, a);
+    let (of_a, of_b) = (value_of(metric, a), value_of(metric, b));
+    let difference = of_b - of_a;
     // Equal in exact arithmetic, two ways of swapping may differ by the rounding of that many additions.
-    let rounding = samples as f64 * f64::EPSILON * metric.highest();
+    let rounding = samples as f64 * f64::EPSILON * of_a.abs().max(of_b.abs());
     let p = share_of_patterns(samples, options.resamples, (options.seed, Stream::Swaps), |swaps| {
         let is_swapped = |sample: usize| swaps[sample / 64] >> (sample % 64) & 1 == 1;
         let mixed = |own: &[Vec<f64>], other: &[Vec<f64>]| {

@@ -6,6 +6,7 @@
 //! | `squad-exact`, `squad-f1` | transformers 4, after the SQuAD 2.0 script | 0 to 1 | yes |
 //! | `rouge-1`, `rouge-2`, `rouge-l`, `rouge-lsum` | rouge-score 0.1.2, F measure | 0 to 1 | yes |
 //! | `bleu`, `chrf` | sacreBLEU 2.6.0, its defaults | 0 to 100 | no |
+//! | `perplexity` | `e^(NLL per token)` of a reference, of all samples together | 1 and up, lower is better | no |
 //!
 //! A metric is a list of numbers for each sample, its *sufficient statistics*, and a function of their sums. For a
 //! metric that is a mean over samples that is one number, the sample's score; for BLEU and chrF it is the counts that
@@ -78,6 +79,9 @@ pub enum Measure {
     Bleu,
     /// Shared runs of characters.
     Chrf,
+    /// How surprised the model is by a reference: no metric of a text. Its statistics are the reference's negative
+    /// log-likelihood, in nats, and the number of its tokens.
+    Perplexity,
 }
 
 impl Metric {
@@ -86,11 +90,25 @@ impl Metric {
         match self.measure {
             Measure::Bleu => bleu::WIDTH,
             Measure::Chrf => chrf::WIDTH,
+            Measure::Perplexity => 2,
             _ => 1,
         }
     }
 
+    /// Whether it is of a text that was generated.
+    pub fn is_of_text(&self) -> bool {
+        self.measure != Measure::Perplexity
+    }
+
+    /// Whether smaller values are better.
+    pub fn lower_is_better(&self) -> bool {
+        self.measure == Measure::Perplexity
+    }
+
     /// The statistics of one sample. Their sums over samples go to [`value`](Self::value).
+    ///
+    /// # Panics
+    /// If the metric is not of a text.
     pub fn statistics(&self, candidate: &str, references: &[String]) -> Vec<f64> {
         let candidate = self.extract.as_ref().map_or(candidate, |extract| extract.answer(candidate));
         let best =
@@ -104,6 +122,7 @@ impl Metric {
             }
             Measure::Bleu => bleu::statistics(candidate, references),
             Measure::Chrf => chrf::statistics(candidate, references),
+            Measure::Perplexity => panic!("perplexity is not of a text"),
         }
     }
 
@@ -116,19 +135,16 @@ impl Metric {
         match self.measure {
             Measure::Bleu => bleu::value(sums),
             Measure::Chrf => chrf::value(sums),
+            Measure::Perplexity if sums[1] == 0.0 => 0.0,
+            Measure::Perplexity => (sums[0] / sums[1]).exp(),
             _ if samples == 0 => 0.0,
             _ => sums[0] / samples as f64,
         }
     }
 
-    /// The highest value, 1 or 100: that of a candidate that is its own reference, if it has anything to count.
-    pub fn highest(&self) -> f64 {
-        if self.is_mean() { 1.0 } else { 100.0 }
-    }
-
     /// Whether the value is the mean of the samples' own values.
     pub fn is_mean(&self) -> bool {
-        !matches!(self.measure, Measure::Bleu | Measure::Chrf)
+        !matches!(self.measure, Measure::Bleu | Measure::Chrf | Measure::Perplexity)
     }
 
     /// What the metric is called in tables, with what changes its meaning: `rougeL (stemmed)`.
@@ -151,6 +167,7 @@ impl Metric {
             }
             Measure::Bleu => "BLEU",
             Measure::Chrf => "chrF2",
+            Measure::Perplexity => "perplexity",
         };
         name.into()
     }
@@ -174,6 +191,7 @@ impl Metric {
                 format!("nrefs:{nrefs}|stemmer:{}|rouge_score:0.1.2", on_or_off(*stemming == Stemming::Porter))
             }
             Measure::Bleu => format!("nrefs:{nrefs}|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"),
+            Measure::Perplexity => "nrefs:1|tokens:the model's own".to_owned(),
             Measure::Chrf => format!("nrefs:{nrefs}|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.6.0"),
         }
     }
@@ -194,7 +212,12 @@ enum RawMetric {
     RougeLsum(RawRouge),
     Bleu(RawPlain),
     Chrf(RawPlain),
+    Perplexity(RawPerplexity),
 }
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPerplexity {}
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -241,6 +264,7 @@ impl From<RawMetric> for Metric {
             RawMetric::RougeLsum(raw) => rouge(RougeKind::Lsum, raw),
             RawMetric::Bleu(raw) => plain(Measure::Bleu, raw),
             RawMetric::Chrf(raw) => plain(Measure::Chrf, raw),
+            RawMetric::Perplexity(RawPerplexity {}) => Self { measure: Measure::Perplexity, extract: None },
         }
     }
 }
@@ -264,6 +288,7 @@ impl From<Metric> for RawMetric {
             }
             Measure::Bleu => Self::Bleu(RawPlain { extract }),
             Measure::Chrf => Self::Chrf(RawPlain { extract }),
+            Measure::Perplexity => Self::Perplexity(RawPerplexity {}),
         }
     }
 }

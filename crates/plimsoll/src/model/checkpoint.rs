@@ -12,6 +12,7 @@ use super::blocks::Stored;
 use super::gguf::Gguf;
 use super::tensors::Tensors;
 use super::{Config, ModelProblem};
+use crate::adapter::{Adapter, Base, LayerLora};
 use crate::error::{Error, Problem, Result, shown};
 use crate::files;
 use crate::gates::Projection;
@@ -85,6 +86,19 @@ impl Checkpoint {
     /// What kind of model it is.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The LoRA of an adapter for this model, layer by layer; without an adapter, none.
+    ///
+    /// # Errors
+    /// The adapter does not fit.
+    pub fn bind(&self, adapter: Option<&Adapter>) -> Result<Vec<LayerLora>> {
+        let layers = self.config.layers;
+        let shape = |_, projection| self.linear_shape(projection);
+        match adapter {
+            Some(adapter) => adapter.bind(&Base { layers, shape: &shape }),
+            None => Ok(vec![LayerLora::default(); layers]),
+        }
     }
 
     /// Reads the tokenizer that comes with the model.

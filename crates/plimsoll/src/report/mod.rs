@@ -4,6 +4,7 @@
 //! of its means. Figures are SVG drawn by `svg`, the page is a template with escaping on, and both stand without a
 //! network or a script. Numbers and sentences come from `words`, so that the terminal and the page say the same.
 
+mod evaluation;
 mod html;
 mod inspection;
 mod result;
@@ -11,6 +12,7 @@ mod svg;
 mod table;
 mod words;
 
+pub use evaluation::{Form, evaluation};
 pub use html::html;
 pub use inspection::{inspection, trimmed};
 pub use result::{

@@ -2,10 +2,14 @@
 //!
 //! Fields are added over time and never renamed or taken away; `schema` counts breaking changes.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
+use crate::adapter::Adapter;
 use crate::choose::{Choice, Options};
 use crate::gates::Family;
+use crate::model::Checkpoint;
 
 /// The whole result of `search`. Written as `result.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,6 +66,23 @@ pub struct ModelFacts {
     pub stored_as: String,
 }
 
+impl ModelFacts {
+    /// Of a model that was opened, with the path that the user gave.
+    pub fn of(checkpoint: &Checkpoint, path: &Path, sha256: &str) -> Self {
+        let config = checkpoint.config();
+        Self {
+            path: path.display().to_string(),
+            sha256: sha256.to_owned(),
+            architecture: config.architecture.clone(),
+            layers: config.layers,
+            hidden_size: config.hidden,
+            vocab_size: config.vocabulary,
+            parameters: checkpoint.parameters(),
+            stored_as: checkpoint.stored_as().into(),
+        }
+    }
+}
+
 /// The adapter of a search.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AdapterFacts {
@@ -79,6 +100,27 @@ pub struct AdapterFacts {
     pub bytes: u64,
     /// Bytes of the tensors that the answer keeps.
     pub bytes_kept: u64,
+}
+
+impl AdapterFacts {
+    /// Of an adapter of which the lowest layers are kept, with the path that the user gave.
+    pub fn of(adapter: &Adapter, path: &Path, sha256: &str, layers_kept: usize) -> Self {
+        let mut ranks: Vec<usize> = adapter.modules().map(|module| module.rank).collect();
+        ranks.sort_unstable();
+        ranks.dedup();
+        let mut projections: Vec<_> = adapter.modules().map(|module| module.projection).collect();
+        projections.sort_unstable();
+        projections.dedup();
+        Self {
+            path: path.display().to_string(),
+            sha256: sha256.to_owned(),
+            ranks,
+            modules: projections.into_iter().map(|projection| projection.name().to_owned()).collect(),
+            layers: adapter.layers().len(),
+            bytes: adapter.bytes(),
+            bytes_kept: adapter.bytes_below(layers_kept),
+        }
+    }
 }
 
 /// The samples of a search.

@@ -86,7 +86,7 @@ pub fn table(result: &SearchResult, style: Style) -> String {
 
 /// How a line looks in colour.
 #[derive(Clone, Copy)]
-enum Look {
+pub(super) enum Look {
     Plain,
     Bold,
     Dim,
@@ -95,7 +95,7 @@ enum Look {
 }
 
 impl Style {
-    fn dress(self, look: Look, text: &str) -> String {
+    pub(super) fn dress(self, look: Look, text: &str) -> String {
         let code = match look {
             Look::Plain => return text.to_owned(),
             Look::Bold => "1",

@@ -1,21 +1,12 @@
-//! The journal of a search: what is scored so far, so that an interrupted search goes on where it stopped.
-//!
-//! The first line says which search it belongs to, each further line holds one sample's scores at some boundaries, as
-//! `scores.jsonl` has them. Lines are appended as samples finish; a line that was cut off by a crash is dropped.
+//! What is in a search's journal: scores of samples at some boundaries, a row each, as `scores.jsonl` has them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Existing;
 use crate::choose::Part;
 use crate::data::Sample;
 use crate::engine::{LensCurve, SampleScores, VariantScore};
-use crate::error::{Error, Result};
-use crate::files;
 
 /// One line of the journal and of `scores.jsonl`: scores of one sample at some boundaries.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -76,42 +67,18 @@ pub(super) struct Fingerprint {
     pub(super) samples: String,
 }
 
-/// An open journal. Its file begins with the first finished sample.
-#[derive(Debug)]
-pub(super) struct Journal {
-    path: PathBuf,
-    header: String,
-    file: Option<File>,
-    rows: HashMap<(Part, usize), Vec<Row>>,
-}
+/// What earlier runs of the same search knew.
+#[derive(Debug, Default)]
+pub(super) struct Memory(HashMap<(Part, usize), Vec<Row>>);
 
-impl Journal {
-    /// Reads a folder's journal, where there is one. Nothing is written.
-    ///
-    /// # Errors
-    /// Rows of another search, unless they may be replaced; an unreadable file.
-    pub(super) fn open(path: &Path, fingerprint: &Fingerprint, existing: Existing) -> Result<Self> {
-        let header = serde_json::to_string(fingerprint).map_err(|error| Error::Internal(error.to_string()))?;
-        let bytes = match fs::read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            read => read.map_err(Error::read(path))?,
-        };
-        // What a crash left of a line is dropped, whatever its bytes.
-        let text = String::from_utf8_lossy(&bytes);
-        let mut lines = text.lines();
-        let ours = lines.next().and_then(|line| serde_json::from_str(line).ok()).as_ref() == Some(fingerprint);
-        let rows: Vec<Row> = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
-        if !ours && !rows.is_empty() && existing == Existing::Refuse {
-            return Err(Error::Usage(format!(
-                "{} belongs to an interrupted search of other inputs: give another --out, or --force to start over",
-                path.display()
-            )));
-        }
+impl Memory {
+    /// Of a journal's rows.
+    pub(super) fn of(rows: Vec<Row>) -> Self {
         let mut by_sample: HashMap<_, Vec<Row>> = HashMap::new();
-        for row in rows.into_iter().filter(|_| ours) {
+        for row in rows {
             by_sample.entry((row.part, row.scores.line)).or_default().push(row);
         }
-        Ok(Self { path: path.to_owned(), header, file: None, rows: by_sample })
+        Self(by_sample)
     }
 
     /// What an earlier run knew of one sample of a model with so many layers, as far as it is sound.
@@ -128,7 +95,7 @@ impl Journal {
                 && probability.iter().chain(top1).all(|value| share.contains(value))
                 && rank.iter().all(|rank| rank.is_finite())
         };
-        for Row { boundaries, scores, .. } in self.rows.get(&(part, sample.line)).into_iter().flatten() {
+        for Row { boundaries, scores, .. } in self.0.get(&(part, sample.line)).into_iter().flatten() {
             let fits = scores.tokens == tokens
                 && scores.variants.len() == boundaries.len()
                 && boundaries.iter().all(|&boundary| boundary <= layers)
@@ -139,50 +106,9 @@ impl Journal {
         }
         known
     }
-
-    /// Begins the file, with the samples of an earlier run that are used, so that nothing torn is left in it.
-    ///
-    /// # Errors
-    /// The operating system's reason.
-    pub(super) fn begin(&mut self, rows: impl Iterator<Item = Row>) -> Result<()> {
-        files::write_file(&self.path, format!("{}\n{}", self.header, lines(rows)?).as_bytes())?;
-        let file = OpenOptions::new().append(true).open(&self.path).map_err(Error::write(&self.path))?;
-        self.file = Some(file);
-        Ok(())
-    }
-
-    /// Adds finished samples.
-    ///
-    /// # Errors
-    /// The operating system's reason.
-    pub(super) fn append(&mut self, part: Part, boundaries: &[usize], scores: &[SampleScores]) -> Result<()> {
-        if self.file.is_none() {
-            self.begin(std::iter::empty())?;
-        }
-        let row = |scores: &SampleScores| Row { part, boundaries: boundaries.to_vec(), scores: scores.clone() };
-        let rows = lines(scores.iter().map(row))?;
-        let write = self.file.as_mut().map_or(Ok(()), |file| file.write_all(rows.as_bytes()));
-        write.map_err(Error::write(&self.path))
-    }
-
-    /// Removes the journal: the results say all that it said.
-    ///
-    /// # Errors
-    /// The operating system's reason.
-    pub(super) fn remove(path: &Path) -> Result<()> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::write(path)(error)),
-            _ => Ok(()),
-        }
-    }
 }
 
-/// Rows as JSON lines.
-pub(super) fn lines(rows: impl Iterator<Item = Row>) -> Result<String> {
-    let mut text = String::new();
-    for row in rows {
-        text.push_str(&serde_json::to_string(&row).map_err(|error| Error::Internal(error.to_string()))?);
-        text.push('\n');
-    }
-    Ok(text)
+/// Rows of some samples at some boundaries.
+pub(super) fn rows(part: Part, boundaries: &[usize], scores: &[SampleScores]) -> impl Iterator<Item = Row> {
+    scores.iter().map(move |scores| Row { part, boundaries: boundaries.to_vec(), scores: scores.clone() })
 }

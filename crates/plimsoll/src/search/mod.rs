@@ -20,6 +20,8 @@ use crate::engine::{Embedded, EngineOptions, VariantScore};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gates::Variant;
+pub use crate::journal::Existing;
+use crate::journal::{self as journals, Journal};
 use crate::lens;
 use crate::model::{Checkpoint, Precision};
 use crate::report::{
@@ -27,7 +29,7 @@ use crate::report::{
     SearchResult, VariantSummary, Warning,
 };
 use crate::stats::mean_and_se;
-use journal::{Fingerprint, Journal, Known};
+use journal::{Fingerprint, Known, Memory};
 use scoring::Scoring;
 
 /// Name and version of the program, as results carry it.
@@ -89,15 +91,6 @@ pub enum Strategy {
         /// The most probable that the best of those that are raced is lost.
         error_rate: f64,
     },
-}
-
-/// What to do with results that are there already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Existing {
-    /// Refuse to touch them.
-    Refuse,
-    /// Replace them.
-    Replace,
 }
 
 /// A search whose inputs are read and checked.
@@ -203,7 +196,9 @@ impl Search {
         let engine = Embedded::load(&self.checkpoint, &self.lora, self.options.engine)?;
         let precision = engine.model().precision();
         let fingerprint = self.fingerprint(precision)?;
-        let journal = Journal::open(&self.options.out.join(JOURNAL), &fingerprint, self.options.existing)?;
+        let (journal, rows) =
+            Journal::open(&self.options.out.join(JOURNAL), &fingerprint, "search", self.options.existing)?;
+        let journal = (journal, Memory::of(rows));
 
         let selection: Vec<&Sample> = self.part(Part::Selection).collect();
         let holdout: Vec<&Sample> = self.part(Part::Holdout).collect();
@@ -266,7 +261,7 @@ impl Search {
         }
         let rows = [(Part::Selection, &scored.selection), (Part::Holdout, &scored.holdout)];
         let rows = rows.into_iter().flat_map(|(part, samples)| samples.iter().map(move |sample| sample.row(part)));
-        files::write_file(&out.join(SCORES), journal::lines(rows)?.as_bytes())?;
+        files::write_file(&out.join(SCORES), journals::lines(rows)?.as_bytes())?;
         let report = out.join(REPORT);
         files::write_file(&report, report::html(&result).as_bytes())?;
         files::write_file(&out.join(RESULT), report::json(&result)?.as_bytes())?;
@@ -317,8 +312,8 @@ impl Search {
             tool: TOOL.into(),
             command: self.options.command.clone(),
             seed: self.options.seed,
-            model: self.model_facts(),
-            adapter: self.adapter_facts(&choice),
+            model: ModelFacts::of(&self.checkpoint, &self.options.model, &self.hashes.model),
+            adapter: AdapterFacts::of(&self.adapter, &self.options.adapter, &self.hashes.adapter, choice.layers_kept),
             data: self.data_facts(scored),
             variants: variants.collect(),
             race: self.race_summary(scored),
@@ -343,38 +338,6 @@ impl Search {
         });
         let skipped = fates().filter(|(_, fate)| **fate == Fate::Skipped).map(|(k, _)| k);
         Some(RaceSummary { error_rate, dropped: dropped.collect(), skipped: skipped.collect() })
-    }
-
-    fn model_facts(&self) -> ModelFacts {
-        let config = self.checkpoint.config();
-        ModelFacts {
-            path: self.options.model.display().to_string(),
-            sha256: self.hashes.model.clone(),
-            architecture: config.architecture.clone(),
-            layers: config.layers,
-            hidden_size: config.hidden,
-            vocab_size: config.vocabulary,
-            parameters: self.checkpoint.parameters(),
-            stored_as: self.checkpoint.stored_as().into(),
-        }
-    }
-
-    fn adapter_facts(&self, choice: &Choice) -> AdapterFacts {
-        let mut ranks: Vec<usize> = self.adapter.modules().map(|module| module.rank).collect();
-        ranks.sort_unstable();
-        ranks.dedup();
-        let mut projections: Vec<_> = self.adapter.modules().map(|module| module.projection).collect();
-        projections.sort_unstable();
-        projections.dedup();
-        AdapterFacts {
-            path: self.options.adapter.display().to_string(),
-            sha256: self.hashes.adapter.clone(),
-            ranks,
-            modules: projections.into_iter().map(|projection| projection.name().to_owned()).collect(),
-            layers: self.adapter.layers().len(),
-            bytes: self.adapter.bytes(),
-            bytes_kept: self.adapter.bytes_below(choice.layers_kept),
-        }
     }
 
     fn data_facts(&self, scored: &Scored) -> DataFacts {

@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use super::Progress;
-use super::journal::{Journal, Known};
+use super::journal::{Known, Memory, rows};
 use crate::choose::Part;
 use crate::choose::race::{Race, Step};
 use crate::data::Sample;
 use crate::engine::{Embedded, Engine as _, Event, Request};
 use crate::error::{Error, Result};
 use crate::gates::Variant;
+use crate::journal::Journal;
 
 /// Told how far the work is.
 type Observer<'a> = &'a mut dyn FnMut(Progress) -> ControlFlow<()>;
@@ -33,7 +34,7 @@ impl<'a> Scoring<'a> {
     /// Begins with what the journal holds of the samples.
     pub(super) fn new(
         engine: &'a Embedded,
-        mut journal: Journal,
+        (mut journal, memory): (Journal, Memory),
         lens: HashSet<usize>,
         selection: &[&Sample],
         holdout: &[&Sample],
@@ -43,7 +44,7 @@ impl<'a> Scoring<'a> {
             selection.chain(holdout.iter().map(|&sample| (Part::Holdout, sample)))
         };
         let known: HashMap<_, _> = samples()
-            .map(|(part, sample)| ((part, sample.line), journal.known(part, sample, engine.layers())))
+            .map(|(part, sample)| ((part, sample.line), memory.known(part, sample, engine.layers())))
             .collect();
         let resumed: Vec<_> = known.iter().filter(|(_, known)| !known.scores.is_empty()).collect();
         let count = resumed.len();
@@ -89,7 +90,7 @@ impl<'a> Scoring<'a> {
                     Event::Work(work) => progress.done += work,
                     Event::Scored(scores) => {
                         progress.samples += scores.len();
-                        if let Err(error) = journal.append(part, boundaries, scores) {
+                        if let Err(error) = journal.append(rows(part, boundaries, scores)) {
                             journal_error = Some(error);
                             return ControlFlow::Break(());
                         }

@@ -21,6 +21,7 @@ use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrap
 use crate::error::{Error, Result, shown};
 use crate::model::Metadata;
 
+pub(crate) use template::json_value;
 pub use template::{ChatTemplate, GenerationPrompt, Message};
 
 /// What can be wrong with a tokenizer or a chat template.

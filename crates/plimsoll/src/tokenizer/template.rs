@@ -136,7 +136,7 @@ fn message_value(message: &Message) -> Value {
 }
 
 /// Depth is bounded by the JSON parser's.
-fn json_value(value: &serde_json::Value) -> Value {
+pub(crate) fn json_value(value: &serde_json::Value) -> Value {
     match value {
         serde_json::Value::Null => Value::from(()),
         serde_json::Value::Bool(flag) => Value::from(*flag),

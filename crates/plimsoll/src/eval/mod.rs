@@ -1,0 +1,686 @@
+//! How well the base model, the adapter and its cuts do at a task.
+//!
+//! Every variant answers the same prompts, with the same luck, and is held against the others by sample. Three steps, as
+//! in a search: [`Evaluation::open`] reads and checks everything and writes nothing; [`Evaluation::run`] does the long
+//! work and journals it; [`Evaluation::finish`] measures, compares and writes.
+
+mod result;
+mod rows;
+mod task;
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::adapter::{Adapter, LayerLora};
+use crate::data::{self, Renderer, Sample, TemplateChoice, TemplateUse};
+use crate::efficiency::{self, Efficiency};
+use crate::engine::{self, Embedded, Engine as _, EngineOptions, Request};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::gates::{LayersKept, Variant};
+use crate::generate::{self, Finish, Generated, Prompt, Sampling};
+use crate::journal::{self, Existing, Journal};
+use crate::metrics::compare::{self, compare, estimate};
+use crate::model::Checkpoint;
+use crate::report::{AdapterFacts, ModelFacts};
+use crate::search::TOOL;
+use crate::stats::holm;
+
+pub use result::{
+    Better, Comparison, EvalCost, EvalData, EvalResult, EvalVariant, EvalWarning, Generation, MetricResult, TaskFacts,
+};
+pub use task::{Layout, Measured, Task, TaskProblem, names};
+
+use rows::Row;
+use task::Rendered;
+
+/// Below this number of samples a warning stands beside the numbers.
+const FEW_SAMPLES: usize = 50;
+
+const RESULT: &str = "result.json";
+const SAMPLES: &str = "samples.jsonl";
+const JOURNAL: &str = "journal.jsonl";
+
+/// What to evaluate, and how.
+#[derive(Clone, Debug)]
+pub struct EvalOptions {
+    /// The base model: a GGUF file or a folder.
+    pub model: PathBuf,
+    /// The adapter: a PEFT folder; none for the base model alone.
+    pub adapter: Option<PathBuf>,
+    /// A built-in task's name, or a TOML file.
+    pub task: String,
+    /// The data, as the task lays them out.
+    pub data: PathBuf,
+    /// Examples before each prompt, where not as many as the task says.
+    pub shots: Option<usize>,
+    /// Where examples are taken from, where not from the task.
+    pub examples: Option<PathBuf>,
+    /// What to evaluate.
+    pub layers_kept: Vec<LayersKept>,
+    /// How prompts are rendered.
+    pub template: TemplateChoice,
+    /// Evaluate at most so many samples, drawn by the seed.
+    pub max_samples: Option<usize>,
+    /// Tokens of an answer at most, where not as many as the task says.
+    pub max_tokens: Option<usize>,
+    /// How the next token is picked; its seed is that of everything that is drawn.
+    pub sampling: Sampling,
+    /// Answers that are generated side by side.
+    pub batch: usize,
+    /// Bounds of the engine.
+    pub engine: EngineOptions,
+    /// Where results go; nothing is written where there is none.
+    pub out: Option<PathBuf>,
+    /// Whether to write every prompt, answer and score beside the result.
+    pub log_samples: bool,
+    /// What to do with results that are there already.
+    pub existing: Existing,
+    /// The command that repeats the evaluation, for the result.
+    pub command: String,
+}
+
+/// An evaluation whose inputs are read and checked.
+#[derive(Debug)]
+pub struct Evaluation {
+    options: EvalOptions,
+    checkpoint: Checkpoint,
+    adapter: Option<Adapter>,
+    lora: Vec<LayerLora>,
+    task: Task,
+    variants: Vec<Variant>,
+    questions: Vec<Question>,
+    facts: EvalData,
+    shots: usize,
+    hashes: (String, Option<String>),
+}
+
+/// One sample.
+#[derive(Debug)]
+struct Question {
+    /// Prompt and first reference: its prompt is what is answered.
+    sample: Sample,
+    rendered: Rendered,
+}
+
+impl Question {
+    fn line(&self) -> usize {
+        self.sample.line
+    }
+
+    fn prompt(&self) -> &[u32] {
+        &self.sample.tokens[..self.sample.answer.first().copied().unwrap_or(0)]
+    }
+}
+
+/// How far an evaluation is.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress {
+    /// References are scored: work done, of how much.
+    Scoring(u64, u64),
+    /// Answers that are generated, of how many, and tokens of answers so far.
+    Generating {
+        /// Finished answers.
+        answers: usize,
+        /// All answers.
+        of: usize,
+        /// Tokens in this run.
+        tokens: usize,
+    },
+    /// Speeds are measured.
+    Timing,
+}
+
+/// Answers and scores of all samples under all variants.
+#[derive(Debug)]
+pub struct Answered {
+    known: Known,
+    efficiency: Option<Efficiency>,
+    cost: EvalCost,
+}
+
+/// What is known, by line and boundary.
+type Known = HashMap<(usize, usize), Piece>;
+
+/// What is known of one sample under one variant.
+#[derive(Clone, Debug, Default)]
+struct Piece {
+    answer: Option<Generated>,
+    /// NLL of the first reference, in nats, and its tokens.
+    score: Option<(f64, usize)>,
+}
+
+/// One line of the journal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Entry {
+    line: usize,
+    layers_kept: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answer: Option<Generated>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    score: Option<(f64, usize)>,
+}
+
+/// What makes two evaluations the same, whatever variants they are of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Fingerprint {
+    tool: String,
+    model: String,
+    adapter: Option<String>,
+    dtype: String,
+    /// Hash of the samples' tokens and of how answers are generated.
+    samples: String,
+}
+
+impl Evaluation {
+    /// Reads and checks all inputs.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the model, the adapter, the task or the data; an output folder that holds other results.
+    pub fn open(options: EvalOptions) -> Result<Self> {
+        check_out(&options)?;
+        let mut task = Task::open(&options.task)?;
+        task.max_tokens = options.max_tokens.unwrap_or(task.max_tokens);
+        let checkpoint = Checkpoint::open(&options.model)?;
+        let config = checkpoint.config();
+        let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
+        let lora = checkpoint.bind(adapter.as_ref())?;
+        let variants = match adapter {
+            Some(_) => LayersKept::variants(&options.layers_kept, config.layers)?,
+            None => vec![Variant::bottom_k(config.layers, 0)],
+        };
+        let tokenizer = checkpoint.tokenizer()?;
+        let renderer = Renderer::new(&tokenizer, &options.template)?;
+
+        let read = |path: &Path| {
+            let rows = rows::read(path, &task.layout)?;
+            let grouped = match &task.group {
+                Some(field) => rows::grouped(rows.rows, field),
+                None => rows.rows,
+            };
+            Ok::<_, Error>((grouped, rows.sha256))
+        };
+        let (rows, sha256) = read(&options.data)?;
+        let shots = options.shots.unwrap_or(task.shots);
+        let examples = match &options.examples {
+            Some(path) => task.examples_of(path, read(path)?.0, shots)?,
+            None => {
+                let fields = task.examples.iter().cloned();
+                let rows = (1..).zip(fields).map(|(line, fields)| Row { line, fields: vec![fields] }).collect();
+                task.examples_of(Path::new(&options.task), rows, shots)?
+            }
+        };
+        let at = |problem: TaskProblem| Error::input(&options.data, problem);
+        let available = rows.len();
+        let (mut questions, mut skipped) = (Vec::new(), 0);
+        let wanted = options.max_samples.unwrap_or(usize::MAX);
+        for index in data::draw_order(rows.len(), options.max_samples, options.sampling.seed) {
+            if questions.len() == wanted {
+                break;
+            }
+            let question = question(&task, &renderer, &examples, &rows[index]).map_err(|error| match error {
+                QuestionProblem::Task(problem) => at(problem),
+                QuestionProblem::Data(problem) => Error::input(&options.data, problem),
+            })?;
+            let longest = question.sample.tokens.len().max(question.prompt().len() + task.max_tokens);
+            if question.sample.tokens.iter().any(|&token| token as usize >= config.vocabulary) {
+                let (line, vocabulary) = (question.line(), config.vocabulary);
+                return Err(Error::input(&options.data, data::DataProblem::Vocabulary { line, vocabulary }));
+            }
+            if longest > config.context { skipped += 1 } else { questions.push(question) }
+        }
+        if questions.is_empty() {
+            return Err(at(TaskProblem::AllTooLong { skipped, context: config.context }));
+        }
+        questions.sort_by_key(Question::line);
+        let prompt_tokens: usize = questions.iter().map(|question| question.prompt().len()).sum();
+        let facts = EvalData {
+            path: options.data.display().to_string(),
+            sha256,
+            samples: questions.len(),
+            available,
+            skipped,
+            template: match &options.template {
+                TemplateChoice::Given { file, .. } => file.display().to_string(),
+                TemplateChoice::Tokenizer | TemplateChoice::None => renderer.used().to_string(),
+            },
+            prompt_tokens: prompt_tokens as f64 / questions.len() as f64,
+        };
+        let adapter_hash = adapter.as_ref().map(|adapter| files::sha256_of_files(&adapter.files())).transpose()?;
+        let hashes = (checkpoint.sha256()?, adapter_hash);
+        Ok(Self { options, checkpoint, adapter, lora, task, variants, questions, facts, shots, hashes })
+    }
+
+    /// Samples, and variants of each.
+    pub fn size(&self) -> (usize, usize) {
+        (self.questions.len(), self.variants.len())
+    }
+
+    /// Generates and scores what no earlier run has left in the output folder's journal.
+    ///
+    /// # Errors
+    /// See [`generate::generate`] and [`engine::Engine::score`]; a journal of another evaluation; an output folder that
+    /// cannot be written.
+    pub fn run(&self, observe: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Answered> {
+        let engine = Embedded::load(&self.checkpoint, &self.lora, self.options.engine)?;
+        let tokenizer = self.checkpoint.tokenizer()?;
+        let begun = Instant::now();
+        let mut keeper = Keeper::open(self, &engine)?;
+        let resumed = keeper.known.values().filter(|piece| piece.answer.is_some()).count();
+        self.score(&engine, &mut keeper, observe)?;
+        let tokens = self.generate(&engine, &tokenizer, &mut keeper, observe)?;
+        let efficiency = match &self.adapter {
+            Some(adapter) => {
+                go_on(observe(Progress::Timing))?;
+                let boundaries: Vec<usize> = self.variants.iter().map(|variant| variant.layers_kept).collect();
+                let prompts: Vec<&[u32]> = self.questions.iter().take(8).map(Question::prompt).collect();
+                Some(efficiency::measure(&engine, &self.checkpoint, adapter, &boundaries, &prompts)?)
+            }
+            None => None,
+        };
+        let precision = engine.model().precision();
+        let cost = EvalCost {
+            seconds: begun.elapsed().as_secs_f64(),
+            tokens,
+            resumed,
+            threads: engine.threads(),
+            dtype: precision.dtype.to_string(),
+            instructions: precision.isa.to_string(),
+        };
+        Ok(Answered { known: keeper.known, efficiency, cost })
+    }
+
+    /// Scores the first references, where a metric is of them.
+    fn score(
+        &self,
+        engine: &Embedded,
+        keeper: &mut Keeper,
+        observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<()> {
+        if self.task.metrics.iter().all(|measured| measured.metric.is_of_text()) {
+            return Ok(());
+        }
+        let is_known = |question: &&Question| {
+            self.variants
+                .iter()
+                .all(|variant| keeper.piece(question, variant).is_some_and(|piece| piece.score.is_some()))
+        };
+        let samples: Vec<Sample> = self
+            .questions
+            .iter()
+            .filter(|question| !is_known(question))
+            .map(|question| question.sample.clone())
+            .collect();
+        let request = Request { variants: self.variants.clone(), lens: Vec::new() };
+        let (mut done, total) = (0, engine.work(&samples, &request));
+        let mut failed = None;
+        let scored = engine.score(&samples, &request, &mut |event| {
+            match event {
+                engine::Event::Work(work) => done += work,
+                engine::Event::Scored(scores) => {
+                    let entries = scores.iter().flat_map(|sample| {
+                        self.variants.iter().zip(&sample.variants).map(|(variant, score)| Entry {
+                            line: sample.line,
+                            layers_kept: variant.layers_kept,
+                            answer: None,
+                            score: Some((score.nll, sample.tokens)),
+                        })
+                    });
+                    failed = keeper.take(entries.collect()).err();
+                }
+            }
+            if failed.is_some() { ControlFlow::Break(()) } else { observe(Progress::Scoring(done, total)) }
+        });
+        match failed {
+            Some(error) => Err(error),
+            None => scored.map(drop),
+        }
+    }
+
+    /// Generates answers, where a metric is of them; returns how many tokens that took.
+    fn generate(
+        &self,
+        engine: &Embedded,
+        tokenizer: &crate::tokenizer::Tokenizer,
+        keeper: &mut Keeper,
+        observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<usize> {
+        if !self.generates() {
+            return Ok(0);
+        }
+        let (mut prompts, mut origins) = (Vec::new(), Vec::new());
+        for question in &self.questions {
+            for (index, variant) in self.variants.iter().enumerate() {
+                if keeper.piece(question, variant).is_none_or(|piece| piece.answer.is_none()) {
+                    let (tokens, number) = (question.prompt().to_vec(), question.line() as u64);
+                    prompts.push(Prompt { tokens, variant: index, number });
+                    origins.push((question.line(), variant.layers_kept));
+                }
+            }
+        }
+        let of = self.questions.len() * self.variants.len();
+        let (mut answers, mut tokens, mut failed) = (of - prompts.len(), 0, None);
+        let options = self.generation();
+        let generated = generate::generate(engine, tokenizer, &self.variants, &prompts, &options, &mut |event| {
+            match event {
+                generate::Event::Text(..) => return ControlFlow::Continue(()),
+                generate::Event::Tokens(_, more) => tokens += more,
+                generate::Event::Finished(index, answer) => {
+                    answers += 1;
+                    let (line, layers_kept) = origins[index];
+                    let entry = Entry { line, layers_kept, answer: Some(answer.clone()), score: None };
+                    failed = keeper.take(vec![entry]).err();
+                }
+            }
+            if failed.is_some() {
+                ControlFlow::Break(())
+            } else {
+                observe(Progress::Generating { answers, of, tokens })
+            }
+        });
+        match failed {
+            Some(error) => Err(error),
+            None => generated.map(|_| tokens),
+        }
+    }
+
+    fn generates(&self) -> bool {
+        self.task.metrics.iter().any(|measured| measured.metric.is_of_text())
+    }
+
+    fn generation(&self) -> generate::Options {
+        generate::Options {
+            sampling: self.options.sampling,
+            max_tokens: self.task.max_tokens,
+            stop: self.task.stop.clone(),
+            batch: self.options.batch,
+        }
+    }
+
+    /// Measures and compares, and writes what there is to write.
+    ///
+    /// # Errors
+    /// An output folder that cannot be written.
+    pub fn finish(&self, answered: &Answered) -> Result<EvalResult> {
+        let result = self.result(answered)?;
+        if let Some(out) = &self.options.out {
+            if self.options.log_samples {
+                files::write_file(&out.join(SAMPLES), self.log(answered)?.as_bytes())?;
+            }
+            let json =
+                serde_json::to_string_pretty(&result).map_err(|error| Error::Internal(error.to_string()))? + "\n";
+            files::write_file(&out.join(RESULT), json.as_bytes())?;
+            Journal::remove(&out.join(JOURNAL))?;
+        }
+        Ok(result)
+    }
+
+    fn result(&self, answered: &Answered) -> Result<EvalResult> {
+        let layers = self.checkpoint.config().layers;
+        let options = compare::Options { seed: self.options.sampling.seed, ..compare::Options::default() };
+        let pairs = pairs(&self.variants, layers);
+        let references = {
+            let mut counts = self.questions.iter().map(|question| question.rendered.references.len());
+            let first = counts.next();
+            first.filter(|first| counts.all(|count| count == *first))
+        };
+        let mut metrics = Vec::with_capacity(self.task.metrics.len());
+        for Measured { name, metric } in &self.task.metrics {
+            let rows = self.statistics(metric, answered)?;
+            let row = |kept: usize| {
+                let index = self.variants.iter().position(|variant| variant.layers_kept == kept).unwrap_or(0);
+                &rows[index]
+            };
+            let comparison = |&(layers_kept, against): &(usize, usize)| Comparison {
+                layers_kept,
+                against,
+                difference: compare(metric, row(against), row(layers_kept), options),
+                p_holm: 1.0,
+            };
+            metrics.push(MetricResult {
+                name: name.clone(),
+                signature: metric.signature(references),
+                better: if metric.lower_is_better() { Better::Lower } else { Better::Higher },
+                values: rows.iter().map(|rows| estimate(metric, rows, options)).collect(),
+                comparisons: pairs.iter().map(comparison).collect(),
+            });
+        }
+        let all = || metrics.iter().flat_map(|metric| &metric.comparisons);
+        let adjusted = holm(&all().map(|comparison| comparison.difference.p).collect::<Vec<f64>>());
+        let comparisons = metrics.iter_mut().flat_map(|metric| &mut metric.comparisons);
+        comparisons.zip(adjusted).for_each(|(comparison, p)| comparison.p_holm = p);
+
+        let variants: Vec<EvalVariant> = self.variants.iter().map(|variant| self.variant(variant, answered)).collect();
+        let mut warnings = Vec::new();
+        if self.questions.len() < FEW_SAMPLES {
+            warnings.push(EvalWarning::FewSamples { samples: self.questions.len() });
+        }
+        if self.facts.skipped > 0 {
+            let context = self.checkpoint.config().context;
+            warnings.push(EvalWarning::Skipped { samples: self.facts.skipped, context });
+        }
+        let cut = |variant: &&EvalVariant| variant.cut.is_some_and(|cut| cut > 0.2);
+        if let Some(variant) = variants.iter().find(cut) {
+            let (variant, share) = (variant.name.clone(), variant.cut.unwrap_or(0.0));
+            warnings.push(EvalWarning::Cut { variant, share, max_tokens: self.task.max_tokens });
+        }
+        let generate::Options { sampling, max_tokens, stop, .. } = self.generation();
+        Ok(EvalResult {
+            schema: 1,
+            tool: TOOL.to_owned(),
+            command: self.options.command.clone(),
+            task: TaskFacts {
+                name: self.task.name.clone(),
+                about: self.task.about.clone(),
+                file: self.task.file.as_ref().map(|file| file.display().to_string()),
+                shots: self.shots,
+            },
+            model: ModelFacts::of(&self.checkpoint, &self.options.model, &self.hashes.0),
+            adapter: self.adapter.as_ref().zip(self.hashes.1.as_ref()).map(|(adapter, hash)| {
+                AdapterFacts::of(adapter, self.options.adapter.as_deref().unwrap_or(Path::new("")), hash, layers)
+            }),
+            data: self.facts.clone(),
+            generation: Generation {
+                max_tokens,
+                stop,
+                temperature: sampling.temperature,
+                top_k: sampling.top_k,
+                top_p: sampling.top_p,
+                min_p: sampling.min_p,
+                repetition_penalty: sampling.repetition_penalty,
+                seed: sampling.seed,
+            },
+            variants,
+            metrics,
+            efficiency: answered.efficiency.clone(),
+            warnings,
+            cost: answered.cost.clone(),
+        })
+    }
+
+    fn variant(&self, variant: &Variant, answered: &Answered) -> EvalVariant {
+        let kept = variant.layers_kept;
+        let pieces = self.questions.iter().filter_map(|question| answered.known.get(&(question.line(), kept)));
+        let answers: Vec<&Generated> = pieces.filter_map(|piece| piece.answer.as_ref()).collect();
+        let mean = |of: &dyn Fn(&Generated) -> f64| {
+            (!answers.is_empty()).then(|| answers.iter().map(|answer| of(answer)).sum::<f64>() / answers.len() as f64)
+        };
+        EvalVariant {
+            layers_kept: kept,
+            name: variant.name(),
+            answer_tokens: mean(&|answer| answer.tokens.len() as f64),
+            cut: mean(&|answer| if answer.finish == Finish::Length { 1.0 } else { 0.0 }),
+        }
+    }
+
+    /// A metric's statistics: `[variant][sample]`.
+    fn statistics(&self, metric: &crate::metrics::Metric, answered: &Answered) -> Result<Vec<Vec<Vec<f64>>>> {
+        let missing = || Error::Internal("a sample without an answer or a score".to_owned());
+        let of = |question: &Question, variant: &Variant| {
+            let piece = answered.known.get(&(question.line(), variant.layers_kept)).ok_or_else(missing)?;
+            if metric.is_of_text() {
+                let answer = piece.answer.as_ref().ok_or_else(missing)?;
+                Ok(metric.statistics(answer.text.trim(), &question.rendered.references))
+            } else {
+                let (nll, tokens) = piece.score.ok_or_else(missing)?;
+                Ok(vec![nll, tokens as f64])
+            }
+        };
+        let rows = |variant| self.questions.iter().map(|question| of(question, variant)).collect();
+        self.variants.iter().map(rows).collect()
+    }
+
+    /// Every sample as a line: what was asked and answered, and how it scored.
+    fn log(&self, answered: &Answered) -> Result<String> {
+        let mut statistics = Vec::new();
+        for Measured { name, metric } in &self.task.metrics {
+            statistics.push((name, metric, self.statistics(metric, answered)?));
+        }
+        let lines = self.questions.iter().enumerate().map(|(sample, question)| {
+            let answers = self.variants.iter().enumerate().map(|(index, variant)| {
+                let piece = answered.known.get(&(question.line(), variant.layers_kept));
+                let metrics: serde_json::Map<String, serde_json::Value> = statistics
+                    .iter()
+                    .map(|(name, metric, rows)| ((*name).clone(), metric.value(&rows[index][sample], 1).into()))
+                    .collect();
+                serde_json::json!({
+                    "layers_kept": variant.layers_kept,
+                    "answer": piece.and_then(|piece| piece.answer.as_ref()),
+                    "nll": piece.and_then(|piece| piece.score).map(|(nll, _)| nll),
+                    "metrics": metrics,
+                })
+            });
+            serde_json::json!({
+                "line": question.line(),
+                "prompt": question.rendered.prompt,
+                "references": question.rendered.references,
+                "prompt_tokens": question.prompt().len(),
+                "answers": answers.collect::<Vec<_>>(),
+            })
+        });
+        journal::lines(lines)
+    }
+}
+
+/// What is held against what: every cut against the full adapter and against the base, and these two.
+fn pairs(variants: &[Variant], layers: usize) -> Vec<(usize, usize)> {
+    let has = |kept: usize| variants.iter().any(|variant| variant.layers_kept == kept);
+    let mut pairs = Vec::new();
+    for kept in variants.iter().map(|variant| variant.layers_kept) {
+        if kept > 0 && has(0) {
+            pairs.push((kept, 0));
+        }
+        if kept > 0 && kept < layers && has(layers) {
+            pairs.push((kept, layers));
+        }
+    }
+    pairs
+}
+
+enum QuestionProblem {
+    Task(TaskProblem),
+    Data(data::DataProblem),
+}
+
+fn question(
+    task: &Task,
+    renderer: &Renderer<'_>,
+    examples: &[Rendered],
+    row: &Row,
+) -> Result<Question, QuestionProblem> {
+    let rendered = task.render(row).map_err(QuestionProblem::Task)?;
+    let (messages, answer) = if renderer.used() == TemplateUse::None {
+        let text = task.text(examples, &rendered).map_err(QuestionProblem::Task)?;
+        let answer = task.plain_answer(&rendered).map_err(QuestionProblem::Task)?;
+        (vec![crate::tokenizer::Message::new("user", text)], answer)
+    } else {
+        (task.turns(examples, &rendered), rendered.answer.clone())
+    };
+    let sample = renderer.answered(row.line, &messages, &answer).map_err(QuestionProblem::Data)?;
+    Ok(Question { sample, rendered })
+}
+
+/// What is known, and where it is kept.
+struct Keeper {
+    journal: Option<Journal>,
+    known: Known,
+}
+
+impl Keeper {
+    fn open(evaluation: &Evaluation, engine: &Embedded) -> Result<Self> {
+        let mut keeper = Self { journal: None, known: HashMap::new() };
+        let Some(out) = &evaluation.options.out else { return Ok(keeper) };
+        let mut hasher = Sha256::new();
+        for question in &evaluation.questions {
+            for number in question.sample.tokens.iter().map(|&token| u64::from(token)).chain([
+                question.line() as u64,
+                question.prompt().len() as u64,
+                question.sample.tokens.len() as u64,
+            ]) {
+                hasher.update(number.to_le_bytes());
+            }
+        }
+        // The batch is none of it: it changes no answer.
+        let generate::Options { sampling, max_tokens, stop, .. } = evaluation.generation();
+        hasher.update(format!("{sampling:?} {max_tokens} {stop:?}"));
+        let fingerprint = Fingerprint {
+            tool: TOOL.to_owned(),
+            model: evaluation.hashes.0.clone(),
+            adapter: evaluation.hashes.1.clone(),
+            dtype: engine.model().precision().dtype.to_string(),
+            samples: files::hex(&hasher.finalize()),
+        };
+        let existing = evaluation.options.existing;
+        let (mut journal, entries): (_, Vec<Entry>) =
+            Journal::open(&out.join(JOURNAL), &fingerprint, "evaluation", existing)?;
+        if !entries.is_empty() {
+            journal.begin(entries.iter())?;
+        }
+        entries.into_iter().for_each(|entry| keeper.note(entry));
+        keeper.journal = Some(journal);
+        Ok(keeper)
+    }
+
+    fn piece(&self, question: &Question, variant: &Variant) -> Option<&Piece> {
+        self.known.get(&(question.line(), variant.layers_kept))
+    }
+
+    fn note(&mut self, entry: Entry) {
+        let piece = self.known.entry((entry.line, entry.layers_kept)).or_default();
+        piece.answer = entry.answer.or(piece.answer.take());
+        piece.score = entry.score.filter(|(nll, tokens)| nll.is_finite() && *tokens > 0).or(piece.score);
+    }
+
+    /// Takes finished work in, and journals it.
+    fn take(&mut self, entries: Vec<Entry>) -> Result<()> {
+        if let Some(journal) = &mut self.journal {
+            journal.append(entries.iter())?;
+        }
+        entries.into_iter().for_each(|entry| self.note(entry));
+        Ok(())
+    }
+}
+
+/// Makes sure, before any work, that results can be written and that nothing of the user's is in their place.
+fn check_out(options: &EvalOptions) -> Result<()> {
+    let Some(out) = &options.out else {
+        return match options.log_samples {
+            true => Err(Error::Usage("--log-samples needs a folder to write to: give --out".to_owned())),
+            false => Ok(()),
+        };
+    };
+    let refuse = |reason: &str| Err(Error::Usage(format!("--out {}: {reason}", out.display())));
+    if out.join(RESULT).exists() && options.existing == Existing::Refuse {
+        return refuse("holds results already: give another folder, or --force to replace them");
+    }
+    files::check_writable(out).or_else(|reason| refuse(&format!("cannot write there: {reason}")))
+}
+
+fn go_on(flow: ControlFlow<()>) -> Result<()> {
+    if flow.is_break() { Err(Error::Interrupted) } else { Ok(()) }
+}

@@ -1,0 +1,560 @@
+//! A task: how rows of a data set become prompts, when an answer ends, and how it is measured. A small TOML file.
+//!
+//! ```toml
+//! name = "capitals"
+//! about = "Capitals of countries"
+//! prompt = "What is the capital of {{ country }}?"   # Jinja over a row's fields
+//! references = ["{{ capital }}"]                     # those whose fields are missing are left out
+//! max_tokens = 16
+//! stop = ["\n"]
+//!
+//! [[metrics]]
+//! kind = "exact-match"
+//! ignore_case = true
+//! ```
+//!
+//! A chat template, where the model has one, makes a user's turn of the prompt, after `system` if it is given. Examples
+//! (`shots`) are turns before it. Without a template a text is made of the same, in the form that `[plain]` says.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use serde::Deserialize;
+
+use super::rows::{Fields, Row};
+use crate::error::{Error, Result, shown};
+use crate::files;
+use crate::metrics::Metric;
+use crate::tokenizer::{Message, json_value};
+
+/// Instructions that one rendering may cost.
+const FUEL: u64 = 1_000_000;
+/// An answer that a task wants is at most so long.
+const MAX_TOKENS: usize = 1 << 16;
+
+/// Tasks that come with the program.
+const BUILT_IN: [(&str, &str); 6] = [
+    ("dialogsum", include_str!("tasks/dialogsum.toml")),
+    ("e2e", include_str!("tasks/e2e.toml")),
+    ("gsm8k", include_str!("tasks/gsm8k.toml")),
+    ("hotpotqa", include_str!("tasks/hotpotqa.toml")),
+    ("multi30k", include_str!("tasks/multi30k.toml")),
+    ("xsum", include_str!("tasks/xsum.toml")),
+];
+
+/// What can be wrong with a task or with the data that it reads.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskProblem {
+    /// Neither a built-in task nor a file.
+    #[error("expected a built-in task ({}) or a TOML file, found neither", names().join(", "))]
+    Unknown,
+    /// Not TOML, or not a task.
+    #[error("not a task: {}", shown(.0.trim_end()))]
+    Toml(String),
+    /// A field whose value makes no sense.
+    #[error("`{field}`: expected {expected}, found {}", shown(.found))]
+    Field {
+        /// The field.
+        field: String,
+        /// What it should hold.
+        expected: &'static str,
+        /// What it holds.
+        found: String,
+    },
+    /// A template that does not parse, or that a row does not fill.
+    #[error("{place}template `{field}`: {}", shown(.message))]
+    Template {
+        /// The row, where one was being rendered, with a colon behind.
+        place: String,
+        /// The task's field.
+        field: String,
+        /// The engine's reason.
+        message: String,
+    },
+    /// A row without anything to hold an answer against.
+    #[error("line {line}: expected a reference, found none of the fields that the task's `references` name")]
+    NoReference {
+        /// The line, from 1.
+        line: usize,
+    },
+    /// A folder where a file is wanted.
+    #[error("expected a data file, found a folder")]
+    Folder,
+    /// A file that is too large to hold in memory.
+    #[error("expected at most {limit} bytes, found more")]
+    TooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// A file of too many rows.
+    #[error("expected at most {limit} rows, found more")]
+    TooManyRows {
+        /// The limit.
+        limit: usize,
+    },
+    /// No rows.
+    #[error("expected at least one row, found no rows")]
+    NoRows,
+    /// A file of a kind that is not read.
+    #[error("expected a file that ends with .jsonl, .json or .csv, or one of these with .gz behind")]
+    Ending,
+    /// Other bytes than text.
+    #[error("expected UTF-8, found other bytes from byte {valid} on")]
+    NotUtf8 {
+        /// How many bytes are well-formed.
+        valid: usize,
+    },
+    /// Not the JSON that is wanted.
+    #[error("line {line}: {}", shown(&.source.to_string()))]
+    Json {
+        /// The line, from 1.
+        line: usize,
+        /// The parser's reason.
+        source: serde_json::Error,
+    },
+    /// Not CSV.
+    #[error("{}", shown(.0))]
+    Csv(String),
+    /// A line that falls into another number of parts.
+    #[error("line {line}: expected {expected} parts between `{}`, found {found}", shown(.separator))]
+    Parts {
+        /// The line, from 1.
+        line: usize,
+        /// What stands between the parts.
+        separator: String,
+        /// How many there should be.
+        expected: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// A file that belongs to another and is not there.
+    #[error("expected the file {} too, plain or with .gz behind; found none", shown(.looked_for))]
+    NoFile {
+        /// Its name.
+        looked_for: String,
+    },
+    /// Files of which line n should belong to line n.
+    #[error("expected {expected} lines, as {} has, found {found}", other.display())]
+    Lengths {
+        /// The other file.
+        other: PathBuf,
+        /// Its lines.
+        expected: usize,
+        /// Lines of this one.
+        found: usize,
+    },
+    /// Every sample is longer than the context.
+    #[error("expected at least one sample, found {skipped}, all longer than the model's context of {context} tokens")]
+    AllTooLong {
+        /// How many.
+        skipped: usize,
+        /// The context, in tokens.
+        context: usize,
+    },
+    /// A prompt that the tokenizer or the template refuses.
+    #[error("line {line}: {problem}")]
+    Refused {
+        /// The line, from 1.
+        line: usize,
+        /// The reason.
+        problem: crate::tokenizer::TokenizerProblem,
+    },
+    /// More examples are asked for than there are.
+    #[error("expected at least {expected} examples, found {found}")]
+    TooFewExamples {
+        /// How many are wanted.
+        expected: usize,
+        /// How many there are.
+        found: usize,
+    },
+}
+
+/// How a data file is laid out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// As its ending says.
+    ByEnding,
+    /// Lines that are cut at a separator.
+    Separated {
+        /// What stands between the parts.
+        separator: String,
+        /// What the parts are called.
+        fields: Vec<String>,
+    },
+    /// Several files, line by line.
+    Parallel {
+        /// Field names, and how the names of their files end.
+        endings: BTreeMap<String, String>,
+    },
+}
+
+/// How an answer is measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// The task's name for it.
+    pub name: String,
+    /// The metric.
+    pub metric: Metric,
+}
+
+/// A validated task.
+#[derive(Debug)]
+pub struct Task {
+    /// Its name.
+    pub name: String,
+    /// What it is, in a line.
+    pub about: String,
+    /// The file it was read from; none where it is built in.
+    pub file: Option<PathBuf>,
+    /// How its data are laid out.
+    pub layout: Layout,
+    /// Neighbouring rows that agree in this field are one sample.
+    pub group: Option<String>,
+    /// Examples before each prompt.
+    pub shots: usize,
+    /// Rows that examples are taken from, where the caller gives no others.
+    pub examples: Vec<Fields>,
+    /// Tokens of an answer at most.
+    pub max_tokens: usize,
+    /// Texts that end an answer.
+    pub stop: Vec<String>,
+    /// How answers are measured; at least one.
+    pub metrics: Vec<Measured>,
+    references: usize,
+    has_system: bool,
+    separator: String,
+    templates: Environment<'static>,
+}
+
+/// One row as the task renders it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rendered {
+    pub(super) system: Option<String>,
+    pub(super) prompt: String,
+    /// What an example answers.
+    pub(super) answer: String,
+    /// At least one.
+    pub(super) references: Vec<String>,
+}
+
+/// The names of the built-in tasks.
+pub fn names() -> Vec<&'static str> {
+    BUILT_IN.iter().map(|(name, _)| *name).collect()
+}
+
+impl Task {
+    /// A built-in task by its name, or the task of a TOML file.
+    ///
+    /// # Errors
+    /// [`TaskProblem`], with the file.
+    pub fn open(name: &str) -> Result<Self> {
+        if let Some((_, text)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
+            return Self::parse(text).map_err(|problem| Error::input(Path::new(name), problem));
+        }
+        let path = Path::new(name);
+        if !path.is_file() {
+            return Err(Error::input(path, TaskProblem::Unknown));
+        }
+        let text = files::read_config(path)?;
+        let task = Self::parse(&text).map_err(|problem| Error::input(path, problem))?;
+        Ok(Self { file: Some(path.to_owned()), ..task })
+    }
+
+    fn parse(text: &str) -> Result<Self, TaskProblem> {
+        let raw: RawTask = toml::from_str(text).map_err(|error| TaskProblem::Toml(error.to_string()))?;
+        raw.try_into()
+    }
+
+    /// The prompt, the answer and the references of one sample.
+    ///
+    /// # Errors
+    /// A field that the prompt wants and the row has not, or no reference.
+    pub(super) fn render(&self, row: &Row) -> Result<Rendered, TaskProblem> {
+        let first = &row.fields[0];
+        let place = format!("line {}: ", row.line);
+        let one =
+            |field: &str, fields: &Fields| self.field(field, fields).map_err(|error| template(&place, field, &error));
+        let mut references = Vec::new();
+        for fields in &row.fields {
+            for index in 0..self.references {
+                let field = format!("references[{index}]");
+                match self.field(&field, fields) {
+                    Ok(text) if text.trim().is_empty() => {}
+                    Ok(text) => references.push(text),
+                    Err(error) if error.kind() == ErrorKind::UndefinedError => {}
+                    Err(error) => return Err(template(&place, &field, &error)),
+                }
+            }
+        }
+        let Some(answer) = references.first() else { return Err(TaskProblem::NoReference { line: row.line }) };
+        Ok(Rendered {
+            system: if self.has_system { Some(one("system", first)?) } else { None },
+            prompt: one("prompt", first)?,
+            answer: answer.clone(),
+            references,
+        })
+    }
+
+    /// The first rows as examples.
+    pub(super) fn examples_of(&self, path: &Path, rows: Vec<Row>, shots: usize) -> Result<Vec<Rendered>> {
+        let at = |problem| Error::input(path, problem);
+        if rows.len() < shots {
+            return Err(at(TaskProblem::TooFewExamples { expected: shots, found: rows.len() }));
+        }
+        rows.iter().take(shots).map(|row| self.render(row).map_err(at)).collect()
+    }
+
+    /// The prompt as turns of a chat.
+    pub(super) fn turns(&self, examples: &[Rendered], rendered: &Rendered) -> Vec<Message> {
+        let system = rendered.system.iter().map(|text| Message::new("system", text));
+        let examples = examples
+            .iter()
+            .flat_map(|example| [Message::new("user", &example.prompt), Message::new("assistant", &example.answer)]);
+        system.chain(examples).chain([Message::new("user", &rendered.prompt)]).collect()
+    }
+
+    /// The prompt as plain text, with the examples before it.
+    pub(super) fn text(&self, examples: &[Rendered], rendered: &Rendered) -> Result<String, TaskProblem> {
+        let mut text = String::new();
+        if let Some(part) = &rendered.system {
+            text.push_str(part);
+            text.push_str(&self.separator);
+        }
+        for example in examples {
+            text.push_str(&self.plain("plain.prompt", example)?);
+            text.push_str(&self.plain("plain.answer", example)?);
+            text.push_str(&self.separator);
+        }
+        text.push_str(&self.plain("plain.prompt", rendered)?);
+        Ok(text)
+    }
+
+    /// The answer as it follows a plain prompt.
+    pub(super) fn plain_answer(&self, rendered: &Rendered) -> Result<String, TaskProblem> {
+        self.plain("plain.answer", rendered)
+    }
+
+    fn plain(&self, field: &str, Rendered { prompt, answer, .. }: &Rendered) -> Result<String, TaskProblem> {
+        let context = minijinja::context! { prompt => prompt, answer => answer };
+        let text = self.templates.get_template(field).and_then(|template| template.render(context));
+        text.map_err(|error| template("", field, &error))
+    }
+
+    fn field(&self, field: &str, fields: &Fields) -> Result<String, minijinja::Error> {
+        let fields = fields.iter().map(|(name, value)| (name.as_str(), json_value(value)));
+        self.templates.get_template(field)?.render(minijinja::Value::from_pairs(fields))
+    }
+}
+
+fn template(place: &str, field: &str, error: &minijinja::Error) -> TaskProblem {
+    let message =
+        error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
+    TaskProblem::Template { place: place.to_owned(), field: field.to_owned(), message }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTask {
+    name: String,
+    #[serde(default)]
+    about: String,
+    #[serde(default)]
+    data: RawData,
+    system: Option<String>,
+    prompt: String,
+    references: Vec<String>,
+    #[serde(default)]
+    plain: RawPlain,
+    #[serde(default)]
+    shots: usize,
+    #[serde(default)]
+    examples: Vec<Fields>,
+    #[serde(default = "max_tokens")]
+    max_tokens: usize,
+    #[serde(default)]
+    stop: Vec<String>,
+    metrics: Vec<RawMetric>,
+}
+
+fn max_tokens() -> usize {
+    256
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawData {
+    separator: Option<String>,
+    #[serde(default)]
+    fields: Vec<String>,
+    #[serde(default)]
+    parallel: BTreeMap<String, String>,
+    group: Option<String>,
+}
+
+/// How a prompt is written without a chat template.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawPlain {
+    prompt: String,
+    answer: String,
+    separator: String,
+}
+
+impl Default for RawPlain {
+    fn default() -> Self {
+        Self { prompt: "{{ prompt }}\n".into(), answer: "{{ answer }}".into(), separator: "\n\n".into() }
+    }
+}
+
+#[derive(Deserialize)]
+struct RawMetric {
+    name: Option<String>,
+    #[serde(flatten)]
+    metric: Metric,
+}
+
+impl TryFrom<RawTask> for Task {
+    type Error = TaskProblem;
+
+    fn try_from(raw: RawTask) -> Result<Self, TaskProblem> {
+        let field =
+            |field: &str, expected, found: String| Err(TaskProblem::Field { field: field.to_owned(), expected, found });
+        if raw.name.trim().is_empty() {
+            return field("name", "a name", "an empty one".into());
+        }
+        if !(1..=MAX_TOKENS).contains(&raw.max_tokens) {
+            return field("max_tokens", "1 to 65536", raw.max_tokens.to_string());
+        }
+        if raw.stop.iter().any(String::is_empty) {
+            return field("stop", "texts that are not empty", "an empty one".into());
+        }
+        if raw.metrics.is_empty() {
+            return field("metrics", "at least one", "none".into());
+        }
+        if raw.references.is_empty() {
+            return field("references", "at least one template", "none".into());
+        }
+        let RawData { separator, fields, parallel, group } = raw.data;
+        let layout = match (separator, fields.as_slice(), parallel.is_empty()) {
+            (None, [], true) => Layout::ByEnding,
+            (Some(separator), [_, _, ..], true) if !separator.is_empty() => Layout::Separated { separator, fields },
+            (None, [], false) if parallel.len() > 1 => Layout::Parallel { endings: parallel },
+            _ => {
+                let expected = "nothing, or `separator` with at least two `fields`, or at least two `parallel` endings";
+                return field("data", expected, "something else".into());
+            }
+        };
+
+        let mut templates = Environment::new();
+        templates.set_undefined_behavior(UndefinedBehavior::Strict);
+        templates.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build();
+        templates.set_syntax(syntax.map_err(|error| template("", "syntax", &error))?);
+        templates.set_debug(false);
+        templates.set_fuel(Some(FUEL));
+        let mut add = |name: String, source: String| {
+            templates.add_template_owned(name.clone(), source).map_err(|error| template("", &name, &error))
+        };
+        add("prompt".into(), raw.prompt)?;
+        add("plain.prompt".into(), raw.plain.prompt)?;
+        add("plain.answer".into(), raw.plain.answer)?;
+        let has_system = raw.system.is_some();
+        if let Some(system) = raw.system {
+            add("system".into(), system)?;
+        }
+        let references = raw.references.len();
+        for (index, source) in raw.references.into_iter().enumerate() {
+            add(format!("references[{index}]"), source)?;
+        }
+
+        let mut metrics: Vec<Measured> = Vec::new();
+        for RawMetric { name, metric } in raw.metrics {
+            let name = name.unwrap_or_else(|| metric.name().into_owned());
+            if metrics.iter().any(|other| other.name == name) {
+                return field("metrics", "metrics of different names", format!("two called {name}"));
+            }
+            metrics.push(Measured { name, metric });
+        }
+        Ok(Self {
+            name: raw.name,
+            about: raw.about,
+            file: None,
+            layout,
+            group,
+            shots: raw.shots,
+            examples: raw.examples,
+            max_tokens: raw.max_tokens,
+            stop: raw.stop,
+            metrics,
+            references,
+            has_system,
+            separator: raw.plain.separator,
+            templates,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(pairs: &[(&str, &str)]) -> Fields {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect()
+    }
+
+    #[test]
+    fn built_in_tasks_are_sound() {
+        for name in names() {
+            let task = Task::open(name).unwrap();
+            assert_eq!(task.name, name);
+            assert!(!task.about.is_empty(), "{name}");
+            assert!(task.metrics.iter().any(|measured| !measured.metric.is_of_text()), "{name}");
+        }
+    }
+
+    #[test]
+    fn references_whose_fields_are_missing_are_left_out() {
+        let task = Task::open("dialogsum").unwrap();
+        let row = |pairs: &[(&str, &str)]| Row { line: 7, fields: vec![fields(pairs)] };
+        let rendered = task.render(&row(&[("dialogue", "Hi."), ("summary1", "One."), ("summary3", "Three.")])).unwrap();
+        assert_eq!(rendered.references, ["One.", "Three."]);
+        let message = |pairs: &[(&str, &str)]| task.render(&row(pairs)).unwrap_err().to_string();
+        assert!(message(&[("dialogue", "Hi.")]).starts_with("line 7: expected a reference"));
+        assert!(message(&[("summary", "One.")]).starts_with("line 7: template `prompt`"));
+    }
+
+    #[test]
+    fn plain_prompts_are_joined_with_their_examples() {
+        let task = Task::open("gsm8k").unwrap();
+        let row = |question: &str, answer: &str| {
+            let fields = vec![fields(&[("question", question), ("answer", answer)])];
+            task.render(&Row { line: 1, fields }).unwrap()
+        };
+        let text = task.text(&[row("1 + 1?", "#### 2")], &row("2 + 2?", "#### 4")).unwrap();
+        assert_eq!(text, "Question: 1 + 1?\nAnswer: #### 2\n\nQuestion: 2 + 2?\nAnswer:");
+        assert_eq!(task.plain_answer(&row("2 + 2?", "#### 4")).unwrap(), " #### 4");
+        assert_eq!(task.turns(&[row("1 + 1?", "#### 2")], &row("2 + 2?", "#### 4")).len(), 3);
+    }
+
+    #[test]
+    fn wrong_tasks_are_refused_by_field() {
+        let base = "name = \"t\"\nprompt = \"{{ a }}\"\nreferences = [\"{{ b }}\"]\n";
+        let metric = "[[metrics]]\nkind = \"rouge-1\"\n";
+        assert!(Task::parse(&format!("{base}{metric}")).is_ok());
+        for (extra, metrics, expected) in [
+            ("max_tokens = 0\n", metric, "max_tokens"),
+            ("stop = [\"\"]\n", metric, "stop"),
+            ("shot = 1\n", metric, "shot"),
+            ("system = \"{{\"\n", metric, "system"),
+            ("[data]\nseparator = \"|\"\n", metric, "data"),
+            ("", "[[metrics]]\nkind = \"rouge-9\"\n", "not a task"),
+            ("", &format!("{metric}{metric}"), "two called"),
+        ] {
+            let message = Task::parse(&format!("{base}{extra}{metrics}")).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+        assert!(Task::open("no-such-task").unwrap_err().to_string().contains("gsm8k"));
+    }
+}

@@ -1,0 +1,299 @@
+//! An evaluation told as tables: for the terminal, and as Markdown for a pull request or a model card.
+
+use super::table::Style;
+use super::table::{Look, wrap};
+use super::words::{NONE, Sign, bytes, count, counted, decimals, fixed, percent, plain, tame};
+use crate::efficiency::{Efficiency, Speed};
+use crate::eval::{Better, Comparison, EvalResult, MetricResult};
+
+/// How the tables are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For a terminal.
+    Text(Style),
+    /// As Markdown.
+    Markdown,
+}
+
+/// An evaluation as tables. Ends with a line feed.
+pub fn evaluation(result: &EvalResult, form: Form) -> String {
+    let mut out = String::new();
+    let mut paragraph = |look: Look, text: &str| {
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        form.paragraph(&mut out, look, text);
+    };
+    paragraph(Look::Plain, &heading(result));
+    let mut grids = vec![values(result)];
+    if result.variants.iter().any(|variant| variant.answer_tokens.is_some()) {
+        grids.push(answers(result));
+    }
+    for grid in &grids {
+        out.push('\n');
+        grid.write(&mut out, form);
+    }
+    let note = format!(
+        "Values with 95 % bootstrap intervals over samples. Differences are paired by sample; p-values are of randomisation \
+         tests, adjusted for all {} (Holm). A * marks those below 0.05.",
+        counted(result.metrics.iter().map(|metric| metric.comparisons.len()).sum(), "comparison")
+    );
+    out.push('\n');
+    form.paragraph(&mut out, Look::Dim, &note);
+    if let Some(measured) = &result.efficiency {
+        out.push('\n');
+        efficiency_of(measured, &mut out, form);
+    }
+    out.push('\n');
+    for sentence in verdicts(result) {
+        form.paragraph(&mut out, Look::Bold, &sentence);
+    }
+    for warning in &result.warnings {
+        out.push('\n');
+        form.paragraph(&mut out, Look::Warning, &format!("Warning: {warning}."));
+    }
+    out
+}
+
+/// What a cut saves, as a table with its note.
+pub(super) fn efficiency_of(measured: &Efficiency, out: &mut String, form: Form) {
+    efficiency(measured).write(out, form);
+    let note = format!(
+        "Measured here: {} side by side, {}, {}; the median of {} rounds in turns, with the slowest and the fastest. Merged \
+         into the weights an adapter costs nothing, whatever its boundary.",
+        counted(measured.batch, "sequence"),
+        measured.dtype,
+        counted(measured.threads, "thread"),
+        measured.variants.first().map_or(0, |variant| variant.tokens_per_second.rounds),
+    );
+    out.push('\n');
+    form.paragraph(out, Look::Dim, &note);
+}
+
+fn heading(result: &EvalResult) -> String {
+    let data = &result.data;
+    let samples = if data.samples == data.available {
+        counted(data.samples, "sample")
+    } else {
+        format!("{} of {}", count(data.samples as u64), counted(data.available, "sample"))
+    };
+    let template = match data.template.as_str() {
+        "none" => "no chat template".to_owned(),
+        "tokenizer" => "the tokenizer's chat template".to_owned(),
+        other => format!("the template {}", tame(other)),
+    };
+    let picked = if result.generation.temperature == 0.0 {
+        "greedy".to_owned()
+    } else {
+        format!("temperature {}, seed {}", plain(f64::from(result.generation.temperature)), result.generation.seed)
+    };
+    format!(
+        "{}: {samples}, {} before each prompt, {template}, {picked}, at most {}.",
+        tame(&result.task.name),
+        counted(result.task.shots, "example"),
+        counted(result.generation.max_tokens, "token"),
+    )
+}
+
+/// Every metric of every variant, with what it is held against.
+fn values(result: &EvalResult) -> Grid {
+    let mut grid = Grid::new(&[
+        ("metric", Side::Left),
+        ("LoRA kept", Side::Left),
+        ("value", Side::Right),
+        ("95 % interval", Side::Left),
+        ("− full", Side::Right),
+        ("p", Side::Left),
+        ("− base", Side::Right),
+        ("p", Side::Left),
+    ]);
+    for metric in &result.metrics {
+        let arrow = if metric.better == Better::Lower { " ↓" } else { "" };
+        for (index, (variant, value)) in result.variants.iter().zip(&metric.values).enumerate() {
+            // All values of a metric with the same decimals: three digits of the widest interval.
+            let widest = metric.values.iter().map(|value| value.high - value.low).fold(0.0, f64::max);
+            let places = if widest > 0.0 { decimals(widest, 3) } else { 3 };
+            let [value, low, high] = [value.value, value.low, value.high].map(|end| fixed(end, places, Sign::Minus));
+            let name = if index == 0 { format!("{}{arrow}", tame(&metric.name)) } else { String::new() };
+            let [full, full_p] = against(metric, variant.layers_kept, result.model.layers, places);
+            let [base, base_p] = against(metric, variant.layers_kept, 0, places);
+            grid.row(vec![name, variant.name.clone(), value, format!("{low} to {high}"), full, full_p, base, base_p]);
+        }
+    }
+    grid
+}
+
+fn against(metric: &MetricResult, layers_kept: usize, against: usize, places: usize) -> [String; 2] {
+    let found = metric
+        .comparisons
+        .iter()
+        .find(|comparison| comparison.layers_kept == layers_kept && comparison.against == against);
+    match found {
+        None => [String::new(), String::new()],
+        Some(Comparison { difference, p_holm, .. }) => {
+            let star = if *p_holm < 0.05 { " *" } else { "" };
+            let p = if *p_holm < 0.001 { "< 0.001".to_owned() } else { format!("{p_holm:.3}") };
+            [fixed(difference.difference, places, Sign::Both), format!("{p}{star}")]
+        }
+    }
+}
+
+fn answers(result: &EvalResult) -> Grid {
+    let mut grid =
+        Grid::new(&[("LoRA kept", Side::Left), ("tokens an answer", Side::Right), ("cut at the most", Side::Right)]);
+    for variant in &result.variants {
+        let tokens = variant.answer_tokens.map_or_else(|| NONE.to_owned(), |tokens| fixed(tokens, 1, Sign::Minus));
+        grid.row(vec![variant.name.clone(), tokens, variant.cut.map_or_else(|| NONE.to_owned(), percent)]);
+    }
+    grid
+}
+
+fn efficiency(measured: &Efficiency) -> Grid {
+    let mut grid = Grid::new(&[
+        ("adapter", Side::Left),
+        ("bytes", Side::Right),
+        ("load", Side::Right),
+        ("tokens/s", Side::Right),
+        ("rounds", Side::Left),
+        ("of merged", Side::Right),
+    ]);
+    let merged = measured.variants.first().map_or(0.0, |variant| variant.tokens_per_second.median);
+    for variant in &measured.variants {
+        let Speed { median, low, high, .. } = variant.tokens_per_second;
+        grid.row(vec![
+            if variant.layers_kept.is_some() { format!("unmerged, {}", variant.name) } else { variant.name.clone() },
+            if variant.adapter_bytes > 0 { bytes(variant.adapter_bytes) } else { NONE.to_owned() },
+            variant
+                .load_seconds
+                .map_or_else(|| NONE.to_owned(), |load| format!("{} ms", fixed(load * 1e3, 1, Sign::Minus))),
+            fixed(median, 0, Sign::Minus),
+            format!("{} to {}", fixed(low, 0, Sign::Minus), fixed(high, 0, Sign::Minus)),
+            percent(median / merged),
+        ]);
+    }
+    grid
+}
+
+/// For each cut, what the numbers say of it, in a sentence.
+fn verdicts(result: &EvalResult) -> Vec<String> {
+    let layers = result.model.layers;
+    let verdict = |kept: usize, name: &str, against: usize, other: &str| {
+        let (mut better, mut worse, mut alike) = (Vec::new(), Vec::new(), 0);
+        for metric in &result.metrics {
+            let found = metric.comparisons.iter().find(|c| c.layers_kept == kept && c.against == against)?;
+            let gain =
+                if metric.better == Better::Lower { -found.difference.difference } else { found.difference.difference };
+            match (found.p_holm < 0.05, gain > 0.0) {
+                (true, true) => better.push(tame(&metric.name)),
+                (true, false) => worse.push(tame(&metric.name)),
+                (false, _) => alike += 1,
+            }
+        }
+        let mut parts = Vec::new();
+        if !better.is_empty() {
+            parts.push(format!("better in {}", better.join(", ")));
+        }
+        if !worse.is_empty() {
+            parts.push(format!("worse in {}", worse.join(", ")));
+        }
+        if alike > 0 {
+            let rest = if parts.is_empty() { "no difference is shown" } else { "no difference shown" };
+            parts.push(format!("{rest} in {} of {}", alike, counted(result.metrics.len(), "metric")));
+        }
+        Some(format!("{name} against {other}: {}.", parts.join("; ")))
+    };
+    let mut sentences = Vec::new();
+    for variant in &result.variants {
+        let name = match variant.layers_kept {
+            kept if kept == layers => "The full adapter".to_owned(),
+            kept => format!("LoRA in {} of {layers} layers", kept),
+        };
+        if variant.layers_kept < layers {
+            sentences.extend(verdict(variant.layers_kept, &name, layers, "the full adapter"));
+        }
+        sentences.extend(verdict(variant.layers_kept, &name, 0, "the base model"));
+    }
+    sentences
+}
+
+/// On which side of its column a text stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Left,
+    Right,
+}
+
+/// A table of short texts.
+struct Grid {
+    columns: Vec<(String, Side)>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Grid {
+    fn new(columns: &[(&str, Side)]) -> Self {
+        Self { columns: columns.iter().map(|&(name, side)| (name.to_owned(), side)).collect(), rows: Vec::new() }
+    }
+
+    fn row(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
+    fn write(&self, out: &mut String, form: Form) {
+        let header: Vec<String> = self.columns.iter().map(|(name, _)| name.clone()).collect();
+        match form {
+            Form::Markdown => {
+                let line = |cells: &[String]| {
+                    let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+                    format!("| {} |\n", cells.join(" | "))
+                };
+                out.push_str(&line(&header));
+                let rule = self.columns.iter().map(|(_, side)| if *side == Side::Left { "---" } else { "---:" });
+                out.push_str(&format!("|{}|\n", rule.collect::<Vec<_>>().join("|")));
+                self.rows.iter().for_each(|row| out.push_str(&line(row)));
+            }
+            Form::Text(style) => {
+                let width = |column: usize| {
+                    let cells = self.rows.iter().map(|row| &row[column]).chain([&header[column]]);
+                    cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+                };
+                let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
+                let line = |cells: &[String]| {
+                    let cells =
+                        cells.iter().zip(&self.columns).zip(&widths).map(|((cell, (_, side)), width)| match side {
+                            Side::Left => format!("{cell:<width$}"),
+                            Side::Right => format!("{cell:>width$}"),
+                        });
+                    cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+                };
+                out.push_str(&style.dress(Look::Bold, &line(&header)));
+                out.push('\n');
+                for row in &self.rows {
+                    out.push_str(&line(row));
+                    out.push('\n');
+                }
+            }
+        }
+    }
+}
+
+impl Form {
+    fn paragraph(self, out: &mut String, look: Look, text: &str) {
+        match self {
+            Self::Markdown => {
+                // What a stranger called something must not become markup.
+                let text = text.replace('*', "\\*").replace('<', "&lt;").replace('_', "\\_");
+                out.push_str(&text);
+                out.push('\n');
+                if matches!(look, Look::Bold) {
+                    out.push('\n');
+                }
+            }
+            Self::Text(style) => {
+                for line in wrap(text, 0) {
+                    out.push_str(&style.dress(look, &line));
+                    out.push('\n');
+                }
+            }
+        }
+    }
+}
