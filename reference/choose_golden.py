@@ -125,7 +125,7 @@ def gain(differences: np.ndarray, seed: int, count: int) -> dict:
     exact = len(differences) <= EXACT_PAIRS
     p = exact_p(differences) if exact else sampled_p(differences, seed, count)
     return {
-        "nats_per_token": float(differences.mean()),
+        "mean": float(differences.mean()),
         "low": float(low),
         "high": float(high),
         "p": p,

@@ -51,9 +51,15 @@ impl Scoring {
     /// Tells how far it is.
     pub(crate) fn update(&mut self, progress: Progress) {
         self.finished = progress.samples;
-        self.bar.set_length(progress.total);
-        self.bar.set_position(progress.done);
-        self.bar.set_message(format!("scoring: {} of {} samples", progress.samples, self.samples));
+        if let Some((answers, of)) = progress.answers {
+            self.bar.set_length(of as u64);
+            self.bar.set_position(answers as u64);
+            self.bar.set_message(format!("generating: {answers} of {of} answers"));
+        } else {
+            self.bar.set_length(progress.total);
+            self.bar.set_position(progress.done);
+            self.bar.set_message(format!("scoring: {} of {} samples", progress.samples, self.samples));
+        }
         if self.told.is_some_and(|told| told.elapsed() >= EVERY) {
             self.told = Some(Instant::now());
             say(&line(progress, self.samples, self.begun.elapsed()));
@@ -171,6 +177,9 @@ impl Evaluating {
 
 /// `plimsoll: 35 %, 16 of 48 samples, about 2 minutes left`.
 fn line(progress: Progress, samples: usize, elapsed: Duration) -> String {
+    if let Some((answers, of)) = progress.answers {
+        return format!("plimsoll: generating, {answers} of {of} answers");
+    }
     let share = progress.done as f64 / progress.total.max(1) as f64;
     let seconds = elapsed.as_secs_f64() * (1.0 - share) / share;
     let left = Duration::try_from_secs_f64(seconds)
@@ -193,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_line_tells_the_share_and_the_time_left() {
-        let progress = |done| Progress { done, total: 100, samples: 16 };
+        let progress = |done| Progress { done, total: 100, samples: 16, answers: None };
         let minute = Duration::from_secs(60);
         assert_eq!(line(progress(25), 48, minute), "plimsoll: 25 %, 16 of 48 samples, about 3 minutes left");
         assert_eq!(line(progress(0), 48, minute), "plimsoll: 0 %, 16 of 48 samples");

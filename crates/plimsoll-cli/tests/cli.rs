@@ -115,7 +115,7 @@ fn the_result_has_every_documented_key() {
     has("/adapter", &["path", "sha256", "ranks", "modules", "layers", "bytes", "bytes_kept"]);
     has("/data", &["path", "sha256", "selection", "holdout", "skipped"]);
     has("/choice", &["verdict", "layers_kept", "best", "one_se", "curve", "bootstrap", "gain", "retained"]);
-    has("/choice/gain", &["nats_per_token", "low", "high", "p"]);
+    has("/choice/gain", &["mean", "low", "high", "p"]);
     has("/cost", &["layer_passes", "layer_passes_naive", "seconds", "resumed", "threads"]);
     assert_eq!(result["schema"], 1);
     assert_eq!(result["variants"].as_array().unwrap().len(), 5);

@@ -329,6 +329,7 @@ fn the_card_says_what_was_kept_and_where_it_comes_from() {
         data: source("valid.jsonl"),
         seed: Some(7),
         scores: Some(TrimScores {
+            metric: None,
             samples: 48,
             base: 1.5,
             full: 1.25,

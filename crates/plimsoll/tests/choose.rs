@@ -176,7 +176,7 @@ fn choices_are_those_of_numpy_on_the_same_random_numbers() {
         ];
         for (what, ours, theirs) in gains {
             let what = format!("{name}: {what}");
-            assert_same(&what, ours.nats_per_token, theirs.nats_per_token);
+            assert_same(&what, ours.mean, theirs.mean);
             assert_same(&what, ours.low, theirs.low);
             assert_same(&what, ours.high, theirs.high);
             assert_same(&what, ours.p, theirs.p);
@@ -386,8 +386,8 @@ proptest! {
             prop_assert!(gain.low <= gain.high && 0.0 < gain.p && gain.p <= 1.0, "{:?}", gain);
         }
         // Over the base by way of the full adapter: exact on these values but for three divisions.
-        let sum = choice.gain.nats_per_token + choice.adapter_gain.nats_per_token;
-        prop_assert!((sum - choice.base_gain.nats_per_token).abs() < 1e-12);
+        let sum = choice.gain.mean + choice.adapter_gain.mean;
+        prop_assert!((sum - choice.base_gain.mean).abs() < 1e-12);
         prop_assert!(choice.retained.is_none() || choice.adapter_gain.low > 0.0);
 
         // Finite, or JSON would turn it into null and not read back.

@@ -211,7 +211,7 @@ fn comparisons_are_those_of_scipy_and_sacrebleu() {
 
         let (found, expected) = (compare(&metric, &a, &b, options), case.difference);
         // A difference is held to the size of what is subtracted, which is where its digits come from.
-        let size = TOLERANCE * highest(metric);
+        let size = TOLERANCE * highest(&metric);
         for (name, found, expected) in [
             ("difference", found.difference, expected.difference),
             ("low", found.low, expected.low),
@@ -262,7 +262,7 @@ proptest! {
             prop_assert_eq!(statistics.len(), metric.width());
             let value = metric.value(&statistics, 1);
             // The logarithms of four hundreds sum to that of a hundred but for the last digits.
-            prop_assert!((0.0..=highest(metric) * (1.0 + 1e-14)).contains(&value), "{}: {value}", metric.name());
+            prop_assert!((0.0..=highest(&metric) * (1.0 + 1e-14)).contains(&value), "{}: {value}", metric.name());
         }
     }
 
@@ -273,7 +273,7 @@ proptest! {
             // A text may have no words, or too few for n-grams; as an answer it is right all the same.
             let is_answer = matches!(metric.measure, Measure::ExactMatch(_) | Measure::SquadExact | Measure::SquadF1);
             prop_assert!(
-                (value - highest(metric)).abs() < 1e-12 || value == 0.0 && !is_answer,
+                (value - highest(&metric)).abs() < 1e-12 || value == 0.0 && !is_answer,
                 "{}: {value}",
                 metric.name()
             );

@@ -55,7 +55,7 @@ fn every_answer_says_what_was_tested() {
             Verdict::KeepFull => 30,
             Verdict::UseBase => 0,
         };
-        let gain = |nats_per_token, low, high, p| Gain { nats_per_token, low, high, p, samples: 32 };
+        let gain = |mean, low, high, p| Gain { mean, low, high, p, samples: 32 };
         result.choice.gain = match reason {
             Reason::Better => gain(0.0123, 0.0041, 0.0207, 0.0031),
             _ => gain(-0.0021, -0.0062, 0.0019, 0.31),
@@ -92,8 +92,8 @@ fn an_adapter_that_is_worse_than_the_base_is_said_to_be() {
     result.choice.verdict = Verdict::UseBase;
     result.choice.reason = Reason::AdapterNotBetter;
     result.choice.one_se = 0;
-    let mut told = |nats_per_token, low, high, p| {
-        result.choice.adapter_gain = Gain { nats_per_token, low, high, p, samples: 32 };
+    let mut told = |mean, low, high, p| {
+        result.choice.adapter_gain = Gain { mean, low, high, p, samples: 32 };
         table(&result, Style::Plain).replace('\n', " ")
     };
     let worse = told(-0.2, -0.3, -0.1, 0.0001);

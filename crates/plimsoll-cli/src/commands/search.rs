@@ -30,6 +30,7 @@ Examples:
   plimsoll search --model ./Llama-3.2-1B --adapter my-adapter --data data --out out --max-samples 64
   plimsoll search --model model.gguf --adapter my-adapter --data data --out out --template none
   plimsoll search --model model.gguf --adapter my-adapter --data data --out out --search racing
+  plimsoll search --model model.gguf --adapter my-adapter --data data --out out --metric gsm8k:flexible
 
 Data is JSONL: `messages`, `prompt` and `completion`, `instruction`/`input`/`output`,
 `conversations`, or `text`. A folder stands for its valid.jsonl.
@@ -72,6 +73,13 @@ pub(super) struct Arguments {
     /// [default: 0.05]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     error_rate: Option<f64>,
+    /// Choose by a metric of generated answers: a task of `plimsoll eval`, such as gsm8k, or one of its metrics, such as
+    /// gsm8k:flexible. The task says how answers end and are measured; prompts and references are those of --data
+    #[arg(long, value_name = "TASK[:METRIC]")]
+    metric: Option<String>,
+    /// With --metric, let at most N boundaries answer, of those whose NLL is near the best [default: 5]
+    #[arg(long, value_name = "N", requires = "metric", value_parser = at_least_one)]
+    metric_candidates: Option<NonZero<usize>>,
     /// Draw the probability curves from at most N samples: they cost as much as the boundaries do
     #[arg(long, value_name = "N", default_value = "16", value_parser = at_least_one)]
     lens_samples: NonZero<usize>,
@@ -93,6 +101,9 @@ pub(super) struct Arguments {
     #[arg(long, short)]
     quiet: bool,
 }
+
+/// How many boundaries answer, where nothing else is said.
+const METRIC_CANDIDATES: usize = 5;
 
 /// How probable it may be that a race loses the best boundary, where nothing else is said.
 const ERROR_RATE: f64 = 0.05;
@@ -186,6 +197,8 @@ impl Arguments {
                 }
                 (SearchArgument::Racing, rate) => Strategy::Racing { error_rate: rate.unwrap_or(ERROR_RATE) },
             },
+            metric: self.metric.clone(),
+            metric_candidates: self.metric_candidates.map_or(METRIC_CANDIDATES, NonZero::get),
             lens_samples: self.lens_samples,
             seed: self.seed,
             engine: self.engine.options(),

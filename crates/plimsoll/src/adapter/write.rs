@@ -66,17 +66,20 @@ pub struct Source {
 }
 
 /// Scores on samples that had no part in choosing the boundary.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrimScores {
+    /// What is measured in place of the NLL, such as `gsm8k flexible`; higher is better then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<String>,
     /// How many samples.
     pub samples: usize,
-    /// Mean NLL without the adapter, in nats per answer token.
+    /// Mean NLL without the adapter, in nats per answer token; or the metric.
     pub base: f64,
-    /// Mean NLL with the whole adapter, in nats per answer token.
+    /// Mean NLL with the whole adapter, in nats per answer token; or the metric.
     pub full: f64,
-    /// Mean NLL with the trimmed adapter, in nats per answer token.
+    /// Mean NLL with the trimmed adapter, in nats per answer token; or the metric.
     pub trimmed: f64,
-    /// What the trimmed adapter gains over the whole one, in nats per answer token. Positive is better.
+    /// What the trimmed adapter gains over the whole one, in nats per answer token or in the metric. Positive is better.
     pub gain: Estimate,
     /// Share of the whole adapter's gain over the base that is left. 1 is all of it.
     pub retained: Option<Estimate>,
@@ -316,12 +319,20 @@ fn last_component(path: &str) -> &str {
 }
 
 fn score_section(scores: &TrimScores) -> String {
-    let TrimScores { samples, base, full, trimmed, gain, retained } = scores;
+    let TrimScores { metric, samples, base, full, trimmed, gain, retained } = scores;
+    let (what, unit, better) = match metric {
+        Some(metric) => (format!("{} of generated answers", code(metric)), code(metric), "higher"),
+        None => (
+            "Mean negative log-likelihood of the answers in nats per token".to_owned(),
+            "nats per token".to_owned(),
+            "lower",
+        ),
+    };
     let mut text = format!(
-        "\n## Scores\n\nMean negative log-likelihood of the answers in nats per token, on {samples} samples that had no \
-         part in choosing the layers; lower is better.\n\n| | nats per token |\n|---|---|\n| base model | {base:.4} |\n\
-         | whole adapter | {full:.4} |\n| this adapter | {trimmed:.4} |\n\n\
-         Against the whole adapter it gains {:.4} nats per token (95 % interval {:.4} to {:.4}; positive is better).",
+        "\n## Scores\n\n{what}, on {samples} samples that had no part in choosing the layers; {better} is better.\n\n\
+         | | {unit} |\n|---|---|\n| base model | {base:.4} |\n| whole adapter | {full:.4} |\n| this adapter | \
+         {trimmed:.4} |\n\nAgainst the whole adapter it gains {:.4} {unit} (95 % interval {:.4} to {:.4}; positive is \
+         better).",
         gain.value, gain.low, gain.high
     );
     if let Some(Estimate { value, low, high }) = retained {

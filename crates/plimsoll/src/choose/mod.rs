@@ -4,7 +4,8 @@
 //! rules pick one from the *selection* samples ([`Choice::best`], [`Choice::one_se`], [`Choice::curve`]); the
 //! one-standard-error rule's is the candidate, and the *held-out* samples, which had no part in picking it, decide what
 //! to do with it ([`Verdict`]). The unit is nats per answer token, the mean over samples of the sample's mean; every
-//! comparison is paired and every resampling is by sample.
+//! comparison is paired and every resampling is by sample. A task's metric can take the place of the NLL, as the highest
+//! value that it can have less the value of the sample: what is said of nats then holds for its points.
 //!
 //! The paper looks for the boundary and cuts there. Here "keep the full adapter" and "use the base model" are answers
 //! too, and no gain is quoted from the samples that chose k.
@@ -86,11 +87,11 @@ pub struct Choice {
     pub retained: Option<Interval>,
 }
 
-/// A paired difference of mean NLL on held-out samples.
+/// A paired difference on held-out samples, of mean NLL (in nats per answer token) or of a task's metric.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gain {
-    /// Mean difference, in nats per answer token.
-    pub nats_per_token: f64,
+    /// Mean difference.
+    pub mean: f64,
     /// Lower end of the 95 % bootstrap interval.
     pub low: f64,
     /// Upper end of the 95 % bootstrap interval.
@@ -396,10 +397,10 @@ struct HeldOut {
 /// k = L the candidate is itself one of the two, and there is no third to keep.
 fn judge(whole: usize, one_se: usize, held_out: &HeldOut, options: &Options) -> (Verdict, Reason) {
     let HeldOut { gain, adapter_gain, base_gain, retained } = held_out;
-    let is_shown = |gain: &Gain| gain.nats_per_token > 0.0 && gain.p < options.alpha;
+    let is_shown = |gain: &Gain| gain.mean > 0.0 && gain.p < options.alpha;
     let is_cut = 0 < one_se && one_se < whole;
 
-    if adapter_gain.nats_per_token <= 0.0 {
+    if adapter_gain.mean <= 0.0 {
         return if is_cut && is_shown(base_gain) {
             (Verdict::Trim, Reason::BetterThanBase)
         } else {
@@ -410,7 +411,7 @@ fn judge(whole: usize, one_se: usize, held_out: &HeldOut, options: &Options) -> 
         return (Verdict::KeepFull, Reason::NoCut);
     }
     // A margin of 0 or less must not let a cut through that is worse than the base model.
-    let is_candidate = is_cut && base_gain.nats_per_token > 0.0;
+    let is_candidate = is_cut && base_gain.mean > 0.0;
     if is_candidate && is_shown(gain) {
         return (Verdict::Trim, Reason::Better);
     }
@@ -426,7 +427,7 @@ fn judge(whole: usize, one_se: usize, held_out: &HeldOut, options: &Options) -> 
 fn measure(gains: &[f64], options: &Options) -> Gain {
     let (low, high) = stats::bootstrap_mean(gains, options.resamples, holdout_resampler(gains, options));
     Gain {
-        nats_per_token: stats::mean(gains),
+        mean: stats::mean(gains),
         low,
         high,
         p: stats::sign_flip_p(gains, options.resamples, options.seed),
@@ -473,8 +474,8 @@ mod tests {
 
     const LAYERS: usize = 10;
 
-    fn measured(nats_per_token: f64, p: f64) -> Gain {
-        Gain { nats_per_token, low: nats_per_token - 0.1, high: nats_per_token + 0.1, p, samples: 50 }
+    fn measured(mean: f64, p: f64) -> Gain {
+        Gain { mean, low: mean - 0.1, high: mean + 0.1, p, samples: 50 }
     }
 
     fn judged(one_se: usize, gain: Gain, adapter_gain: Gain, base_gain: Gain, low: Option<f64>) -> (Verdict, Reason) {

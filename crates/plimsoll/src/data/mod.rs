@@ -266,6 +266,19 @@ pub enum DataProblem {
         /// The context, in tokens.
         context: usize,
     },
+    /// A sample whose prompt cannot be answered.
+    #[error(
+        "line {line}: a prompt of {tokens} tokens cannot be answered: expected one of 2 to {room}, which leaves room for \
+         the answer in the model's context"
+    )]
+    Unanswerable {
+        /// The line, from 1.
+        line: usize,
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// How many there may be.
+        room: usize,
+    },
     /// A tokenizer of another model.
     #[error(
         "line {line}: expected tokens of the model's vocabulary of {vocabulary}, found others: the tokenizer belongs to \

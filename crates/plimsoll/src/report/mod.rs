@@ -16,8 +16,8 @@ pub use evaluation::{Form, evaluation};
 pub use html::html;
 pub use inspection::{inspection, trimmed};
 pub use result::{
-    AdapterFacts, Cost, DataFacts, DroppedBoundary, LensPoint, LensSummary, ModelFacts, RaceSummary, Rules,
-    ScoreSummary, SearchResult, VariantSummary, Warning,
+    AdapterFacts, Cost, DataFacts, DroppedBoundary, LensPoint, LensSummary, MetricSummary, MetricVariant, ModelFacts,
+    RaceSummary, Rules, ScoreSummary, SearchResult, VariantSummary, Warning,
 };
 pub use table::{Style, table};
 pub use words::sentence;

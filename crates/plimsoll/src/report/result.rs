@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapter::Adapter;
 use crate::choose::{Choice, Options};
+use crate::efficiency::Efficiency;
 use crate::gates::Family;
+use crate::metrics::compare::Estimate;
 use crate::model::Checkpoint;
 
 /// The whole result of `search`. Written as `result.json`.
@@ -37,6 +39,12 @@ pub struct SearchResult {
     pub lens: LensSummary,
     /// The answer.
     pub choice: Choice,
+    /// The metric that the answer was chosen by, where that is not the NLL: gains are in its points then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<MetricSummary>,
+    /// What a cut saves on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub efficiency: Option<Efficiency>,
     /// What the answer was decided by.
     pub rules: Rules,
     /// What the reader should know before trusting the answer: few samples, skipped lines and the like.
@@ -153,6 +161,30 @@ pub struct VariantSummary {
     pub selection: Option<ScoreSummary>,
     /// On the samples that were held out; null where racing did not score it on them.
     pub holdout: Option<ScoreSummary>,
+}
+
+/// A metric of generated answers, on the boundaries that the NLL left.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MetricSummary {
+    /// Task and metric, such as `gsm8k flexible`.
+    pub name: String,
+    /// Which program's number this equals, and with which options.
+    pub signature: String,
+    /// The boundaries that answered, ascending.
+    pub variants: Vec<MetricVariant>,
+    /// What the NLL alone would have chosen.
+    pub choice_by_nll: Choice,
+}
+
+/// One boundary's answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MetricVariant {
+    /// Layers that keep their LoRA.
+    pub layers_kept: usize,
+    /// On the samples that chose; null where it did not take part.
+    pub selection: Option<Estimate>,
+    /// On the samples that were held out; null where it was not judged.
+    pub holdout: Option<Estimate>,
 }
 
 /// What racing left out, and why.

@@ -40,6 +40,8 @@ fn grounds(result: &SearchResult) -> String {
     let SearchResult { choice, rules, data, .. } = result;
     let layers = result.model.layers;
     let on = format!("On {}", counted(choice.gain.samples, "held-out sample"));
+    let unit = unit(result);
+    let numbers = |gain: &Gain| numbers(gain, &unit);
     let gain = numbers(&choice.gain);
     let retained = |before: &str, note: &str| {
         let Some(retained) = &choice.retained else { return String::new() };
@@ -99,18 +101,26 @@ fn against_base(result: &SearchResult) -> &'static str {
 
 /// Whether a gain is shown to be a loss.
 fn is_worse(gain: &Gain, result: &SearchResult) -> bool {
-    gain.nats_per_token < 0.0 && gain.high < 0.0 && gain.p < result.rules.alpha
+    gain.mean < 0.0 && gain.high < 0.0 && gain.p < result.rules.alpha
 }
 
 /// `0.0123 nats per answer token (95 % interval 0.0041 to 0.0207, p = 0.003)`.
-fn numbers(gain: &Gain) -> String {
+fn numbers(gain: &Gain, unit: &str) -> String {
     let [value, low, high] = gain_digits(gain, Sign::Minus);
-    format!("{value} nats per answer token (95 % interval {low} to {high}, {})", p_value(gain.p))
+    format!("{value} {unit} (95 % interval {low} to {high}, {})", p_value(gain.p))
+}
+
+/// What gains are given in.
+pub(super) fn unit(result: &SearchResult) -> String {
+    match &result.metric {
+        Some(metric) => format!("in {}", tame(&metric.name)),
+        None => "nats per answer token".to_owned(),
+    }
 }
 
 /// A gain and the ends of its interval, rounded alike.
 pub(super) fn gain_digits(gain: &Gain, sign: Sign) -> [String; 3] {
-    let interval = Interval { value: gain.nats_per_token, low: gain.low, high: gain.high };
+    let interval = Interval { value: gain.mean, low: gain.low, high: gain.high };
     estimate(&interval, 1.0, 3, sign)
 }
 

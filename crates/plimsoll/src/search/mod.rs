@@ -4,18 +4,21 @@
 //! nothing; [`Search::score`] does the long work and journals it; [`Search::finish`] makes the result and writes it.
 
 mod journal;
+mod metric;
 mod scoring;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::adapter::{self, Adapter, Base, Estimate, LayerLora, Provenance, Source, TrimScores};
+use crate::adapter::{self, Adapter, Estimate, LayerLora, Provenance, Source, TrimScores};
 use crate::choose::race::Fate;
 use crate::choose::{self, Choice, Input, Interval, Part, Scores, Verdict, choose};
 use crate::data::{self, DataProblem, Dataset, Sample, Split, TemplateChoice, Turns};
+use crate::efficiency::{self, Efficiency};
 use crate::engine::{Embedded, EngineOptions, VariantScore};
 use crate::error::{Error, Result};
 use crate::files;
@@ -23,13 +26,15 @@ use crate::gates::Variant;
 pub use crate::journal::Existing;
 use crate::journal::{self as journals, Journal};
 use crate::lens;
+use crate::metrics::compare;
 use crate::model::{Checkpoint, Precision};
 use crate::report::{
-    self, AdapterFacts, Cost, DataFacts, DroppedBoundary, LensSummary, ModelFacts, RaceSummary, Rules, ScoreSummary,
-    SearchResult, VariantSummary, Warning,
+    self, AdapterFacts, Cost, DataFacts, DroppedBoundary, LensSummary, MetricSummary, MetricVariant, ModelFacts,
+    RaceSummary, Rules, ScoreSummary, SearchResult, VariantSummary, Warning,
 };
 use crate::stats::mean_and_se;
 use journal::{Fingerprint, Known, Memory};
+use metric::{Answering, Chooser, Valued};
 use scoring::Scoring;
 
 /// Name and version of the program, as results carry it.
@@ -47,6 +52,7 @@ const REPORT: &str = "report.html";
 const SCORES: &str = "scores.jsonl";
 const ADAPTER: &str = "adapter";
 const JOURNAL: &str = "journal.jsonl";
+const ANSWERS: &str = "answers.journal.jsonl";
 
 /// What to search, and how.
 #[derive(Clone, Debug)]
@@ -69,6 +75,10 @@ pub struct SearchOptions {
     pub holdout: f64,
     /// Which boundaries are scored on which samples.
     pub strategy: Strategy,
+    /// Choose by a task's metric in place of the NLL: `TASK`, or `TASK:METRIC`.
+    pub metric: Option<String>,
+    /// With a metric, at most so many boundaries answer the selection samples.
+    pub metric_candidates: usize,
     /// Draw the curves of the ground truth's probability from at most so many selection samples.
     pub lens_samples: NonZero<usize>,
     /// Seed of everything that is drawn.
@@ -102,6 +112,7 @@ pub struct Search {
     lora: Vec<LayerLora>,
     dataset: Dataset,
     split: Split,
+    chooser: Option<Chooser>,
     hashes: Hashes,
 }
 
@@ -121,6 +132,9 @@ pub struct Scored {
     holdout: Vec<Known>,
     /// What became of each boundary, where they were raced.
     fates: Option<Vec<Fate>>,
+    /// What was generated comes to, where that chooses.
+    valued: Option<Valued>,
+    efficiency: Option<Efficiency>,
     cost: Cost,
 }
 
@@ -133,6 +147,8 @@ pub struct Progress {
     pub total: u64,
     /// Samples that are finished.
     pub samples: usize,
+    /// While answers are generated: how many there are, of how many.
+    pub answers: Option<(usize, usize)>,
 }
 
 /// What was written, and where.
@@ -153,11 +169,11 @@ impl Search {
     /// Whatever is wrong with the model, the adapter or the data; an output folder that holds other results.
     pub fn open(options: SearchOptions) -> Result<Self> {
         check_out(&options)?;
+        let chooser = options.metric.as_deref().map(Chooser::parse).transpose()?;
         let checkpoint = Checkpoint::open(&options.model)?;
         let adapter = Adapter::open(&options.adapter)?;
         let config = checkpoint.config();
-        let shape = |_, projection| checkpoint.linear_shape(projection);
-        let lora = adapter.bind(&Base { layers: config.layers, shape: &shape })?;
+        let lora = checkpoint.bind(Some(&adapter))?;
         let tokenizer = checkpoint.tokenizer()?;
         let data_options = data::Options {
             template: options.template.clone(),
@@ -172,13 +188,27 @@ impl Search {
             let line = sample.line;
             return Err(Error::input(&dataset.file, DataProblem::Vocabulary { line, vocabulary: config.vocabulary }));
         }
+        if let Some(Chooser { task, .. }) = &chooser {
+            if options.turns == Turns::All {
+                return Err(Error::Usage(
+                    "--metric answers the last turn of a chat: it does not go with --turns all".into(),
+                ));
+            }
+            let room = config.context - task.max_tokens.min(config.context);
+            // A text that is all answer has nothing before it but a BOS.
+            let is_unfit = |sample: &&Sample| sample.answer[0] < 2 || sample.answer[0] > room;
+            if let Some(Sample { line, answer, .. }) = dataset.samples.iter().find(is_unfit) {
+                let problem = DataProblem::Unanswerable { line: *line, tokens: answer[0], room };
+                return Err(Error::input(&dataset.file, problem));
+            }
+        }
         let split = data::split(dataset.samples.len(), options.holdout, options.seed)?;
         let hashes = Hashes {
             model: checkpoint.sha256()?,
             adapter: files::sha256_of_files(&adapter.files())?,
             data: dataset.sha256.clone(),
         };
-        Ok(Self { options, checkpoint, adapter, lora, dataset, split, hashes })
+        Ok(Self { options, checkpoint, adapter, lora, dataset, split, chooser, hashes })
     }
 
     /// How many samples will be scored.
@@ -210,36 +240,80 @@ impl Search {
         let mut scoring = Scoring::new(&engine, journal, lens, &selection, &holdout)?;
 
         let all: Vec<usize> = (0..=layers).collect();
-        let (fates, judged) = match self.options.strategy {
+        let (fates, left) = match self.options.strategy {
             Strategy::Exact => {
                 let later = scoring.work(Part::Holdout, &holdout, &all);
                 scoring.evaluate(Part::Selection, &selection, &all, later, observe)?;
-                (None, all)
+                (None, all.clone())
             }
             Strategy::Racing { error_rate } => {
                 let race = scoring.race(&raced, &holdout, layers, error_rate, observe)?;
-                let left = race.left();
-                let known = raced.iter().map(|sample| scoring.known(Part::Selection, sample));
-                let pick = scores(Part::Selection, known, &left)?.pick();
-                let mut judged = vec![0, pick, layers];
-                judged.dedup();
-                (Some(race.fates().collect()), judged)
+                (Some(race.fates().collect()), race.left())
             }
         };
+        let known = || selection.iter().map(|sample| scoring.known(Part::Selection, sample));
+        let pick = scores(Part::Selection, known(), &left)?.pick();
+        let tokenizer = self.checkpoint.tokenizer()?;
+        let mut answering = match &self.chooser {
+            Some(chooser) => Some(Answering::open(
+                chooser,
+                &engine,
+                &tokenizer,
+                &self.options.out.join(ANSWERS),
+                &fingerprint,
+                self.options.existing,
+                self.options.seed,
+            )?),
+            None => None,
+        };
+        let mut by_metric = None;
+        if let Some(answering) = &mut answering {
+            let nll: Vec<Vec<f64>> =
+                known().map(|known| left.iter().filter_map(|&k| known.mean_nll(k)).collect()).collect();
+            let candidates = metric::candidates(&nll, &left, self.options.metric_candidates);
+            let progress = scoring.progress();
+            let values = answering.values(Part::Selection, &selection, &candidates, progress, observe)?;
+            let valued = Valued { candidates, selection: values, holdout: Vec::new() };
+            let pick = valued.scores(Part::Selection, &valued.candidates)?.pick();
+            by_metric = Some((valued, pick));
+        }
+
+        let mut picks = vec![0, pick, by_metric.as_ref().map_or(pick, |(_, pick)| *pick), layers];
+        picks.sort_unstable();
+        picks.dedup();
+        let judged = if fates.is_none() { all } else { picks.clone() };
         scoring.evaluate(Part::Holdout, &holdout, &judged, 0, observe)?;
+        let mut valued = None;
+        if let (Some(answering), Some((found, pick))) = (&mut answering, by_metric) {
+            let mut judged = vec![0, pick, layers];
+            judged.dedup();
+            let progress = scoring.progress();
+            let holdout = answering.values(Part::Holdout, &holdout, &judged, progress, observe)?;
+            valued = Some(Valued { holdout, ..found });
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        let prompts: Vec<&[u32]> = selection.iter().map(|sample| &sample.tokens[..sample.answer[0]]).collect();
+        let efficiency = efficiency::measure(&engine, &self.checkpoint, &self.adapter, &picks, &prompts)?;
 
         let take =
             |part, samples: &[&Sample]| samples.iter().map(|sample| scoring.known(part, sample).clone()).collect();
         let cost = Cost {
             layer_passes: scoring.passes.div_ceil(selection.len() + holdout.len()),
             layer_passes_naive: (layers + 1) * layers,
-            seconds: begun.elapsed().as_secs_f64(),
+            seconds,
             resumed: scoring.resumed,
             threads: engine.threads(),
             dtype: precision.dtype.to_string(),
             instructions: precision.isa.to_string(),
         };
-        Ok(Scored { selection: take(Part::Selection, &selection), holdout: take(Part::Holdout, &holdout), fates, cost })
+        Ok(Scored {
+            selection: take(Part::Selection, &selection),
+            holdout: take(Part::Holdout, &holdout),
+            fates,
+            valued,
+            efficiency: Some(efficiency),
+            cost,
+        })
     }
 
     /// Chooses, and writes the result, the report, the scores and, where the verdict is to trim, the adapter.
@@ -266,6 +340,7 @@ impl Search {
         files::write_file(&report, report::html(&result).as_bytes())?;
         files::write_file(&out.join(RESULT), report::json(&result)?.as_bytes())?;
         Journal::remove(&out.join(JOURNAL))?;
+        Journal::remove(&out.join(ANSWERS))?;
         Ok(Written { result, report, adapter: trim.then_some(adapter_out) })
     }
 
@@ -294,7 +369,19 @@ impl Search {
             Input::of(selection, holdout, &full_curve).map_err(|problem| Error::Internal(problem.to_string()))?;
         // Above the last layer with LoRA a boundary drops nothing.
         let whole = self.adapter.layers().last().map_or(layers, |last| last + 1);
-        let choice = choose(&input.with_whole(whole), &options);
+        let by_nll = choose(&input.with_whole(whole), &options);
+        let (choice, by_metric) = match (&scored.valued, &self.chooser) {
+            (Some(valued), Some(chooser)) => {
+                let (selection, holdout) = (
+                    valued.scores(Part::Selection, &valued.candidates)?,
+                    valued.scores(Part::Holdout, &valued.judged())?,
+                );
+                let input = Input::of(selection, holdout, &full_curve);
+                let input = input.map_err(|problem| Error::Internal(problem.to_string()))?.with_whole(whole);
+                (choose(&input, &options), Some(self.metric_summary(chooser, valued, by_nll)))
+            }
+            _ => (by_nll, None),
+        };
         let variants = Variant::every_boundary(layers).into_iter().enumerate().filter_map(|(k, variant)| {
             let selection = left.contains(&k).then(|| summary(&scored.selection, k));
             let holdout = judged.contains(&k).then(|| summary(&scored.holdout, k));
@@ -321,8 +408,34 @@ impl Search {
             rules: Rules::from(&options),
             warnings: self.warnings(&choice),
             choice,
+            metric: by_metric,
+            efficiency: scored.efficiency.clone(),
             cost: scored.cost.clone(),
         })
+    }
+
+    /// What was generated, and what the NLL alone would have chosen.
+    fn metric_summary(&self, chooser: &Chooser, valued: &Valued, by_nll: Choice) -> MetricSummary {
+        let options = compare::Options { seed: self.options.seed, ..compare::Options::default() };
+        let metric = &chooser.measured.metric;
+        let estimate = |samples: &[BTreeMap<usize, f64>], k: usize| {
+            let rows: Vec<Vec<f64>> = samples.iter().filter_map(|values| Some(vec![*values.get(&k)?])).collect();
+            (!rows.is_empty()).then(|| compare::estimate(metric, &rows, options))
+        };
+        let mut boundaries: Vec<usize> = valued.candidates.iter().copied().chain(valued.judged()).collect();
+        boundaries.sort_unstable();
+        boundaries.dedup();
+        let variants = boundaries.into_iter().map(|k| MetricVariant {
+            layers_kept: k,
+            selection: estimate(&valued.selection, k),
+            holdout: estimate(&valued.holdout, k),
+        });
+        MetricSummary {
+            name: chooser.name(),
+            signature: metric.signature(Some(1)),
+            variants: variants.collect(),
+            choice_by_nll: by_nll,
+        }
     }
 
     fn race_summary(&self, scored: &Scored) -> Option<RaceSummary> {
@@ -358,8 +471,7 @@ impl Search {
     fn warnings(&self, choice: &Choice) -> Vec<Warning> {
         let (selection, holdout) = (self.split.selection.len(), self.split.holdout.len());
         let share = choice.bootstrap[choice.one_se];
-        let proven =
-            choice.adapter_gain.nats_per_token > 0.0 && choice.adapter_gain.p < choose::Options::default().alpha;
+        let proven = choice.adapter_gain.mean > 0.0 && choice.adapter_gain.p < choose::Options::default().alpha;
         [
             (selection < FEW_SELECTION || holdout < FEW_HOLDOUT).then_some(Warning::FewSamples { selection, holdout }),
             (!self.dataset.skipped.is_empty()).then_some(Warning::Skipped {
@@ -445,11 +557,17 @@ fn summary(samples: &[Known], boundary: usize) -> ScoreSummary {
 fn provenance(result: &SearchResult) -> Provenance {
     let source = |path: &str, sha256: &str| Some(Source { path: path.into(), sha256: sha256.into() });
     let choice = &result.choice;
-    let held_out = |layers_kept: usize| {
-        let variant = result.variants.iter().find(|variant| variant.layers_kept == layers_kept);
-        variant.and_then(|variant| variant.holdout).map(|holdout| holdout.mean_nll)
+    let held_out = |layers_kept: usize| match &result.metric {
+        Some(metric) => {
+            let variant = metric.variants.iter().find(|variant| variant.layers_kept == layers_kept);
+            variant.and_then(|variant| variant.holdout).map(|holdout| holdout.value)
+        }
+        None => {
+            let variant = result.variants.iter().find(|variant| variant.layers_kept == layers_kept);
+            variant.and_then(|variant| variant.holdout).map(|holdout| holdout.mean_nll)
+        }
     };
-    let gain = Estimate { value: choice.gain.nats_per_token, low: choice.gain.low, high: choice.gain.high };
+    let gain = Estimate { value: choice.gain.mean, low: choice.gain.low, high: choice.gain.high };
     Provenance {
         tool: result.tool.clone(),
         command: Some(result.command.clone()),
@@ -460,6 +578,7 @@ fn provenance(result: &SearchResult) -> Provenance {
         seed: Some(result.seed),
         scores: held_out(0).zip(held_out(result.model.layers)).zip(held_out(choice.layers_kept)).map(
             |((base, full), trimmed)| TrimScores {
+                metric: result.metric.as_ref().map(|metric| metric.name.clone()),
                 samples: result.data.holdout,
                 base,
                 full,

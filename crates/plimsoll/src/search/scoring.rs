@@ -51,8 +51,13 @@ impl<'a> Scoring<'a> {
         if count > 0 {
             journal.begin(resumed.into_iter().map(|((part, _), known)| known.row(*part)))?;
         }
-        let progress = Progress { done: 0, total: 0, samples: 0 };
+        let progress = Progress { done: 0, total: 0, samples: 0, answers: None };
         Ok(Self { engine, journal, lens, known, progress, passes: 0, resumed: count })
+    }
+
+    /// How far it is.
+    pub(super) fn progress(&self) -> Progress {
+        self.progress
     }
 
     /// What is known of a sample.

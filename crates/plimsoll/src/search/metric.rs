@@ -1,0 +1,268 @@
+//! Choosing by what is generated: a task's metric in place of the NLL.
+//!
+//! Generation is dear, so the NLL decides first who takes part: boundaries whose mean NLL is within two paired standard
+//! errors of the best on the selection samples, thinned evenly to a few where they are many, and the full adapter. These
+//! answer the selection samples' prompts; the same rule then picks among them, with the metric's loss (its highest value
+//! less the sample's) in place of the NLL. The pick, the full adapter and the base model answer the held-out prompts.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{Fingerprint, Progress};
+use crate::choose::{Part, Scores};
+use crate::data::Sample;
+use crate::engine::Embedded;
+use crate::error::{Error, Result};
+use crate::eval::{Measured, Task};
+use crate::files;
+use crate::gates::Variant;
+use crate::generate::{self, BATCH, Event, Generated, Prompt, Sampling, generate};
+use crate::journal::{Existing, Journal};
+use crate::stats::mean_and_se;
+use crate::tokenizer::Tokenizer;
+
+/// Standard errors that a boundary's mean NLL may lie above the best to take part.
+const STANDARD_ERRORS: f64 = 2.0;
+
+/// A metric to choose by.
+#[derive(Debug)]
+pub(super) struct Chooser {
+    pub(super) task: Task,
+    pub(super) measured: Measured,
+}
+
+impl Chooser {
+    /// From `TASK` or `TASK:METRIC`: the task's first metric that is a mean over samples where none is named.
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        let (task, name) = match Task::open(text) {
+            Ok(task) => (task, None),
+            Err(error) => match text.rsplit_once(':') {
+                Some((task, name)) => (Task::open(task)?, Some(name)),
+                None => return Err(error),
+            },
+        };
+        let means: Vec<&Measured> = task.metrics.iter().filter(|measured| measured.metric.is_mean()).collect();
+        let found = match name {
+            Some(name) => means.iter().find(|measured| measured.name == name),
+            None => means.first(),
+        };
+        let Some(&measured) = found else {
+            let names: Vec<&str> = means.iter().map(|measured| measured.name.as_str()).collect();
+            return Err(Error::Usage(format!(
+                "--metric {text}: expected one of the task's metrics that are means over samples ({}); others have no value \
+                 for each sample to compare",
+                if names.is_empty() { "it has none".to_owned() } else { names.join(", ") }
+            )));
+        };
+        let measured = measured.clone();
+        Ok(Self { task, measured })
+    }
+
+    /// What the result calls it: `gsm8k flexible`.
+    pub(super) fn name(&self) -> String {
+        format!("{} {}", self.task.name, self.measured.name)
+    }
+}
+
+/// Boundaries that the NLL leaves: within two paired standard errors of the best, at most `most` of them, with the last.
+pub(super) fn candidates(nll: &[Vec<f64>], boundaries: &[usize], most: usize) -> Vec<usize> {
+    let mean = |column: usize| nll.iter().map(|row| row[column]).sum::<f64>();
+    let columns = 0..boundaries.len();
+    let Some(best) = columns.clone().min_by(|&a, &b| mean(a).total_cmp(&mean(b))) else { return Vec::new() };
+    let is_near = |column: &usize| {
+        let deficits: Vec<f64> = nll.iter().map(|row| row[*column] - row[best]).collect();
+        let (mean, se) = mean_and_se(&deficits);
+        mean <= STANDARD_ERRORS * se
+    };
+    let near: Vec<usize> = columns.filter(is_near).map(|column| boundaries[column]).collect();
+    let last = boundaries.last().copied();
+    // The lowest and the highest of them, and those evenly between; the full adapter takes a place where it is not near.
+    let places = most.saturating_sub(usize::from(near.last().copied() != last)).max(1);
+    let mut chosen: Vec<usize> = if near.len() <= places {
+        near
+    } else {
+        (0..places).map(|place| near[place * (near.len() - 1) / (places - 1).max(1)]).collect()
+    };
+    chosen.extend(last);
+    chosen.sort_unstable();
+    chosen.dedup();
+    chosen
+}
+
+/// The metric's value of every sample at the boundaries that took part.
+#[derive(Clone, Debug)]
+pub(super) struct Valued {
+    pub(super) candidates: Vec<usize>,
+    /// `[sample]`, by boundary.
+    pub(super) selection: Vec<BTreeMap<usize, f64>>,
+    pub(super) holdout: Vec<BTreeMap<usize, f64>>,
+}
+
+impl Valued {
+    /// Losses at some boundaries, for choosing.
+    pub(super) fn scores(&self, part: Part, boundaries: &[usize]) -> Result<Scores> {
+        let samples = match part {
+            Part::Selection => &self.selection,
+            Part::Holdout => &self.holdout,
+        };
+        // Means of samples have 1 as their highest value.
+        let row = |values: &BTreeMap<usize, f64>| -> Vec<f64> {
+            boundaries.iter().filter_map(|k| values.get(k)).map(|value| 1.0 - value).collect()
+        };
+        let rows: Vec<Vec<f64>> = samples.iter().map(row).collect();
+        Scores::new(part, boundaries, &rows).map_err(|problem| Error::Internal(problem.to_string()))
+    }
+
+    /// Boundaries at which every held-out sample has a value.
+    pub(super) fn judged(&self) -> Vec<usize> {
+        self.holdout.first().map(|values| values.keys().copied().collect()).unwrap_or_default()
+    }
+}
+
+/// One line of the journal of answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Row {
+    part: Part,
+    line: usize,
+    boundary: usize,
+    #[serde(flatten)]
+    answer: Generated,
+}
+
+/// Generates and measures, with a memory.
+pub(super) struct Answering<'a> {
+    pub(super) chooser: &'a Chooser,
+    pub(super) engine: &'a Embedded,
+    pub(super) tokenizer: &'a Tokenizer,
+    journal: Journal,
+    pub(super) rows: Vec<Row>,
+    seed: u64,
+}
+
+impl<'a> Answering<'a> {
+    pub(super) fn open(
+        chooser: &'a Chooser,
+        engine: &'a Embedded,
+        tokenizer: &'a Tokenizer,
+        path: &Path,
+        fingerprint: &Fingerprint,
+        existing: Existing,
+        seed: u64,
+    ) -> Result<Self> {
+        let mut hasher = Sha256::new();
+        let options = options(chooser, seed);
+        hasher.update(format!(
+            "{} {:?} {} {:?}",
+            fingerprint.samples, options.sampling, options.max_tokens, options.stop
+        ));
+        let fingerprint = Fingerprint { samples: files::hex(&hasher.finalize()), ..fingerprint.clone() };
+        let (mut journal, rows): (_, Vec<Row>) = Journal::open(path, &fingerprint, "search", existing)?;
+        if !rows.is_empty() {
+            journal.begin(rows.iter())?;
+        }
+        Ok(Self { chooser, engine, tokenizer, journal, rows, seed })
+    }
+
+    /// The metric's values of some boundaries on some samples.
+    pub(super) fn values(
+        &mut self,
+        part: Part,
+        samples: &[&Sample],
+        boundaries: &[usize],
+        progress: Progress,
+        observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Vec<BTreeMap<usize, f64>>> {
+        let layers = crate::engine::Engine::layers(self.engine);
+        let variants: Vec<Variant> = boundaries.iter().map(|&k| Variant::bottom_k(layers, k)).collect();
+        let is_known = |rows: &[Row], line, boundary| {
+            rows.iter().any(|row| (row.part, row.line, row.boundary) == (part, line, boundary))
+        };
+        let (mut prompts, mut origins) = (Vec::new(), Vec::new());
+        for sample in samples {
+            for (variant, &boundary) in boundaries.iter().enumerate() {
+                if !is_known(&self.rows, sample.line, boundary) {
+                    let tokens = sample.tokens[..sample.answer[0]].to_vec();
+                    prompts.push(Prompt { tokens, variant, number: sample.line as u64 });
+                    origins.push((sample.line, boundary));
+                }
+            }
+        }
+        let of = samples.len() * boundaries.len();
+        let mut answers = of - prompts.len();
+        let (journal, rows) = (&mut self.journal, &mut self.rows);
+        let mut failed = None;
+        let options = options(self.chooser, self.seed);
+        let generated = generate(self.engine, self.tokenizer, &variants, &prompts, &options, &mut |event| {
+            if let Event::Finished(index, answer) = event {
+                answers += 1;
+                let (line, boundary) = origins[index];
+                let row = Row { part, line, boundary, answer: answer.clone() };
+                failed = journal.append(std::iter::once(&row)).err();
+                rows.push(row);
+            }
+            if failed.is_some() {
+                return ControlFlow::Break(());
+            }
+            observe(Progress { answers: Some((answers, of)), ..progress })
+        });
+        match failed {
+            Some(error) => return Err(error),
+            None => generated.map(drop)?,
+        }
+
+        let metric = &self.chooser.measured.metric;
+        let value = |sample: &Sample, boundary: usize| {
+            let is_it = |row: &&Row| (row.part, row.line, row.boundary) == (part, sample.line, boundary);
+            let row = self.rows.iter().find(is_it);
+            let row = row.ok_or_else(|| Error::Internal("a sample without an answer".into()))?;
+            let reference: Vec<u32> = sample.answer.iter().map(|&at| sample.tokens[at]).collect();
+            let reference = self.tokenizer.decode_plain(&reference).map_err(|p| Error::Internal(p.to_string()))?;
+            let statistics = metric.statistics(row.answer.text.trim(), &[reference.trim().to_owned()]);
+            Ok(metric.value(&statistics, 1))
+        };
+        let values = |sample: &&Sample| {
+            boundaries.iter().map(|&boundary| Ok((boundary, value(sample, boundary)?))).collect::<Result<_>>()
+        };
+        samples.iter().map(values).collect()
+    }
+}
+
+fn options(chooser: &Chooser, seed: u64) -> generate::Options {
+    generate::Options {
+        sampling: Sampling { seed, ..Sampling::GREEDY },
+        max_tokens: chooser.task.max_tokens,
+        stop: chooser.task.stop.clone(),
+        batch: BATCH,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nll_leaves_what_is_near_the_best() {
+        // Deficits of column 0: 1 on the mean with a standard error of 0.1; of column 1: 0.1 with 0.1.
+        let nll: Vec<Vec<f64>> = (0..4)
+            .map(|i| vec![2.0 + 0.2 * f64::from(i % 2), 1.1 + 0.2 * f64::from(i % 2), 1.1, 1.1, 1.1, 1.6])
+            .collect();
+        let boundaries = [0, 1, 2, 3, 4, 5];
+        assert_eq!(candidates(&nll, &boundaries, 8), [1, 2, 3, 4, 5]);
+        assert_eq!(candidates(&nll, &boundaries, 3), [1, 4, 5]);
+        assert_eq!(candidates(&nll, &boundaries, 1), [1, 5]);
+    }
+
+    #[test]
+    fn a_metric_is_named_or_the_first() {
+        let names = |text| Chooser::parse(text).map(|chooser| chooser.name()).map_err(|error| error.to_string());
+        assert_eq!(names("gsm8k").unwrap(), "gsm8k strict");
+        assert_eq!(names("gsm8k:flexible").unwrap(), "gsm8k flexible");
+        assert!(names("multi30k").unwrap_err().contains("it has none"));
+        assert!(names("gsm8k:perplexity").unwrap_err().contains("strict, flexible"));
+        assert!(names("nothing").unwrap_err().contains("gsm8k"));
+    }
+}
