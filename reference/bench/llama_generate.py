@@ -7,8 +7,8 @@ as one llama_batch, each a sequence of its own with its own keys and values; the
 each, `--tokens` in all, whatever it says. The BF16 file is that of llama_decode.py. `--lora` takes a PEFT folder, which
 is written as a GGUF and stays unmerged.
 
-The defaults are the fastest of what was tried on a busy AMD EPYC with two threads: flash attention, keys and values apart
-for each sequence, and the adapter in F32 (its matrices are small, and F32 spares the conversion of their inputs).
+The defaults were the fastest of what was tried on a busy AMD EPYC with two threads: flash attention, keys and values
+apart for each sequence, and the adapter in F32.
 
 Prefill ends where the first tokens are chosen; decoding is all that comes after, llama_decode and the choice of
 tokens: `--tokens` - 1 tokens of each text.
