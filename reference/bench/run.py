@@ -3,10 +3,10 @@
     reference/bench/run.sh                            everything: installs, fetches and builds first
     python run.py --only gemm,decode --rounds 5       where all that is there
 
-Names for `--only`: sweep-bf16, sweep-f32, memory, racing, four-shot, gemm, decode. A round is one run of ours and one
-of the peer; its ratio is of these two. The table has the median of the ratios with the least and the largest, and
-medians of what was measured. Every raw number goes to `--out`, after each job, so that a run that stopped leaves what
-it had.
+Names for `--only`: sweep-bf16, sweep-f32, memory, racing, four-shot, gemm, decode, generate-8, generate-1. A round is
+one run of ours and one of each peer; a ratio is of two of these. The table has the median of the ratios with the least
+and the largest, and medians of what was measured. Every raw number goes to `--out`, after each job, so that a run that
+stopped leaves what it had.
 
 The exit code is 1 where a job failed or where the NLLs of an f32 sweep disagree, not where a goal is missed.
 """
@@ -24,10 +24,14 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-NAMES = ("sweep-bf16", "sweep-f32", "memory", "racing", "four-shot", "gemm", "decode")
+NAMES = ("sweep-bf16", "sweep-f32", "memory", "racing", "four-shot", "gemm", "decode", "generate-8", "generate-1")
 SEEDS = range(5)
 SHOTS = 4
 DECODED_TOKENS = 128
+GENERATED_TOKENS = 128
+PROMPT_TOKENS = 100  # about as many has each prompt of generate-*
+# Prompts, and the least ratio to transformers and to llama.cpp, by batch; no goal where there is None.
+GENERATE = {8: (8, 5, 1.2), 1: (2, None, 0.9)}
 NLL_TOLERANCE = 1e-4  # f32, relative
 GEMM_SECONDS = 0.3
 GEMM_ROWS = (8, 64, 256, 1024)
@@ -52,6 +56,8 @@ def main():
         ({"four-shot"}, four_shot),
         ({"gemm"}, gemm),
         ({"decode"}, decode),
+        ({"generate-8"}, generate),
+        ({"generate-1"}, generate),
     ):
         wanted = names & args.only
         if wanted:
@@ -176,7 +182,10 @@ class Table:
         self.wrong = False
 
     def add(self, what, ours, peer, ratios, *, at_least=None, at_most=None, every=False):
-        """One line; the goal is of the median ratio, or of every one."""
+        """One line; the goal, where there is one, is of the median ratio, or of every one."""
+        if at_least is None and at_most is None:
+            self.lines.append((what, ours, peer, spread(ratios), "", ""))
+            return
         worst = (min if at_least is not None else max)(ratios) if every else statistics.median(ratios)
         reached = worst >= at_least if at_least is not None else worst <= at_most
         goal = f"≥ {at_least}" if at_least is not None else f"≤ {at_most}"
@@ -394,6 +403,65 @@ def decode(jobs, args, table, _wanted):
         at_least=0.9,
     )
     table.note(f"llama.cpp of llama-cpp-python {peer[0]['llama_cpp_python']}, a BF16 file without LoRA")
+
+
+def generate(jobs, args, table, wanted):
+    """Greedy texts after the same prompts: ours and transformers with the adapter, llama.cpp with it and without."""
+    (name,) = wanted
+    batch = int(name.removeprefix("generate-"))
+    count, transformers_goal, llama_goal = GENERATE[batch]
+    prompts = write_prompts(jobs, args, count)
+    common = ["--model", args.model, "--prompts", prompts, "--tokens", GENERATED_TOKENS, "--threads", args.threads]
+    adapted = [*common, "--adapter", args.adapter, "--batch", batch, "--dtype", "bf16"]
+    llama = [*common, "--sequences", batch, "--cache", args.work]
+    rounds = []
+    for number in range(args.rounds):
+        label = f"{name} {number + 1}/{args.rounds}"
+        rounds.append({
+            "ours": jobs.ours(label, "generate", *adapted),
+            "transformers": jobs.peer(f"{label}, transformers", "torch_generate.py", *adapted),
+            "llama.cpp": jobs.peer(f"{label}, llama.cpp", "llama_generate.py", *llama),
+            "llama.cpp with the adapter": jobs.peer(
+                f"{label}, llama.cpp with the adapter", "llama_generate.py", *llama, "--lora", args.adapter
+            ),
+        })
+    goals = {"transformers": transformers_goal, "llama.cpp": llama_goal, "llama.cpp with the adapter": llama_goal}
+    for peer, goal in goals.items():
+        speeds = [[turn[side]["tokens_per_second"] for turn in rounds] for side in ("ours", peer)]
+        table.add(
+            f"generation, bf16, batch {batch}",
+            f"{statistics.median(speeds[0]):.1f} tokens/s",
+            f"{peer} {statistics.median(speeds[1]):.1f} tokens/s",
+            [mine / theirs for mine, theirs in zip(*speeds, strict=True)],
+            at_least=goal,
+        )
+    for side in rounds[0]:
+        prefill, total, memory = (
+            statistics.median(turn[side][key] for turn in rounds)
+            for key in ("prefill_tokens_per_second", "total_tokens_per_second", "peak_rss_mb")
+        )
+        table.note(
+            f"generation, batch {batch}, {side}: prefill {prefill:.0f} tokens/s, new tokens over all of the time "
+            f"{total:.1f}/s, {memory:.0f} MB at most"
+        )
+    table.note(
+        f"generation, batch {batch}: {count} prompts of about {PROMPT_TOKENS} tokens, {GENERATED_TOKENS} new of each"
+    )
+
+
+def write_prompts(jobs, args, count):
+    """The prompts of the data whose lengths are nearest PROMPT_TOKENS, as token ids, the same file for all sides."""
+    tokens, path = args.work / "tokens-all.jsonl", args.work / f"prompts-{count}.jsonl"
+    total = len(args.data.read_text(encoding="utf-8").splitlines())
+    jobs.ours("tokens", "tokens", "--model", args.model, "--data", args.data, "--samples", total, "--out", tokens)
+    samples = [json.loads(line) for line in tokens.read_text(encoding="utf-8").splitlines()]
+    prompts = [(sample["line"], sample["tokens"][: sample["answer"][0]]) for sample in samples]
+    nearest = sorted(prompts, key=lambda prompt: (abs(len(prompt[1]) - PROMPT_TOKENS), prompt[0]))[:count]
+    if len(nearest) < count:
+        raise Failed(f"{args.data}: {len(nearest)} prompts, expected {count} or more")
+    lines = [json.dumps({"line": line, "tokens": ids}) + "\n" for line, ids in nearest]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
 
 
 def spread(ratios):
