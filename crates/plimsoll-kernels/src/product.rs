@@ -235,6 +235,34 @@ pub(crate) unsafe fn multiply<S: Simd, D: Step, const R: usize>(
     *sums = acc;
 }
 
+/// [`multiply`] that asks for the lines of `next` on its way, two for each step; it has as many as `b`.
+///
+/// # Safety
+/// As of [`multiply`].
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn multiply_fetching<S: Simd, D: Step, const R: usize>(
+    s: S,
+    sums: &mut [[S::F; 2]; R],
+    a: Factor,
+    b: &[Line],
+    next: &[Line],
+) {
+    let mut acc = *sums;
+    for (k, (b, next)) in b.chunks_exact(2).zip(next.chunks_exact(2)).enumerate() {
+        s.prefetch(&next[0]);
+        s.prefetch(&next[1]);
+        let (left, right) = (s.load_words(&b[0].0), s.load_words(&b[1].0));
+        for (r, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: `r < R` and `k` is below the words of a row, by the contract above.
+            let x = s.splat_word(unsafe { *a.words.add(r * a.stride + k) });
+            acc[0] = D::step(s, acc[0], x, left);
+            acc[1] = D::step(s, acc[1], x, right);
+        }
+    }
+    *sums = acc;
+}
+
 /// Cuts `rows` into tiles of at most `most`, as equal as can be: (first row, rows).
 #[inline(always)]
 pub(crate) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
@@ -313,25 +341,27 @@ impl<'a, E: Epilogue> Product<'a, E> {
         for panel in self.panels.clone() {
             // While a panel is worked on, the next one is on its way: each tile asks for its share of it.
             let next = if panel + 1 < self.panels.end { self.w.panel(panel + 1) } else { &[] };
-            let mut next = next.chunks(next.len().div_ceil(self.rows.div_ceil(S::ROWS).max(1)).max(1));
+            let share = next.len().div_ceil(self.rows.div_ceil(S::ROWS).max(1)).next_multiple_of(2);
+            let mut next = next.chunks(share.max(2));
             for (row, rows) in tiles(self.rows, S::ROWS) {
-                for line in next.next().into_iter().flatten() {
-                    s.prefetch(line);
-                }
-                with_rows!(rows, S::ROWS, R => self.tile::<S, D, R>(s, row, panel));
+                let next = next.next().unwrap_or_default();
+                with_rows!(rows, S::ROWS, R => self.tile::<S, D, R>(s, row, panel, next));
             }
         }
     }
 
     #[inline(always)]
-    fn tile<S: Simd, D: Step, const R: usize>(&mut self, s: S, row: usize, panel: usize) {
+    fn tile<S: Simd, D: Step, const R: usize>(&mut self, s: S, row: usize, panel: usize, next: &[Line]) {
         let mut sums = [[s.splat(0.0); 2]; R];
         // SAFETY: rows `row..row + R` lie inside of the factor, which `new` checked, and its rows have as many words as
         // the panel has pairs of lines, since the two have as many numbers of the same type.
         #[allow(unsafe_code)]
         unsafe {
             let a = Factor { words: self.x.words.add(row * self.x.stride), stride: self.x.stride };
-            multiply::<S, D, R>(s, &mut sums, a, self.w.panel(panel));
+            let (fetching, rest) = self.w.panel(panel).split_at(next.len());
+            multiply_fetching::<S, D, R>(s, &mut sums, a, fetching, next);
+            let a = Factor { words: a.words.add(next.len() / 2), ..a };
+            multiply::<S, D, R>(s, &mut sums, a, rest);
         }
         if let Some(Update { z, b, rows: runs }) = self.update {
             self.add::<S, D, R>(s, &mut sums, row, panel, z, b, runs);
