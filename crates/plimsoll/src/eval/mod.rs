@@ -42,6 +42,9 @@ use task::Rendered;
 /// Below this number of samples a warning stands beside the numbers.
 const FEW_SAMPLES: usize = 50;
 
+/// Above this share of cut answers too.
+const MANY_CUT: f64 = 0.2;
+
 const RESULT: &str = "result.json";
 const SAMPLES: &str = "samples.jsonl";
 const JOURNAL: &str = "journal.jsonl";
@@ -464,10 +467,11 @@ impl Evaluation {
             let context = self.checkpoint.config().context;
             warnings.push(EvalWarning::Skipped { samples: self.facts.skipped, context });
         }
-        let cut = |variant: &&EvalVariant| variant.cut.is_some_and(|cut| cut > 0.2);
-        if let Some(variant) = variants.iter().find(cut) {
-            let (variant, share) = (variant.name.clone(), variant.cut.unwrap_or(0.0));
-            warnings.push(EvalWarning::Cut { variant, share, max_tokens: self.task.max_tokens });
+        let share = |variant: &EvalVariant| variant.cut.unwrap_or(0.0);
+        let worst = variants.iter().max_by(|a, b| share(a).total_cmp(&share(b)));
+        if let Some(variant) = worst.filter(|variant| share(variant) > MANY_CUT) {
+            let (share, max_tokens) = (share(variant), self.task.max_tokens);
+            warnings.push(EvalWarning::Cut { variant: variant.name.clone(), share, max_tokens });
         }
         let generate::Options { sampling, max_tokens, stop, .. } = self.generation();
         Ok(EvalResult {

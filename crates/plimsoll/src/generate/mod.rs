@@ -219,8 +219,10 @@ fn prefixes(
     for (index, variant) in variants.iter().enumerate() {
         let mut of_variant = prompts.iter().filter(|prompt| prompt.variant == index).map(|prompt| &prompt.tokens[..]);
         let prefix = of_variant.next().and_then(|first| {
-            let common =
-                |tokens: &[u32]| first.iter().zip(&tokens[1..]).zip(tokens).take_while(|((a, _), b)| a == b).count();
+            let common = |tokens: &[u32]| {
+                let same = first.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+                same.min(tokens.len() - 1).min(first.len() - 1)
+            };
             of_variant.map(common).min().map(|length| &first[..length])
         });
         let Some(tokens) = prefix.filter(|prefix| prefix.len() >= SHORTEST_PREFIX) else {
