@@ -53,6 +53,182 @@ fn part<'a>(scores: &'a [Value], part: &'a str) -> impl Iterator<Item = &'a Valu
     scores.iter().filter(move |row| row["part"] == part)
 }
 
+// Generation and evaluation
+
+/// A verb on the tiny model with its trained adapter.
+fn with_adapter(verb: &str, more: &[&str]) -> Run {
+    let (model, adapter) = (model(), adapter("trained"));
+    let paths = ["--model", model.to_str().unwrap(), "--adapter", adapter.to_str().unwrap()];
+    run([verb].iter().chain(&paths).chain(more))
+}
+
+#[test]
+fn generate_answers_prompts_of_the_command_line_and_of_a_file() {
+    let one = with_adapter("generate", &["What floats on water?", "--max-tokens", "20", "--layers-kept", "2"]);
+    succeeds(&one);
+    assert_eq!((one.stdout.as_str(), one.stderr.as_str()), ("A boat floats, and so does\n", ""));
+
+    let data = data();
+    let file = ["--data", data.to_str().unwrap(), "--layers-kept", "base,2,full", "--max-tokens", "20"];
+    let rows = with_adapter("generate", &[&file[..], &["--format", "json", "--batch", "5"]].concat());
+    succeeds(&rows);
+    let rows: Vec<Value> = rows.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let places: Vec<(u64, u64)> =
+        rows.iter().map(|row| (row["line"].as_u64().unwrap(), row["layers_kept"].as_u64().unwrap())).collect();
+    let expected: Vec<(u64, u64)> = (1..=24).flat_map(|line| [0, 2, 4].map(|kept| (line, kept))).collect();
+    assert_eq!(places, expected);
+    assert_eq!(rows[1]["text"], "A boat floats, and so does");
+    assert_eq!(rows[1]["finish"], "length");
+
+    let text = with_adapter("generate", &[&file[..], &["--quiet"]].concat());
+    assert!(text.stdout.starts_with("── prompt 1, base\n"), "{}", text.stdout);
+    assert!(text.stdout.contains("── prompt 1, 2 layers\nA boat floats, and so does …\n\n── prompt 1, full\n"));
+
+    // A strength of 0 is the base model, whatever layers keep their LoRA.
+    let off = with_adapter("generate", &["What floats on water?", "--max-tokens", "20", "--strength", "0"]);
+    assert_eq!(off.stdout, format!("{}\n", rows[0]["text"].as_str().unwrap()));
+}
+
+#[test]
+fn generate_chats_on_the_terminal() {
+    let (model, adapter) = (model(), adapter("trained"));
+    let mut command = plimsoll();
+    command.arg("generate").arg("--model").arg(&model).arg("--adapter").arg(&adapter);
+    command.args(["--interactive", "--max-tokens", "8", "--layers-kept", "2"]);
+    let output = command.write_stdin("What floats on water?\n\nAnd?\n/new\nWhat floats on water?\n").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((lines.len(), lines[0], lines[2]), (3, "A boat flo", "A boat flo"), "{text}");
+}
+
+#[test]
+fn generate_refuses_what_makes_no_sense() {
+    for (more, words) in [
+        (&["--top-p", "0.9", "Hi"][..], &["--top-p", "--temperature"][..]),
+        (&["--temperature", "-1", "Hi"], &["temperature"]),
+        (&["--layers-kept", "5", "Hi"], &["5 layers kept", "the model has 4"]),
+        (&["--layers-kept", "some", "Hi"], &["expected a number of layers"]),
+        (&["--strength", "0-9=1", "Hi"], &["the model's are 0 to 3"]),
+        (&["--stop", "", "Hi"], &["empty stop"]),
+        (&["--interactive", "--template", "none"], &["--interactive needs a chat template"]),
+        (&["--data", "no-such-file"], &["no-such-file"]),
+        (&[], &["PROMPT"]),
+    ] {
+        let run = with_adapter("generate", more);
+        assert!([Some(2), Some(3)].contains(&run.code), "{more:?}: {}", run.stderr);
+        assert_eq!(run.stdout, "", "{more:?}");
+        for word in words {
+            assert!(run.stderr.contains(word), "{more:?}: {word}: {}", run.stderr);
+        }
+    }
+}
+
+#[test]
+fn eval_measures_a_task_of_the_users_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (task, out) = (folder.path().join("task.toml"), folder.path().join("out"));
+    fs::write(
+        &task,
+        "name = \"ship\"\nprompt = \"{{ prompt }}\"\nreferences = [\"{{ completion }}\"]\nmax_tokens = 24\n\
+         [[metrics]]\nkind = \"chrf\"\n[[metrics]]\nkind = \"perplexity\"\n",
+    )
+    .unwrap();
+    let data = data();
+    let more = ["--task", task.to_str().unwrap(), "--data", data.to_str().unwrap(), "--layers-kept", "base,2,full"];
+    let more = [&more[..], &["--out", out.to_str().unwrap(), "--log-samples", "--max-samples", "12"]].concat();
+    let table = with_adapter("eval", &more);
+    succeeds(&table);
+    assert!(table.stdout.starts_with("ship: 12 of 24 samples"), "{}", table.stdout);
+    assert_eq!(names(&out), ["result.json", "samples.jsonl"]);
+    let result = json(&out.join("result.json"));
+    assert_eq!(result["schema"], 1);
+    let chrf: Vec<f64> = (0..3).map(|k| number(&result, &format!("/metrics/0/values/{k}/value"))).collect();
+    assert!(chrf[1] > chrf[2] && chrf[2] > chrf[0], "{chrf:?}");
+    assert_eq!(json_lines(&out.join("samples.jsonl")).len(), 12);
+
+    fails(&with_adapter("eval", &more), 2, &["holds results already", "--force"]);
+    let again = with_adapter("eval", &[&more[..], &["--force", "--format", "json", "--quiet"]].concat());
+    succeeds(&again);
+    let again: Value = serde_json::from_str(&again.stdout).unwrap();
+    assert_eq!(again["metrics"], result["metrics"]);
+}
+
+#[test]
+fn eval_refuses_bad_tasks_and_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.into_os_string().into_string().unwrap()
+    };
+    let good = "name = \"t\"\nprompt = \"{{ a }}\"\nreferences = [\"{{ b }}\"]\n[[metrics]]\nkind = \"chrf\"\n";
+    let (good, rows) = (file("good.toml", good), file("rows.jsonl", "{\"a\": \"x\", \"b\": \"y\"}\n"));
+    for (task, data, words) in [
+        ("no-such-task", &rows, &["gsm8k", "TOML"][..]),
+        (&file("bad.toml", "name = 3"), &rows, &["bad.toml", "not a task"]),
+        (
+            &file(
+                "regex.toml",
+                "name = \"t\"\nprompt = \"\"\nreferences = [\"\"]\n[[metrics]]\nkind = \"chrf\"\n\
+            extract = { pattern = \"(\", take = \"last\" }\n",
+            ),
+            &rows,
+            &["regex.toml", "pattern"],
+        ),
+        (&good, &file("rows.txt", "x"), &["rows.txt", ".jsonl"]),
+        (&good, &file("field.jsonl", "{\"a\": \"x\"}\n"), &["field.jsonl", "line 1", "reference"]),
+        (&good, &file("other.jsonl", "{\"c\": \"x\", \"b\": \"y\"}\n"), &["line 1", "`prompt`"]),
+        (&good, &file("broken.jsonl", "{\"a\"\n"), &["broken.jsonl", "line 1"]),
+        (&good, &folder.path().display().to_string(), &["folder"]),
+    ] {
+        let run = with_adapter("eval", &["--task", task, "--data", data]);
+        fails(&run, 3, words);
+    }
+    let run = with_adapter("eval", &["--task", &good, "--data", &rows, "--log-samples"]);
+    assert_eq!(run.code, Some(2), "{}", run.stderr);
+}
+
+#[test]
+fn a_search_can_choose_by_what_is_generated() {
+    let folder = tempfile::tempdir().unwrap();
+    let (task, out) = (folder.path().join("ship.toml"), folder.path().join("out"));
+    fs::write(
+        &task,
+        "name = \"ship\"\nprompt = \"-\"\nreferences = [\"-\"]\nmax_tokens = 40\n[[metrics]]\nkind = \"bleu\"\n\
+         [[metrics]]\nname = \"f1\"\nkind = \"squad-f1\"\n",
+    )
+    .unwrap();
+    let metric = format!("{}:f1", task.display());
+    succeeds(&search_trained(&out, &["--metric", &metric, "--metric-candidates", "3", "--holdout", "0.5"]));
+    assert_eq!(names(&out), RESULTS);
+    let result = json(&out.join("result.json"));
+    assert_eq!(result["metric"]["name"], "ship f1");
+    assert_eq!(result["metric"]["choice_by_nll"]["layers_kept"], 2);
+    // The right boundary is 2; the full adapter answers too.
+    let kept: Vec<u64> =
+        result["metric"]["variants"].as_array().unwrap().iter().map(|v| v["layers_kept"].as_u64().unwrap()).collect();
+    assert_eq!(kept, [0, 2, 4]);
+    assert!(result["metric"]["variants"][0]["selection"].is_null());
+    let held_out = |index: usize| number(&result, &format!("/metric/variants/{index}/holdout/value"));
+    assert!(held_out(1) > held_out(2) && held_out(2) > held_out(0));
+    assert_eq!(result["choice"]["one_se"], 2);
+    // Gains are of the metric.
+    let gain = number(&result, "/choice/gain/mean");
+    assert!((gain - (held_out(1) - held_out(2))).abs() < 1e-12, "{gain}");
+    let report = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(report.contains("ship f1"), "the report does not name the metric");
+
+    for (metric, words) in
+        [(format!("{}:bleu", task.display()), &["f1", "means over samples"][..]), ("nothing".to_owned(), &["gsm8k"])]
+    {
+        let run = search_trained(&folder.path().join("other"), &["--metric", &metric]);
+        assert!([Some(2), Some(3)].contains(&run.code), "{}", run.stderr);
+        for word in words {
+            assert!(run.stderr.contains(word), "{word}: {}", run.stderr);
+        }
+    }
+}
+
 // Help: the reference of the command line.
 
 #[test]
@@ -60,6 +236,8 @@ fn help_texts() {
     for (name, arguments) in [
         ("help", &["--help"][..]),
         ("help_search", &["search", "--help"]),
+        ("help_eval", &["eval", "--help"]),
+        ("help_generate", &["generate", "--help"]),
         ("help_trim", &["trim", "--help"]),
         ("help_inspect", &["inspect", "--help"]),
     ] {
@@ -273,7 +451,10 @@ fn the_same_seed_gives_the_same_result_and_another_splits_otherwise() {
     succeeds(&search_trained(&out("other"), &["--threads", "1", "--seed", "1"]));
     let result = |name: &str| {
         let mut result = json(&out(name).join("result.json"));
-        result.as_object_mut().unwrap().remove("command");
+        // What a clock says, and what was typed.
+        for what in ["command", "efficiency"] {
+            result.as_object_mut().unwrap().remove(what);
+        }
         for what in ["seconds", "threads"] {
             result["cost"].as_object_mut().unwrap().remove(what);
         }

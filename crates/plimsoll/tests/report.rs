@@ -271,6 +271,8 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
     let share = choice.bootstrap[choice.one_se];
     let digest = |digits: &str| digits.repeat(32);
     SearchResult {
+        metric: None,
+        efficiency: None,
         schema: 1,
         tool: "plimsoll 0.1.0".to_owned(),
         command:

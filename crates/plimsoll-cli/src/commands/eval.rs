@@ -79,13 +79,9 @@ pub(super) struct Arguments {
     /// How prompts are rendered: `tokenizer` for its own chat template, `none`, or a Jinja file
     #[arg(long, value_name = "tokenizer|none|FILE", default_value = "tokenizer")]
     template: String,
-    #[command(flatten)]
-    sampling: SamplingArguments,
     /// Answers that are generated side by side
     #[arg(long, value_name = "N", default_value_t = NonZero::new(BATCH).unwrap_or(NonZero::<usize>::MIN), value_parser = at_least_one)]
     batch: NonZero<usize>,
-    #[command(flatten)]
-    engine: EngineArguments,
     /// Folder for result.json; until it is done, journal.jsonl, from which an interrupted evaluation goes on
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
@@ -101,6 +97,10 @@ pub(super) struct Arguments {
     /// No progress on stderr
     #[arg(long, short)]
     quiet: bool,
+    #[command(flatten)]
+    sampling: SamplingArguments,
+    #[command(flatten)]
+    engine: EngineArguments,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -72,19 +72,19 @@ pub(super) struct Arguments {
     /// A text that ends an answer; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    #[command(flatten)]
-    sampling: SamplingArguments,
     /// Answers that are generated side by side
     #[arg(long, value_name = "N", default_value_t = NonZero::new(BATCH).unwrap_or(NonZero::<usize>::MIN), value_parser = at_least_one)]
     batch: NonZero<usize>,
-    #[command(flatten)]
-    engine: EngineArguments,
     /// What to print on stdout
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
     /// No progress on stderr
     #[arg(long, short)]
     quiet: bool,
+    #[command(flatten)]
+    sampling: SamplingArguments,
+    #[command(flatten)]
+    engine: EngineArguments,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -55,7 +55,7 @@ impl EngineArguments {
 #[command(next_help_heading = "Sampling")]
 pub(super) struct SamplingArguments {
     /// Draw tokens, from logits divided by this; 0 takes the most probable one
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f32,
     /// Draw from the K most probable tokens
     #[arg(long, value_name = "K")]
@@ -127,7 +127,8 @@ pub(super) fn strengths(text: &str, layers: usize) -> Result<Vec<f32>> {
         let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) else {
             return Err(problem(format!("`{range}`: expected layers, such as 3 or 0-9")).into());
         };
-        let Some(range) = strengths.get_mut(first..last.saturating_add(1)) else {
+        let range = if first <= last { strengths.get_mut(first..last.saturating_add(1)) } else { None };
+        let Some(range) = range else {
             return Err(problem(format!("layers {first} to {last}: the model's are 0 to {}", layers - 1)).into());
         };
         range.fill(number(strength)?);

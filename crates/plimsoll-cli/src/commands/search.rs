@@ -86,8 +86,6 @@ pub(super) struct Arguments {
     /// Seed of the sample draw, the split and all resampling
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    #[command(flatten)]
-    engine: EngineArguments,
     /// What to print on stdout
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -100,6 +98,8 @@ pub(super) struct Arguments {
     /// No progress on stderr
     #[arg(long, short)]
     quiet: bool,
+    #[command(flatten)]
+    engine: EngineArguments,
 }
 
 /// How many boundaries answer, where nothing else is said.

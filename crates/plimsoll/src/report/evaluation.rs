@@ -1,10 +1,13 @@
 //! An evaluation told as tables: for the terminal, and as Markdown for a pull request or a model card.
 
+use super::result::{MetricSummary, MetricVariant};
 use super::table::Style;
 use super::table::{Look, wrap};
-use super::words::{NONE, Sign, bytes, count, counted, decimals, fixed, percent, plain, tame};
+use super::words::{self, NONE, Sign, bytes, count, counted, fixed, percent, plain, tame};
+use crate::choose::Interval;
 use crate::efficiency::{Efficiency, Speed};
 use crate::eval::{Better, Comparison, EvalResult, MetricResult};
+use crate::metrics::compare::{Difference, Estimate};
 
 /// How the tables are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +45,9 @@ pub fn evaluation(result: &EvalResult, form: Form) -> String {
     form.paragraph(&mut out, Look::Dim, &note);
     if let Some(measured) = &result.efficiency {
         out.push('\n');
-        efficiency_of(measured, &mut out, form);
+        efficiency(measured).write(&mut out, form);
+        out.push('\n');
+        form.paragraph(&mut out, Look::Dim, &efficiency_note(measured));
     }
     out.push('\n');
     for sentence in verdicts(result) {
@@ -55,19 +60,59 @@ pub fn evaluation(result: &EvalResult, form: Form) -> String {
     out
 }
 
-/// What a cut saves, as a table with its note.
-pub(super) fn efficiency_of(measured: &Efficiency, out: &mut String, form: Form) {
-    efficiency(measured).write(out, form);
-    let note = format!(
+/// How the speeds of an efficiency table were measured.
+pub(super) fn efficiency_note(measured: &Efficiency) -> String {
+    format!(
         "Measured here: {} side by side, {}, {}; the median of {} rounds in turns, with the slowest and the fastest. Merged \
          into the weights an adapter costs nothing, whatever its boundary.",
         counted(measured.batch, "sequence"),
         measured.dtype,
         counted(measured.threads, "thread"),
         measured.variants.first().map_or(0, |variant| variant.tokens_per_second.rounds),
-    );
-    out.push('\n');
-    form.paragraph(out, Look::Dim, &note);
+    )
+}
+
+/// A metric of what boundaries wrote.
+pub(super) fn written(metric: &MetricSummary, layers: usize) -> Grid {
+    let mut grid = Grid::new(&[
+        ("k", Side::Right),
+        ("selection", Side::Right),
+        ("95 % interval", Side::Left),
+        ("held-out", Side::Right),
+        ("95 % interval", Side::Left),
+    ]);
+    for MetricVariant { layers_kept, selection, holdout } in &metric.variants {
+        let cells = |estimate: &Option<Estimate>| match estimate {
+            None => [NONE.to_owned(), String::new()],
+            Some(Estimate { value, low, high, .. }) => {
+                let (value, low, high) = (*value, *low, *high);
+                let [value, low, high] = words::estimate(&Interval { value, low, high }, 1.0, 3, Sign::Minus);
+                [value, format!("{low} to {high}")]
+            }
+        };
+        let name = match *layers_kept {
+            0 => "0 (base)".to_owned(),
+            kept if kept == layers => format!("{kept} (full)"),
+            kept => kept.to_string(),
+        };
+        let [selection, selection_interval] = cells(selection);
+        let [holdout, holdout_interval] = cells(holdout);
+        grid.row(vec![name, selection, selection_interval, holdout, holdout_interval]);
+    }
+    grid
+}
+
+/// What a table of what was written shows.
+pub(super) fn written_note(metric: &MetricSummary) -> String {
+    let by_nll = &metric.choice_by_nll;
+    format!(
+        "{} of generated answers; higher is better; {}. Boundaries whose NLL is near the best answered the selection \
+         samples; the pick, the full adapter and the base model answered the held-out ones. By the NLL alone the pick is \
+         k = {}.",
+        tame(&metric.name),
+        tame(&metric.signature),
+        by_nll.one_se
+    )
 }
 
 fn heading(result: &EvalResult) -> String {
@@ -110,20 +155,18 @@ fn values(result: &EvalResult) -> Grid {
     for metric in &result.metrics {
         let arrow = if metric.better == Better::Lower { " ↓" } else { "" };
         for (index, (variant, value)) in result.variants.iter().zip(&metric.values).enumerate() {
-            // All values of a metric with the same decimals: three digits of the widest interval.
-            let widest = metric.values.iter().map(|value| value.high - value.low).fold(0.0, f64::max);
-            let places = if widest > 0.0 { decimals(widest, 3) } else { 3 };
-            let [value, low, high] = [value.value, value.low, value.high].map(|end| fixed(end, places, Sign::Minus));
+            let Estimate { value, low, high, .. } = *value;
+            let [value, low, high] = words::estimate(&Interval { value, low, high }, 1.0, 3, Sign::Minus);
             let name = if index == 0 { format!("{}{arrow}", tame(&metric.name)) } else { String::new() };
-            let [full, full_p] = against(metric, variant.layers_kept, result.model.layers, places);
-            let [base, base_p] = against(metric, variant.layers_kept, 0, places);
+            let [full, full_p] = against(metric, variant.layers_kept, result.model.layers);
+            let [base, base_p] = against(metric, variant.layers_kept, 0);
             grid.row(vec![name, variant.name.clone(), value, format!("{low} to {high}"), full, full_p, base, base_p]);
         }
     }
     grid
 }
 
-fn against(metric: &MetricResult, layers_kept: usize, against: usize, places: usize) -> [String; 2] {
+fn against(metric: &MetricResult, layers_kept: usize, against: usize) -> [String; 2] {
     let found = metric
         .comparisons
         .iter()
@@ -133,7 +176,9 @@ fn against(metric: &MetricResult, layers_kept: usize, against: usize, places: us
         Some(Comparison { difference, p_holm, .. }) => {
             let star = if *p_holm < 0.05 { " *" } else { "" };
             let p = if *p_holm < 0.001 { "< 0.001".to_owned() } else { format!("{p_holm:.3}") };
-            [fixed(difference.difference, places, Sign::Both), format!("{p}{star}")]
+            let Difference { difference: value, low, high, .. } = *difference;
+            let [value, ..] = words::estimate(&Interval { value, low, high }, 1.0, 3, Sign::Both);
+            [value, format!("{p}{star}")]
         }
     }
 }
@@ -148,7 +193,7 @@ fn answers(result: &EvalResult) -> Grid {
     grid
 }
 
-fn efficiency(measured: &Efficiency) -> Grid {
+pub(super) fn efficiency(measured: &Efficiency) -> Grid {
     let mut grid = Grid::new(&[
         ("adapter", Side::Left),
         ("bytes", Side::Right),
@@ -224,22 +269,27 @@ enum Side {
 }
 
 /// A table of short texts.
-struct Grid {
-    columns: Vec<(String, Side)>,
-    rows: Vec<Vec<String>>,
+pub(super) struct Grid {
+    columns: Vec<(&'static str, Side)>,
+    pub(super) rows: Vec<Vec<String>>,
 }
 
 impl Grid {
-    fn new(columns: &[(&str, Side)]) -> Self {
-        Self { columns: columns.iter().map(|&(name, side)| (name.to_owned(), side)).collect(), rows: Vec::new() }
+    fn new(columns: &[(&'static str, Side)]) -> Self {
+        Self { columns: columns.to_vec(), rows: Vec::new() }
+    }
+
+    /// Names of the columns.
+    pub(super) fn head(&self) -> Vec<&'static str> {
+        self.columns.iter().map(|(name, _)| *name).collect()
     }
 
     fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 
-    fn write(&self, out: &mut String, form: Form) {
-        let header: Vec<String> = self.columns.iter().map(|(name, _)| name.clone()).collect();
+    pub(super) fn write(&self, out: &mut String, form: Form) {
+        let header: Vec<String> = self.head().into_iter().map(str::to_owned).collect();
         match form {
             Form::Markdown => {
                 let line = |cells: &[String]| {
@@ -277,7 +327,7 @@ impl Grid {
 }
 
 impl Form {
-    fn paragraph(self, out: &mut String, look: Look, text: &str) {
+    pub(super) fn paragraph(self, out: &mut String, look: Look, text: &str) {
         match self {
             Self::Markdown => {
                 // What a stranger called something must not become markup.

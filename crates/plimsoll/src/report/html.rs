@@ -9,6 +9,7 @@ use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
 use serde::Serialize;
 
+use super::evaluation::{Grid, efficiency, efficiency_note, written, written_note};
 use super::result::{LensPoint, LensSummary, SearchResult, VariantSummary};
 use super::svg::{self, Axis, Mark, Plot, Point, Series, Shape, Start, Ticks, Tone, Weight};
 use super::words::{
@@ -44,6 +45,9 @@ struct Page {
     warnings: Vec<Remark>,
     figures: Vec<Figure>,
     boundaries: Table,
+    extras: Vec<Extra>,
+    /// Whether nothing was generated.
+    by_nll: bool,
     provenance: Vec<Group>,
     command: String,
     tool: String,
@@ -73,6 +77,36 @@ struct Figure {
     /// What it does not show.
     limits: String,
     table: Table,
+}
+
+/// A table with a title of its own.
+#[derive(Serialize)]
+struct Extra {
+    id: &'static str,
+    title: &'static str,
+    table: Table,
+}
+
+impl Extra {
+    fn new(id: &'static str, title: &'static str, note: &str, grid: Grid, chosen: Option<usize>) -> Self {
+        let head = grid.head();
+        let rows = grid.rows.into_iter().enumerate();
+        let rows = rows.map(|(index, cells)| Row { cells, is_chosen: Some(index) == chosen }).collect();
+        Self { id, title, table: Table { caption: glued(note), spans: Vec::new(), head, rows } }
+    }
+}
+
+/// What was generated, and what a cut saves, where these are known.
+fn extras(result: &SearchResult) -> Vec<Extra> {
+    let metric = result.metric.as_ref().map(|metric| {
+        let chosen = metric.variants.iter().position(|variant| variant.layers_kept == result.choice.layers_kept);
+        let grid = written(metric, result.model.layers);
+        Extra::new("written", "What the boundaries wrote", &written_note(metric), grid, chosen)
+    });
+    let measured = result.efficiency.as_ref().map(|measured| {
+        Extra::new("efficiency", "What a cut saves", &efficiency_note(measured), efficiency(measured), None)
+    });
+    metric.into_iter().chain(measured).collect()
 }
 
 #[derive(Serialize)]
@@ -126,6 +160,8 @@ impl Page {
             warnings: warnings.map(|advice| Remark { matter: glued(&advice.matter), remedy: advice.remedy }).collect(),
             figures: figures.into_iter().flatten().collect(),
             boundaries: every_boundary(result),
+            extras: extras(result),
+            by_nll: result.metric.is_none(),
             provenance: provenance(result),
             command: tame(&result.command),
             tool: tame(&result.tool),

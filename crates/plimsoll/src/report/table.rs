@@ -3,6 +3,7 @@
 //! Never wider than [`WIDTH`] columns. It holds numbers and this crate's own words only, no text of a stranger's that
 //! could steer a terminal.
 
+use super::evaluation::{Form, efficiency, efficiency_note, written, written_note};
 use super::result::{SearchResult, VariantSummary};
 use super::words::{self, NONE, Sign, count, decimals, fixed, percent, plus_minus};
 use super::{CHOSEN, boundaries, full, lost, marks};
@@ -13,9 +14,16 @@ const WIDTH: usize = 100;
 const BAR: usize = 10;
 
 /// What the names in the last column mean.
-const PICKS: &str = "Picked by, on the selection samples: best, the lowest NLL; one-SE, the smallest k within one paired \
-                     standard error of the best, which is the candidate; curve, the bend of the probability after each \
-                     layer.";
+fn picks(result: &SearchResult) -> String {
+    let best = match &result.metric {
+        Some(metric) => format!("the highest {} of those that answered", words::tame(&metric.name)),
+        None => "the lowest NLL".to_owned(),
+    };
+    format!(
+        "Picked by, on the selection samples: best, {best}; one-SE, the smallest k within one paired standard error of the \
+         best, which is the candidate; curve, the bend of the probability after each layer."
+    )
+}
 
 /// How the table is dressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +69,7 @@ pub fn table(result: &SearchResult, style: Style) -> String {
         line(look, &column.row(row, full, &marks));
     }
     line(Look::Plain, "");
-    for text in wrap(PICKS, 0) {
+    for text in wrap(&picks(result), 0) {
         line(Look::Dim, &text);
     }
     if let Some(race) = words::race(result) {
@@ -70,6 +78,23 @@ pub fn table(result: &SearchResult, style: Style) -> String {
             line(Look::Dim, &text);
         }
     }
+    let form = Form::Text(style);
+    if let Some(metric) = &result.metric {
+        out.push('\n');
+        written(metric, result.model.layers).write(&mut out, form);
+        out.push('\n');
+        form.paragraph(&mut out, Look::Dim, &written_note(metric));
+    }
+    if let Some(measured) = &result.efficiency {
+        out.push('\n');
+        efficiency(measured).write(&mut out, form);
+        out.push('\n');
+        form.paragraph(&mut out, Look::Dim, &efficiency_note(measured));
+    }
+    let mut line = |look: Look, text: &str| {
+        out.push_str(&style.dress(look, text.trim_end()));
+        out.push('\n');
+    };
     line(Look::Plain, "");
     for text in wrap(&words::sentence(result), 0) {
         line(Look::Bold, &text);

@@ -1,0 +1,269 @@
+//! Evaluations of a tiny model, whose parts are held against what the other rooms say of the same samples.
+
+mod common;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use plimsoll::data::{self, Renderer, TemplateChoice, Turns, questions};
+use plimsoll::engine::{Engine as _, EngineOptions, Request};
+use plimsoll::eval::{Better, EvalOptions, EvalResult, Evaluation, Progress};
+use plimsoll::gates::{LayersKept, Variant};
+use plimsoll::generate::{self, Prompt, Sampling};
+use plimsoll::metrics::Metric;
+use plimsoll::model::{Dtype, Precision};
+use plimsoll::report::{Form, Style, evaluation};
+use plimsoll::search::Existing;
+
+use common::{adapter_folder, checkpoint, engine, golden};
+
+const TASK: &str = r#"
+name = "ship"
+prompt = "{{ prompt }}"
+references = ["{{ completion }}"]
+max_tokens = 12
+stop = ["."]
+
+[[metrics]]
+kind = "chrf"
+
+[[metrics]]
+name = "words"
+kind = "squad-f1"
+extract = { pattern = "([A-Za-z ]+)", take = "first" }
+
+[[metrics]]
+kind = "perplexity"
+"#;
+
+fn options(folder: &Path, task: &str) -> EvalOptions {
+    let file = folder.join("task.toml");
+    fs::write(&file, task).unwrap();
+    EvalOptions {
+        model: golden().join("tiny-gqa-tied"),
+        adapter: Some(adapter_folder("tiny-gqa-tied", "trained")),
+        task: file.display().to_string(),
+        data: golden().join("data/valid.jsonl"),
+        shots: None,
+        examples: None,
+        layers_kept: vec![LayersKept::Base, LayersKept::Some(2), LayersKept::Full],
+        template: TemplateChoice::Tokenizer,
+        max_samples: None,
+        max_tokens: None,
+        sampling: Sampling::GREEDY,
+        batch: 7,
+        engine: EngineOptions { precision: Precision::new(Dtype::F32), ..EngineOptions::default() },
+        out: None,
+        log_samples: false,
+        existing: Existing::Refuse,
+        command: "plimsoll eval".into(),
+    }
+}
+
+fn evaluate(options: EvalOptions) -> EvalResult {
+    let evaluation = Evaluation::open(options).unwrap();
+    let answered = evaluation.run(&mut |_| ControlFlow::Continue(())).unwrap();
+    evaluation.finish(&answered).unwrap()
+}
+
+/// Without what a clock says.
+fn timeless(mut result: EvalResult) -> serde_json::Value {
+    result.efficiency = None;
+    result.cost.seconds = 0.0;
+    result.cost.resumed = 0;
+    result.cost.tokens = 0;
+    serde_json::to_value(result).unwrap()
+}
+
+#[test]
+fn values_are_those_of_the_other_rooms() {
+    let folder = tempfile::tempdir().unwrap();
+    let result = evaluate(options(folder.path(), TASK));
+    let (checkpoint, engine) = (checkpoint("tiny-gqa-tied"), engine("tiny-gqa-tied", "trained"));
+    let tokenizer = checkpoint.tokenizer().unwrap();
+    let renderer = Renderer::new(&tokenizer, &TemplateChoice::Tokenizer).unwrap();
+    let path = golden().join("data/valid.jsonl");
+    let variants: Vec<Variant> = [0, 2, 4].map(|k| Variant::bottom_k(4, k)).into();
+
+    // Perplexity, by scoring the same file.
+    let dataset = data::load(
+        &path,
+        &tokenizer,
+        &data::Options {
+            template: TemplateChoice::Tokenizer,
+            turns: Turns::Last,
+            max_samples: None,
+            seed: 0,
+            context: 10_000,
+        },
+    )
+    .unwrap();
+    let request = Request { variants: variants.clone(), lens: Vec::new() };
+    let scores = engine.score(&dataset.samples, &request, &mut |_| ControlFlow::Continue(())).unwrap();
+    let tokens: usize = scores.iter().map(|sample| sample.tokens).sum();
+    let perplexity = &result.metrics[2];
+    assert_eq!((perplexity.name.as_str(), perplexity.better), ("perplexity", Better::Lower));
+    for (variant, value) in perplexity.values.iter().enumerate() {
+        let nll: f64 = scores.iter().map(|sample| sample.variants[variant].nll).sum();
+        let expected = (nll / tokens as f64).exp();
+        assert!((value.value - expected).abs() < 1e-12 * expected, "{value:?}, expected {expected}");
+        assert!(value.low < value.value && value.value < value.high && value.samples == 24);
+    }
+
+    // The other metrics, by generating and measuring one sample after the other.
+    let questions = questions(&path, &renderer, 10_000).unwrap();
+    let lines: Vec<serde_json::Value> =
+        fs::read_to_string(&path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let settings = generate::Options { sampling: Sampling::GREEDY, max_tokens: 12, stop: vec![".".into()], batch: 1 };
+    for (index, metric) in
+        [r#"{"kind": "chrf"}"#, r#"{"kind": "squad-f1", "extract": {"pattern": "([A-Za-z ]+)", "take": "first"}}"#]
+            .into_iter()
+            .enumerate()
+    {
+        let metric: Metric = serde_json::from_str(metric).unwrap();
+        for (variant, value) in result.metrics[index].values.iter().enumerate() {
+            let mut sums = vec![0.0; metric.width()];
+            for (question, line) in questions.iter().zip(&lines) {
+                let prompt = Prompt { tokens: question.tokens.clone(), variant, number: question.line as u64 };
+                let answer = generate::generate(&engine, &tokenizer, &variants, &[prompt], &settings, &mut |_| {
+                    ControlFlow::Continue(())
+                });
+                let reference = line["completion"].as_str().unwrap().to_owned();
+                let statistics = metric.statistics(answer.unwrap()[0].text.trim(), &[reference]);
+                sums.iter_mut().zip(statistics).for_each(|(sum, number)| *sum += number);
+            }
+            let expected = metric.value(&sums, questions.len());
+            assert!((value.value - expected).abs() < 1e-9, "{}: {value:?}, {expected}", result.metrics[index].name);
+        }
+    }
+
+    // Everything is held against the base, and what is not full against full.
+    for metric in &result.metrics {
+        let pairs: Vec<(usize, usize)> = metric.comparisons.iter().map(|c| (c.layers_kept, c.against)).collect();
+        assert_eq!(pairs, [(2, 0), (2, 4), (4, 0)]);
+        let value = |k: usize| metric.values[[0, 2, 4].iter().position(|&kept| kept == k).unwrap()].value;
+        for comparison in &metric.comparisons {
+            let expected = value(comparison.layers_kept) - value(comparison.against);
+            assert!((comparison.difference.difference - expected).abs() < 1e-9 * expected.abs().max(1.0));
+            assert!(comparison.difference.p <= comparison.p_holm && comparison.p_holm <= 1.0);
+        }
+    }
+    let efficiency = result.efficiency.unwrap();
+    let names: Vec<&str> = efficiency.variants.iter().map(|variant| variant.name.as_str()).collect();
+    assert_eq!(names, ["merged", "2 layers", "full"]);
+    assert!(efficiency.variants[1].adapter_bytes < efficiency.variants[2].adapter_bytes);
+    assert!(efficiency.variants.iter().all(|variant| variant.tokens_per_second.median > 0.0));
+}
+
+#[test]
+fn an_interrupted_evaluation_goes_on_where_it_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let with_out = || EvalOptions { out: Some(out.clone()), log_samples: true, ..options(folder.path(), TASK) };
+    let whole = timeless(evaluate(options(folder.path(), TASK)));
+
+    let evaluation = Evaluation::open(with_out()).unwrap();
+    let stopped = evaluation.run(&mut |progress| match progress {
+        Progress::Generating { answers, .. } if answers >= 20 => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    assert!(matches!(stopped, Err(plimsoll::Error::Interrupted)));
+    let journal = fs::read_to_string(out.join("journal.jsonl")).unwrap();
+    assert!(journal.lines().count() > 20);
+    // A crash may have torn the last line.
+    fs::write(out.join("journal.jsonl"), &journal[..journal.len() - 9]).unwrap();
+
+    let evaluation = Evaluation::open(EvalOptions { batch: 3, ..with_out() }).unwrap();
+    let answered = evaluation.run(&mut |_| ControlFlow::Continue(())).unwrap();
+    let result = evaluation.finish(&answered).unwrap();
+    assert!(result.cost.resumed >= 19, "{}", result.cost.resumed);
+    assert_eq!(timeless(result), whole);
+    let mut names: Vec<PathBuf> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    assert_eq!(names, [out.join("result.json"), out.join("samples.jsonl")]);
+    let samples = fs::read_to_string(out.join("samples.jsonl")).unwrap();
+    let samples: Vec<serde_json::Value> = samples.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(samples.len(), 24);
+    assert_eq!(samples[1]["prompt"], "What is a keel for?");
+    assert_eq!(samples[1]["answers"].as_array().unwrap().len(), 3);
+
+    // What is there already is not touched, and a journal of other samples is not mixed in.
+    assert!(Evaluation::open(with_out()).unwrap_err().to_string().contains("--force"));
+    fs::remove_file(out.join("result.json")).unwrap();
+    fs::write(out.join("journal.jsonl"), &journal).unwrap();
+    let other = Evaluation::open(EvalOptions { max_samples: Some(5), ..with_out() }).unwrap();
+    let refused = other.run(&mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
+    assert!(refused.contains("interrupted evaluation of other inputs"), "{refused}");
+}
+
+#[test]
+fn more_variants_take_over_what_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let with = |layers_kept: Vec<LayersKept>| EvalOptions {
+        out: Some(out.clone()),
+        layers_kept,
+        ..options(folder.path(), TASK)
+    };
+    let first = Evaluation::open(with(vec![LayersKept::Full])).unwrap();
+    first.run(&mut |_| ControlFlow::Continue(())).unwrap();
+    let all = evaluate(with(vec![LayersKept::Base, LayersKept::Some(2), LayersKept::Full]));
+    assert_eq!(all.cost.resumed, 24);
+    assert_eq!(timeless(all), timeless(evaluate(options(folder.path(), TASK))));
+}
+
+#[test]
+fn examples_and_plain_prompts_change_what_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = |change: &dyn Fn(&mut EvalOptions)| {
+        let mut options = options(folder.path(), TASK);
+        change(&mut options);
+        let evaluation = Evaluation::open(options)?;
+        let answered = evaluation.run(&mut |_| ControlFlow::Continue(()))?;
+        Ok::<f64, plimsoll::Error>(evaluation.finish(&answered)?.data.prompt_tokens)
+    };
+    let plain = tokens(&|options| options.template = TemplateChoice::None).unwrap();
+    let zero = tokens(&|_| {}).unwrap();
+    let examples = |options: &mut EvalOptions, shots| {
+        options.shots = Some(shots);
+        options.examples = Some(options.data.clone());
+    };
+    let two = tokens(&|options| examples(options, 2)).unwrap();
+    assert!(plain < zero && zero < two, "{plain}, {zero}, {two}");
+    let error = tokens(&|options| examples(options, 25)).unwrap_err().to_string();
+    assert!(error.contains("expected at least 25 examples, found 24"), "{error}");
+    let error = tokens(&|options| options.shots = Some(1)).unwrap_err().to_string();
+    assert!(error.contains("task.toml") && error.contains("found 0"), "{error}");
+}
+
+#[test]
+fn the_tables_tell_the_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut result = evaluate(options(folder.path(), TASK));
+    // What a clock says does not belong into a snapshot.
+    for (index, variant) in result.efficiency.iter_mut().flat_map(|efficiency| &mut efficiency.variants).enumerate() {
+        let speed = 500.0 - 10.0 * index as f64;
+        variant.load_seconds = variant.load_seconds.map(|_| 0.0123);
+        variant.tokens_per_second =
+            plimsoll::efficiency::Speed { median: speed, low: speed - 5.0, high: speed + 5.0, rounds: 5 };
+    }
+    if let Some(efficiency) = &mut result.efficiency {
+        efficiency.threads = 2;
+    }
+    insta::assert_snapshot!("evaluation", evaluation(&result, Form::Text(Style::Plain)));
+    insta::assert_snapshot!("evaluation_markdown", evaluation(&result, Form::Markdown));
+    let coloured = evaluation(&result, Form::Text(Style::Colour));
+    assert!(coloured.contains("\u{1b}[1m"));
+    assert!(evaluation(&result, Form::Text(Style::Plain)).lines().all(|line| line.chars().count() <= 100));
+}
+
+#[test]
+fn the_base_model_alone_can_be_evaluated() {
+    let folder = tempfile::tempdir().unwrap();
+    let result = evaluate(EvalOptions { adapter: None, max_samples: Some(4), ..options(folder.path(), TASK) });
+    assert_eq!(result.variants.len(), 1);
+    assert!(result.metrics.iter().all(|metric| metric.comparisons.is_empty()));
+    assert!(result.efficiency.is_none() && result.adapter.is_none());
+    assert_eq!((result.data.samples, result.data.available), (4, 24));
+}
