@@ -275,7 +275,10 @@ fn generate(arguments: &Arguments) -> Result<Value> {
     let (mut prefill, mut decode, mut total) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.number("repeats", 3)? {
         let begun = Instant::now();
-        let mut sequences: Vec<_> = (0..batch).map(|_| decoding.begin(&variant)).collect::<plimsoll::Result<_>>()?;
+        let mut sequences = Vec::with_capacity(batch);
+        for _ in 0..batch {
+            sequences.push(decoding.begin(&variant)?);
+        }
         let turns = sequences.iter_mut().zip(&prompts);
         let mut turns: Vec<Turn<'_>> = turns.map(|(sequence, tokens)| Turn { sequence, tokens }).collect();
         let mut logits = decoding.feed(&mut turns);

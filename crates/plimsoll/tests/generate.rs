@@ -1,5 +1,7 @@
 //! Generated text against transformers and PEFT, and against itself: batched, behind a prefix, in a chat.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod common;
 
 use std::ops::ControlFlow;

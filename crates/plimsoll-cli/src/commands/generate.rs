@@ -274,21 +274,18 @@ impl Arguments {
             }
             return Ok(data::questions(path, renderer, context)?);
         }
-        let question = |(text, line): (&String, usize)| {
-            let user = Message::new("user", text);
-            let messages: Vec<Message> =
-                self.system.iter().map(|text| Message::new("system", text)).chain([user]).collect();
-            let tokens = match renderer.used() {
-                TemplateUse::None if self.system.is_some() => {
-                    return Err(Error::Usage("--system needs a chat template, and there is none".into()));
-                }
-                TemplateUse::None => renderer.plain(text),
-                TemplateUse::Tokenizer | TemplateUse::Given => renderer.chat(&messages),
-            };
+        let is_plain = renderer.used() == TemplateUse::None;
+        if is_plain && self.system.is_some() {
+            return Err(Error::Usage("--system needs a chat template, and there is none".into()).into());
+        }
+        let mut questions = Vec::with_capacity(self.prompts.len());
+        for (line, text) in (1..).zip(&self.prompts) {
+            let system = self.system.iter().map(|text| Message::new("system", text));
+            let messages: Vec<Message> = system.chain([Message::new("user", text)]).collect();
+            let tokens = if is_plain { renderer.plain(text) } else { renderer.chat(&messages) };
             let tokens = tokens.map_err(|problem| Error::Usage(format!("prompt {line}: {problem}")))?;
-            Ok(Question { line, tokens, text: text.clone() })
-        };
-        let questions: Result<Vec<Question>, Error> = self.prompts.iter().zip(1..).map(question).collect();
-        Ok(questions?)
+            questions.push(Question { line, tokens, text: text.clone() });
+        }
+        Ok(questions)
     }
 }

@@ -112,7 +112,7 @@ pub(super) fn template(argument: &str) -> Result<TemplateChoice> {
 /// # Errors
 /// Something else, or layers that the model has not.
 pub(super) fn strengths(text: &str, layers: usize) -> Result<Vec<f32>> {
-    let problem = |what: String| Error::Usage(format!("--strength {text}: {what}"));
+    let problem = |what: String| anyhow::Error::new(Error::Usage(format!("--strength {text}: {what}")));
     let number = |text: &str| {
         let number = text.parse::<f32>().ok().filter(|number| number.is_finite());
         number.ok_or_else(|| problem(format!("`{text}` is no finite number")))
@@ -125,11 +125,11 @@ pub(super) fn strengths(text: &str, layers: usize) -> Result<Vec<f32>> {
         };
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) else {
-            return Err(problem(format!("`{range}`: expected layers, such as 3 or 0-9")).into());
+            return Err(problem(format!("`{range}`: expected layers, such as 3 or 0-9")));
         };
         let range = if first <= last { strengths.get_mut(first..last.saturating_add(1)) } else { None };
         let Some(range) = range else {
-            return Err(problem(format!("layers {first} to {last}: the model's are 0 to {}", layers - 1)).into());
+            return Err(problem(format!("layers {first} to {last}: the model's are 0 to {}", layers - 1)));
         };
         range.fill(number(strength)?);
     }

@@ -211,11 +211,11 @@ impl Evaluation {
         let (rows, sha256) = read(&options.data)?;
         let shots = options.shots.unwrap_or(task.shots);
         let examples = match &options.examples {
-            Some(path) => task.examples_of(path, read(path)?.0, shots)?,
+            Some(path) => task.examples_of(path, &read(path)?.0, shots)?,
             None => {
                 let fields = task.examples.iter().cloned();
-                let rows = (1..).zip(fields).map(|(line, fields)| Row { line, fields: vec![fields] }).collect();
-                task.examples_of(Path::new(&options.task), rows, shots)?
+                let rows = (1..).zip(fields).map(|(line, fields)| Row { line, fields: vec![fields] });
+                task.examples_of(Path::new(&options.task), &rows.collect::<Vec<_>>(), shots)?
             }
         };
         let at = |problem: TaskProblem| Error::input(&options.data, problem);

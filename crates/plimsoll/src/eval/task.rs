@@ -57,22 +57,15 @@ pub enum TaskProblem {
     #[error("`{field}`: expected {expected}, found {}", shown(.found))]
     Field {
         /// The field.
-        field: String,
+        field: &'static str,
         /// What it should hold.
         expected: &'static str,
         /// What it holds.
         found: String,
     },
     /// A template that does not parse, or that a row does not fill.
-    #[error("{place}template `{field}`: {}", shown(.message))]
-    Template {
-        /// The row, where one was being rendered, with a colon behind.
-        place: String,
-        /// The task's field.
-        field: String,
-        /// The engine's reason.
-        message: String,
-    },
+    #[error("{0}")]
+    Template(String),
     /// A row without anything to hold an answer against.
     #[error("line {line}: expected a reference, found none of the fields that the task's `references` name")]
     NoReference {
@@ -152,14 +145,6 @@ pub enum TaskProblem {
         skipped: usize,
         /// The context, in tokens.
         context: usize,
-    },
-    /// A prompt that the tokenizer or the template refuses.
-    #[error("line {line}: {problem}")]
-    Refused {
-        /// The line, from 1.
-        line: usize,
-        /// The reason.
-        problem: crate::tokenizer::TokenizerProblem,
     },
     /// More examples are asked for than there are.
     #[error("expected at least {expected} examples, found {found}")]
@@ -298,7 +283,7 @@ impl Task {
     }
 
     /// The first rows as examples.
-    pub(super) fn examples_of(&self, path: &Path, rows: Vec<Row>, shots: usize) -> Result<Vec<Rendered>> {
+    pub(super) fn examples_of(&self, path: &Path, rows: &[Row], shots: usize) -> Result<Vec<Rendered>> {
         let at = |problem| Error::input(path, problem);
         if rows.len() < shots {
             return Err(at(TaskProblem::TooFewExamples { expected: shots, found: rows.len() }));
@@ -351,7 +336,7 @@ impl Task {
 fn template(place: &str, field: &str, error: &minijinja::Error) -> TaskProblem {
     let message =
         error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
-    TaskProblem::Template { place: place.to_owned(), field: field.to_owned(), message }
+    TaskProblem::Template(format!("{place}template `{field}`: {}", shown(&message)))
 }
 
 #[derive(Deserialize)]
@@ -419,8 +404,7 @@ impl TryFrom<RawTask> for Task {
     type Error = TaskProblem;
 
     fn try_from(raw: RawTask) -> Result<Self, TaskProblem> {
-        let field =
-            |field: &str, expected, found: String| Err(TaskProblem::Field { field: field.to_owned(), expected, found });
+        let field = |field, expected, found: String| Err(TaskProblem::Field { field, expected, found });
         if raw.name.trim().is_empty() {
             return field("name", "a name", "an empty one".into());
         }

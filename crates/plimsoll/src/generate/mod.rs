@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Decoding, Embedded, Engine as _, Prefix, Sequence, Turn};
 use crate::error::{Error, Result};
 use crate::gates::Variant;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, TokenizerProblem};
 use sampling::Draws;
 pub use sampling::{Sampling, most_probable};
 use text::{Stops, TextStream};
@@ -207,6 +207,9 @@ fn check(prompts: &[Prompt], options: &Options, context: usize) -> Result<()> {
     }
 }
 
+/// Leading tokens of a variant's prompts, and how many they are.
+type Shared = (Arc<Prefix>, usize);
+
 /// For each variant the leading tokens that all its prompts share, if they are several and the tokens are worth it, and
 /// how many these are. Each prompt keeps at least one token of its own.
 fn prefixes(
@@ -214,7 +217,7 @@ fn prefixes(
     variants: &[Variant],
     prompts: &[Prompt],
     observe: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
-) -> Result<Vec<Option<(Arc<Prefix>, usize)>>> {
+) -> Result<Vec<Option<Shared>>> {
     let mut shared = Vec::new();
     for (index, variant) in variants.iter().enumerate() {
         let mut of_variant = prompts.iter().filter(|prompt| prompt.variant == index).map(|prompt| &prompt.tokens[..]);
@@ -389,6 +392,7 @@ impl<'a> Growing<'a> {
     }
 }
 
-fn refused(problem: crate::tokenizer::TokenizerProblem) -> Error {
+#[allow(clippy::needless_pass_by_value, reason = "the shape that `map_err` wants")]
+fn refused(problem: TokenizerProblem) -> Error {
     Error::Engine(problem.to_string())
 }

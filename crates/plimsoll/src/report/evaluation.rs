@@ -251,7 +251,7 @@ fn verdicts(result: &EvalResult) -> Vec<String> {
     for variant in &result.variants {
         let name = match variant.layers_kept {
             kept if kept == layers => "The full adapter".to_owned(),
-            kept => format!("LoRA in {} of {layers} layers", kept),
+            kept => format!("LoRA in {kept} of {layers} layers"),
         };
         if variant.layers_kept < layers {
             sentences.extend(verdict(variant.layers_kept, &name, layers, "the full adapter"));
