@@ -132,12 +132,12 @@ impl Kernel for Peak {
     }
 }
 
-/// A pointer that several threads write through, each to columns of its own.
+/// A pointer that several threads write through, each to places of its own.
 #[derive(Clone, Copy)]
 pub(crate) struct Destination<T>(pub(crate) *mut T);
 
-// SAFETY: the functions that make one hand it to threads that write to different columns, hence to different places, and
-// they return only when all of these are done; nothing reads in between.
+// SAFETY: the functions that make one hand it to threads that write to different places (panels of a product, heads and
+// rows of an attention), and they return only when all of these are done; nothing reads in between.
 #[allow(unsafe_code)]
 unsafe impl<T: Send> Send for Destination<T> {}
 // SAFETY: as above.

@@ -5,12 +5,15 @@
 //! Variants are timed in turns, several rounds of them, since a machine has other things to do; the median is given with
 //! the slowest and the fastest round.
 
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::{self, Adapter, Base, Provenance};
-use crate::engine::{Decoding, Embedded, Engine as _, Turn};
+use crate::adapter::{self, Adapter, Provenance};
+use crate::engine::{Decoding, Embedded, Engine as _, Prefix, Turn};
 use crate::error::{Error, Result};
 use crate::gates::Variant;
 use crate::generate::most_probable;
@@ -22,6 +25,8 @@ const BATCH: usize = 8;
 const TOKENS: usize = 12;
 /// Prompt tokens of each at most.
 const PROMPT: usize = 128;
+/// Boundaries at most.
+const BOUNDARIES: usize = 5;
 /// Rounds at most, and at least however slow they are.
 const ROUNDS: (usize, usize) = (7, 3);
 /// No further round begins after this.
@@ -68,62 +73,81 @@ pub struct Speed {
     pub rounds: usize,
 }
 
-/// Measures the boundaries that keep any LoRA, and the merged adapter beside them, on some prompts.
+/// What is measured, and on what.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The engine, which holds the whole adapter.
+    pub engine: &'a Embedded,
+    /// Its model.
+    pub checkpoint: &'a Checkpoint,
+    /// The adapter.
+    pub adapter: &'a Adapter,
+    /// A folder in which trimmed adapters are written for a moment.
+    pub scratch: &'a Path,
+}
+
+/// Measures the boundaries that keep any LoRA, a few of them where they are many, and the merged adapter beside them, on
+/// some prompts. `go_on` is asked between pieces of work.
 ///
 /// # Errors
-/// A temporary folder that cannot be written.
+/// A scratch folder that cannot be written, or [`Error::Interrupted`] where `go_on` broke.
 pub fn measure(
-    engine: &Embedded,
-    checkpoint: &Checkpoint,
-    adapter: &Adapter,
+    subject: &Subject<'_>,
     boundaries: &[usize],
     prompts: &[&[u32]],
+    go_on: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Efficiency> {
+    let Subject { engine, adapter, scratch, .. } = *subject;
     let layers = engine.layers();
-    let mut boundaries: Vec<usize> = boundaries.iter().copied().filter(|&k| k > 0 && k <= layers).collect();
-    boundaries.sort_unstable();
-    boundaries.dedup();
+    let mut some: Vec<usize> = boundaries.iter().copied().filter(|&k| k > 0 && k <= layers).collect();
+    some.sort_unstable();
+    some.dedup();
+    if some.len() > BOUNDARIES {
+        some = (0..BOUNDARIES).map(|place| some[place * (some.len() - 1) / (BOUNDARIES - 1)]).collect();
+    }
+    let mut check = || if go_on().is_break() { Err(Error::Interrupted) } else { Ok(()) };
 
-    let variants: Vec<Variant> =
-        std::iter::once(0).chain(boundaries.iter().copied()).map(|k| Variant::bottom_k(layers, k)).collect();
-    let mut speeds = vec![Vec::new(); variants.len()];
+    let variants: Vec<Variant> = std::iter::once(0).chain(some).map(|kept| Variant::bottom_k(layers, kept)).collect();
+    let prompts: Vec<&[u32]> =
+        prompts.iter().map(|prompt| &prompt[..prompt.len().min(PROMPT)]).filter(|prompt| !prompt.is_empty()).collect();
     let mut decoding = engine.decoding(PROMPT + TOKENS + 1);
-    let begun = Instant::now();
+    let mut begun = Vec::with_capacity(variants.len());
+    for variant in &variants {
+        check()?;
+        begun.push(begin(&mut decoding, variant, &prompts)?);
+    }
+    let mut speeds = vec![Vec::new(); variants.len()];
+    let clock = Instant::now();
     for round in 0..ROUNDS.0 {
-        if round >= ROUNDS.1 && begun.elapsed() > ENOUGH {
+        if round >= ROUNDS.1 && clock.elapsed() > ENOUGH {
             break;
         }
-        for (variant, speeds) in variants.iter().zip(&mut speeds) {
-            speeds.push(decode(&mut decoding, variant, prompts)?);
+        for (begun, speeds) in begun.iter().zip(&mut speeds) {
+            check()?;
+            speeds.push(decode(&mut decoding, begun));
         }
     }
 
     let mut measured = Vec::with_capacity(variants.len());
     for (variant, speeds) in variants.iter().zip(speeds) {
+        check()?;
         let kept = variant.layers_kept;
-        let (adapter_bytes, load_seconds) = match kept {
-            0 => (0, None),
-            kept if kept == layers => {
-                load(engine, checkpoint, adapter).map(|(bytes, seconds)| (bytes, Some(seconds)))?
-            }
-            kept => {
-                let folder = tempfile::tempdir().map_err(|error| Error::Internal(error.to_string()))?;
-                let keep: Vec<usize> = adapter.layers().into_iter().filter(|&layer| layer < kept).collect();
-                if keep.is_empty() {
-                    (0, None)
-                } else {
-                    let path = folder.path().join("adapter");
-                    adapter::write_trimmed(adapter, &keep, &Provenance::default(), &path)?;
-                    let (bytes, seconds) = load(engine, checkpoint, &Adapter::open(&path)?)?;
-                    (bytes, Some(seconds))
-                }
-            }
+        let keep: Vec<usize> = adapter.layers().into_iter().filter(|&layer| layer < kept).collect();
+        let loaded = if keep.is_empty() {
+            None
+        } else if keep.len() == adapter.layers().len() {
+            Some(load(subject, adapter)?)
+        } else {
+            let folder = tempfile::tempdir_in(scratch).map_err(Error::write(scratch))?;
+            let path = folder.path().join("adapter");
+            adapter::write_trimmed(adapter, &keep, &Provenance::default(), &path)?;
+            Some(load(subject, &Adapter::open(&path)?)?)
         };
         measured.push(VariantEfficiency {
             name: if kept == 0 { "merged".to_owned() } else { variant.name() },
             layers_kept: (kept > 0).then_some(kept),
-            adapter_bytes,
-            load_seconds,
+            adapter_bytes: loaded.map_or(0, |(bytes, _)| bytes),
+            load_seconds: loaded.map(|(_, seconds)| seconds),
             tokens_per_second: Speed::of(speeds),
         });
     }
@@ -131,47 +155,53 @@ pub fn measure(
     Ok(Efficiency { batch: BATCH, threads: engine.threads(), dtype, variants: measured })
 }
 
-/// Tokens per second of all sequences together, the prompts' not counted.
-fn decode(decoding: &mut Decoding<'_>, variant: &Variant, prompts: &[&[u32]]) -> Result<f64> {
-    let mut sequences = Vec::with_capacity(BATCH);
-    for _ in 0..BATCH {
-        sequences.push(decoding.begin(variant)?);
+/// A prompt that was read, and the token that follows it.
+type Begun = (Arc<Prefix>, u32);
+
+/// Reads as many prompts as sequences are decoded side by side.
+fn begin(decoding: &mut Decoding<'_>, variant: &Variant, prompts: &[&[u32]]) -> Result<Vec<Begun>> {
+    let prompts = if prompts.is_empty() { &[&[0][..]] } else { prompts };
+    let mut begun = Vec::with_capacity(BATCH);
+    for tokens in prompts.iter().cycle().take(BATCH) {
+        let mut sequence = decoding.begin(variant)?;
+        let logits = decoding.feed(&mut [Turn { sequence: &mut sequence, tokens }]);
+        begun.push((sequence.into_prefix(), most_probable(&logits)));
     }
-    let prompts = prompts.iter().map(|prompt| &prompt[..prompt.len().min(PROMPT)]).filter(|prompt| !prompt.is_empty());
-    let prompts = prompts.chain(std::iter::once(&[0][..])).collect::<Vec<&[u32]>>();
-    let turns = sequences.iter_mut().zip(prompts.iter().cycle());
-    let mut turns: Vec<Turn<'_>> = turns.map(|(sequence, tokens)| Turn { sequence, tokens }).collect();
-    let mut logits = decoding.feed(&mut turns);
-    let vocabulary = logits.len() / BATCH;
-    let begun = Instant::now();
+    Ok(begun)
+}
+
+/// Tokens per second of all sequences together.
+fn decode(decoding: &mut Decoding<'_>, begun: &[Begun]) -> f64 {
+    let mut sequences: Vec<_> = begun.iter().map(|(prefix, _)| decoding.follow(prefix)).collect();
+    let mut next: Vec<u32> = begun.iter().map(|(_, token)| *token).collect();
+    let clock = Instant::now();
     for _ in 0..TOKENS {
-        let next: Vec<u32> = logits.chunks_exact(vocabulary).map(most_probable).collect();
         let turns = sequences.iter_mut().zip(next.chunks(1));
         let mut turns: Vec<Turn<'_>> = turns.map(|(sequence, tokens)| Turn { sequence, tokens }).collect();
-        logits = decoding.feed(&mut turns);
+        let logits = decoding.feed(&mut turns);
+        next = logits.chunks_exact(logits.len() / begun.len()).map(most_probable).collect();
     }
-    let speed = (BATCH * TOKENS) as f64 / begun.elapsed().as_secs_f64();
+    let speed = (begun.len() * TOKENS) as f64 / clock.elapsed().as_secs_f64();
     sequences.into_iter().for_each(|sequence| decoding.end(sequence));
-    Ok(speed)
+    speed
 }
 
 /// Bytes of an adapter's weight file, and seconds to read, check and pack it: the fastest of three times.
-fn load(engine: &Embedded, checkpoint: &Checkpoint, adapter: &Adapter) -> Result<(u64, f64)> {
-    let config = checkpoint.config();
-    let shape = |_, projection| checkpoint.linear_shape(projection);
+fn load(subject: &Subject<'_>, adapter: &Adapter) -> Result<(u64, f64)> {
+    let Subject { engine, checkpoint, .. } = *subject;
     let mut fastest = f64::INFINITY;
     for _ in 0..3 {
-        let begun = Instant::now();
-        let lora = Adapter::open(adapter.folder())?.bind(&Base { layers: config.layers, shape: &shape })?;
+        let clock = Instant::now();
+        let lora = checkpoint.bind(Some(&Adapter::open(adapter.folder())?))?;
         let dtype = engine.model().precision().dtype;
-        let packed: Vec<Lora> = lora.iter().map(|layer| Lora::new(config, dtype, layer)).collect();
-        fastest = fastest.min(begun.elapsed().as_secs_f64());
+        let packed: Vec<Lora> = lora.iter().map(|layer| Lora::new(checkpoint.config(), dtype, layer)).collect();
+        fastest = fastest.min(clock.elapsed().as_secs_f64());
         drop(packed);
     }
-    let size = |path: &std::path::PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    let weights =
-        adapter.files().iter().filter(|path| path.extension().is_some_and(|e| e == "safetensors")).map(size).sum();
-    Ok((weights, fastest))
+    let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let files = adapter.files();
+    let weights = files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+    Ok((weights.map(size).sum(), fastest))
 }
 
 impl Speed {

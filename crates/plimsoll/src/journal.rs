@@ -41,6 +41,10 @@ impl Journal {
         H: Serialize + DeserializeOwned + PartialEq,
         R: DeserializeOwned,
     {
+        // Anything else might have no end.
+        if path.exists() && !path.is_file() {
+            return Err(Error::Usage(format!("{}: expected a file: give another --out", path.display())));
+        }
         let bytes = match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             read => read.map_err(Error::read(path))?,
@@ -49,16 +53,16 @@ impl Journal {
         let text = String::from_utf8_lossy(&bytes);
         let mut lines = text.lines();
         let is_ours = lines.next().and_then(|line| serde_json::from_str(line).ok()).as_ref() == Some(header);
-        let mut rows: Vec<R> = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
-        if !is_ours && !rows.is_empty() && existing == Existing::Refuse {
+        let has_rows = lines.clone().any(|line| !line.trim().is_empty());
+        if !is_ours && has_rows && existing == Existing::Refuse {
             return Err(Error::Usage(format!(
-                "{} belongs to an interrupted {job} of other inputs: give another --out, or --force to start over",
+                "{} is not of this {job}: it belongs to an interrupted run of other inputs; give another --out, or --force \
+                 to start over",
                 path.display()
             )));
         }
-        if !is_ours {
-            rows.clear();
-        }
+        let rows =
+            if is_ours { lines.filter_map(|line| serde_json::from_str(line).ok()).collect() } else { Vec::new() };
         let header = serde_json::to_string(header).map_err(|error| Error::Internal(error.to_string()))?;
         Ok((Self { path: path.to_owned(), header, file: None }, rows))
     }

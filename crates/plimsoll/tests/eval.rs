@@ -58,6 +58,7 @@ fn options(folder: &Path, task: &str) -> EvalOptions {
         engine: EngineOptions { precision: Precision::new(Dtype::F32), ..EngineOptions::default() },
         out: None,
         log_samples: false,
+        scratch: std::env::temp_dir(),
         existing: Existing::Refuse,
         command: "plimsoll eval".into(),
     }
@@ -196,7 +197,7 @@ fn an_interrupted_evaluation_goes_on_where_it_stopped() {
     fs::write(out.join("journal.jsonl"), &journal).unwrap();
     let other = Evaluation::open(EvalOptions { max_samples: Some(5), ..with_out() }).unwrap();
     let refused = other.run(&mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
-    assert!(refused.contains("interrupted evaluation of other inputs"), "{refused}");
+    assert!(refused.contains("not of this evaluation"), "{refused}");
 }
 
 #[test]
@@ -229,12 +230,16 @@ fn examples_and_plain_prompts_change_what_is_asked() {
     let zero = tokens(&|_| {}).unwrap();
     let examples = |options: &mut EvalOptions, shots| {
         options.shots = Some(shots);
-        options.examples = Some(options.data.clone());
+        let copy = folder.path().join("examples.jsonl");
+        fs::copy(&options.data, &copy).unwrap();
+        options.examples = Some(copy);
     };
     let two = tokens(&|options| examples(options, 2)).unwrap();
     assert!(plain < zero && zero < two, "{plain}, {zero}, {two}");
     let error = tokens(&|options| examples(options, 25)).unwrap_err().to_string();
     assert!(error.contains("expected at least 25 examples, found 24"), "{error}");
+    let error = tokens(&|options| options.examples = Some(options.data.clone())).unwrap_err().to_string();
+    assert!(error.contains("the samples themselves"), "{error}");
     let error = tokens(&|options| options.shots = Some(1)).unwrap_err().to_string();
     assert!(error.contains("task.toml") && error.contains("found 0"), "{error}");
 }

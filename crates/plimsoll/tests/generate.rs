@@ -281,7 +281,7 @@ fn what_makes_no_sense_is_refused() {
         generated.unwrap_err().to_string()
     };
     assert!(message(prompt(0), greedy(4, 1)).contains("prompt 3 has 0 tokens"));
-    assert!(message(prompt(context), greedy(4, 1)).contains("context"));
+    assert!(message(prompt(context), greedy(4, 1)).contains("room for"));
     assert!(message(prompt(4), greedy(0, 1)).contains("at least 1"));
     assert!(message(prompt(4), Options { stop: vec![String::new()], ..greedy(4, 1) }).contains("empty stop"));
     for sampling in [

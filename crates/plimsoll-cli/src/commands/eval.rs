@@ -62,7 +62,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Which layers keep their LoRA, from the bottom: numbers, `base` for none, `full` for all
-    #[arg(long, value_name = "K,…", value_delimiter = ',', default_value = "base,full")]
+    #[arg(long, value_name = "K,…", value_delimiter = ',', requires = "adapter", default_value = "base,full")]
     layers_kept: Vec<LayersKept>,
     /// Examples before each prompt [default: as the task says]
     #[arg(long, value_name = "N")]
@@ -132,6 +132,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         engine: arguments.engine.options(),
         out: arguments.out.clone(),
         log_samples: arguments.log_samples,
+        scratch: std::env::temp_dir(),
         existing: if arguments.force { Existing::Replace } else { Existing::Refuse },
         command: command_line(),
     };
@@ -146,10 +147,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     });
     telling.finish();
     let answered = answered.map_err(|error| match (error, &arguments.out) {
-        (Error::Interrupted, Some(out)) => {
+        (Error::Interrupted, Some(out)) if out.join("journal.jsonl").exists() => {
             anyhow!("run the same command again to go on; {} keeps what is finished", out.display())
                 .context(Error::Interrupted)
         }
+        (Error::Interrupted, Some(_)) => anyhow!("nothing was finished yet").context(Error::Interrupted),
         (Error::Interrupted, None) => anyhow!("nothing is kept without --out").context(Error::Interrupted),
         (error, _) => error.into(),
     })?;

@@ -1,6 +1,6 @@
 //! `plimsoll generate`: text from prompts, under any boundary, without rewriting a file.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::inputs::{EngineArguments, SamplingArguments, at_least_one, strengths, template};
 use super::print;
-use crate::progress::Tokens;
+use crate::progress::{Tokens, say};
 use crate::{interrupt, progress};
 
 /// Answer prompts with the base model, the full adapter, or any part of it.
@@ -50,7 +50,7 @@ pub(super) struct Arguments {
     /// A JSONL file of prompts, or a folder with valid.jsonl
     #[arg(long, value_name = "PATH", conflicts_with = "prompts")]
     data: Option<PathBuf>,
-    /// Chat on the terminal; an empty line is passed over, /new begins anew, the end of input ends it
+    /// Chat on the terminal; an empty line is passed over, /new begins anew, /quit or the end of input ends it
     #[arg(long, short, conflicts_with_all = ["prompts", "data"])]
     interactive: bool,
     /// What the system's turn says, before each prompt
@@ -58,10 +58,10 @@ pub(super) struct Arguments {
     system: Option<String>,
     /// Which layers keep their LoRA, from the bottom: a number, `base` for none, `full` for all; several answer side by
     /// side
-    #[arg(long, value_name = "K,…", value_delimiter = ',', default_value = "full")]
+    #[arg(long, value_name = "K,…", value_delimiter = ',', requires = "adapter", default_value = "full")]
     layers_kept: Vec<LayersKept>,
     /// How strongly LoRA is applied: a factor, or factors of layers such as 0-9=1,10-19=0.5
-    #[arg(long, value_name = "FACTOR", allow_hyphen_values = true)]
+    #[arg(long, value_name = "FACTOR", allow_hyphen_values = true, requires = "adapter")]
     strength: Option<String>,
     /// How prompts are rendered: `tokenizer` for its own chat template, `none`, or a Jinja file
     #[arg(long, value_name = "tokenizer|none|FILE", default_value = "tokenizer")]
@@ -76,7 +76,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = NonZero::new(BATCH).unwrap_or(NonZero::<usize>::MIN), value_parser = at_least_one)]
     batch: NonZero<usize>,
     /// What to print on stdout
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(long, value_enum, default_value = "text", conflicts_with = "interactive")]
     format: Format,
     /// No progress on stderr
     #[arg(long, short)]
@@ -86,6 +86,9 @@ pub(super) struct Arguments {
     #[command(flatten)]
     engine: EngineArguments,
 }
+
+/// Bytes of a turn that is typed.
+const LONGEST_TURN: u64 = 1 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -117,11 +120,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let engine = Embedded::load(&checkpoint, &lora, arguments.engine.options())?;
     opening.finish_and_clear();
 
-    interrupt::install();
     let job = Job { engine: &engine, tokenizer: &tokenizer, variants: &variants, options: &options };
     if arguments.interactive {
+        // Nothing is kept of a chat: an interrupt may end it at once.
         return chat(&job, &renderer, arguments);
     }
+    interrupt::install();
     answer(&job, &questions, arguments)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -153,7 +157,7 @@ fn answer(job: &Job<'_>, questions: &[Question], arguments: &Arguments) -> Resul
     let (mut printed, mut failed) = (0, None);
     let answers = generate(engine, tokenizer, variants, &prompts, options, &mut |event| {
         let told = match event {
-            Event::Text(_, piece) if streams => print(piece),
+            Event::Text(_, piece) if streams => print(&shown(piece)),
             Event::Text(..) => Ok(()),
             Event::Finished(index, answer) => {
                 finished[index] = Some(answer.clone());
@@ -166,7 +170,7 @@ fn answer(job: &Job<'_>, questions: &[Question], arguments: &Arguments) -> Resul
                         print(&match arguments.format {
                             Format::Json => line(question, &variants[variant], answer) + "\n",
                             Format::Text if streams => "\n".to_owned(),
-                            Format::Text => block(question, &variants[variant], answer, is_first),
+                            Format::Text => shown(&block(question, &variants[variant], answer, is_first)),
                         })?;
                     }
                     Ok(())
@@ -185,6 +189,15 @@ fn answer(job: &Job<'_>, questions: &[Question], arguments: &Arguments) -> Resul
         Some(error) => Err(error),
         None => Ok(answers.map(drop)?),
     }
+}
+
+/// A text as it may go to a terminal: what a model writes could steer it.
+fn shown(text: &str) -> String {
+    if !std::io::stdout().is_terminal() {
+        return text.to_owned();
+    }
+    let is_unruly = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.chars().map(|c| if is_unruly(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 fn line(question: &Question, variant: &Variant, answer: &Generated) -> String {
@@ -218,12 +231,13 @@ fn chat(job: &Job<'_>, renderer: &Renderer<'_>, arguments: &Arguments) -> Result
         if is_terminal {
             let _ = write!(std::io::stderr(), "> ");
         }
-        let mut typed = String::new();
-        if std::io::stdin().lock().read_line(&mut typed)? == 0 || interrupt::asked() {
+        let mut typed = Vec::new();
+        if std::io::stdin().lock().take(LONGEST_TURN).read_until(b'\n', &mut typed)? == 0 {
             break;
         }
-        match typed.trim() {
+        match String::from_utf8_lossy(&typed).trim() {
             "" => continue,
+            "/quit" | "/exit" => break,
             "/new" => {
                 chats.iter_mut().for_each(|(_, messages)| messages.truncate(system.len()));
                 continue;
@@ -238,17 +252,22 @@ fn chat(job: &Job<'_>, renderer: &Renderer<'_>, arguments: &Arguments) -> Result
             let prompt = Prompt { tokens, variant: 0, number };
             let mut failed = None;
             let answer = chat.answer(&prompt, options, &mut |piece| {
-                failed = print(piece).err();
-                if failed.is_some() || interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })?;
-            if let Some(error) = failed {
-                return Err(error);
+                failed = print(&shown(piece)).err();
+                if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            match (failed, answer) {
+                (Some(error), _) => return Err(error),
+                (None, Ok(answer)) => {
+                    print("\n")?;
+                    messages.push(Message::new("assistant", answer.text));
+                }
+                // A chat that has grown too long.
+                (None, Err(Error::Usage(problem))) => {
+                    say(&format!("plimsoll: {problem}; /new begins anew"));
+                    messages.pop();
+                }
+                (None, Err(error)) => return Err(error.into()),
             }
-            print("\n")?;
-            messages.push(Message::new("assistant", answer.text));
-        }
-        if interrupt::asked() {
-            break;
         }
     }
     Ok(ExitCode::SUCCESS)

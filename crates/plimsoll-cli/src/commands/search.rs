@@ -202,6 +202,7 @@ impl Arguments {
             lens_samples: self.lens_samples,
             seed: self.seed,
             engine: self.engine.options(),
+            scratch: std::env::temp_dir(),
             existing: if self.force { Existing::Replace } else { Existing::Refuse },
             command: command_line(),
         })

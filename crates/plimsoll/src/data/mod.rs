@@ -54,6 +54,8 @@ pub struct Sample {
 pub struct Dataset {
     /// In the order of the file; never empty.
     pub samples: Vec<Sample>,
+    /// The answer of each sample as its line has it: its last one, or all of a plain text.
+    pub answers: Vec<String>,
     /// Lines of samples that were left out because they are longer than the context, ascending.
     pub skipped: Vec<usize>,
     /// The file that was read.
@@ -343,16 +345,17 @@ pub fn load(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dat
         if sample.tokens.len() > options.context {
             skipped.push(*line);
         } else {
-            samples.push(sample);
+            samples.push((sample, record.answer()));
         }
     }
-    samples.sort_by_key(|sample| sample.line);
+    samples.sort_by_key(|(sample, _)| sample.line);
+    let (samples, answers): (Vec<Sample>, Vec<String>) = samples.into_iter().unzip();
     skipped.sort_unstable();
     if samples.is_empty() {
         let problem = DataProblem::NoSamples { skipped: skipped.len(), context: options.context };
         return Err(Error::input(file, problem));
     }
-    Ok(Dataset { samples, skipped, file, sha256, template: renderer.used() })
+    Ok(Dataset { samples, answers, skipped, file, sha256, template: renderer.used() })
 }
 
 /// One line's question, ready to be answered.

@@ -120,6 +120,19 @@ impl Record {
         }
     }
 
+    /// Its last answer, or all of a plain text.
+    pub(super) fn answer(&self) -> String {
+        match self {
+            Self::Chat { messages, .. } => {
+                let last = messages.iter().rev().find(|message| message.role == "assistant");
+                last.map(|message| message.content.clone()).unwrap_or_default()
+            }
+            Self::Pair { completion: answer, .. } | Self::Alpaca { output: answer, .. } | Self::Text(answer) => {
+                answer.clone()
+            }
+        }
+    }
+
     /// The shape's name.
     pub(super) fn shape(&self) -> &'static str {
         match self {

@@ -9,6 +9,7 @@ mod rows;
 mod task;
 
 use std::collections::HashMap;
+use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -18,13 +19,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::adapter::{Adapter, LayerLora};
 use crate::data::{self, Renderer, Sample, TemplateChoice, TemplateUse};
-use crate::efficiency::{self, Efficiency};
+use crate::efficiency::{self, Efficiency, Subject};
 use crate::engine::{self, Embedded, Engine as _, EngineOptions, Request};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gates::{LayersKept, Variant};
 use crate::generate::{self, Finish, Generated, Prompt, Sampling};
 use crate::journal::{self, Existing, Journal};
+use crate::metrics::Metric;
 use crate::metrics::compare::{self, compare, estimate};
 use crate::model::Checkpoint;
 use crate::report::{AdapterFacts, ModelFacts};
@@ -44,6 +46,9 @@ const FEW_SAMPLES: usize = 50;
 
 /// Above this share of cut answers too.
 const MANY_CUT: f64 = 0.2;
+
+/// Bootstrap resamples of an interval, and random swaps of a test.
+const RESAMPLES: usize = 10_000;
 
 const RESULT: &str = "result.json";
 const SAMPLES: &str = "samples.jsonl";
@@ -82,6 +87,8 @@ pub struct EvalOptions {
     pub out: Option<PathBuf>,
     /// Whether to write every prompt, answer and score beside the result.
     pub log_samples: bool,
+    /// Where trimmed adapters are written for a moment, to see how long they take to load.
+    pub scratch: PathBuf,
     /// What to do with results that are there already.
     pub existing: Existing,
     /// The command that repeats the evaluation, for the result.
@@ -189,6 +196,14 @@ impl Evaluation {
         check_out(&options)?;
         let mut task = Task::open(&options.task)?;
         task.max_tokens = options.max_tokens.unwrap_or(task.max_tokens);
+        if !(1..=task::MAX_TOKENS).contains(&task.max_tokens) || options.batch == 0 {
+            let (tokens, limit) = (task.max_tokens, task::MAX_TOKENS);
+            return Err(Error::Usage(format!(
+                "answers of {tokens} tokens: expected 1 to {limit}, in batches of 1 or more"
+            )));
+        }
+        options.sampling.check()?;
+        let generates = task.metrics.iter().any(|measured| measured.metric.is_of_text());
         let checkpoint = Checkpoint::open(&options.model)?;
         let config = checkpoint.config();
         let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
@@ -211,7 +226,14 @@ impl Evaluation {
         let (rows, sha256) = read(&options.data)?;
         let shots = options.shots.unwrap_or(task.shots);
         let examples = match &options.examples {
-            Some(path) => task.examples_of(path, &read(path)?.0, shots)?,
+            Some(path) => {
+                let is_own =
+                    path.canonicalize().ok().zip(options.data.canonicalize().ok()).is_some_and(|(a, b)| a == b);
+                if is_own {
+                    return Err(Error::input(path, TaskProblem::OwnExamples));
+                }
+                task.examples_of(path, &read(path)?.0, shots)?
+            }
             None => {
                 let fields = task.examples.iter().cloned();
                 let rows = (1..).zip(fields).map(|(line, fields)| Row { line, fields: vec![fields] });
@@ -230,7 +252,8 @@ impl Evaluation {
                 QuestionProblem::Task(problem) => at(problem),
                 QuestionProblem::Data(problem) => Error::input(&options.data, problem),
             })?;
-            let longest = question.sample.tokens.len().max(question.prompt().len() + task.max_tokens);
+            let answered = question.prompt().len() + if generates { task.max_tokens } else { 0 };
+            let longest = question.sample.tokens.len().max(answered);
             if question.sample.tokens.iter().any(|&token| token as usize >= config.vocabulary) {
                 let (line, vocabulary) = (question.line(), config.vocabulary);
                 return Err(Error::input(&options.data, data::DataProblem::Vocabulary { line, vocabulary }));
@@ -279,10 +302,12 @@ impl Evaluation {
         let tokens = self.generate(&engine, &tokenizer, &mut keeper, observe)?;
         let efficiency = match &self.adapter {
             Some(adapter) => {
-                go_on(observe(Progress::Timing))?;
                 let boundaries: Vec<usize> = self.variants.iter().map(|variant| variant.layers_kept).collect();
                 let prompts: Vec<&[u32]> = self.questions.iter().take(8).map(Question::prompt).collect();
-                Some(efficiency::measure(&engine, &self.checkpoint, adapter, &boundaries, &prompts)?)
+                let mut go_on = || observe(Progress::Timing);
+                let scratch = &self.options.scratch;
+                let subject = Subject { engine: &engine, checkpoint: &self.checkpoint, adapter, scratch };
+                Some(efficiency::measure(&subject, &boundaries, &prompts, &mut go_on)?)
             }
             None => None,
         };
@@ -334,7 +359,7 @@ impl Evaluation {
                             score: Some((score.nll, sample.tokens)),
                         })
                     });
-                    failed = keeper.take(entries.collect()).err();
+                    failed = failed.take().or(keeper.take(entries.collect()).err());
                 }
             }
             if failed.is_some() { ControlFlow::Break(()) } else { observe(Progress::Scoring(done, total)) }
@@ -377,7 +402,7 @@ impl Evaluation {
                     answers += 1;
                     let (line, layers_kept) = origins[index];
                     let entry = Entry { line, layers_kept, answer: Some(answer.clone()), score: None };
-                    failed = keeper.take(vec![entry]).err();
+                    failed = failed.take().or(keeper.take(vec![entry]).err());
                 }
             }
             if failed.is_some() {
@@ -414,6 +439,9 @@ impl Evaluation {
         if let Some(out) = &self.options.out {
             if self.options.log_samples {
                 files::write_file(&out.join(SAMPLES), self.log(answered)?.as_bytes())?;
+            } else {
+                // Those of an earlier result would be taken for this one's.
+                Journal::remove(&out.join(SAMPLES))?;
             }
             let json =
                 serde_json::to_string_pretty(&result).map_err(|error| Error::Internal(error.to_string()))? + "\n";
@@ -425,8 +453,11 @@ impl Evaluation {
 
     fn result(&self, answered: &Answered) -> Result<EvalResult> {
         let layers = self.checkpoint.config().layers;
-        let options = compare::Options { seed: self.options.sampling.seed, ..compare::Options::default() };
         let pairs = pairs(&self.variants, layers);
+        // Enough for the smallest p-value to stay small once it is adjusted for all comparisons.
+        let resamples = RESAMPLES.max(100 * pairs.len() * self.task.metrics.len());
+        let resamples = NonZero::new(resamples).unwrap_or(NonZero::<usize>::MIN);
+        let options = compare::Options { seed: self.options.sampling.seed, resamples };
         let references = {
             let mut counts = self.questions.iter().map(|question| question.rendered.references.len());
             let first = counts.next();
@@ -436,8 +467,9 @@ impl Evaluation {
         for Measured { name, metric } in &self.task.metrics {
             let rows = self.statistics(metric, answered)?;
             let row = |kept: usize| {
-                let index = self.variants.iter().position(|variant| variant.layers_kept == kept).unwrap_or(0);
-                &rows[index]
+                // Pairs are of the variants.
+                let index = self.variants.iter().position(|variant| variant.layers_kept == kept);
+                index.map_or(&[][..], |index| &rows[index])
             };
             let comparison = |&(layers_kept, against): &(usize, usize)| Comparison {
                 layers_kept,
@@ -447,7 +479,10 @@ impl Evaluation {
             };
             metrics.push(MetricResult {
                 name: name.clone(),
-                signature: metric.signature(references),
+                signature: match &metric.extract {
+                    Some(extract) => format!("{}|extract:{}", metric.signature(references), extract.take.name()),
+                    None => metric.signature(references),
+                },
                 better: if metric.lower_is_better() { Better::Lower } else { Better::Higher },
                 values: rows.iter().map(|rows| estimate(metric, rows, options)).collect(),
                 comparisons: pairs.iter().map(comparison).collect(),
@@ -523,13 +558,13 @@ impl Evaluation {
     }
 
     /// A metric's statistics: `[variant][sample]`.
-    fn statistics(&self, metric: &crate::metrics::Metric, answered: &Answered) -> Result<Vec<Vec<Vec<f64>>>> {
+    fn statistics(&self, metric: &Metric, answered: &Answered) -> Result<Vec<Vec<Vec<f64>>>> {
         let missing = || Error::Internal("a sample without an answer or a score".to_owned());
         let of = |question: &Question, variant: &Variant| {
             let piece = answered.known.get(&(question.line(), variant.layers_kept)).ok_or_else(missing)?;
             if metric.is_of_text() {
                 let answer = piece.answer.as_ref().ok_or_else(missing)?;
-                Ok(metric.statistics(answer.text.trim(), &question.rendered.references))
+                Ok(statistics(metric, &answer.text, &question.rendered.references))
             } else {
                 let (nll, tokens) = piece.score.ok_or_else(missing)?;
                 Ok(vec![nll, tokens as f64])
@@ -569,6 +604,12 @@ impl Evaluation {
         });
         journal::lines(lines)
     }
+}
+
+/// The statistics of an answer. White space around it and around its references counts for nothing.
+pub(crate) fn statistics(metric: &Metric, answer: &str, references: &[String]) -> Vec<f64> {
+    let references: Vec<String> = references.iter().map(|reference| reference.trim().to_owned()).collect();
+    metric.statistics(answer.trim(), &references)
 }
 
 /// What is held against what: every cut against the full adapter and against the base, and these two.
@@ -631,7 +672,9 @@ impl Keeper {
         }
         // The batch is none of it: it changes no answer.
         let generate::Options { sampling, max_tokens, stop, .. } = evaluation.generation();
-        hasher.update(format!("{sampling:?} {max_tokens} {stop:?}"));
+        let ends = evaluation.checkpoint.tokenizer()?.ends().to_vec();
+        let isa = engine.model().precision().isa;
+        hasher.update(format!("{sampling:?} {max_tokens} {stop:?} {ends:?} {isa}"));
         let fingerprint = Fingerprint {
             tool: TOOL.to_owned(),
             model: evaluation.hashes.0.clone(),
@@ -679,12 +722,13 @@ fn check_out(options: &EvalOptions) -> Result<()> {
         };
     };
     let refuse = |reason: &str| Err(Error::Usage(format!("--out {}: {reason}", out.display())));
-    if out.join(RESULT).exists() && options.existing == Existing::Refuse {
+    if out.join("adapter_config.json").exists() {
+        return refuse("is an adapter's folder: give another folder");
+    }
+    // The result is written last: samples beside a journal are the rest of a run that could not finish.
+    let is_done = out.join(RESULT).exists() || (out.join(SAMPLES).exists() && !out.join(JOURNAL).exists());
+    if is_done && options.existing == Existing::Refuse {
         return refuse("holds results already: give another folder, or --force to replace them");
     }
     files::check_writable(out).or_else(|reason| refuse(&format!("cannot write there: {reason}")))
-}
-
-fn go_on(flow: ControlFlow<()>) -> Result<()> {
-    if flow.is_break() { Err(Error::Interrupted) } else { Ok(()) }
 }

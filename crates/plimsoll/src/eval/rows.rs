@@ -24,9 +24,12 @@ use crate::error::{Error, Result};
 use crate::files;
 
 /// More bytes, once unpacked, are refused: test sets are small, and all of one is held in memory.
-const MAX_BYTES: u64 = 1 << 30;
+const MAX_BYTES: u64 = 1 << 28;
 /// More rows are refused.
 const MAX_ROWS: usize = 2_000_000;
+
+/// Longer lines are refused: a tokenizer takes a hundred times as much memory.
+const MAX_LINE: usize = 1 << 24;
 
 /// One row's fields.
 pub(super) type Fields = Map<String, Value>;
@@ -34,7 +37,7 @@ pub(super) type Fields = Map<String, Value>;
 /// One sample before its prompt is rendered.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
-    /// Its line in the file, or its place in the list, from 1; the first where several are one.
+    /// Its line in the file, or its place in the list or table, from 1; the first where several are one.
     pub(super) line: usize,
     /// The fields of the rows that it is made of; at least one.
     pub(super) fields: Vec<Fields>,
@@ -64,11 +67,13 @@ pub(super) fn read(path: &Path, layout: &Layout) -> Result<Rows> {
     if single.is_empty() {
         return Err(Error::input(path, TaskProblem::NoRows));
     }
-    if single.len() > MAX_ROWS {
-        return Err(Error::input(path, TaskProblem::TooManyRows { limit: MAX_ROWS }));
-    }
+    few_enough(path, single.len())?;
     let rows = single.into_iter().map(|(line, fields)| Row { line, fields: vec![fields] }).collect();
     Ok(Rows { rows, sha256: files::hex(&hasher.finalize()) })
+}
+
+fn few_enough(path: &Path, rows: usize) -> Result<()> {
+    if rows <= MAX_ROWS { Ok(()) } else { Err(Error::input(path, TaskProblem::TooManyRows { limit: MAX_ROWS })) }
 }
 
 /// Makes neighbours that agree in a field one row.
@@ -123,11 +128,12 @@ fn by_ending(path: &Path, bytes: &[u8]) -> Result<Numbered> {
             for (line, text) in lines(path, bytes)? {
                 let fields = serde_json::from_str(text).map_err(|source| at(TaskProblem::Json { line, source }))?;
                 rows.push((line, fields));
+                few_enough(path, rows.len())?;
             }
             Ok(rows)
         }
         Some("json") => {
-            let rows: Vec<Fields> = serde_json::from_slice(bytes)
+            let rows: Vec<Fields> = serde_json::from_str(utf8(path, bytes)?)
                 .map_err(|source| at(TaskProblem::Json { line: source.line(), source }))?;
             Ok((1..).zip(rows).collect())
         }
@@ -136,11 +142,11 @@ fn by_ending(path: &Path, bytes: &[u8]) -> Result<Numbered> {
             let csv = |source: csv::Error| at(TaskProblem::Csv(source.to_string()));
             let names = reader.headers().map_err(csv)?.clone();
             let mut rows = Vec::new();
-            for record in reader.records() {
+            for (row, record) in (1..).zip(reader.records()) {
                 let record = record.map_err(csv)?;
-                let line = record.position().map_or(0, |position| position.line() as usize);
                 let fields = names.iter().zip(&record).map(|(name, value)| (name.to_owned(), Value::from(value)));
-                rows.push((line, fields.collect()));
+                rows.push((row, fields.collect()));
+                few_enough(path, rows.len())?;
             }
             Ok(rows)
         }
@@ -205,7 +211,12 @@ fn utf8<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str> {
 
 /// Lines with their numbers, without blank ones.
 fn lines<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<(usize, &'a str)>> {
-    Ok((1..).zip(utf8(path, bytes)?.lines()).filter(|(_, line)| !line.trim().is_empty()).collect())
+    let lines: Vec<(usize, &str)> =
+        (1..).zip(utf8(path, bytes)?.lines()).filter(|(_, line)| !line.trim().is_empty()).collect();
+    match lines.iter().find(|(_, text)| text.len() > MAX_LINE) {
+        Some(&(line, _)) => Err(Error::input(path, TaskProblem::LongLine { line, limit: MAX_LINE })),
+        None => Ok(lines),
+    }
 }
 
 #[cfg(test)]

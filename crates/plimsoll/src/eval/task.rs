@@ -27,12 +27,12 @@ use super::rows::{Fields, Row};
 use crate::error::{Error, Result, shown};
 use crate::files;
 use crate::metrics::Metric;
-use crate::tokenizer::{Message, json_value};
+use crate::tokenizer::{Message, json_value, to_json};
 
 /// Instructions that one rendering may cost.
 const FUEL: u64 = 1_000_000;
 /// An answer that a task wants is at most so long.
-const MAX_TOKENS: usize = 1 << 16;
+pub(super) const MAX_TOKENS: usize = 1 << 16;
 
 /// Tasks that come with the program.
 const BUILT_IN: [(&str, &str); 6] = [
@@ -67,10 +67,23 @@ pub enum TaskProblem {
     #[error("{0}")]
     Template(String),
     /// A row without anything to hold an answer against.
-    #[error("line {line}: expected a reference, found none of the fields that the task's `references` name")]
+    #[error(
+        "line {line}: expected a reference, found none: the fields that the task's `references` name are missing or empty"
+    )]
     NoReference {
         /// The line, from 1.
         line: usize,
+    },
+    /// Examples that give the answers away.
+    #[error("expected a file of other samples for --examples, found the samples themselves")]
+    OwnExamples,
+    /// A line that is too long.
+    #[error("line {line}: expected at most {limit} bytes, found more")]
+    LongLine {
+        /// The line, from 1.
+        line: usize,
+        /// The limit.
+        limit: usize,
     },
     /// A folder where a file is wanted.
     #[error("expected a data file, found a folder")]
@@ -139,7 +152,10 @@ pub enum TaskProblem {
         found: usize,
     },
     /// Every sample is longer than the context.
-    #[error("expected at least one sample, found {skipped}, all longer than the model's context of {context} tokens")]
+    #[error(
+        "expected at least one sample, found {skipped}, none of which fits into the model's context of {context} tokens with \
+         its answer: see --max-tokens"
+    )]
     AllTooLong {
         /// How many.
         skipped: usize,
@@ -147,7 +163,7 @@ pub enum TaskProblem {
         context: usize,
     },
     /// More examples are asked for than there are.
-    #[error("expected at least {expected} examples, found {found}")]
+    #[error("expected at least {expected} examples, found {found}: give a file of more with --examples")]
     TooFewExamples {
         /// How many are wanted.
         expected: usize,
@@ -248,7 +264,12 @@ impl Task {
     }
 
     fn parse(text: &str) -> Result<Self, TaskProblem> {
-        let raw: RawTask = toml::from_str(text).map_err(|error| TaskProblem::Toml(error.to_string()))?;
+        let raw: RawTask = toml::from_str(text).map_err(|error| {
+            let line =
+                error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
+            let place = line.map_or_else(String::new, |line| format!("line {line}: "));
+            TaskProblem::Toml(format!("{place}{}", error.message()))
+        })?;
         raw.try_into()
     }
 
@@ -328,7 +349,9 @@ impl Task {
     }
 
     fn field(&self, field: &str, fields: &Fields) -> Result<String, minijinja::Error> {
-        let fields = fields.iter().map(|(name, value)| (name.as_str(), json_value(value)));
+        // A null stands for nothing: the field is missing.
+        let fields = fields.iter().filter(|(_, value)| !value.is_null());
+        let fields = fields.map(|(name, value)| (name.as_str(), json_value(value)));
         self.templates.get_template(field)?.render(minijinja::Value::from_pairs(fields))
     }
 }
@@ -438,6 +461,8 @@ impl TryFrom<RawTask> for Task {
         templates.set_syntax(syntax.map_err(|error| template("", "syntax", &error))?);
         templates.set_debug(false);
         templates.set_fuel(Some(FUEL));
+        // The engine's own would write as many spaces as it is asked for.
+        templates.add_filter("tojson", to_json);
         let mut add = |name: String, source: String| {
             templates.add_template_owned(name.clone(), source).map_err(|error| template("", &name, &error))
         };

@@ -68,7 +68,7 @@ pub struct Prompt {
 pub struct Generated {
     /// The text, without special tokens, up to the text that ended it.
     pub text: String,
-    /// The tokens, without the one that ended it.
+    /// The tokens, without an end token; those of a stop text are among them.
     pub tokens: Vec<u32>,
     /// Why it ended.
     pub finish: Finish,
@@ -111,7 +111,7 @@ pub fn generate(
     observe: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Result<Vec<Generated>> {
     let context = engine.model().config().context;
-    check(prompts, options, context)?;
+    check(prompts, variants.len(), options, context, engine.model().config().vocabulary)?;
     let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
     let positions = longest.saturating_add(options.max_tokens).min(context);
     let mut decoding = engine.decoding(positions);
@@ -125,9 +125,14 @@ pub fn generate(
     let mut answers: Vec<Option<Generated>> = prompts.iter().map(|_| None).collect();
     loop {
         let mut joining = 0;
-        while growing.len() < batch && (joining == 0 || joining < PROMPT_TOKENS) {
-            let Some(index) = waiting.pop_front() else { break };
+        while growing.len() < batch {
+            let Some(&index) = waiting.front() else { break };
             let prompt = &prompts[index];
+            let shared = prefixes[prompt.variant].as_ref().map_or(0, |(_, length)| *length);
+            if joining > 0 && joining + prompt.tokens.len() - shared > PROMPT_TOKENS {
+                break;
+            }
+            waiting.pop_front();
             let (sequence, from) = match &prefixes[prompt.variant] {
                 Some((prefix, length)) => (decoding.follow(prefix), *length),
                 None => (decoding.begin(&variants[prompt.variant])?, 0),
@@ -145,18 +150,25 @@ pub fn generate(
 
         let steps = growing.len();
         let mut still = Vec::with_capacity(growing.len());
-        let mut flow = observe(Event::Tokens(fed.saturating_sub(steps), steps));
+        let mut flow = ControlFlow::Continue(());
+        // Who has said stop is told nothing more.
+        let mut tell = |event: Event<'_>| {
+            if flow.is_continue() {
+                flow = observe(event);
+            }
+        };
+        tell(Event::Tokens(fed.saturating_sub(steps), steps));
         for mut one in growing {
             let step = one.step.take().unwrap_or(Ok(None))?;
             if let Some(piece) = one.piece(step.is_some()) {
-                flow = either(flow, observe(Event::Text(one.index, &piece)));
+                tell(Event::Text(one.index, &piece));
             }
             match step {
                 None => still.push(one),
                 Some(finish) => {
                     let (index, answer, sequence) = one.finish(finish);
                     decoding.end(sequence);
-                    flow = either(flow, observe(Event::Finished(index, &answer)));
+                    tell(Event::Finished(index, &answer));
                     answers[index] = Some(answer);
                 }
             }
@@ -186,11 +198,7 @@ fn step(decoding: &mut Decoding<'_>, growing: &mut [Growing<'_>], tokenizer: &To
     fed
 }
 
-fn either(a: ControlFlow<()>, b: ControlFlow<()>) -> ControlFlow<()> {
-    if a.is_break() { a } else { b }
-}
-
-fn check(prompts: &[Prompt], options: &Options, context: usize) -> Result<()> {
+fn check(prompts: &[Prompt], variants: usize, options: &Options, room: usize, vocabulary: usize) -> Result<()> {
     options.sampling.check()?;
     if options.max_tokens == 0 || options.batch == 0 {
         return Err(Error::Usage("a generation of 0 tokens or in batches of 0: expected at least 1".into()));
@@ -198,13 +206,24 @@ fn check(prompts: &[Prompt], options: &Options, context: usize) -> Result<()> {
     if options.stop.iter().any(String::is_empty) {
         return Err(Error::Usage("an empty stop text would end every answer before it begins".into()));
     }
-    match prompts.iter().find(|prompt| prompt.tokens.is_empty() || prompt.tokens.len() >= context) {
-        Some(Prompt { tokens, number, .. }) => Err(Error::Usage(format!(
-            "prompt {number} has {} tokens: expected at least 1, and fewer than the model's context of {context}",
-            tokens.len()
-        ))),
-        None => Ok(()),
+    for Prompt { tokens, variant, number } in prompts {
+        if tokens.is_empty() || tokens.len() >= room {
+            let found = tokens.len();
+            return Err(Error::Usage(format!(
+                "prompt {number} has {found} tokens: expected at least 1, and fewer than the {room} that there is room for"
+            )));
+        }
+        if tokens.iter().any(|&token| token as usize >= vocabulary) {
+            return Err(Error::Usage(format!(
+                "prompt {number} has tokens outside of the model's vocabulary of {vocabulary}: the tokenizer belongs to \
+                 another model"
+            )));
+        }
+        if *variant >= variants {
+            return Err(Error::Usage(format!("prompt {number} asks for variant {variant} of {variants}")));
+        }
     }
+    Ok(())
 }
 
 /// Leading tokens of a variant's prompts, and how many they are.
@@ -262,7 +281,7 @@ impl<'a> Chat<'a> {
 
     /// Answers the chat so far: all its tokens. What an earlier call has seen of them is not computed again.
     ///
-    /// `observe` is given the text as it comes; when it breaks, the answer ends there.
+    /// `observe` is given the text as it comes; when it breaks, so does the answer.
     ///
     /// # Errors
     /// As [`generate`].
@@ -272,7 +291,9 @@ impl<'a> Chat<'a> {
         options: &Options,
         observe: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Generated> {
-        check(std::slice::from_ref(prompt), options, self.positions)?;
+        let vocabulary = self.decoding.engine().model().config().vocabulary;
+        let one_variant = Prompt { variant: 0, ..prompt.clone() };
+        check(&[one_variant], 1, options, self.positions, vocabulary)?;
         // At least one token has to be fed for there to be logits.
         let kept = self
             .kept
@@ -291,7 +312,7 @@ impl<'a> Chat<'a> {
             let flow = one.piece(finish.is_some()).map_or(ControlFlow::Continue(()), |piece| observe(&piece));
             match (finish, flow) {
                 (Some(finish), _) => break finish,
-                (None, ControlFlow::Break(())) => break Finish::Length,
+                (None, ControlFlow::Break(())) => return Err(Error::Interrupted),
                 (None, ControlFlow::Continue(())) => {}
             }
         };
@@ -357,25 +378,39 @@ impl<'a> Growing<'a> {
                 "a logit is {logit}: hidden states overflow; check the weights of the model and of the adapter, and its scale"
             )));
         }
+        // Sums of squares that overflow leave nothing of a state, and then all logits are equal.
+        if logits.len() > 1 && logits.iter().all(|logit| *logit == logits[0]) {
+            return Err(Error::Engine(
+                "all logits are equal: hidden states overflow; check the weights of the model and of the adapter, and its \
+                 scale"
+                    .to_owned(),
+            ));
+        }
         self.fed = self.tokens.len();
         let candidates = sampling.candidates(logits, &self.tokens);
         let token = self.draws.pick(&candidates);
         if tokenizer.ends().contains(&token) {
-            self.text.push_str(&self.stream.rest().map_err(refused)?);
-            return Ok(Some(Finish::Stop));
+            return self.settle(Finish::Stop);
         }
         self.tokens.push(token);
         let searched = self.text.len();
         self.text.push_str(&self.stream.push(token).map_err(refused)?);
-        if let Some(at) = self.stops.find(&self.text, searched) {
+        if self.stops.find(&self.text, searched).is_some() {
+            return self.settle(Finish::Stop);
+        }
+        if self.tokens.len() - self.prompt >= self.room {
+            return self.settle(Finish::Length);
+        }
+        Ok(None)
+    }
+
+    /// Takes the text of all tokens at once, in place of that which was told piece by piece.
+    fn settle(&mut self, finish: Finish) -> Result<Option<Finish>> {
+        self.text = self.stream.whole().map_err(refused)?;
+        if let Some(at) = self.stops.find(&self.text, 0) {
             self.text.truncate(at);
-            return Ok(Some(Finish::Stop));
         }
-        let is_full = self.tokens.len() - self.prompt >= self.room;
-        if is_full {
-            self.text.push_str(&self.stream.rest().map_err(refused)?);
-        }
-        Ok(is_full.then_some(Finish::Length))
+        Ok(Some(finish))
     }
 
     /// The text that can be told by now and is not told yet.

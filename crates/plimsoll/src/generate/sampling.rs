@@ -56,8 +56,8 @@ impl Sampling {
         if !(0.0..=1.0).contains(&min_p) {
             return problem("min-p", min_p, "a number from 0 to 1");
         }
-        if !(repetition_penalty.is_finite() && repetition_penalty > 0.0) {
-            return problem("the repetition penalty", repetition_penalty, "a number above 0");
+        if !(0.01..=100.0).contains(&repetition_penalty) {
+            return problem("the repetition penalty", repetition_penalty, "a number from 0.01 to 100");
         }
         Ok(())
     }
@@ -81,15 +81,16 @@ impl Sampling {
         if self.temperature == 0.0 {
             return vec![(most_probable(logits), 1.0)];
         }
-        logits.iter_mut().for_each(|logit| *logit /= self.temperature);
+        // The largest becomes 0 first: divided by a small number, others may become −∞, but none +∞.
+        let largest = logits.iter().fold(f32::NEG_INFINITY, |largest, &logit| largest.max(logit));
+        logits.iter_mut().for_each(|logit| *logit = (*logit - largest) / self.temperature);
         let mut candidates: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
 
         if self.top_k > 0 && self.top_k < candidates.len() {
             let (_, &mut (_, least), _) = candidates.select_nth_unstable_by(self.top_k - 1, before);
             candidates.retain(|&(_, logit)| logit >= least);
         }
-        let largest = candidates.iter().fold(f32::NEG_INFINITY, |largest, &(_, logit)| largest.max(logit));
-        candidates.iter_mut().for_each(|(_, logit)| *logit = (*logit - largest).exp());
+        candidates.iter_mut().for_each(|(_, logit)| *logit = logit.exp());
         if self.top_p < 1.0 {
             keep_share(&mut candidates, self.top_p);
         }
@@ -148,6 +149,8 @@ impl Draws {
     pub(super) fn new(seed: u64, prompt: u64) -> Self {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
+        // The streams of one seed without this are those of resampling.
+        key[8] = 1;
         let mut rng = ChaCha8Rng::from_seed(key);
         rng.set_stream(prompt);
         Self(rng)
@@ -214,6 +217,7 @@ mod tests {
         let sevens = (0..10_000).filter(|_| draws.pick(&candidates) == 7).count();
         // Four standard deviations are 173.
         assert!((7_327..=7_673).contains(&sevens), "{sevens}");
+        assert_eq!(tokens(Sampling { temperature: 1e-38, ..WARM }, &[1.0, 3.0, 2.0])[0], 1);
         let first = |prompt| Draws::new(1, prompt).0.next_u64();
         assert_ne!(first(0), first(1));
     }

@@ -24,19 +24,20 @@ impl<'a> TextStream<'a> {
     /// What one more token adds.
     pub(super) fn push(&mut self, token: u32) -> Result<String, TokenizerProblem> {
         self.tokens.push(token);
-        let text = self.rest()?;
-        if text.ends_with(char::REPLACEMENT_CHARACTER) {
+        let all = self.tokenizer.decode_plain(&self.tokens[self.from..])?;
+        if all.ends_with(char::REPLACEMENT_CHARACTER) {
             return Ok(String::new());
         }
+        let before = self.tokenizer.decode_plain(&self.tokens[self.from..self.told])?;
+        // Where a run of bytes has changed what it stands for, the next token may settle it.
+        let Some(text) = all.strip_prefix(&before) else { return Ok(String::new()) };
         (self.from, self.told) = (self.told, self.tokens.len());
-        Ok(text)
+        Ok(text.to_owned())
     }
 
-    /// What is left to tell at the end: an unfinished character's bytes as replacement characters.
-    pub(super) fn rest(&self) -> Result<String, TokenizerProblem> {
-        let before = self.tokenizer.decode_plain(&self.tokens[self.from..self.told])?;
-        let all = self.tokenizer.decode_plain(&self.tokens[self.from..])?;
-        Ok(all.strip_prefix(&before).unwrap_or_default().to_owned())
+    /// The text of all tokens, with an unfinished character's bytes as replacement characters.
+    pub(super) fn whole(&self) -> Result<String, TokenizerProblem> {
+        self.tokenizer.decode_plain(&self.tokens)
     }
 }
 

@@ -103,6 +103,16 @@ pub enum Take {
     Last,
 }
 
+impl Take {
+    /// As a task file has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Last => "last",
+        }
+    }
+}
+
 /// What of a candidate is its answer: the `regex` filter of lm-evaluation-harness 0.4.13.
 ///
 /// The answer is what the pattern matches; with a group, what the group matches; with several, the first of them that

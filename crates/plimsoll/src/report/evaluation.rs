@@ -331,8 +331,12 @@ impl Form {
         match self {
             Self::Markdown => {
                 // What a stranger called something must not become markup.
-                let text = text.replace('*', "\\*").replace('<', "&lt;").replace('_', "\\_");
-                out.push_str(&text);
+                for c in text.chars() {
+                    if "\\`*_[]<>#|".contains(c) {
+                        out.push('\\');
+                    }
+                    out.push(c);
+                }
                 out.push('\n');
                 if matches!(look, Look::Bold) {
                     out.push('\n');

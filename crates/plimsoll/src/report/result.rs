@@ -39,7 +39,7 @@ pub struct SearchResult {
     pub lens: LensSummary,
     /// The answer.
     pub choice: Choice,
-    /// The metric that the answer was chosen by, where that is not the NLL: gains are in its points then.
+    /// The metric that was to choose, where that is not the NLL: where it decided, gains are in its points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<MetricSummary>,
     /// What a cut saves on this machine.
@@ -172,6 +172,9 @@ pub struct MetricSummary {
     pub signature: String,
     /// The boundaries that answered, ascending.
     pub variants: Vec<MetricVariant>,
+    /// Whether it chose. It does not where it cannot tell the full adapter from the base model on the held-out samples:
+    /// then the answer is the NLL's.
+    pub decided: bool,
     /// What the NLL alone would have chosen.
     pub choice_by_nll: Choice,
 }
@@ -318,6 +321,8 @@ pub enum Warning {
         /// Share of resamples that chose the reported boundary.
         share: f64,
     },
+    /// The metric cannot tell the full adapter from the base model on the held-out samples, so the NLL chose.
+    MetricUndecided,
     /// The held-out samples do not show that the adapter beats the base.
     AdapterUnproven {
         /// p-value of the adapter's own gain.

@@ -15,7 +15,7 @@ const BAR: usize = 10;
 
 /// What the names in the last column mean.
 fn picks(result: &SearchResult) -> String {
-    let best = match &result.metric {
+    let best = match result.metric.as_ref().filter(|metric| metric.decided) {
         Some(metric) => format!("the highest {} of those that answered", words::tame(&metric.name)),
         None => "the lowest NLL".to_owned(),
     };

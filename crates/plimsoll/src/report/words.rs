@@ -112,7 +112,7 @@ fn numbers(gain: &Gain, unit: &str) -> String {
 
 /// What gains are given in.
 pub(super) fn unit(result: &SearchResult) -> String {
-    match &result.metric {
+    match result.metric.as_ref().filter(|metric| metric.decided) {
         Some(metric) => format!("in {}", tame(&metric.name)),
         None => "nats per answer token".to_owned(),
     }
@@ -161,6 +161,13 @@ pub(super) fn advice(warning: &Warning, result: &SearchResult) -> Advice {
                 count(context as u64)
             ),
             remedy: "Shorten them to have them count; as it is, the answer says nothing about samples of that length.",
+        },
+        Warning::MetricUndecided => Advice {
+            matter:
+                "By this metric the full adapter and the base model cannot be told apart on the held-out samples, so \
+                     the NLL chose."
+                    .to_owned(),
+            remedy: "Hold out more samples, or choose by a metric that is finer than right or wrong.",
         },
         Warning::Unstable { share } => Advice {
             matter: format!("Unstable: {} of the bootstrap resamples chose this boundary.", percent(share)),

@@ -1,11 +1,11 @@
 //! Choosing by what is generated: a task's metric in place of the NLL.
 //!
 //! Generation is dear, so the NLL decides first who takes part: boundaries whose mean NLL is within two paired standard
-//! errors of the best on the selection samples, thinned evenly to a few where they are many, and the full adapter. These
+//! errors of the best on the selection samples, thinned evenly to a few where they are many, and the full adapter. They
 //! answer the selection samples' prompts; the same rule then picks among them, with the metric's loss (its highest value
 //! less the sample's) in place of the NLL. The pick, the full adapter and the base model answer the held-out prompts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::choose::{Part, Scores};
 use crate::data::Sample;
 use crate::engine::Embedded;
 use crate::error::{Error, Result};
-use crate::eval::{Measured, Task};
+use crate::eval::{self, Measured, Task};
 use crate::files;
 use crate::gates::Variant;
 use crate::generate::{self, BATCH, Event, Generated, Prompt, Sampling, generate};
@@ -47,7 +47,7 @@ impl Chooser {
         };
         let means: Vec<&Measured> = task.metrics.iter().filter(|measured| measured.metric.is_mean()).collect();
         let found = match name {
-            Some(name) => means.iter().find(|measured| measured.name == name),
+            Some(name) => means.iter().find(|measured| measured.name == name || kind(measured) == name),
             None => means.first(),
         };
         let Some(&measured) = found else {
@@ -68,26 +68,37 @@ impl Chooser {
     }
 }
 
-/// Boundaries that the NLL leaves: within two paired standard errors of the best, at most `most` of them, with the last.
-pub(super) fn candidates(nll: &[Vec<f64>], boundaries: &[usize], most: usize) -> Vec<usize> {
-    let mean = |column: usize| nll.iter().map(|row| row[column]).sum::<f64>();
+/// The metric's kind, as a task file has it.
+fn kind(measured: &Measured) -> String {
+    let value = serde_json::to_value(&measured.metric).unwrap_or_default();
+    value["kind"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Boundaries that the NLL leaves: within two paired standard errors of the best, thinned evenly to about `most` where they
+/// are many; always the best, the one that the rule picks, and the full adapter of so many `layers`.
+pub(super) fn candidates(
+    nll: &[Vec<f64>],
+    boundaries: &[usize],
+    pick: usize,
+    layers: usize,
+    most: usize,
+) -> Vec<usize> {
+    let sum = |column: usize| nll.iter().map(|row| row[column]).sum::<f64>();
     let columns = 0..boundaries.len();
-    let Some(best) = columns.clone().min_by(|&a, &b| mean(a).total_cmp(&mean(b))) else { return Vec::new() };
+    let Some(best) = columns.clone().min_by(|&a, &b| sum(a).total_cmp(&sum(b))) else { return Vec::new() };
     let is_near = |column: &usize| {
         let deficits: Vec<f64> = nll.iter().map(|row| row[*column] - row[best]).collect();
         let (mean, se) = mean_and_se(&deficits);
         mean <= STANDARD_ERRORS * se
     };
     let near: Vec<usize> = columns.filter(is_near).map(|column| boundaries[column]).collect();
-    let last = boundaries.last().copied();
-    // The lowest and the highest of them, and those evenly between; the full adapter takes a place where it is not near.
-    let places = most.saturating_sub(usize::from(near.last().copied() != last)).max(1);
-    let mut chosen: Vec<usize> = if near.len() <= places {
-        near
+    let mut chosen = vec![boundaries[best], pick, layers];
+    let places = most.saturating_sub(chosen.len()).max(1);
+    if near.len() <= places {
+        chosen.extend(&near);
     } else {
-        (0..places).map(|place| near[place * (near.len() - 1) / (places - 1).max(1)]).collect()
-    };
-    chosen.extend(last);
+        chosen.extend((0..places).map(|place| near[place * (near.len() - 1) / places.max(2).saturating_sub(1)]));
+    }
     chosen.sort_unstable();
     chosen.dedup();
     chosen
@@ -139,7 +150,8 @@ pub(super) struct Answering<'a> {
     pub(super) engine: &'a Embedded,
     pub(super) tokenizer: &'a Tokenizer,
     journal: Journal,
-    pub(super) rows: Vec<Row>,
+    known: HashMap<(Part, usize, usize), Generated>,
+    references: HashMap<usize, String>,
     seed: u64,
 }
 
@@ -152,11 +164,13 @@ impl<'a> Answering<'a> {
         fingerprint: &Fingerprint,
         existing: Existing,
         seed: u64,
+        references: HashMap<usize, String>,
     ) -> Result<Self> {
         let mut hasher = Sha256::new();
         let options = options(chooser, seed);
+        let (ends, isa) = (tokenizer.ends(), engine.model().precision().isa);
         hasher.update(format!(
-            "{} {:?} {} {:?}",
+            "{} {:?} {} {:?} {ends:?} {isa}",
             fingerprint.samples, options.sampling, options.max_tokens, options.stop
         ));
         let fingerprint = Fingerprint { samples: files::hex(&hasher.finalize()), ..fingerprint.clone() };
@@ -164,7 +178,9 @@ impl<'a> Answering<'a> {
         if !rows.is_empty() {
             journal.begin(rows.iter())?;
         }
-        Ok(Self { chooser, engine, tokenizer, journal, rows, seed })
+        let key = |row: Row| ((row.part, row.line, row.boundary), row.answer);
+        let known = rows.into_iter().map(key).collect();
+        Ok(Self { chooser, engine, tokenizer, journal, known, references, seed })
     }
 
     /// The metric's values of some boundaries on some samples.
@@ -178,13 +194,10 @@ impl<'a> Answering<'a> {
     ) -> Result<Vec<BTreeMap<usize, f64>>> {
         let layers = crate::engine::Engine::layers(self.engine);
         let variants: Vec<Variant> = boundaries.iter().map(|&k| Variant::bottom_k(layers, k)).collect();
-        let is_known = |rows: &[Row], line, boundary| {
-            rows.iter().any(|row| (row.part, row.line, row.boundary) == (part, line, boundary))
-        };
         let (mut prompts, mut origins) = (Vec::new(), Vec::new());
         for sample in samples {
             for (variant, &boundary) in boundaries.iter().enumerate() {
-                if !is_known(&self.rows, sample.line, boundary) {
+                if !self.known.contains_key(&(part, sample.line, boundary)) {
                     let tokens = sample.tokens[..sample.answer[0]].to_vec();
                     prompts.push(Prompt { tokens, variant, number: sample.line as u64 });
                     origins.push((sample.line, boundary));
@@ -193,7 +206,7 @@ impl<'a> Answering<'a> {
         }
         let of = samples.len() * boundaries.len();
         let mut answers = of - prompts.len();
-        let (journal, rows) = (&mut self.journal, &mut self.rows);
+        let (journal, known) = (&mut self.journal, &mut self.known);
         let mut failed = None;
         let options = options(self.chooser, self.seed);
         let generated = generate(self.engine, self.tokenizer, &variants, &prompts, &options, &mut |event| {
@@ -201,8 +214,8 @@ impl<'a> Answering<'a> {
                 answers += 1;
                 let (line, boundary) = origins[index];
                 let row = Row { part, line, boundary, answer: answer.clone() };
-                failed = journal.append(std::iter::once(&row)).err();
-                rows.push(row);
+                failed = failed.take().or(journal.append(std::iter::once(&row)).err());
+                known.insert((part, line, boundary), row.answer);
             }
             if failed.is_some() {
                 return ControlFlow::Break(());
@@ -216,12 +229,10 @@ impl<'a> Answering<'a> {
 
         let metric = &self.chooser.measured.metric;
         let value = |sample: &Sample, boundary: usize| {
-            let is_it = |row: &&Row| (row.part, row.line, row.boundary) == (part, sample.line, boundary);
-            let row = self.rows.iter().find(is_it);
-            let row = row.ok_or_else(|| Error::Internal("a sample without an answer".into()))?;
-            let reference: Vec<u32> = sample.answer.iter().map(|&at| sample.tokens[at]).collect();
-            let reference = self.tokenizer.decode_plain(&reference).map_err(|p| Error::Internal(p.to_string()))?;
-            let statistics = metric.statistics(row.answer.text.trim(), &[reference.trim().to_owned()]);
+            let missing = || Error::Internal("a sample without an answer".into());
+            let answer = self.known.get(&(part, sample.line, boundary)).ok_or_else(missing)?;
+            let reference = self.references.get(&sample.line).ok_or_else(missing)?;
+            let statistics = eval::statistics(metric, &answer.text, std::slice::from_ref(reference));
             Ok(metric.value(&statistics, 1))
         };
         let values = |sample: &&Sample| {
@@ -251,9 +262,11 @@ mod tests {
             .map(|i| vec![2.0 + 0.2 * f64::from(i % 2), 1.1 + 0.2 * f64::from(i % 2), 1.1, 1.1, 1.1, 1.6])
             .collect();
         let boundaries = [0, 1, 2, 3, 4, 5];
-        assert_eq!(candidates(&nll, &boundaries, 8), [1, 2, 3, 4, 5]);
-        assert_eq!(candidates(&nll, &boundaries, 3), [1, 4, 5]);
-        assert_eq!(candidates(&nll, &boundaries, 1), [1, 5]);
+        assert_eq!(candidates(&nll, &boundaries, 2, 5, 8), [1, 2, 3, 4, 5]);
+        assert_eq!(candidates(&nll, &boundaries, 2, 5, 5), [1, 2, 4, 5]);
+        assert_eq!(candidates(&nll, &boundaries, 2, 5, 1), [1, 2, 5]);
+        // The full adapter takes part even where it left a race.
+        assert_eq!(candidates(&nll, &boundaries, 2, 9, 1), [1, 2, 9]);
     }
 
     #[test]
@@ -261,6 +274,7 @@ mod tests {
         let names = |text| Chooser::parse(text).map(|chooser| chooser.name()).map_err(|error| error.to_string());
         assert_eq!(names("gsm8k").unwrap(), "gsm8k strict");
         assert_eq!(names("gsm8k:flexible").unwrap(), "gsm8k flexible");
+        assert_eq!(names("dialogsum:rouge-l").unwrap(), "dialogsum rougeL (stemmed)");
         assert!(names("multi30k").unwrap_err().contains("it has none"));
         assert!(names("gsm8k:perplexity").unwrap_err().contains("strict, flexible"));
         assert!(names("nothing").unwrap_err().contains("gsm8k"));

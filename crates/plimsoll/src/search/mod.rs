@@ -16,9 +16,9 @@ use std::time::Instant;
 
 use crate::adapter::{self, Adapter, Estimate, LayerLora, Provenance, Source, TrimScores};
 use crate::choose::race::Fate;
-use crate::choose::{self, Choice, Input, Interval, Part, Scores, Verdict, choose};
+use crate::choose::{self, Choice, Gain, Input, Interval, Part, Scores, Verdict, choose};
 use crate::data::{self, DataProblem, Dataset, Sample, Split, TemplateChoice, Turns};
-use crate::efficiency::{self, Efficiency};
+use crate::efficiency::{self, Efficiency, Subject};
 use crate::engine::{Embedded, EngineOptions, VariantScore};
 use crate::error::{Error, Result};
 use crate::files;
@@ -85,6 +85,8 @@ pub struct SearchOptions {
     pub seed: u64,
     /// Bounds of the engine.
     pub engine: EngineOptions,
+    /// Where trimmed adapters are written for a moment, to see how long they take to load.
+    pub scratch: PathBuf,
     /// What to do with results that are there already.
     pub existing: Existing,
     /// The command that repeats the search, for the result.
@@ -188,13 +190,13 @@ impl Search {
             let line = sample.line;
             return Err(Error::input(&dataset.file, DataProblem::Vocabulary { line, vocabulary: config.vocabulary }));
         }
-        if let Some(Chooser { task, .. }) = &chooser {
+        if chooser.is_some() {
             if options.turns == Turns::All {
                 return Err(Error::Usage(
                     "--metric answers the last turn of a chat: it does not go with --turns all".into(),
                 ));
             }
-            let room = config.context - task.max_tokens.min(config.context);
+            let room = config.context - 1;
             // A text that is all answer has nothing before it but a BOS.
             let is_unfit = |sample: &&Sample| sample.answer[0] < 2 || sample.answer[0] > room;
             if let Some(Sample { line, answer, .. }) = dataset.samples.iter().find(is_unfit) {
@@ -263,6 +265,7 @@ impl Search {
                 &fingerprint,
                 self.options.existing,
                 self.options.seed,
+                self.dataset.samples.iter().map(|sample| sample.line).zip(self.dataset.answers.clone()).collect(),
             )?),
             None => None,
         };
@@ -270,7 +273,7 @@ impl Search {
         if let Some(answering) = &mut answering {
             let nll: Vec<Vec<f64>> =
                 known().map(|known| left.iter().filter_map(|&k| known.mean_nll(k)).collect()).collect();
-            let candidates = metric::candidates(&nll, &left, self.options.metric_candidates);
+            let candidates = metric::candidates(&nll, &left, pick, layers, self.options.metric_candidates);
             let progress = scoring.progress();
             let values = answering.values(Part::Selection, &selection, &candidates, progress, observe)?;
             let valued = Valued { candidates, selection: values, holdout: Vec::new() };
@@ -293,7 +296,10 @@ impl Search {
         }
         let seconds = begun.elapsed().as_secs_f64();
         let prompts: Vec<&[u32]> = selection.iter().map(|sample| &sample.tokens[..sample.answer[0]]).collect();
-        let efficiency = efficiency::measure(&engine, &self.checkpoint, &self.adapter, &picks, &prompts)?;
+        let (checkpoint, adapter, scratch) = (&self.checkpoint, &self.adapter, &self.options.scratch);
+        let subject = Subject { engine: &engine, checkpoint, adapter, scratch };
+        let progress = scoring.progress();
+        let efficiency = efficiency::measure(&subject, &picks, &prompts, &mut || observe(progress))?;
 
         let take =
             |part, samples: &[&Sample]| samples.iter().map(|sample| scoring.known(part, sample).clone()).collect();
@@ -378,7 +384,12 @@ impl Search {
                 );
                 let input = Input::of(selection, holdout, &full_curve);
                 let input = input.map_err(|problem| Error::Internal(problem.to_string()))?.with_whole(whole);
-                (choose(&input, &options), Some(self.metric_summary(chooser, valued, by_nll)))
+                let by_metric = choose(&input, &options);
+                // Where it cannot tell the full adapter from the base model, it cannot choose between cuts either.
+                let Gain { low, high, .. } = by_metric.adapter_gain;
+                let decided = low > 0.0 || high < 0.0;
+                let choice = if decided { by_metric } else { by_nll.clone() };
+                (choice, Some(self.metric_summary(chooser, valued, by_nll, decided)))
             }
             _ => (by_nll, None),
         };
@@ -406,7 +417,7 @@ impl Search {
             race: self.race_summary(scored),
             lens,
             rules: Rules::from(&options),
-            warnings: self.warnings(&choice),
+            warnings: self.warnings(&choice, by_metric.as_ref()),
             choice,
             metric: by_metric,
             efficiency: scored.efficiency.clone(),
@@ -415,7 +426,7 @@ impl Search {
     }
 
     /// What was generated, and what the NLL alone would have chosen.
-    fn metric_summary(&self, chooser: &Chooser, valued: &Valued, by_nll: Choice) -> MetricSummary {
+    fn metric_summary(&self, chooser: &Chooser, valued: &Valued, by_nll: Choice, decided: bool) -> MetricSummary {
         let options = compare::Options { seed: self.options.seed, ..compare::Options::default() };
         let metric = &chooser.measured.metric;
         let estimate = |samples: &[BTreeMap<usize, f64>], k: usize| {
@@ -434,6 +445,7 @@ impl Search {
             name: chooser.name(),
             signature: metric.signature(Some(1)),
             variants: variants.collect(),
+            decided,
             choice_by_nll: by_nll,
         }
     }
@@ -468,7 +480,7 @@ impl Search {
         }
     }
 
-    fn warnings(&self, choice: &Choice) -> Vec<Warning> {
+    fn warnings(&self, choice: &Choice, metric: Option<&MetricSummary>) -> Vec<Warning> {
         let (selection, holdout) = (self.split.selection.len(), self.split.holdout.len());
         let share = choice.bootstrap[choice.one_se];
         let proven = choice.adapter_gain.mean > 0.0 && choice.adapter_gain.p < choose::Options::default().alpha;
@@ -478,6 +490,7 @@ impl Search {
                 samples: self.dataset.skipped.len(),
                 context: self.checkpoint.config().context,
             }),
+            metric.is_some_and(|metric| !metric.decided).then_some(Warning::MetricUndecided),
             (share < STABLE_SHARE).then_some(Warning::Unstable { share }),
             (!proven).then_some(Warning::AdapterUnproven { p: choice.adapter_gain.p }),
         ]
@@ -557,7 +570,8 @@ fn summary(samples: &[Known], boundary: usize) -> ScoreSummary {
 fn provenance(result: &SearchResult) -> Provenance {
     let source = |path: &str, sha256: &str| Some(Source { path: path.into(), sha256: sha256.into() });
     let choice = &result.choice;
-    let held_out = |layers_kept: usize| match &result.metric {
+    let metric = result.metric.as_ref().filter(|metric| metric.decided);
+    let held_out = |layers_kept: usize| match metric {
         Some(metric) => {
             let variant = metric.variants.iter().find(|variant| variant.layers_kept == layers_kept);
             variant.and_then(|variant| variant.holdout).map(|holdout| holdout.value)
@@ -578,7 +592,7 @@ fn provenance(result: &SearchResult) -> Provenance {
         seed: Some(result.seed),
         scores: held_out(0).zip(held_out(result.model.layers)).zip(held_out(choice.layers_kept)).map(
             |((base, full), trimmed)| TrimScores {
-                metric: result.metric.as_ref().map(|metric| metric.name.clone()),
+                metric: metric.map(|metric| metric.name.clone()),
                 samples: result.data.holdout,
                 base,
                 full,

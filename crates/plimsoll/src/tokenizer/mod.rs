@@ -21,8 +21,8 @@ use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrap
 use crate::error::{Error, Result, shown};
 use crate::model::Metadata;
 
-pub(crate) use template::json_value;
 pub use template::{ChatTemplate, GenerationPrompt, Message};
+pub(crate) use template::{json_value, to_json};
 
 /// What can be wrong with a tokenizer or a chat template.
 #[derive(Debug, thiserror::Error)]

@@ -209,7 +209,7 @@ fn without_generation_marks(source: &str) -> String {
 
 /// `json.dumps(value, ensure_ascii=False, indent=…, separators=…, sort_keys=…)`.
 #[allow(clippy::needless_pass_by_value)] // what the engine calls
-fn to_json(state: &minijinja::State, value: &Value, kwargs: Kwargs) -> Result<Value, minijinja::Error> {
+pub(crate) fn to_json(state: &minijinja::State, value: &Value, kwargs: Kwargs) -> Result<Value, minijinja::Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
     let separators: Option<Vec<String>> = kwargs.get("separators")?;
     let (item, key) = match separators.as_deref() {
