@@ -33,11 +33,13 @@ const STANDARD_ERRORS: f64 = 2.0;
 pub(super) struct Chooser {
     pub(super) task: Task,
     pub(super) measured: Measured,
+    /// Seed of the answers' luck.
+    seed: u64,
 }
 
 impl Chooser {
     /// From `TASK` or `TASK:METRIC`: the task's first metric that is a mean over samples where none is named.
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    pub(super) fn parse(text: &str, seed: u64) -> Result<Self> {
         let (task, name) = match Task::open(text) {
             Ok(task) => (task, None),
             Err(error) => match text.rsplit_once(':') {
@@ -59,7 +61,7 @@ impl Chooser {
             )));
         };
         let measured = measured.clone();
-        Ok(Self { task, measured })
+        Ok(Self { task, measured, seed })
     }
 
     /// What the result calls it: `gsm8k flexible`.
@@ -152,7 +154,6 @@ pub(super) struct Answering<'a> {
     journal: Journal,
     known: HashMap<(Part, usize, usize), Generated>,
     references: HashMap<usize, String>,
-    seed: u64,
 }
 
 impl<'a> Answering<'a> {
@@ -163,11 +164,10 @@ impl<'a> Answering<'a> {
         path: &Path,
         fingerprint: &Fingerprint,
         existing: Existing,
-        seed: u64,
         references: HashMap<usize, String>,
     ) -> Result<Self> {
         let mut hasher = Sha256::new();
-        let options = options(chooser, seed);
+        let options = options(chooser);
         let (ends, isa) = (tokenizer.ends(), engine.model().precision().isa);
         hasher.update(format!(
             "{} {:?} {} {:?} {ends:?} {isa}",
@@ -180,7 +180,7 @@ impl<'a> Answering<'a> {
         }
         let key = |row: Row| ((row.part, row.line, row.boundary), row.answer);
         let known = rows.into_iter().map(key).collect();
-        Ok(Self { chooser, engine, tokenizer, journal, known, references, seed })
+        Ok(Self { chooser, engine, tokenizer, journal, known, references })
     }
 
     /// The metric's values of some boundaries on some samples.
@@ -208,7 +208,7 @@ impl<'a> Answering<'a> {
         let mut answers = of - prompts.len();
         let (journal, known) = (&mut self.journal, &mut self.known);
         let mut failed = None;
-        let options = options(self.chooser, self.seed);
+        let options = options(self.chooser);
         let generated = generate(self.engine, self.tokenizer, &variants, &prompts, &options, &mut |event| {
             if let Event::Finished(index, answer) = event {
                 answers += 1;
@@ -242,9 +242,9 @@ impl<'a> Answering<'a> {
     }
 }
 
-fn options(chooser: &Chooser, seed: u64) -> generate::Options {
+fn options(chooser: &Chooser) -> generate::Options {
     generate::Options {
-        sampling: Sampling { seed, ..Sampling::GREEDY },
+        sampling: Sampling { seed: chooser.seed, ..Sampling::GREEDY },
         max_tokens: chooser.task.max_tokens,
         stop: chooser.task.stop.clone(),
         batch: BATCH,
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_metric_is_named_or_the_first() {
-        let names = |text| Chooser::parse(text).map(|chooser| chooser.name()).map_err(|error| error.to_string());
+        let names = |text| Chooser::parse(text, 0).map(|chooser| chooser.name()).map_err(|error| error.to_string());
         assert_eq!(names("gsm8k").unwrap(), "gsm8k strict");
         assert_eq!(names("gsm8k:flexible").unwrap(), "gsm8k flexible");
         assert_eq!(names("dialogsum:rouge-l").unwrap(), "dialogsum rougeL (stemmed)");

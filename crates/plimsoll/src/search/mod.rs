@@ -171,7 +171,7 @@ impl Search {
     /// Whatever is wrong with the model, the adapter or the data; an output folder that holds other results.
     pub fn open(options: SearchOptions) -> Result<Self> {
         check_out(&options)?;
-        let chooser = options.metric.as_deref().map(Chooser::parse).transpose()?;
+        let chooser = options.metric.as_deref().map(|text| Chooser::parse(text, options.seed)).transpose()?;
         let checkpoint = Checkpoint::open(&options.model)?;
         let adapter = Adapter::open(&options.adapter)?;
         let config = checkpoint.config();
@@ -264,7 +264,6 @@ impl Search {
                 &self.options.out.join(ANSWERS),
                 &fingerprint,
                 self.options.existing,
-                self.options.seed,
                 self.dataset.samples.iter().map(|sample| sample.line).zip(self.dataset.answers.clone()).collect(),
             )?),
             None => None,
