@@ -4,7 +4,6 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use plimsoll::search::Progress;
 
 /// How often a log gets a line.
 const EVERY: Duration = Duration::from_secs(30);
@@ -23,121 +22,17 @@ pub(crate) fn spinner(message: impl Into<std::borrow::Cow<'static, str>>, quiet:
     bar
 }
 
-/// The progress of scoring.
-pub(crate) struct Scoring {
+/// How far a long job is: a bar on a terminal, lines elsewhere.
+struct Meter {
     bar: ProgressBar,
-    samples: usize,
-    finished: usize,
+    /// Of the phase.
     begun: Instant,
     /// When the last line was written; none where lines are not wanted.
     told: Option<Instant>,
 }
 
-impl Scoring {
-    /// Begins to tell.
-    pub(crate) fn new(samples: usize, quiet: bool) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(0), target(quiet));
-        bar.set_style(style("{msg} {wide_bar:.cyan/dim} {percent:>3} %  {elapsed} elapsed, {eta} left"));
-        bar.enable_steady_tick(Duration::from_millis(250));
-        bar.set_message(format!("scoring {samples} samples"));
-        let begun = Instant::now();
-        let told = (!quiet && !std::io::stderr().is_terminal()).then_some(begun);
-        if told.is_some() {
-            say(&format!("plimsoll: scoring {samples} samples"));
-        }
-        Self { bar, samples, finished: 0, begun, told }
-    }
-
-    /// Tells how far it is.
-    pub(crate) fn update(&mut self, progress: Progress) {
-        self.finished = progress.samples;
-        if let Some((answers, of)) = progress.answers {
-            self.bar.set_length(of as u64);
-            self.bar.set_position(answers as u64);
-            self.bar.set_message(format!("generating: {answers} of {of} answers"));
-        } else {
-            self.bar.set_length(progress.total);
-            self.bar.set_position(progress.done);
-            self.bar.set_message(format!("scoring: {} of {} samples", progress.samples, self.samples));
-        }
-        if self.told.is_some_and(|told| told.elapsed() >= EVERY) {
-            self.told = Some(Instant::now());
-            say(&line(progress, self.samples, self.begun.elapsed()));
-        }
-    }
-
-    /// Takes the bar away. Returns how many samples are finished.
-    pub(crate) fn finish(self) -> usize {
-        self.bar.finish_and_clear();
-        self.finished
-    }
-}
-
-/// The progress of a generation.
-pub(crate) struct Tokens {
-    bar: ProgressBar,
-    answers: usize,
-    finished: usize,
-    tokens: usize,
-    begun: Instant,
-    told: Option<Instant>,
-}
-
-impl Tokens {
-    /// Begins to tell.
-    pub(crate) fn new(answers: usize, quiet: bool) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(answers as u64), target(quiet));
-        bar.set_style(style("{msg} {wide_bar:.cyan/dim} {percent:>3} %  {elapsed} elapsed, {eta} left"));
-        bar.enable_steady_tick(Duration::from_millis(250));
-        let begun = Instant::now();
-        let told = (!quiet && !std::io::stderr().is_terminal()).then_some(begun);
-        let tokens = Self { bar, answers, finished: 0, tokens: 0, begun, told };
-        tokens.bar.set_message(tokens.message());
-        tokens
-    }
-
-    /// Some tokens of prompts and of answers were computed.
-    pub(crate) fn computed(&mut self, _prompt: usize, answer: usize) {
-        self.tokens += answer;
-        self.bar.set_message(self.message());
-        if self.told.is_some_and(|told| told.elapsed() >= EVERY) {
-            self.told = Some(Instant::now());
-            say(&format!("plimsoll: {}", self.message()));
-        }
-    }
-
-    /// One more answer is finished.
-    pub(crate) fn finished(&mut self) {
-        self.finished += 1;
-        self.bar.set_position(self.finished as u64);
-    }
-
-    /// Does something that writes where the bar is.
-    pub(crate) fn suspend<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.bar.suspend(work)
-    }
-
-    /// Takes the bar away.
-    pub(crate) fn finish(self) {
-        self.bar.finish_and_clear();
-    }
-
-    fn message(&self) -> String {
-        let rate = self.tokens as f64 / self.begun.elapsed().as_secs_f64().max(1e-3);
-        format!("generating: {} of {} answers, {rate:.0} tokens/s", self.finished, self.answers)
-    }
-}
-
-/// The progress of an evaluation.
-pub(crate) struct Evaluating {
-    bar: ProgressBar,
-    begun: Instant,
-    told: Option<Instant>,
-}
-
-impl Evaluating {
-    /// Begins to tell.
-    pub(crate) fn new(quiet: bool) -> Self {
+impl Meter {
+    fn new(quiet: bool) -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), target(quiet));
         bar.set_style(style("{msg} {wide_bar:.cyan/dim} {percent:>3} %  {elapsed} elapsed, {eta} left"));
         bar.enable_steady_tick(Duration::from_millis(250));
@@ -145,46 +40,160 @@ impl Evaluating {
         Self { bar, begun, told: (!quiet && !std::io::stderr().is_terminal()).then_some(begun) }
     }
 
-    /// Tells how far it is.
-    pub(crate) fn update(&mut self, progress: plimsoll::eval::Progress) {
-        use plimsoll::eval::Progress;
-        let (done, total, message) = match progress {
-            Progress::Scoring(done, total) => (done, total, "scoring references".to_owned()),
-            Progress::Generating { answers, of, tokens } => {
-                let rate = tokens as f64 / self.begun.elapsed().as_secs_f64().max(1e-3);
-                (answers as u64, of as u64, format!("generating: {answers} of {of} answers, {rate:.0} tokens/s"))
-            }
-            Progress::Timing => (0, 0, "measuring speeds".to_owned()),
-        };
-        if self.bar.length() != Some(total) {
-            self.bar.set_length(total);
-            self.bar.reset_eta();
-            self.begun = Instant::now();
-        }
+    /// Begins to count anew: what went before says nothing of the time that is left.
+    fn begin(&mut self) {
+        self.bar.reset_eta();
+        self.begun = Instant::now();
+    }
+
+    /// So much of so much is done, and this is what is being done.
+    fn tell(&mut self, done: u64, total: u64, message: String) {
+        self.bar.set_length(total);
         self.bar.set_position(done);
         if self.told.is_some_and(|told| told.elapsed() >= EVERY) {
             self.told = Some(Instant::now());
-            say(&format!("plimsoll: {message}"));
+            say(&line(done, total, &message, self.begun.elapsed()));
         }
         self.bar.set_message(message);
     }
 
-    /// Takes the bar away.
-    pub(crate) fn finish(self) {
-        self.bar.finish_and_clear();
+    /// So many a second since the phase began.
+    fn rate(&self, count: usize) -> f64 {
+        count as f64 / self.begun.elapsed().as_secs_f64().max(1e-3)
     }
 }
 
-/// `plimsoll: 35 %, 16 of 48 samples, about 2 minutes left`.
-fn line(progress: Progress, samples: usize, elapsed: Duration) -> String {
-    if let Some((answers, of)) = progress.answers {
-        return format!("plimsoll: generating, {answers} of {of} answers");
+/// The progress of a search.
+pub(crate) struct Scoring {
+    meter: Meter,
+    samples: usize,
+    finished: usize,
+    answers: bool,
+}
+
+impl Scoring {
+    /// Begins to tell.
+    pub(crate) fn new(samples: usize, quiet: bool) -> Self {
+        let meter = Meter::new(quiet);
+        meter.bar.set_message(format!("scoring {samples} samples"));
+        if meter.told.is_some() {
+            say(&format!("plimsoll: scoring {samples} samples"));
+        }
+        Self { meter, samples, finished: 0, answers: false }
     }
-    let share = progress.done as f64 / progress.total.max(1) as f64;
+
+    /// Tells how far it is.
+    pub(crate) fn update(&mut self, progress: plimsoll::search::Progress) {
+        self.finished = progress.samples;
+        if self.answers != progress.answers.is_some() {
+            self.answers = progress.answers.is_some();
+            self.meter.begin();
+        }
+        match progress.answers {
+            Some((answers, of)) => {
+                self.meter.tell(answers as u64, of as u64, format!("generating: {answers} of {of} answers"));
+            }
+            None => {
+                let message = format!("scoring: {} of {} samples", progress.samples, self.samples);
+                self.meter.tell(progress.done, progress.total, message);
+            }
+        }
+    }
+
+    /// Takes the bar away. Returns how many samples are finished.
+    pub(crate) fn finish(self) -> usize {
+        self.meter.bar.finish_and_clear();
+        self.finished
+    }
+}
+
+/// The progress of a generation.
+pub(crate) struct Tokens {
+    meter: Meter,
+    answers: usize,
+    finished: usize,
+    tokens: usize,
+}
+
+impl Tokens {
+    /// Begins to tell.
+    pub(crate) fn new(answers: usize, quiet: bool) -> Self {
+        Self { meter: Meter::new(quiet), answers, finished: 0, tokens: 0 }
+    }
+
+    /// Some tokens of answers were picked.
+    pub(crate) fn picked(&mut self, tokens: usize) {
+        self.tokens += tokens;
+        let message = generating(self.finished, self.answers, self.meter.rate(self.tokens));
+        self.meter.tell(self.finished as u64, self.answers as u64, message);
+    }
+
+    /// One more answer is finished.
+    pub(crate) fn finished(&mut self) {
+        self.finished += 1;
+    }
+
+    /// Does something that writes where the bar is.
+    pub(crate) fn suspend<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.meter.bar.suspend(work)
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(self) {
+        self.meter.bar.finish_and_clear();
+    }
+}
+
+/// The progress of an evaluation.
+pub(crate) struct Evaluating {
+    meter: Meter,
+    phase: Option<std::mem::Discriminant<plimsoll::eval::Progress>>,
+}
+
+impl Evaluating {
+    /// Begins to tell.
+    pub(crate) fn new(quiet: bool) -> Self {
+        Self { meter: Meter::new(quiet), phase: None }
+    }
+
+    /// Tells how far it is.
+    pub(crate) fn update(&mut self, progress: plimsoll::eval::Progress) {
+        use plimsoll::eval::Progress;
+        let phase = Some(std::mem::discriminant(&progress));
+        if self.phase != phase {
+            self.phase = phase;
+            self.meter.begin();
+        }
+        match progress {
+            Progress::Scoring(done, total) => self.meter.tell(done, total, "scoring references".to_owned()),
+            Progress::Generating { answers, of, tokens } => {
+                let message = generating(answers, of, self.meter.rate(tokens));
+                self.meter.tell(answers as u64, of as u64, message);
+            }
+            Progress::Timing => self.meter.tell(0, 0, "measuring speeds".to_owned()),
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(self) {
+        self.meter.bar.finish_and_clear();
+    }
+}
+
+fn generating(answers: usize, of: usize, rate: f64) -> String {
+    format!("generating: {answers} of {of} answers, {rate:.0} tokens/s")
+}
+
+/// `plimsoll: scoring: 16 of 48 samples (35 %), about 2 minutes left`.
+fn line(done: u64, total: u64, message: &str, elapsed: Duration) -> String {
+    if total == 0 {
+        return format!("plimsoll: {message}");
+    }
+    let share = done as f64 / total as f64;
     let seconds = elapsed.as_secs_f64() * (1.0 - share) / share;
     let left = Duration::try_from_secs_f64(seconds)
         .map_or_else(|_| String::new(), |left| format!(", about {} left", HumanDuration(left)));
-    format!("plimsoll: {:.0} %, {} of {samples} samples{left}", share * 100.0, progress.samples)
+    format!("plimsoll: {message} ({:.0} %){left}", share * 100.0)
 }
 
 fn target(quiet: bool) -> ProgressDrawTarget {
@@ -202,9 +211,9 @@ mod tests {
 
     #[test]
     fn a_line_tells_the_share_and_the_time_left() {
-        let progress = |done| Progress { done, total: 100, samples: 16, answers: None };
-        let minute = Duration::from_secs(60);
-        assert_eq!(line(progress(25), 48, minute), "plimsoll: 25 %, 16 of 48 samples, about 3 minutes left");
-        assert_eq!(line(progress(0), 48, minute), "plimsoll: 0 %, 16 of 48 samples");
+        let line = |done, total| line(done, total, "scoring", Duration::from_secs(60));
+        assert_eq!(line(25, 100), "plimsoll: scoring (25 %), about 3 minutes left");
+        assert_eq!(line(0, 100), "plimsoll: scoring (0 %)");
+        assert_eq!(line(0, 0), "plimsoll: scoring");
     }
 }

@@ -7,11 +7,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::model::Precision;
+
+/// Name and version of the program, as results carry it.
+pub const TOOL: &str = concat!("plimsoll ", env!("CARGO_PKG_VERSION"));
 
 /// What to do with results that are there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +24,41 @@ pub enum Existing {
     Refuse,
     /// Replace them.
     Replace,
+}
+
+/// What makes two jobs the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fingerprint {
+    tool: String,
+    /// SHA-256 of the model.
+    model: String,
+    /// SHA-256 of the adapter, where there is one.
+    adapter: Option<String>,
+    /// What weights and their factors are held as: results differ by it.
+    dtype: String,
+    /// The instruction set: results differ by it too.
+    instructions: String,
+    /// Hash of what is worked on, and how.
+    work: String,
+}
+
+impl Fingerprint {
+    /// Of a model and an adapter by their hashes; `work` is all else that changes a result: samples and settings.
+    pub(crate) fn new(model: &str, adapter: Option<&str>, precision: Precision, work: &[u8]) -> Self {
+        Self {
+            tool: TOOL.to_owned(),
+            model: model.to_owned(),
+            adapter: adapter.map(str::to_owned),
+            dtype: precision.dtype.to_string(),
+            instructions: precision.isa.to_string(),
+            work: files::sha256(work),
+        }
+    }
+
+    /// The same of work that rests on this one's, and on more.
+    pub(crate) fn with(&self, more: &str) -> Self {
+        Self { work: files::sha256(format!("{} {more}", self.work).as_bytes()), ..self.clone() }
+    }
 }
 
 /// An open journal. Its file begins with the first piece of work.
@@ -36,11 +75,12 @@ impl Journal {
     ///
     /// # Errors
     /// Rows of another job, unless they may be replaced; an unreadable file.
-    pub(crate) fn open<H, R>(path: &Path, header: &H, job: &str, existing: Existing) -> Result<(Self, Vec<R>)>
-    where
-        H: Serialize + DeserializeOwned + PartialEq,
-        R: DeserializeOwned,
-    {
+    pub(crate) fn open<R: DeserializeOwned>(
+        path: &Path,
+        header: &Fingerprint,
+        job: &str,
+        existing: Existing,
+    ) -> Result<(Self, Vec<R>)> {
         // Anything else might have no end.
         if path.exists() && !path.is_file() {
             return Err(Error::Usage(format!("{}: expected a file: give another --out", path.display())));

@@ -160,7 +160,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     finishing.finish_and_clear();
     let style = if colour() { Style::Colour } else { Style::Plain };
     print(&match arguments.format {
-        Format::Json => serde_json::to_string_pretty(&result)? + "\n",
+        Format::Json => report::json(&result)?,
         Format::Markdown => report::evaluation(&result, Form::Markdown),
         Format::Table => report::evaluation(&result, Form::Text(style)),
     })?;

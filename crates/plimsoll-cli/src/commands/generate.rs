@@ -176,8 +176,8 @@ fn answer(job: &Job<'_>, questions: &[Question], arguments: &Arguments) -> Resul
                     Ok(())
                 })
             }
-            Event::Tokens(prompt, answer) => {
-                tokens.computed(prompt, answer);
+            Event::Tokens(picked) => {
+                tokens.picked(picked);
                 Ok(())
             }
         };
@@ -303,7 +303,7 @@ impl Arguments {
             let messages: Vec<Message> = system.chain([Message::new("user", text)]).collect();
             let tokens = if is_plain { renderer.plain(text) } else { renderer.chat(&messages) };
             let tokens = tokens.map_err(|problem| Error::Usage(format!("prompt {line}: {problem}")))?;
-            questions.push(Question { line, tokens, text: text.clone() });
+            questions.push(Question { line, tokens });
         }
         Ok(questions)
     }

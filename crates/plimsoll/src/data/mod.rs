@@ -365,8 +365,6 @@ pub struct Question {
     pub line: usize,
     /// What the answer follows, as token ids.
     pub tokens: Vec<u32>,
-    /// What was asked: the last turn's text.
-    pub text: String,
 }
 
 /// Reads the questions of a JSONL file: the same shapes as samples have, and their answers may be missing. An assistant's
@@ -384,11 +382,7 @@ pub fn questions(path: &Path, renderer: &Renderer<'_>, context: usize) -> Result
         if tokens.len() >= context {
             return Err(at(DataProblem::LongQuestion { line, tokens: tokens.len(), context }));
         }
-        let text = match record {
-            Record::Text(text) => text,
-            record => record.messages().pop().map(|message| message.content).unwrap_or_default(),
-        };
-        questions.push(Question { line, tokens, text });
+        questions.push(Question { line, tokens });
     }
     if questions.is_empty() {
         return Err(at(DataProblem::NoSamples { skipped: 0, context }));

@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::adapter::{Adapter, LayerLora};
 use crate::data::{self, Renderer, Sample, TemplateChoice, TemplateUse};
@@ -25,12 +24,11 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::gates::{LayersKept, Variant};
 use crate::generate::{self, Finish, Generated, Prompt, Sampling};
-use crate::journal::{self, Existing, Journal};
+use crate::journal::{self, Existing, Fingerprint, Journal, TOOL};
 use crate::metrics::Metric;
 use crate::metrics::compare::{self, compare, estimate};
 use crate::model::Checkpoint;
-use crate::report::{AdapterFacts, ModelFacts};
-use crate::search::TOOL;
+use crate::report::{self, AdapterFacts, ModelFacts};
 use crate::stats::holm;
 
 pub use result::{
@@ -176,17 +174,6 @@ struct Entry {
     score: Option<(f64, usize)>,
 }
 
-/// What makes two evaluations the same, whatever variants they are of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Fingerprint {
-    tool: String,
-    model: String,
-    adapter: Option<String>,
-    dtype: String,
-    /// Hash of the samples' tokens and of how answers are generated.
-    samples: String,
-}
-
 impl Evaluation {
     /// Reads and checks all inputs.
     ///
@@ -203,7 +190,6 @@ impl Evaluation {
             )));
         }
         options.sampling.check()?;
-        let generates = task.metrics.iter().any(|measured| measured.metric.is_of_text());
         let checkpoint = Checkpoint::open(&options.model)?;
         let config = checkpoint.config();
         let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
@@ -252,7 +238,7 @@ impl Evaluation {
                 QuestionProblem::Task(problem) => at(problem),
                 QuestionProblem::Data(problem) => Error::input(&options.data, problem),
             })?;
-            let answered = question.prompt().len() + if generates { task.max_tokens } else { 0 };
+            let answered = question.prompt().len() + if task.generates() { task.max_tokens } else { 0 };
             let longest = question.sample.tokens.len().max(answered);
             if question.sample.tokens.iter().any(|&token| token as usize >= config.vocabulary) {
                 let (line, vocabulary) = (question.line(), config.vocabulary);
@@ -280,11 +266,6 @@ impl Evaluation {
         let adapter_hash = adapter.as_ref().map(|adapter| files::sha256_of_files(&adapter.files())).transpose()?;
         let hashes = (checkpoint.sha256()?, adapter_hash);
         Ok(Self { options, checkpoint, adapter, lora, task, variants, questions, facts, shots, hashes })
-    }
-
-    /// Samples, and variants of each.
-    pub fn size(&self) -> (usize, usize) {
-        (self.questions.len(), self.variants.len())
     }
 
     /// Generates and scores what no earlier run has left in the output folder's journal.
@@ -378,7 +359,7 @@ impl Evaluation {
         keeper: &mut Keeper,
         observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<usize> {
-        if !self.generates() {
+        if !self.task.generates() {
             return Ok(0);
         }
         let (mut prompts, mut origins) = (Vec::new(), Vec::new());
@@ -397,7 +378,7 @@ impl Evaluation {
         let generated = generate::generate(engine, tokenizer, &self.variants, &prompts, &options, &mut |event| {
             match event {
                 generate::Event::Text(..) => return ControlFlow::Continue(()),
-                generate::Event::Tokens(_, more) => tokens += more,
+                generate::Event::Tokens(more) => tokens += more,
                 generate::Event::Finished(index, answer) => {
                     answers += 1;
                     let (line, layers_kept) = origins[index];
@@ -415,10 +396,6 @@ impl Evaluation {
             Some(error) => Err(error),
             None => generated.map(|_| tokens),
         }
-    }
-
-    fn generates(&self) -> bool {
-        self.task.metrics.iter().any(|measured| measured.metric.is_of_text())
     }
 
     fn generation(&self) -> generate::Options {
@@ -443,9 +420,7 @@ impl Evaluation {
                 // Those of an earlier result would be taken for this one's.
                 Journal::remove(&out.join(SAMPLES))?;
             }
-            let json =
-                serde_json::to_string_pretty(&result).map_err(|error| Error::Internal(error.to_string()))? + "\n";
-            files::write_file(&out.join(RESULT), json.as_bytes())?;
+            files::write_file(&out.join(RESULT), report::json(&result)?.as_bytes())?;
             Journal::remove(&out.join(JOURNAL))?;
         }
         Ok(result)
@@ -524,16 +499,7 @@ impl Evaluation {
                 AdapterFacts::of(adapter, self.options.adapter.as_deref().unwrap_or(Path::new("")), hash, layers)
             }),
             data: self.facts.clone(),
-            generation: Generation {
-                max_tokens,
-                stop,
-                temperature: sampling.temperature,
-                top_k: sampling.top_k,
-                top_p: sampling.top_p,
-                min_p: sampling.min_p,
-                repetition_penalty: sampling.repetition_penalty,
-                seed: sampling.seed,
-            },
+            generation: Generation { max_tokens, stop, sampling },
             variants,
             metrics,
             efficiency: answered.efficiency.clone(),
@@ -660,28 +626,15 @@ impl Keeper {
     fn open(evaluation: &Evaluation, engine: &Embedded) -> Result<Self> {
         let mut keeper = Self { journal: None, known: HashMap::new() };
         let Some(out) = &evaluation.options.out else { return Ok(keeper) };
-        let mut hasher = Sha256::new();
-        for question in &evaluation.questions {
-            for number in question.sample.tokens.iter().map(|&token| u64::from(token)).chain([
-                question.line() as u64,
-                question.prompt().len() as u64,
-                question.sample.tokens.len() as u64,
-            ]) {
-                hasher.update(number.to_le_bytes());
-            }
-        }
-        // The batch is none of it: it changes no answer.
+        // The variants are none of it: more of them go on from what is known. Nor is the batch, which changes no answer.
+        let samples: Vec<_> =
+            evaluation.questions.iter().map(|q| (q.line(), &q.sample.tokens, q.prompt().len())).collect();
         let generate::Options { sampling, max_tokens, stop, .. } = evaluation.generation();
         let ends = evaluation.checkpoint.tokenizer()?.ends().to_vec();
-        let isa = engine.model().precision().isa;
-        hasher.update(format!("{sampling:?} {max_tokens} {stop:?} {ends:?} {isa}"));
-        let fingerprint = Fingerprint {
-            tool: TOOL.to_owned(),
-            model: evaluation.hashes.0.clone(),
-            adapter: evaluation.hashes.1.clone(),
-            dtype: engine.model().precision().dtype.to_string(),
-            samples: files::hex(&hasher.finalize()),
-        };
+        let work = format!("{samples:?} {sampling:?} {max_tokens} {stop:?} {ends:?}");
+        let (model, adapter) = &evaluation.hashes;
+        let precision = engine.model().precision();
+        let fingerprint = Fingerprint::new(model, adapter.as_deref(), precision, work.as_bytes());
         let existing = evaluation.options.existing;
         let (mut journal, entries): (_, Vec<Entry>) =
             Journal::open(&out.join(JOURNAL), &fingerprint, "evaluation", existing)?;

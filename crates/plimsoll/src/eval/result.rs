@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::efficiency::Efficiency;
+use crate::generate::Sampling;
 use crate::metrics::compare::{Difference, Estimate};
 use crate::report::{AdapterFacts, ModelFacts};
 
@@ -80,18 +81,9 @@ pub struct Generation {
     pub max_tokens: usize,
     /// Texts that end an answer.
     pub stop: Vec<String>,
-    /// 0 for the most probable token.
-    pub temperature: f32,
-    /// 0 for all tokens.
-    pub top_k: usize,
-    /// 1 for all tokens.
-    pub top_p: f32,
-    /// 0 for all tokens.
-    pub min_p: f32,
-    /// 1 for none.
-    pub repetition_penalty: f32,
-    /// Seed of the draws, of the sample and of all resampling.
-    pub seed: u64,
+    /// How tokens were picked. Its seed is that of the sample and of all resampling too.
+    #[serde(flatten)]
+    pub sampling: Sampling,
 }
 
 /// What one variant answered.

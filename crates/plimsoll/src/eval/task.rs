@@ -303,6 +303,11 @@ impl Task {
         })
     }
 
+    /// Whether any metric is of what is generated.
+    pub(super) fn generates(&self) -> bool {
+        self.metrics.iter().any(|measured| measured.metric.is_of_text())
+    }
+
     /// The first rows as examples.
     pub(super) fn examples_of(&self, path: &Path, rows: &[Row], shots: usize) -> Result<Vec<Rendered>> {
         let at = |problem| Error::input(path, problem);

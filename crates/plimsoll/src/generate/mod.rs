@@ -91,8 +91,8 @@ pub enum Event<'a> {
     Text(usize, &'a str),
     /// The whole of it.
     Finished(usize, &'a Generated),
-    /// Tokens that were computed: those of prompts, and those of answers.
-    Tokens(usize, usize),
+    /// Tokens that were picked for answers in one step.
+    Tokens(usize),
 }
 
 /// Answers every prompt, in the order of the prompts.
@@ -146,9 +146,9 @@ pub fn generate(
         }
         // Those of one variant side by side: their low-rank products are then one.
         growing.sort_by_key(|growing| prompts[growing.index].variant);
-        let fed = step(&mut decoding, &mut growing, tokenizer, &options.sampling);
+        step(&mut decoding, &mut growing, tokenizer, &options.sampling);
 
-        let steps = growing.len();
+        let picked = growing.len();
         let mut still = Vec::with_capacity(growing.len());
         let mut flow = ControlFlow::Continue(());
         // Who has said stop is told nothing more.
@@ -157,7 +157,7 @@ pub fn generate(
                 flow = observe(event);
             }
         };
-        tell(Event::Tokens(fed.saturating_sub(steps), steps));
+        tell(Event::Tokens(picked));
         for mut one in growing {
             let step = one.step.take().unwrap_or(Ok(None))?;
             if let Some(piece) = one.piece(step.is_some()) {
@@ -181,12 +181,11 @@ pub fn generate(
     Ok(answers.into_iter().flatten().collect())
 }
 
-/// Feeds all their next tokens, and lets each pick the one after. Returns how many were fed.
-fn step(decoding: &mut Decoding<'_>, growing: &mut [Growing<'_>], tokenizer: &Tokenizer, sampling: &Sampling) -> usize {
+/// Feeds all their next tokens, and lets each pick the one after.
+fn step(decoding: &mut Decoding<'_>, growing: &mut [Growing<'_>], tokenizer: &Tokenizer, sampling: &Sampling) {
     let turns =
         growing.iter_mut().map(|Growing { sequence, tokens, fed, .. }| Turn { sequence, tokens: &tokens[*fed..] });
     let mut turns: Vec<Turn<'_>> = turns.collect();
-    let fed = turns.iter().map(|turn| turn.tokens.len()).sum();
     let mut logits = decoding.feed(&mut turns);
     let vocabulary = logits.len() / growing.len().max(1);
     decoding.engine().pool().install(|| {
@@ -195,7 +194,6 @@ fn step(decoding: &mut Decoding<'_>, growing: &mut [Growing<'_>], tokenizer: &To
             growing.step = Some(growing.take(logits, tokenizer, sampling));
         });
     });
-    fed
 }
 
 fn check(prompts: &[Prompt], variants: usize, options: &Options, room: usize, vocabulary: usize) -> Result<()> {
@@ -253,7 +251,7 @@ fn prefixes(
         };
         let mut sequence = decoding.begin(variant)?;
         decoding.feed(&mut [Turn { sequence: &mut sequence, tokens }]);
-        if observe(Event::Tokens(tokens.len(), 0)).is_break() {
+        if observe(Event::Tokens(0)).is_break() {
             return Err(Error::Interrupted);
         }
         shared.push(Some((sequence.into_prefix(), tokens.len())));

@@ -224,6 +224,7 @@ impl Model {
             });
             rotate(isa, qkv, heads + kv_heads, rope, own.len()..own.len() + rows.len());
             own.extend(isa, qkv);
+            // Those that are not kept share one memory, which the next one overwrites.
             if !is_kept {
                 let attention = [Attention { to, qkv, wanted: *wanted, past: *past, own }];
                 attend(isa, mixed, &attention, threads, hands);

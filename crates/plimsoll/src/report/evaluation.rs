@@ -127,10 +127,14 @@ fn heading(result: &EvalResult) -> String {
         "tokenizer" => "the tokenizer's chat template".to_owned(),
         other => format!("the template {}", tame(other)),
     };
-    let picked = if result.generation.temperature == 0.0 {
+    let picked = if result.generation.sampling.temperature == 0.0 {
         "greedy".to_owned()
     } else {
-        format!("temperature {}, seed {}", plain(f64::from(result.generation.temperature)), result.generation.seed)
+        format!(
+            "temperature {}, seed {}",
+            plain(f64::from(result.generation.sampling.temperature)),
+            result.generation.sampling.seed
+        )
     };
     format!(
         "{}: {samples}, {} before each prompt, {template}, {picked}, at most {}.",

@@ -22,14 +22,16 @@ pub use result::{
 pub use table::{Style, table};
 pub use words::sentence;
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 use crate::gates::Family;
 
-/// The result as `result.json` holds it.
+/// A result as `result.json` holds it.
 ///
 /// # Errors
 /// A number that is not finite has no form in JSON.
-pub fn json(result: &SearchResult) -> Result<String> {
+pub fn json(result: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(result).map_err(|error| Error::Internal(error.to_string()))?;
     Ok(text + "\n")
 }

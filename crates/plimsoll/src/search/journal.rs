@@ -54,19 +54,6 @@ impl Known {
     }
 }
 
-/// What makes two searches the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Fingerprint {
-    pub(super) tool: String,
-    pub(super) model: String,
-    pub(super) adapter: String,
-    /// What weights and their factors are held as: scores differ by it.
-    pub(super) dtype: String,
-    /// Hash of the tokens and answer positions of both parts: it covers the data, the template, the turns, the seed of
-    /// the split and its sizes.
-    pub(super) samples: String,
-}
-
 /// What earlier runs of the same search knew.
 #[derive(Debug, Default)]
 pub(super) struct Memory(HashMap<(Part, usize), Vec<Row>>);

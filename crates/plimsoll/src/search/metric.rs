@@ -10,18 +10,16 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
-use super::{Fingerprint, Progress};
+use super::Progress;
 use crate::choose::{Part, Scores};
 use crate::data::Sample;
 use crate::engine::Embedded;
 use crate::error::{Error, Result};
 use crate::eval::{self, Measured, Task};
-use crate::files;
 use crate::gates::Variant;
 use crate::generate::{self, BATCH, Event, Generated, Prompt, Sampling, generate};
-use crate::journal::{Existing, Journal};
+use crate::journal::{Existing, Fingerprint, Journal};
 use crate::stats::mean_and_se;
 use crate::tokenizer::Tokenizer;
 
@@ -166,14 +164,8 @@ impl<'a> Answering<'a> {
         existing: Existing,
         references: HashMap<usize, String>,
     ) -> Result<Self> {
-        let mut hasher = Sha256::new();
-        let options = options(chooser);
-        let (ends, isa) = (tokenizer.ends(), engine.model().precision().isa);
-        hasher.update(format!(
-            "{} {:?} {} {:?} {ends:?} {isa}",
-            fingerprint.samples, options.sampling, options.max_tokens, options.stop
-        ));
-        let fingerprint = Fingerprint { samples: files::hex(&hasher.finalize()), ..fingerprint.clone() };
+        let generate::Options { sampling, max_tokens, stop, .. } = options(chooser);
+        let fingerprint = fingerprint.with(&format!("{sampling:?} {max_tokens} {stop:?} {:?}", tokenizer.ends()));
         let (mut journal, rows): (_, Vec<Row>) = Journal::open(path, &fingerprint, "search", existing)?;
         if !rows.is_empty() {
             journal.begin(rows.iter())?;

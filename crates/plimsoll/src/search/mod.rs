@@ -23,8 +23,8 @@ use crate::engine::{Embedded, EngineOptions, VariantScore};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gates::Variant;
-pub use crate::journal::Existing;
-use crate::journal::{self as journals, Journal};
+use crate::journal::{self as journals, Fingerprint, Journal};
+pub use crate::journal::{Existing, TOOL};
 use crate::lens;
 use crate::metrics::compare;
 use crate::model::{Checkpoint, Precision};
@@ -33,12 +33,9 @@ use crate::report::{
     RaceSummary, Rules, ScoreSummary, SearchResult, VariantSummary, Warning,
 };
 use crate::stats::mean_and_se;
-use journal::{Fingerprint, Known, Memory};
+use journal::{Known, Memory};
 use metric::{Answering, Chooser, Valued};
 use scoring::Scoring;
-
-/// Name and version of the program, as results carry it.
-pub const TOOL: &str = concat!("plimsoll ", env!("CARGO_PKG_VERSION"));
 
 /// Below these numbers of samples a warning stands beside the answer: intervals from fewer are too narrow to trust.
 const FEW_SELECTION: usize = 20;
@@ -512,13 +509,7 @@ impl Search {
             .map(|part| self.part(part).map(|sample| (sample.line, &sample.tokens, &sample.answer)).collect::<Vec<_>>())
             .collect();
         let samples = serde_json::to_vec(&samples).map_err(|error| Error::Internal(error.to_string()))?;
-        Ok(Fingerprint {
-            tool: TOOL.into(),
-            model: self.hashes.model.clone(),
-            adapter: self.hashes.adapter.clone(),
-            dtype: precision.dtype.to_string(),
-            samples: files::sha256(&samples),
-        })
+        Ok(Fingerprint::new(&self.hashes.model, Some(&self.hashes.adapter), precision, &samples))
     }
 }
 
