@@ -131,7 +131,7 @@ pub fn measure(
     let mut measured = Vec::with_capacity(variants.len());
     for (variant, speeds) in variants.iter().zip(speeds) {
         check()?;
-        let kept = variant.layers_kept;
+        let kept = variant.layers_kept();
         let keep: Vec<usize> = adapter.layers().into_iter().filter(|&layer| layer < kept).collect();
         let loaded = if keep.is_empty() {
             None

@@ -11,7 +11,7 @@ use common::{GOLDEN, Golden, adapter_folder, bind, checkpoint, distance, engine,
 use plimsoll::adapter::{Adapter, LayerLora, Provenance, write_trimmed};
 use plimsoll::data::{self, Sample};
 use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Event, Request, SampleScores, Turn};
-use plimsoll::gates::{Family, LayerGates, Projection, Variant};
+use plimsoll::gates::{LayerGates, Projection, Variant};
 use plimsoll::model::{Checkpoint, Config, Dtype, Isa, Precision};
 use proptest::prelude::*;
 
@@ -34,7 +34,7 @@ fn sweep(layers: usize) -> Request {
 }
 
 fn gated(gates: &[[f32; 7]]) -> Variant {
-    Variant { family: Family::BottomK, layers_kept: 0, gates: gates.iter().map(|&gates| LayerGates(gates)).collect() }
+    Variant { gates: gates.iter().map(|&gates| LayerGates(gates)).collect() }
 }
 
 /// All samples of a file, as `search` reads them by default.

@@ -4,7 +4,7 @@
 use std::fs;
 
 use plimsoll::choose::{self, Gain, Input, Interval, Options, Reason, Verdict};
-use plimsoll::gates::Family;
+use plimsoll::gates::{Family, Variant};
 use plimsoll::report::{
     AdapterFacts, Cost, DataFacts, DroppedBoundary, LensPoint, LensSummary, ModelFacts, RaceSummary, Rules,
     ScoreSummary, SearchResult, Style, VariantSummary, Warning, html, sentence, table,
@@ -246,9 +246,14 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
     };
     let variant = |k| VariantSummary {
         family: Family::BottomK,
+        label: format!("{k} layers"),
+        at: k as f64,
+        gates: Variant::bottom_k(layers, k).spec(),
         layers_kept: k,
+        bytes: 327_680 * k as u64,
         selection: Some(score(&parts[0], k)),
         holdout: Some(score(&parts[1], k)),
+        guard: None,
     };
     let lens = |gain: f64| {
         let point = |layer: usize| {
@@ -271,6 +276,12 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
     let share = choice.bootstrap[choice.one_se];
     let digest = |digits: &str| digits.repeat(32);
     SearchResult {
+        candidate: None,
+        arbitration: None,
+        controls: None,
+        effects: None,
+        guard: None,
+        front: Vec::new(),
         metric: None,
         efficiency: None,
         schema: 1,

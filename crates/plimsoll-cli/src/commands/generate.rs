@@ -18,7 +18,7 @@ use plimsoll::model::Checkpoint;
 use plimsoll::tokenizer::{Message, Tokenizer};
 use serde_json::json;
 
-use super::inputs::{EngineArguments, SamplingArguments, at_least_one, strengths, template};
+use super::inputs::{EngineArguments, SamplingArguments, at_least_one, template};
 use super::print;
 use crate::progress::{Tokens, say};
 use crate::{interrupt, progress};
@@ -111,8 +111,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         None => vec![Variant::bottom_k(layers, 0)],
     };
     if let Some(text) = &arguments.strength {
-        let strengths = strengths(text, layers)?;
-        variants = variants.into_iter().map(|variant| variant.with_strengths(&strengths)).collect();
+        let strengths = Variant::parse(text, layers)?;
+        variants = variants.into_iter().map(|variant| variant.times(&strengths)).collect();
     }
     let tokenizer = checkpoint.tokenizer()?;
     let renderer = Renderer::new(&tokenizer, &template(&arguments.template)?)?;
@@ -203,7 +203,7 @@ fn shown(text: &str) -> String {
 fn line(question: &Question, variant: &Variant, answer: &Generated) -> String {
     let Generated { text, tokens, finish } = answer;
     json!({
-        "line": question.line, "layers_kept": variant.layers_kept, "text": text, "tokens": tokens, "finish": finish,
+        "line": question.line, "layers_kept": variant.layers_kept(), "text": text, "tokens": tokens, "finish": finish,
         "prompt_tokens": question.tokens.len(),
     })
     .to_string()

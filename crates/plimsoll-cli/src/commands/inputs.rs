@@ -107,35 +107,6 @@ pub(super) fn template(argument: &str) -> Result<TemplateChoice> {
     })
 }
 
-/// Strengths of layers: one number for all, or `0-9=1,10-19=0.5`.
-///
-/// # Errors
-/// Something else, or layers that the model has not.
-pub(super) fn strengths(text: &str, layers: usize) -> Result<Vec<f32>> {
-    let problem = |what: String| anyhow::Error::new(Error::Usage(format!("--strength {text}: {what}")));
-    let number = |text: &str| {
-        let number = text.parse::<f32>().ok().filter(|number| number.is_finite());
-        number.ok_or_else(|| problem(format!("`{text}` is no finite number")))
-    };
-    let mut strengths = vec![1.0; layers];
-    for part in text.split(',') {
-        let Some((range, strength)) = part.split_once('=') else {
-            strengths.fill(number(part)?);
-            continue;
-        };
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) else {
-            return Err(problem(format!("`{range}`: expected layers, such as 3 or 0-9")));
-        };
-        let range = if first <= last { strengths.get_mut(first..last.saturating_add(1)) } else { None };
-        let Some(range) = range else {
-            return Err(problem(format!("layers {first} to {last}: the model's are 0 to {}", layers - 1)));
-        };
-        range.fill(number(strength)?);
-    }
-    Ok(strengths)
-}
-
 /// A whole number of at least 1.
 pub(super) fn at_least_one(text: &str) -> Result<NonZero<usize>, &'static str> {
     text.parse().map_err(|_| "expected a whole number, at least 1")
@@ -152,18 +123,4 @@ fn size(text: &str) -> Result<u64, &'static str> {
     let split = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)));
     let bytes = split.and_then(|(number, shift)| number.trim().parse::<u64>().ok()?.checked_mul(1 << shift));
     bytes.filter(|&bytes| bytes > 0).ok_or("expected a whole number with a unit, such as 512MiB or 2GiB")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn strengths_are_numbers_or_ranges() {
-        assert_eq!(strengths("0.5", 3).unwrap(), [0.5; 3]);
-        assert_eq!(strengths("0-1=2,3=0", 4).unwrap(), [2.0, 2.0, 1.0, 0.0]);
-        for wrong in ["", "x", "0-9=1", "2-1=1", "1=nan", "a-b=1"] {
-            assert!(strengths(wrong, 4).is_err(), "{wrong}");
-        }
-    }
 }

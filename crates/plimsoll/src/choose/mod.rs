@@ -85,6 +85,39 @@ pub struct Choice {
     /// `(NLL(base) − NLL(one_se)) / (NLL(base) − NLL(full))` on the held-out samples. `None` where the full adapter's
     /// gain over the base is not clear of 0 (its interval holds 0 or less): a share of nothing means nothing.
     pub retained: Option<Interval>,
+    /// Which samples judged.
+    #[serde(default)]
+    pub validation: Validation,
+    /// Whether the samples settle nothing, and the verdict is what is safe and not what is shown.
+    #[serde(default)]
+    pub abstains: bool,
+    /// What the held-out samples could show, and how many it would take; none where the verdict is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<Power>,
+}
+
+/// Which samples judge a candidate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Validation {
+    /// Samples that had no part in picking it.
+    #[default]
+    Holdout,
+    /// Every sample, once each: the rule picks on the other folds, and its pick is judged on the fold left out. What is
+    /// judged is the rule's picks, not one boundary.
+    Nested {
+        /// How many folds.
+        folds: usize,
+    },
+}
+
+/// What a test could have shown.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Power {
+    /// A true gain of this size would be shown in 8 of 10 cases on as many samples as there were.
+    pub detectable: f64,
+    /// So many samples would show a gain of the size that was seen in 8 of 10 cases; null where none was seen.
+    pub samples: Option<u64>,
 }
 
 /// A paired difference on held-out samples, of mean NLL (in nats per answer token) or of a task's metric.
@@ -378,6 +411,9 @@ pub fn choose(input: &Input, options: &Options) -> Choice {
         adapter_gain,
         base_gain,
         retained,
+        validation: Validation::Holdout,
+        abstains: false,
+        power: None,
     }
 }
 

@@ -658,11 +658,11 @@ fn mean(scores: &[TokenScore], value: impl Fn(&TokenScore) -> f64) -> f64 {
 /// Refuses scores that are infinite or not numbers: they would poison every mean without a word.
 fn finite(scores: SampleScores, variants: &[Variant]) -> Result<SampleScores> {
     let infinite = scores.variants.iter().zip(variants).find(|(score, _)| !score.nll.is_finite());
-    let Some((_, Variant { layers_kept, gates, .. })) = infinite else { return Ok(scores) };
-    let cause = if gates.iter().all(|&gates| gates == LayerGates::OFF) {
+    let Some((_, variant)) = infinite else { return Ok(scores) };
+    let cause = if variant.layers_kept() == 0 {
         "without the adapter: check the base model's weights".to_owned()
     } else {
-        format!("with LoRA in {layers_kept} layers: check the adapter's weights and scale")
+        format!("with the adapter's gates at `{}`: check the adapter's weights and scale", variant.spec())
     };
     Err(Error::Engine(format!("hidden states overflow on line {} of the data, {cause}", scores.line)))
 }

@@ -283,7 +283,7 @@ impl Evaluation {
         let tokens = self.generate(&engine, &tokenizer, &mut keeper, observe)?;
         let efficiency = match &self.adapter {
             Some(adapter) => {
-                let boundaries: Vec<usize> = self.variants.iter().map(|variant| variant.layers_kept).collect();
+                let boundaries: Vec<usize> = self.variants.iter().map(|variant| variant.layers_kept()).collect();
                 let prompts: Vec<&[u32]> = self.questions.iter().take(8).map(Question::prompt).collect();
                 let mut go_on = || observe(Progress::Timing);
                 let scratch = &self.options.scratch;
@@ -335,7 +335,7 @@ impl Evaluation {
                     let entries = scores.iter().flat_map(|sample| {
                         self.variants.iter().zip(&sample.variants).map(|(variant, score)| Entry {
                             line: sample.line,
-                            layers_kept: variant.layers_kept,
+                            layers_kept: variant.layers_kept(),
                             answer: None,
                             score: Some((score.nll, sample.tokens)),
                         })
@@ -368,7 +368,7 @@ impl Evaluation {
                 if keeper.piece(question, variant).is_none_or(|piece| piece.answer.is_none()) {
                     let (tokens, number) = (question.prompt().to_vec(), question.line() as u64);
                     prompts.push(Prompt { tokens, variant: index, number });
-                    origins.push((question.line(), variant.layers_kept));
+                    origins.push((question.line(), variant.layers_kept()));
                 }
             }
         }
@@ -443,7 +443,7 @@ impl Evaluation {
             let rows = self.statistics(metric, answered)?;
             let row = |kept: usize| {
                 // Pairs are of the variants.
-                let index = self.variants.iter().position(|variant| variant.layers_kept == kept);
+                let index = self.variants.iter().position(|variant| variant.layers_kept() == kept);
                 index.map_or(&[][..], |index| &rows[index])
             };
             let comparison = |&(layers_kept, against): &(usize, usize)| Comparison {
@@ -509,7 +509,7 @@ impl Evaluation {
     }
 
     fn variant(&self, variant: &Variant, answered: &Answered) -> EvalVariant {
-        let kept = variant.layers_kept;
+        let kept = variant.layers_kept();
         let pieces = self.questions.iter().filter_map(|question| answered.known.get(&(question.line(), kept)));
         let answers: Vec<&Generated> = pieces.filter_map(|piece| piece.answer.as_ref()).collect();
         let mean = |of: &dyn Fn(&Generated) -> f64| {
@@ -527,7 +527,7 @@ impl Evaluation {
     fn statistics(&self, metric: &Metric, answered: &Answered) -> Result<Vec<Vec<Vec<f64>>>> {
         let missing = || Error::Internal("a sample without an answer or a score".to_owned());
         let of = |question: &Question, variant: &Variant| {
-            let piece = answered.known.get(&(question.line(), variant.layers_kept)).ok_or_else(missing)?;
+            let piece = answered.known.get(&(question.line(), variant.layers_kept())).ok_or_else(missing)?;
             if metric.is_of_text() {
                 let answer = piece.answer.as_ref().ok_or_else(missing)?;
                 Ok(statistics(metric, &answer.text, &question.rendered.references))
@@ -548,13 +548,13 @@ impl Evaluation {
         }
         let lines = self.questions.iter().enumerate().map(|(sample, question)| {
             let answers = self.variants.iter().enumerate().map(|(index, variant)| {
-                let piece = answered.known.get(&(question.line(), variant.layers_kept));
+                let piece = answered.known.get(&(question.line(), variant.layers_kept()));
                 let metrics: serde_json::Map<String, serde_json::Value> = statistics
                     .iter()
                     .map(|(name, metric, rows)| ((*name).clone(), metric.value(&rows[index][sample], 1).into()))
                     .collect();
                 serde_json::json!({
-                    "layers_kept": variant.layers_kept,
+                    "layers_kept": variant.layers_kept(),
                     "answer": piece.and_then(|piece| piece.answer.as_ref()),
                     "nll": piece.and_then(|piece| piece.score).map(|(nll, _)| nll),
                     "metrics": metrics,
@@ -580,9 +580,9 @@ pub(crate) fn statistics(metric: &Metric, answer: &str, references: &[String]) -
 
 /// What is held against what: every cut against the full adapter and against the base, and these two.
 fn pairs(variants: &[Variant], layers: usize) -> Vec<(usize, usize)> {
-    let has = |kept: usize| variants.iter().any(|variant| variant.layers_kept == kept);
+    let has = |kept: usize| variants.iter().any(|variant| variant.layers_kept() == kept);
     let mut pairs = Vec::new();
-    for kept in variants.iter().map(|variant| variant.layers_kept) {
+    for kept in variants.iter().map(|variant| variant.layers_kept()) {
         if kept > 0 && has(0) {
             pairs.push((kept, 0));
         }
@@ -647,7 +647,7 @@ impl Keeper {
     }
 
     fn piece(&self, question: &Question, variant: &Variant) -> Option<&Piece> {
-        self.known.get(&(question.line(), variant.layers_kept))
+        self.known.get(&(question.line(), variant.layers_kept()))
     }
 
     fn note(&mut self, entry: Entry) {

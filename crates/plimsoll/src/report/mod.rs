@@ -16,8 +16,10 @@ pub use evaluation::{Form, evaluation};
 pub use html::html;
 pub use inspection::{inspection, trimmed};
 pub use result::{
-    AdapterFacts, Cost, DataFacts, DroppedBoundary, LensPoint, LensSummary, MetricSummary, MetricVariant, ModelFacts,
-    RaceSummary, Rules, ScoreSummary, SearchResult, VariantSummary, Warning,
+    AdapterFacts, Agreement, Arbitration, Candidate, Control, Controls, Cost, DataFacts, Depth, DroppedBoundary,
+    EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary, FrontPoint, GuardSummary, LensPoint, LensSummary,
+    MetricSummary, MetricVariant, ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary, SearchResult,
+    VariantSummary, Warning,
 };
 pub use table::{Style, table};
 pub use words::sentence;

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::Adapter;
-use crate::choose::{Choice, Options};
+use crate::choose::{Choice, Gain, Options, Part};
 use crate::efficiency::Efficiency;
 use crate::gates::Family;
 use crate::metrics::compare::Estimate;
@@ -39,6 +39,24 @@ pub struct SearchResult {
     pub lens: LensSummary,
     /// The answer.
     pub choice: Choice,
+    /// What was judged: the gates that the rule picked, whatever the verdict on them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<Candidate>,
+    /// How the candidate's family was picked, where several competed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arbitration: Option<Arbitration>,
+    /// What else could explain what the candidate gains; none where there was no cut to explain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controls: Option<Controls>,
+    /// What each layer and module contributes, and what predicts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effects: Option<Effects>,
+    /// Samples of another kind, on which the cut must not be worse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<GuardSummary>,
+    /// What is best at its price: NLL, the guard's NLL and bytes of everything that was scored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub front: Vec<FrontPoint>,
     /// The metric that was to choose, where that is not the NLL: where it decided, gains are in its points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<MetricSummary>,
@@ -153,14 +171,246 @@ pub struct DataFacts {
 /// One variant's scores.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VariantSummary {
-    /// The family it belongs to.
+    /// The family it belongs to. A variant that several families have stands here once for each.
     pub family: Family,
-    /// Layers that keep their LoRA.
+    /// What users call it: `18 layers`, `without layer 7`, `strength 0.75`.
+    #[serde(default)]
+    pub label: String,
+    /// Its place in the family: the number of layers, the layer, or the strength.
+    #[serde(default)]
+    pub at: f64,
+    /// Its gates, as `trim --gates` takes them.
+    #[serde(default)]
+    pub gates: String,
+    /// Layers that keep any LoRA.
     pub layers_kept: usize,
+    /// Bytes of the tensors that it keeps.
+    #[serde(default)]
+    pub bytes: u64,
     /// On the samples that chose; null where racing did not score it on all of them.
     pub selection: Option<ScoreSummary>,
     /// On the samples that were held out; null where racing did not score it on them.
     pub holdout: Option<ScoreSummary>,
+    /// On the guard's samples, all of them; null where there is no guard or it was not scored on them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<ScoreSummary>,
+}
+
+/// Gates that were picked and judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The family that they are of.
+    pub family: Family,
+    /// What users call them.
+    pub label: String,
+    /// The gates, as `trim --gates` takes them.
+    pub gates: String,
+    /// Layers that keep any LoRA.
+    pub layers_kept: usize,
+    /// Bytes of the tensors that they keep.
+    pub bytes: u64,
+}
+
+/// How families of candidates competed, on the selection samples.
+///
+/// Each family's rule picks on the other folds and is scored on the one left out. The simplest family whose mean deficit to
+/// the best is within one paired standard error of it is taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Arbitration {
+    /// Folds of the cross-validation.
+    pub folds: usize,
+    /// The families, from the simplest.
+    pub families: Vec<FamilySummary>,
+}
+
+/// One family in the competition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FamilySummary {
+    /// The family.
+    pub family: Family,
+    /// What its rule picks on all selection samples.
+    pub pick: Candidate,
+    /// Members that it picked from.
+    pub members: usize,
+    /// Mean NLL of its picks on samples that did not pick, in nats per answer token.
+    pub mean_nll: f64,
+    /// How much that is above the best family's.
+    pub deficit: f64,
+    /// Paired standard error of the deficit.
+    pub se: f64,
+    /// Whether its pick is the candidate.
+    pub is_chosen: bool,
+}
+
+/// Controls beside a cut: if one of them does as well, it is not depth that helped.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Controls {
+    /// The controls.
+    pub rows: Vec<Control>,
+    /// What they say.
+    pub depth: Depth,
+}
+
+/// Whether it is which layers are kept that makes the cut as good as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Depth {
+    /// The cut is shown to be better than every control.
+    Shown,
+    /// Some control is not shown to be worse than the cut.
+    NotShown,
+}
+
+/// One control, on the held-out samples (or those left out in turn).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Control {
+    /// `global-alpha`: a factor on the whole adapter, tuned on the selection samples. `random-k`: as many layers as the cut
+    /// keeps, drawn; the mean over the draws. `top-k`: as many of the highest layers.
+    pub family: Family,
+    /// What users call it: `strength 0.75`, `18 random layers, 8 draws`.
+    pub label: String,
+    /// The gates of each draw; one where nothing is drawn.
+    pub gates: Vec<String>,
+    /// What the control gains over the full adapter. Positive is better.
+    pub over_full: Gain,
+    /// What the cut gains over the control. Positive means that the cut is better.
+    pub cut_over: Gain,
+    /// The p-value of `cut_over`, adjusted for all controls (Holm).
+    pub p_holm: f64,
+}
+
+/// What layers and modules contribute: measured effects, and numbers that are cheaper and may predict them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Effects {
+    /// Every measure, one value for each place.
+    pub measures: Vec<EffectMeasure>,
+    /// How well the order of the layers by one measure agrees with that by another.
+    pub agreement: Vec<Agreement>,
+}
+
+/// One measure of all places.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EffectMeasure {
+    /// What is measured.
+    pub kind: EffectKind,
+    /// Samples that it was measured on; 0 where it needs none.
+    pub samples: usize,
+    /// Permutations behind a Shapley estimate; 0 elsewhere.
+    #[serde(default)]
+    pub permutations: usize,
+    /// By layer, then by module: layers as a whole have no module.
+    pub values: Vec<EffectValue>,
+}
+
+/// What is measured of a layer or a module. Effects are in nats per answer token, and positive where it helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EffectKind {
+    /// NLL without it, less NLL of the full adapter.
+    LeaveOneOut,
+    /// NLL of the base model, less NLL with it alone.
+    OneIn,
+    /// Mean over orders of the layers of what it adds to those before it (Shapley, 1953).
+    Shapley,
+    /// Frobenius norm of its update, `‖s·B·A‖`.
+    Magnitude,
+    /// Energy of its update on samples: mean over tokens of `‖s·B·A·x‖²`.
+    Output,
+    /// By how much the ground truth's log-probability rises over the layer, full adapter less base model (logit lens).
+    Lens,
+}
+
+/// One number of one place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EffectValue {
+    /// The layer, 0 next to the embedding.
+    pub layer: usize,
+    /// The module, such as `q_proj`; null for the whole layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
+    /// The number.
+    pub value: f64,
+    /// Ends of its 95 % interval, where it is an estimate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
+}
+
+/// A rank correlation of two measures over layers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// The cheaper measure.
+    pub proxy: EffectKind,
+    /// The measured effect.
+    pub truth: EffectKind,
+    /// Spearman's ρ.
+    pub rho: f64,
+    /// Two-sided p-value of the permutation test that there is no relation.
+    pub p: f64,
+    /// How many layers were ranked.
+    pub layers: usize,
+}
+
+/// Samples of another kind, and what the candidate does to them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GuardSummary {
+    /// As the user gave it.
+    pub path: String,
+    /// SHA-256 of the file that was read.
+    pub sha256: String,
+    /// Samples that kept variants from being picked.
+    pub selection: usize,
+    /// Samples that judged the candidate.
+    pub holdout: usize,
+    /// What counts as not worse: a loss of less than this, in nats per answer token.
+    pub margin: f64,
+    /// Variants that were shown to be worse than the margin on the selection samples, and could not be picked.
+    pub excluded: usize,
+    /// What the candidate gains over the full adapter on the guard's held-out samples. Positive is better.
+    pub gain: Gain,
+    /// What the full adapter gains over the base model there.
+    pub adapter_gain: Gain,
+    /// Whether the candidate is shown not to be worse than the margin.
+    pub is_held: bool,
+}
+
+/// One variant among what is best at its price.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FrontPoint {
+    /// Its family.
+    pub family: Family,
+    /// What users call it.
+    pub label: String,
+    /// Its gates, as `trim --gates` takes them.
+    pub gates: String,
+    /// Mean NLL on the selection samples.
+    pub nll: f64,
+    /// Mean NLL on the guard's samples, where there is a guard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<f64>,
+    /// Bytes of the tensors that it keeps.
+    pub bytes: u64,
+    /// Whether no other variant is better in one of these and as good in the others.
+    pub is_on_front: bool,
+}
+
+/// Token by token, what one sample's answer got: a line of `tokens.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SampleTokens {
+    /// The sample's line in its file, from 1.
+    pub line: usize,
+    /// The part that it belongs to.
+    pub part: Part,
+    /// The end of its prompt.
+    pub prompt: String,
+    /// The answer's tokens as text, in order.
+    pub tokens: Vec<String>,
+    /// Negative log-likelihood of each with the base model, in nats.
+    pub base: Vec<f32>,
+    /// The same with the full adapter.
+    pub full: Vec<f32>,
+    /// The same with the candidate, where that is neither of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub candidate: Vec<f32>,
 }
 
 /// A metric of generated answers, on the boundaries that the NLL left.

@@ -22,7 +22,7 @@ use crate::efficiency::{self, Efficiency, Subject};
 use crate::engine::{Embedded, EngineOptions, VariantScore};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::gates::Variant;
+use crate::gates::{Family, Variant};
 use crate::journal::{self as journals, Fingerprint, Journal};
 pub use crate::journal::{Existing, TOOL};
 use crate::lens;
@@ -393,12 +393,16 @@ impl Search {
             let selection = left.contains(&k).then(|| summary(&scored.selection, k));
             let holdout = judged.contains(&k).then(|| summary(&scored.holdout, k));
             let was_raced = scored.fates.as_ref().is_some_and(|fates| fates[k] != Fate::Skipped);
-            let Variant { family, layers_kept, .. } = variant;
             (selection.is_some() || holdout.is_some() || was_raced).then_some(VariantSummary {
-                family,
-                layers_kept,
+                family: Family::BottomK,
+                label: variant.name(),
+                at: k as f64,
+                gates: variant.spec(),
+                layers_kept: k,
+                bytes: self.adapter.bytes_below(k),
                 selection,
                 holdout,
+                guard: None,
             })
         });
         Ok(SearchResult {
@@ -415,6 +419,12 @@ impl Search {
             rules: Rules::from(&options),
             warnings: self.warnings(&choice, by_metric.as_ref()),
             choice,
+            candidate: None,
+            arbitration: None,
+            controls: None,
+            effects: None,
+            guard: None,
+            front: Vec::new(),
             metric: by_metric,
             efficiency: scored.efficiency.clone(),
             cost: scored.cost.clone(),

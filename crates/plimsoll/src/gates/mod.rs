@@ -1,0 +1,364 @@
+//! Variants: which LoRA updates are on, and how strongly.
+//!
+//! A *gate* γ multiplies one module's update in `y = Wx + γ·s·B(Ax)`. A [`Variant`] is one gate for each layer and
+//! module: `full` is all 1, `base` is all 0, and the paper's cut (arXiv:2503.23360) is 1 in layers `0..k`, 0 above.
+//! Variants are data. Nothing here knows a tensor, and the decoder knows nothing but the gate it is handed.
+
+mod families;
+
+pub use families::Family;
+
+use crate::error::{Error, Result};
+
+/// A linear module of a decoder block that LoRA can adapt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Projection {
+    /// Attention queries.
+    Q,
+    /// Attention keys.
+    K,
+    /// Attention values.
+    V,
+    /// Attention output.
+    O,
+    /// The MLP's gate.
+    Gate,
+    /// The MLP's up projection.
+    Up,
+    /// The MLP's down projection.
+    Down,
+}
+
+impl Projection {
+    /// How many there are.
+    pub const COUNT: usize = 7;
+
+    /// All of them, in the order in which a block applies them.
+    pub const ALL: [Self; Self::COUNT] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
+
+    /// The module's path below its block in Hugging Face names, such as `self_attn.q_proj`.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Q => "self_attn.q_proj",
+            Self::K => "self_attn.k_proj",
+            Self::V => "self_attn.v_proj",
+            Self::O => "self_attn.o_proj",
+            Self::Gate => "mlp.gate_proj",
+            Self::Up => "mlp.up_proj",
+            Self::Down => "mlp.down_proj",
+        }
+    }
+
+    /// The last part of [`path`](Self::path), such as `q_proj`: what users call the module.
+    pub fn name(self) -> &'static str {
+        let path = self.path();
+        path.rsplit_once('.').map_or(path, |(_, name)| name)
+    }
+
+    /// The projection that users call so.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|projection| projection.name() == name)
+    }
+
+    /// The projection whose [`path`](Self::path) this is.
+    pub fn from_path(path: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|projection| projection.path() == path)
+    }
+}
+
+/// The gates of one layer, indexed by `Projection as usize`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerGates(pub [f32; Projection::COUNT]);
+
+impl LayerGates {
+    /// Every update of the layer applied as trained.
+    pub const ON: Self = Self([1.0; Projection::COUNT]);
+    /// Every update of the layer dropped.
+    pub const OFF: Self = Self([0.0; Projection::COUNT]);
+
+    /// The gate of one module.
+    pub fn get(&self, projection: Projection) -> f32 {
+        self.0[projection as usize]
+    }
+}
+
+/// One choice of gates for the whole model: one entry for each layer, 0 next to the embedding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Variant {
+    /// The gates, layer by layer.
+    pub gates: Vec<LayerGates>,
+}
+
+impl Variant {
+    /// The same gate everywhere: 0 is the base model, 1 the full adapter.
+    pub fn uniform(layers: usize, strength: f32) -> Self {
+        Self { gates: vec![LayerGates([strength; Projection::COUNT]); layers] }
+    }
+
+    /// LoRA on in the layers that `is_on` names, off in the rest.
+    pub fn of_layers(layers: usize, is_on: impl Fn(usize) -> bool) -> Self {
+        Self { gates: (0..layers).map(|l| if is_on(l) { LayerGates::ON } else { LayerGates::OFF }).collect() }
+    }
+
+    /// LoRA on in layers `0..layers_kept`, off in the rest; `layers_kept` above `layers` counts as `layers`.
+    pub fn bottom_k(layers: usize, layers_kept: usize) -> Self {
+        Self::of_layers(layers, |layer| layer < layers_kept)
+    }
+
+    /// The same with every gate multiplied by the one of `other`.
+    ///
+    /// # Panics
+    /// If it is of another number of layers.
+    #[must_use]
+    pub fn times(mut self, other: &Self) -> Self {
+        assert_eq!(self.gates.len(), other.gates.len(), "a variant of another model");
+        for (gates, factors) in self.gates.iter_mut().zip(&other.gates) {
+            gates.0.iter_mut().zip(factors.0).for_each(|(gate, factor)| *gate *= factor);
+        }
+        self
+    }
+
+    /// The same with one layer's gates, or those of one of its modules, set.
+    ///
+    /// # Panics
+    /// If there is no such layer.
+    #[must_use]
+    pub fn with(mut self, layer: usize, module: Option<Projection>, gate: f32) -> Self {
+        match module {
+            Some(module) => self.gates[layer].0[module as usize] = gate,
+            None => self.gates[layer] = LayerGates([gate; Projection::COUNT]),
+        }
+        self
+    }
+
+    /// How many layers have a gate that is not 0.
+    pub fn layers_kept(&self) -> usize {
+        self.gates.iter().filter(|gates| **gates != LayerGates::OFF).count()
+    }
+
+    /// The number of layers that keep their LoRA, where they are the lowest ones and keep it as trained.
+    pub fn boundary(&self) -> Option<usize> {
+        let kept = self.layers_kept();
+        (*self == Self::bottom_k(self.gates.len(), kept)).then_some(kept)
+    }
+
+    /// What users call it: `base`, `full`, the number of layers that keep their LoRA, or [`spec`](Self::spec).
+    pub fn name(&self) -> String {
+        match self.boundary() {
+            Some(0) => "base".to_owned(),
+            Some(kept) if kept == self.gates.len() => "full".to_owned(),
+            Some(kept) => format!("{kept} layers"),
+            None => self.spec(),
+        }
+    }
+
+    /// The gates as [`parse`](Self::parse) reads them, as short as can be; equal gates have equal texts.
+    pub fn spec(&self) -> String {
+        let uniform = |gates: &LayerGates| gates.0.iter().all(|gate| *gate == gates.0[0]).then_some(gates.0[0]);
+        let mut terms = Vec::new();
+        if let [first, rest @ ..] = self.gates.as_slice()
+            && let Some(gate) = uniform(first)
+            && rest.iter().all(|gates| gates == first)
+        {
+            return gate.to_string();
+        }
+        let mut push_runs = |gate: &dyn Fn(usize) -> Option<f32>, module: &str| {
+            let mut layer = 0;
+            while layer < self.gates.len() {
+                let (first, value) = (layer, gate(layer));
+                while layer < self.gates.len() && gate(layer) == value {
+                    layer += 1;
+                }
+                if let Some(value) = value.filter(|value| *value != 1.0) {
+                    let layers = if layer == first + 1 { first.to_string() } else { format!("{first}-{}", layer - 1) };
+                    terms.push(format!("{layers}{module}={value}"));
+                }
+            }
+        };
+        push_runs(&|layer| uniform(&self.gates[layer]), "");
+        for projection in Projection::ALL {
+            let gate = |layer: usize| {
+                let gates = &self.gates[layer];
+                uniform(gates).is_none().then(|| gates.get(projection))
+            };
+            push_runs(&gate, &format!(".{}", projection.name()));
+        }
+        terms.join(",")
+    }
+
+    /// Reads gates: terms `PLACE=GATE`, separated by commas, of which a later one overrides those before it, or a gate alone
+    /// for all places. A place is a layer (`7`), a range of them (`18-29`), a module (`q_proj`), or both (`7.q_proj`,
+    /// `0-9.down_proj`). What no term names is as trained, 1.
+    ///
+    /// # Errors
+    /// Anything else, a gate that is not finite, or a layer that the model has not.
+    pub fn parse(text: &str, layers: usize) -> Result<Self> {
+        let problem = |what: String| Err(Error::Usage(format!("gates `{text}`: {what}")));
+        let mut variant = Self::uniform(layers, 1.0);
+        for term in text.split(',').map(str::trim) {
+            let (place, gate) = match term.rsplit_once('=') {
+                Some((place, gate)) => (Some(place.trim()), gate.trim()),
+                None => (None, term),
+            };
+            // Adding 0 makes a gate of −0 one of 0.
+            let Some(gate) = gate.parse::<f32>().ok().filter(|gate| gate.is_finite()).map(|gate| gate + 0.0) else {
+                return problem(format!("`{gate}` is no finite number"));
+            };
+            let (range, module) = match place {
+                None => (None, None),
+                Some(place) => match place.split_once('.') {
+                    Some((range, module)) => (Some(range), Some(module)),
+                    None if place.starts_with(|c: char| c.is_ascii_digit()) => (Some(place), None),
+                    None => (None, Some(place)),
+                },
+            };
+            let module = match module {
+                None => None,
+                Some(name) => match Projection::from_name(name) {
+                    Some(projection) => Some(projection),
+                    None => {
+                        let names = Projection::ALL.map(Projection::name).join(", ");
+                        return problem(format!("`{name}`: expected a module ({names}) or layers, such as 3 or 0-9"));
+                    }
+                },
+            };
+            let range = match range {
+                None => 0..layers,
+                Some(range) => {
+                    let (first, last) = range.split_once('-').unwrap_or((range, range));
+                    let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) else {
+                        return problem(format!("`{range}`: expected layers, such as 3 or 0-9"));
+                    };
+                    if first > last || last >= layers {
+                        let highest = layers.saturating_sub(1);
+                        return problem(format!("layers {first} to {last}: the model's are 0 to {highest}"));
+                    }
+                    first..last + 1
+                }
+            };
+            for layer in range {
+                variant = variant.with(layer, module, gate);
+            }
+        }
+        Ok(variant)
+    }
+
+    /// Every boundary from `base` (k = 0) to `full` (k = `layers`), in that order: `layers + 1` variants.
+    pub fn every_boundary(layers: usize) -> Vec<Self> {
+        (0..=layers).map(|k| Self::bottom_k(layers, k)).collect()
+    }
+}
+
+/// Which layers keep their LoRA, as users say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayersKept {
+    /// None of them.
+    Base,
+    /// All of them.
+    Full,
+    /// So many, from the bottom.
+    Some(usize),
+}
+
+impl LayersKept {
+    /// The variants that are asked for, each once, by the number of layers that keep their LoRA.
+    ///
+    /// # Errors
+    /// More layers than the model has.
+    pub fn variants(asked: &[Self], layers: usize) -> Result<Vec<Variant>> {
+        let kept = asked.iter().map(|kept| match *kept {
+            Self::Base => Ok(0),
+            Self::Full => Ok(layers),
+            Self::Some(kept) if kept <= layers => Ok(kept),
+            Self::Some(kept) => Err(Error::Usage(format!("{kept} layers kept: the model has {layers}"))),
+        });
+        let mut kept = kept.collect::<Result<Vec<usize>>>()?;
+        kept.sort_unstable();
+        kept.dedup();
+        Ok(kept.into_iter().map(|kept| Variant::bottom_k(layers, kept)).collect())
+    }
+}
+
+impl std::str::FromStr for LayersKept {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "base" => Ok(Self::Base),
+            "full" => Ok(Self::Full),
+            number => number.parse().map(Self::Some).map_err(|_| "expected a number of layers, `base` or `full`"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boundary_keeps_the_layers_below_it() {
+        let variant = Variant::bottom_k(4, 3);
+        assert_eq!(variant.gates, [LayerGates::ON, LayerGates::ON, LayerGates::ON, LayerGates::OFF]);
+        assert_eq!(Variant::bottom_k(4, 9), Variant::bottom_k(4, 4));
+        assert_eq!(Variant::every_boundary(4).len(), 5);
+    }
+
+    #[test]
+    fn gates_are_read_as_they_are_written() {
+        let cases = [
+            ("1", Variant::uniform(6, 1.0)),
+            ("0", Variant::uniform(6, 0.0)),
+            ("0.75", Variant::uniform(6, 0.75)),
+            ("4-5=0", Variant::bottom_k(6, 4)),
+            ("0-2=0,5=-0.5", Variant::of_layers(6, |layer| layer > 2).with(5, None, -0.5)),
+            ("3.q_proj=0", Variant::uniform(6, 1.0).with(3, Some(Projection::Q), 0.0)),
+            (
+                "0=0,1-2.v_proj=0.5",
+                Variant::uniform(6, 1.0).with(0, None, 0.0).with(1, Some(Projection::V), 0.5).with(
+                    2,
+                    Some(Projection::V),
+                    0.5,
+                ),
+            ),
+        ];
+        for (spec, variant) in cases {
+            assert_eq!(variant.spec(), spec);
+            assert_eq!(Variant::parse(spec, 6).unwrap(), variant, "{spec}");
+        }
+        // A later term overrides, and a place may be a module alone.
+        let read = Variant::parse("0, q_proj=1, 2-3=0.5", 4).unwrap();
+        assert_eq!(read.gates[1].get(Projection::Q), 1.0);
+        assert_eq!(read.gates[1].get(Projection::K), 0.0);
+        assert_eq!(read.gates[3].get(Projection::Q), 0.5);
+        for wrong in ["", "x", "0-9=1", "2-1=1", "1=nan", "a-b=1", "1.z_proj=0", "1.=0", "=1", "1=", "7", "6=inf"] {
+            let read = Variant::parse(wrong, 6);
+            assert!(read.is_err() || wrong == "7", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_the_lowest_layers_as_trained_are_a_boundary() {
+        assert_eq!(Variant::bottom_k(6, 4).boundary(), Some(4));
+        assert_eq!(Variant::uniform(6, 0.5).boundary(), None);
+        assert_eq!(Variant::of_layers(6, |layer| layer > 2).boundary(), None);
+        assert_eq!(Variant::of_layers(6, |layer| layer > 2).name(), "0-2=0");
+    }
+
+    #[test]
+    fn variants_are_asked_for_by_name_or_number() {
+        let asked: Vec<LayersKept> = ["full", "2", "0", "base"].iter().map(|text| text.parse().unwrap()).collect();
+        let variants = LayersKept::variants(&asked, 4).unwrap();
+        assert_eq!(variants.iter().map(Variant::name).collect::<Vec<_>>(), ["base", "2 layers", "full"]);
+        assert!(LayersKept::variants(&[LayersKept::Some(5)], 4).is_err());
+        assert!("half".parse::<LayersKept>().is_err());
+    }
+
+    #[test]
+    fn projections_are_found_by_the_path_they_print() {
+        for projection in Projection::ALL {
+            assert_eq!(Projection::from_path(projection.path()), Some(projection));
+        }
+        assert_eq!(Projection::Down.name(), "down_proj");
+        assert_eq!(Projection::from_path("q_proj"), None);
+    }
+}
