@@ -6,8 +6,14 @@
 
 use std::num::NonZeroUsize;
 
-use plimsoll::choose::{Choice, ChooseProblem, Gain, Input, Interval, Options, Part, Reason, Verdict, choose};
-use plimsoll::stats::{Resampler, Stream, bootstrap_mean, mean_and_se, sign_flip_p};
+use plimsoll::choose::{
+    Choice, ChooseProblem, Gain, Input, Interval, Options, Part, Reason, Scores, Validation, Verdict, choose,
+    choose_nested, cross_validate, folds,
+};
+use plimsoll::stats::{
+    Resampler, Stream, bootstrap_mean, holm, mean_and_se, normal_quantile, sign_flip_above, sign_flip_p,
+    skewed_t_above, spearman,
+};
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
@@ -21,6 +27,11 @@ struct Golden {
     change_points: Vec<ChangePoint>,
     resamples: Vec<Resamples>,
     choices: Vec<Case>,
+    skewed_t: Vec<SkewedT>,
+    normal_quantiles: Vec<[f64; 2]>,
+    holm: Vec<Holm>,
+    spearman: Vec<Spearman>,
+    nested: Vec<NestedCase>,
 }
 
 #[derive(Deserialize)]
@@ -42,6 +53,44 @@ struct Bootstrap {
 struct SignFlip {
     differences: Vec<f64>,
     p: f64,
+    above: f64,
+}
+
+#[derive(Deserialize)]
+struct SkewedT {
+    values: Vec<f64>,
+    p: f64,
+}
+
+#[derive(Deserialize)]
+struct Holm {
+    p: Vec<f64>,
+    adjusted: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct Spearman {
+    x: Vec<f64>,
+    y: Vec<f64>,
+    rho: f64,
+    p: f64,
+}
+
+#[derive(Deserialize)]
+struct NestedCase {
+    name: String,
+    scores: Vec<Vec<f64>>,
+    curve: Vec<f64>,
+    seed: u64,
+    folds: usize,
+    resamples: NonZeroUsize,
+    fold_of: Vec<usize>,
+    picks: Vec<usize>,
+    best: usize,
+    one_se: usize,
+    gain: Gain,
+    adapter_gain: Gain,
+    base_gain: Gain,
 }
 
 #[derive(Deserialize)]
@@ -122,16 +171,96 @@ fn sign_flips_are_those_of_scipy() {
     const PATTERNS: usize = 100_000;
     let golden = golden().sign_flip;
     assert!(golden.iter().any(|case| case.differences.len() > 14), "no case beyond exact counting");
-    for SignFlip { differences, p } in golden {
-        let ours = sign_flip_p(&differences, count(PATTERNS), 11);
-        if differences.len() <= 14 {
-            assert_same("exact p", ours, p);
-        } else {
-            // SciPy counts all patterns there, we draw some: a binomial share, five standard errors.
-            let tolerance = 5.0 * (p * (1.0 - p) / PATTERNS as f64).sqrt();
-            assert!((ours - p).abs() < tolerance, "{ours}, SciPy {p} ± {tolerance}");
+    for SignFlip { differences, p, above } in golden {
+        let is_exact = differences.len() <= 14;
+        assert_p(is_exact, sign_flip_p(&differences, count(PATTERNS), 11), p, PATTERNS);
+        assert_p(is_exact, sign_flip_above(&differences, count(PATTERNS), 11), above, PATTERNS);
+    }
+}
+
+/// Where SciPy counts all patterns and we draw some, ours is a binomial share: five standard errors.
+fn assert_p(is_exact: bool, ours: f64, theirs: f64, draws: usize) {
+    if is_exact {
+        return assert_same("exact p", ours, theirs);
+    }
+    let tolerance = 5.0 * (theirs * (1.0 - theirs) / draws as f64).sqrt();
+    assert!((ours - theirs).abs() < tolerance, "{ours}, SciPy {theirs} ± {tolerance}");
+}
+
+#[test]
+fn skewed_means_are_tested_as_by_scipy() {
+    for SkewedT { values, p } in golden().skewed_t {
+        let ours = skewed_t_above(&values);
+        // The tail at 19 standard errors is 1e-8: relative, with the rounding of t in the exponent.
+        assert!((ours - p).abs() <= 1e-10 * p, "{values:?}: {ours}, SciPy {p}");
+    }
+}
+
+#[test]
+fn normal_quantiles_are_those_of_scipy() {
+    for [p, expected] in golden().normal_quantiles {
+        let ours = normal_quantile(p);
+        assert!((ours - expected).abs() <= 1e-14 * expected.abs(), "{p}: {ours}, SciPy {expected}");
+    }
+    assert_eq!([0.0, 1.0].map(normal_quantile), [f64::NEG_INFINITY, f64::INFINITY]);
+    assert!([-0.1, 1.1, f64::NAN].map(normal_quantile).iter().all(|x| x.is_nan()));
+}
+
+#[test]
+fn adjusted_p_values_are_those_of_statsmodels() {
+    for Holm { p, adjusted } in golden().holm {
+        for (ours, theirs) in holm(&p).into_iter().zip(adjusted) {
+            assert_same("holm", ours, theirs);
         }
     }
+}
+
+#[test]
+fn rank_correlations_are_those_of_scipy() {
+    const ORDERS: usize = 50_000;
+    let golden = golden().spearman;
+    assert!(golden.iter().any(|case| case.x.len() <= 8) && golden.iter().any(|case| case.x.len() > 8));
+    for Spearman { x, y, rho, p } in golden {
+        let (ours, our_p) = spearman(&x, &y, count(ORDERS), 5);
+        assert_same("rho", ours, rho);
+        if x.len() <= 8 {
+            assert_same("exact p", our_p, p);
+        } else {
+            // Both are shares of 50,000 drawn orders, so twice the variance of one: five standard errors.
+            let tolerance = 5.0 * (2.0 * p * (1.0 - p) / ORDERS as f64).sqrt();
+            assert!((our_p - p).abs() < tolerance, "{our_p}, SciPy {p} ± {tolerance}");
+        }
+    }
+    assert_eq!(spearman(&[1.0; 4], &[1.0, 2.0, 3.0, 4.0], count(10), 1), (0.0, 1.0));
+    assert_eq!(spearman(&[], &[], count(10), 1), (0.0, 1.0));
+}
+
+#[test]
+fn nested_choices_are_those_of_numpy_on_the_same_random_numbers() {
+    for case in golden().nested {
+        let name = &case.name;
+        let boundaries: Vec<usize> = (0..=case.curve.len()).collect();
+        let scores = Scores::new(Part::Selection, &boundaries, &case.scores).unwrap();
+        let fold_of = folds(scores.samples(), case.folds, case.seed);
+        assert_eq!(fold_of, case.fold_of, "{name}");
+        let expected = fold_of.iter().enumerate().map(|(sample, &fold)| case.scores[sample][case.picks[fold]]);
+        assert_eq!(cross_validate(&scores, &fold_of), expected.collect::<Vec<_>>(), "{name}");
+        let options = Options { resamples: case.resamples, ..quick(case.seed) };
+        let ours = choose_nested(&scores, &case.curve, case.curve.len(), case.folds, &options).unwrap();
+        assert_eq!((ours.best, ours.one_se), (case.best, case.one_se), "{name}");
+        assert_eq!(ours.validation, Validation::Nested { folds: case.folds.min(case.scores.len()) }, "{name}");
+        assert_gain(&format!("{name}: gain"), ours.gain, case.gain);
+        assert_gain(&format!("{name}: adapter gain"), ours.adapter_gain, case.adapter_gain);
+        assert_gain(&format!("{name}: base gain"), ours.base_gain, case.base_gain);
+    }
+}
+
+fn assert_gain(what: &str, ours: Gain, theirs: Gain) {
+    assert_same(what, ours.mean, theirs.mean);
+    assert_same(what, ours.low, theirs.low);
+    assert_same(what, ours.high, theirs.high);
+    assert_same(what, ours.p, theirs.p);
+    assert_eq!(ours.samples, theirs.samples, "{what}");
 }
 
 #[test]
@@ -169,19 +298,9 @@ fn choices_are_those_of_numpy_on_the_same_random_numbers() {
         let name = &case.name;
         assert_eq!((ours.best, ours.one_se, ours.curve), (case.best, case.one_se, case.change_point), "{name}");
         assert_eq!(ours.bootstrap, case.bootstrap, "{name}");
-        let gains = [
-            ("gain", ours.gain, case.gain),
-            ("adapter gain", ours.adapter_gain, case.adapter_gain),
-            ("base gain", ours.base_gain, case.base_gain),
-        ];
-        for (what, ours, theirs) in gains {
-            let what = format!("{name}: {what}");
-            assert_same(&what, ours.mean, theirs.mean);
-            assert_same(&what, ours.low, theirs.low);
-            assert_same(&what, ours.high, theirs.high);
-            assert_same(&what, ours.p, theirs.p);
-            assert_eq!(ours.samples, theirs.samples, "{what}");
-        }
+        assert_gain(&format!("{name}: gain"), ours.gain, case.gain);
+        assert_gain(&format!("{name}: adapter gain"), ours.adapter_gain, case.adapter_gain);
+        assert_gain(&format!("{name}: base gain"), ours.base_gain, case.base_gain);
         match (ours.retained, case.retained) {
             (Some(ours), Some(theirs)) => {
                 assert_same(name, ours.value, theirs.value);

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use plimsoll::choose::{self, Gain, Input, Interval, Options, Reason, Verdict};
+use plimsoll::choose::{self, Gain, Input, Interval, Options, Power, Reason, Validation, Verdict};
 use plimsoll::gates::{Family, Variant};
 use plimsoll::report::{
     AdapterFacts, Cost, DataFacts, DroppedBoundary, LensPoint, LensSummary, ModelFacts, RaceSummary, Rules,
@@ -58,19 +58,33 @@ fn every_answer_says_what_was_tested() {
         let gain = |mean, low, high, p| Gain { mean, low, high, p, samples: 32 };
         result.choice.gain = match reason {
             Reason::Better => gain(0.0123, 0.0041, 0.0207, 0.0031),
+            Reason::BetterThanBase => gain(0.0622, 0.0231, 0.1012, 0.0021),
+            Reason::Worse => gain(-0.0123, -0.0207, -0.0041, 0.0031),
             _ => gain(-0.0021, -0.0062, 0.0019, 0.31),
         };
         result.choice.adapter_gain = match reason {
-            Reason::BetterThanBase | Reason::AdapterNotBetter => gain(-0.031, -0.082, 0.021, 0.24),
+            Reason::AdapterNotBetter => gain(-0.062, -0.112, -0.011, 0.012),
+            Reason::BetterThanBase => gain(-0.031, -0.082, 0.021, 0.24),
+            Reason::AdapterNotShown => gain(0.012, -0.041, 0.064, 0.66),
             _ => gain(0.2134, 0.1511, 0.2761, 0.0001),
         };
         result.choice.base_gain = match reason {
             Reason::AdapterNotBetter => gain(0.0112, -0.0104, 0.0327, 0.29),
             _ => gain(0.0312, 0.0104, 0.0527, 0.004),
         };
-        let is_useful = !matches!(reason, Reason::BetterThanBase | Reason::AdapterNotBetter);
-        let (value, low, high) = if reason == Reason::NotShown { (0.971, 0.925, 1.018) } else { (1.004, 0.983, 1.026) };
+        let is_useful = !matches!(reason, Reason::BetterThanBase | Reason::AdapterNotBetter | Reason::AdapterNotShown);
+        let (value, low, high) = match reason {
+            Reason::NotShown => (0.971, 0.925, 1.018),
+            Reason::Worse => (0.942, 0.903, 0.981),
+            _ => (1.004, 0.983, 1.026),
+        };
         result.choice.retained = is_useful.then_some(Interval { value, low, high });
+        result.choice.power = match reason {
+            Reason::NotShown => Some(Power { detectable: 0.005_812, samples: None }),
+            Reason::AdapterNotShown => Some(Power { detectable: 0.074_12, samples: Some(1_234) }),
+            _ => None,
+        };
+        result.choice.abstains = result.choice.power.is_some();
         sentence(&result)
     };
     let sentences = [
@@ -78,7 +92,9 @@ fn every_answer_says_what_was_tested() {
         tell(Verdict::Trim, Reason::NotWorse, 18),
         tell(Verdict::Trim, Reason::BetterThanBase, 1),
         tell(Verdict::KeepFull, Reason::NoCut, 30),
+        tell(Verdict::KeepFull, Reason::Worse, 18),
         tell(Verdict::KeepFull, Reason::NotShown, 18),
+        tell(Verdict::KeepFull, Reason::AdapterNotShown, 18),
         tell(Verdict::UseBase, Reason::AdapterNotBetter, 18),
         tell(Verdict::UseBase, Reason::AdapterNotBetter, 0),
     ];
@@ -100,9 +116,28 @@ fn an_adapter_that_is_worse_than_the_base_is_said_to_be() {
     assert!(worse.contains("the full adapter is worse than the base model"), "{worse}");
     assert!(worse.contains("On the held-out samples the adapter is worse than the base model"), "{worse}");
     assert!(!worse.contains("show"), "{worse}");
-    let open = told(-0.1, -0.3, 0.1, 0.3);
-    assert!(open.contains("the full adapter is not shown to be better than the base model"), "{open}");
-    assert!(open.contains("do not show that the adapter beats"), "{open}");
+    let little = told(0.001, -0.002, 0.004, 0.3);
+    assert!(little.contains("gains less over the base model than the 0.01 nats"), "{little}");
+    assert!(little.contains("do not show that the adapter beats"), "{little}");
+}
+
+#[test]
+fn judging_in_turn_and_a_margin_in_nats_are_said() {
+    let mut result = committed();
+    result.choice.validation = Validation::Nested { folds: 10 };
+    result.choice.reason = Reason::NotWorse;
+    result.rules.margin_nats = Some(0.02);
+    let told = sentence(&result);
+    assert!(told.contains("On 32 samples, each held out in turn (10 folds), the cut counts as not worse"), "{told}");
+    assert!(told.contains(": it surely loses less than 0.02 nats per answer token, and it retains"), "{told}");
+    result.choice.reason = Reason::NotShown;
+    result.choice.power = Some(Power { detectable: 0.0123, samples: Some(101) });
+    let told = sentence(&result);
+    assert!(
+        told.contains("With 32 samples a gain of 0.012 nats per answer token or more would be shown in 8 of 10"),
+        "{told}"
+    );
+    assert!(told.contains("to show one of the size seen takes about 110."), "{told}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::Adapter;
-use crate::choose::{Choice, Gain, Options, Part};
+use crate::choose::{Choice, Gain, Margin, Options, Part};
 use crate::efficiency::Efficiency;
 use crate::gates::Family;
 use crate::metrics::compare::Estimate;
@@ -529,8 +529,15 @@ pub struct LensPoint {
 pub struct Rules {
     /// A p-value below this shows a difference.
     pub alpha: f64,
-    /// Share of the adapter's gain over the base that a cut must surely keep to count as not worse.
+    /// Share of the adapter's gain over the base that a cut must surely keep to count as not worse. Where `margin_nats` is
+    /// given, the share that it stands for is not a fixed one, and this is 0.
     pub margin: f64,
+    /// What a cut must surely lose less than to count as not worse, in nats per answer token, where that decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin_nats: Option<f64>,
+    /// An adapter that surely gains less than this over the base model gains nothing that matters.
+    #[serde(default)]
+    pub negligible: f64,
     /// Bootstrap resamples behind the shares of [`Choice::bootstrap`].
     pub choice_resamples: usize,
     /// Bootstrap resamples behind each interval, and sign patterns behind each p-value.
@@ -539,9 +546,15 @@ pub struct Rules {
 
 impl From<&Options> for Rules {
     fn from(options: &Options) -> Self {
+        let (margin, margin_nats) = match options.margin {
+            Margin::Share(share) => (share, None),
+            Margin::Nats(nats) => (0.0, Some(nats)),
+        };
         Self {
             alpha: options.alpha,
-            margin: options.margin,
+            margin,
+            margin_nats,
+            negligible: options.negligible,
             choice_resamples: options.choice_resamples.get(),
             resamples: options.resamples.get(),
         }

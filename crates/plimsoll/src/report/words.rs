@@ -4,7 +4,7 @@
 //! measured. What is not finite is written as `–`, never as a number.
 
 use super::result::{RaceSummary, SearchResult, Warning};
-use crate::choose::{Gain, Interval, Reason, Verdict};
+use crate::choose::{Gain, Interval, Power, Reason, Validation, Verdict};
 
 /// What stands for a number that is not there.
 pub(super) const NONE: &str = "–";
@@ -30,6 +30,7 @@ pub(super) fn answer(result: &SearchResult) -> Answer {
     let layers = result.model.layers;
     let headline = match choice.verdict {
         Verdict::Trim => format!("Trim: keep LoRA in {}.", layers_kept(choice.layers_kept, layers)),
+        Verdict::KeepFull if choice.abstains => "Keep the full adapter: the samples do not settle it.".to_owned(),
         Verdict::KeepFull => "Keep the full adapter.".to_owned(),
         Verdict::UseBase => "Use the base model, without the adapter.".to_owned(),
     };
@@ -39,7 +40,12 @@ pub(super) fn answer(result: &SearchResult) -> Answer {
 fn grounds(result: &SearchResult) -> String {
     let SearchResult { choice, rules, data, .. } = result;
     let layers = result.model.layers;
-    let on = format!("On {}", counted(choice.gain.samples, "held-out sample"));
+    let on = match choice.validation {
+        Validation::Holdout => format!("On {}", counted(choice.gain.samples, "held-out sample")),
+        Validation::Nested { folds } => {
+            format!("On {}, each held out in turn ({folds} folds),", counted(choice.gain.samples, "sample"))
+        }
+    };
     let unit = unit(result);
     let numbers = |gain: &Gain| numbers(gain, &unit);
     let gain = numbers(&choice.gain);
@@ -55,46 +61,98 @@ fn grounds(result: &SearchResult) -> String {
             format!("{on} the cut is better than the full adapter by {gain}{}.", retained(";", ""))
         }
         Reason::NotWorse => {
-            let note = format!("; the lower end has to be above {} %", plain(rules.margin * 100.0));
-            let retained = retained(":", &note);
+            let retained = match rules.margin_nats {
+                None => {
+                    let note = format!("; the lower end has to be above {} %", plain(rules.margin * 100.0));
+                    retained(":", &note)
+                }
+                Some(nats) => {
+                    let least = format!(": it surely loses less than {} {unit}", plain(nats));
+                    format!("{least}{}", retained(", and", ""))
+                }
+            };
             format!(
                 "{on} the cut counts as not worse than the full adapter, and it is smaller{retained}. It is not shown to be \
                  better: its gain is {gain}."
             )
         }
         Reason::BetterThanBase => format!(
-            "{on} the full adapter {} the base model: its gain is {}. The cut is better than the base model by {}.",
+            "{on} the full adapter {} the base model: its gain is {}. The cut is better than the base model by {}, and than \
+             the full adapter by {gain}.",
             against_base(result),
             numbers(&choice.adapter_gain),
             numbers(&choice.base_gain),
         ),
         Reason::NoCut => format!(
             "No smaller boundary came within one standard error of the best on {}, so there was no cut to test.",
-            counted(data.selection, "selection sample"),
+            match choice.validation {
+                Validation::Holdout => counted(data.selection, "selection sample"),
+                Validation::Nested { .. } => counted(choice.gain.samples, "sample"),
+            }
         ),
-        Reason::NotShown => {
-            let finding = if is_worse(&choice.gain, result) {
-                "is worse than the full adapter"
-            } else {
-                "is not shown to be as good as the full adapter"
-            };
-            format!("{on} the candidate, {candidate}, {finding}: its gain is {gain}{}.", retained(";", ""))
+        Reason::Worse => {
+            format!(
+                "{on} the candidate, {candidate}, is worse than the full adapter: its gain is {gain}{}.",
+                retained(";", "")
+            )
         }
+        Reason::NotShown => format!(
+            "{on} the candidate, {candidate}, is shown to be neither better than the full adapter, nor as good, nor worse: \
+             its gain is {gain}{}. Keeping everything is what is safe, not what is shown.{}",
+            retained(";", ""),
+            power(result)
+        ),
+        Reason::AdapterNotShown => format!(
+            "{on} it is not shown whether the full adapter is better than the base model: its gain is {}. It is kept because \
+             nothing is shown against it.{}",
+            numbers(&choice.adapter_gain),
+            power(result)
+        ),
         Reason::AdapterNotBetter => {
             let is_cut = 0 < choice.one_se && choice.one_se < layers;
             let cut = if is_cut {
                 let gain = numbers(&choice.base_gain);
-                format!(" Nor is a cut shown to be better than the base model: {candidate} gains {gain}.")
+                format!(" Nor is a cut shown to be better than both: {candidate} gains {gain} over the base model.")
             } else {
                 String::new()
             };
-            let gain = numbers(&choice.adapter_gain);
-            format!("{on} the full adapter {} the base model: its gain is {gain}.{cut}", against_base(result))
+            let finding = if is_worse(&choice.adapter_gain, result) {
+                "is worse than the base model".to_owned()
+            } else {
+                format!("gains less over the base model than the {} {unit} that would matter", plain(rules.negligible))
+            };
+            format!("{on} the full adapter {finding}: its gain is {}.{cut}", numbers(&choice.adapter_gain))
         }
     }
 }
 
-/// What the held-out samples say of an adapter that they do not show to be better than the base model.
+/// What the samples could have shown, and how many would show what was seen: sentences behind an abstention.
+fn power(result: &SearchResult) -> String {
+    let SearchResult { choice, .. } = result;
+    let Some(Power { detectable, samples }) = choice.power else { return String::new() };
+    let kind = match choice.validation {
+        Validation::Holdout => "held-out sample",
+        Validation::Nested { .. } => "sample",
+    };
+    let with = counted(choice.gain.samples, kind);
+    let shown = fixed(detectable, decimals(detectable, 2), Sign::Minus);
+    let unit = unit(result);
+    let wanted = samples.map_or_else(String::new, |samples| {
+        format!("; to show one of the size seen takes about {}", count(round_up(samples)))
+    });
+    format!(" With {with} a gain of {shown} {unit} or more would be shown in 8 of 10 cases{wanted}.")
+}
+
+/// The next number with two significant digits, for a count that is no better known than that.
+fn round_up(value: u64) -> u64 {
+    let mut unit = 1;
+    while value / unit >= 100 {
+        unit *= 10;
+    }
+    value.div_ceil(unit) * unit
+}
+
+/// What the held-out samples say of an adapter whose mean is not better than the base model's.
 fn against_base(result: &SearchResult) -> &'static str {
     if is_worse(&result.choice.adapter_gain, result) { "is worse than" } else { "is not shown to be better than" }
 }
