@@ -439,15 +439,15 @@ pub fn choose(input: &Input, options: &Options) -> Choice {
     let [base, full, cut] =
         [0, input.layers(), one_se].map(|boundary| holdout.nll(boundary).expect("checked when the input was made"));
     let judgement = judge(&base, &full, &cut, CutKind::of(one_se, *whole), options);
-    Choice::of(selection, judgement, curve, Validation::Holdout, options)
+    Choice::of(selection, &judgement, curve, Validation::Holdout, options)
 }
 
 impl Choice {
     /// Puts together what picked and what judged.
-    fn of(selection: &Scores, judgement: Judgement, curve: &[f64], validation: Validation, options: &Options) -> Self {
+    fn of(selection: &Scores, judgement: &Judgement, curve: &[f64], validation: Validation, options: &Options) -> Self {
         let layers = curve.len();
         let rules::Pick { best, one_se } = rules::pick(selection, &selection.everyone());
-        let Judgement { verdict, reason, abstains, gain, adapter_gain, base_gain, retained, power } = judgement;
+        let &Judgement { verdict, reason, abstains, gain, adapter_gain, base_gain, retained, power } = judgement;
         Self {
             verdict,
             reason,

@@ -87,5 +87,5 @@ pub fn choose_nested(
     };
     let judgement = judge(&base, &full, &cut, kind, options);
     let folds = fold_of.iter().max().map_or(0, |&last| last + 1);
-    Ok(Choice::of(samples, judgement, curve, Validation::Nested { folds }, options))
+    Ok(Choice::of(samples, &judgement, curve, Validation::Nested { folds }, options))
 }
