@@ -122,11 +122,12 @@ def sampled_p(differences: np.ndarray, seed: int, patterns: int) -> float:
 
 
 def skewed_t_above(values: np.ndarray) -> float:
-    """One-sided p-value of the t-test with Hall's correction for skewness."""
+    """One-sided p-value of the t-test with Hall's correction for skewness, enlarged where that is negative."""
     n = len(values)
     t = scipy.stats.ttest_1samp(values, 0).statistic
     if n > 2:
         skew = scipy.stats.skew(values, bias=False)
+        skew *= 1 + 3 / np.sqrt(n) if skew < 0 else 1
         t = t + skew * (1 + 2 * t**2) / (6 * np.sqrt(n)) + skew**2 * t**3 / (27 * n)
     return float(scipy.stats.t.sf(t, n - 1))
 
@@ -340,7 +341,7 @@ def main() -> None:
                 ("the top does harm", 48, [0.2, 0.2, 0.1, -0.05, -0.1, -0.1], 0.2, 10, 2),
                 ("useful everywhere", 30, [0.2, 0.2, 0.1, 0.1, 0.1], 0.05, 5, 3),
                 ("useful nowhere", 24, [0.0] * 6, 0.05, 8, 4),
-                ("folds disagree", 20, [0.1, 0.02, 0.02, 0.02, 0.01], 0.1, 4, 2**63 + 5),
+                ("folds disagree", 20, [0.1, 0.01, 0.01, 0.005, 0.005], 0.05, 4, 2**63 + 5),
                 ("more folds than samples", 3, [0.3, 0.0, -0.2], 0.1, 10, 6),
             )
         ],

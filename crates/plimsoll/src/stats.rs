@@ -144,14 +144,18 @@ fn rounding(differences: &[f64]) -> f64 {
 
 /// One-sided p-value of the t-test that the mean of `values` is 0 or less, corrected for skewness.
 ///
-/// With `t = mean / (s/√n)` and `G` the sample skewness, `t + G·(1 + 2t²)/(6√n) + G²·t³/(27n)` is held against the t
+/// With `t = mean / (s/√n)` and `G` the skewness, `t + G·(1 + 2t²)/(6√n) + G²·t³/(27n)` is held against the t
 /// distribution with n − 1 degrees of freedom: Hall, "On the removal of skewness by transformation", Journal of the
 /// Royal Statistical Society B 54:1 (1992), which is Johnson's modified t (Journal of the American Statistical
 /// Association 73:363, 1978) with a term that keeps it rising in t. Where the long tail is on the side of the null
 /// hypothesis, a few samples seldom hold its far end, so that their mean is too high and their spread too small; neither
-/// the t-test nor the randomisation test, which takes the two sides for mirror images, allows for that. `G` is the
-/// bias-corrected one, `n²/((n−1)(n−2)) · mean((x − mean)³)/s³`, in place of Hall's plain one: among 8 to 24 values it
-/// is a quarter to a half larger, which brings the error rate nearer to its level. Fewer than three values have none.
+/// the t-test nor the randomisation test, which takes the two sides for mirror images, allows for that.
+///
+/// It departs from Hall in `G`. His is `mean((x − mean)³)/s³`; here it is the bias-corrected one, `n²/((n−1)(n−2))`
+/// times that, and a negative one is enlarged by `1 + 3/√n` more. What the far end of the tail would add is missing from
+/// the sample's skewness too, which falls the shorter the fewer samples there are. The factor has no theory behind it:
+/// it was chosen by simulation, so that among 12 values and more of a log-normal distribution (skewness 6) the error at
+/// a level of 2.5 % is less than 5 %, where the t-test's is 16 %. Fewer than three values have no skewness.
 pub fn skewed_t_above(values: &[f64]) -> f64 {
     let n = values.len() as f64;
     if values.len() < 2 {
@@ -165,6 +169,7 @@ pub fn skewed_t_above(values: &[f64]) -> f64 {
     }
     let cubes: f64 = values.iter().map(|value| (value - mean) / s).map(|z| z * z * z).sum();
     let g = cubes * n / ((n - 1.0) * (n - 2.0));
+    let g = if g < 0.0 { g * (1.0 + 3.0 / n.sqrt()) } else { g };
     let corrected = t + g * (1.0 + 2.0 * t * t) / (6.0 * n.sqrt()) + g * g * t * t * t / (27.0 * n);
     student_t_above(corrected, values.len() - 1)
 }

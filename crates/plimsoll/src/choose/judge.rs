@@ -3,7 +3,8 @@
 //! Three means are compared, two at a time, always paired by sample: the base model, the full adapter and the cut. A
 //! difference is *shown* if its p-value is below α and its 95 % bootstrap interval lies on one side of 0; the p-value is
 //! the larger of the randomisation test's ([`stats::sign_flip_p`]) and of the t-test's corrected for skewness
-//! ([`stats::skewed_t_above`]), for each errs where the other does not. What a verdict claims of two comparisons has to be
+//! ([`stats::skewed_t_above`]), for each errs where the other does not. Below 20 samples p has to be below α/2, because
+//! there neither knows the tails that it needs to know. What a verdict claims of two comparisons has to be
 //! shown in both, which needs no correction for their number (an intersection-union test: Berger, Technometrics 24:4,
 //! 1982). In this order:
 //!
@@ -26,6 +27,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Gain, Interval, Margin, Options, Power, Reason, Verdict, holdout_resampler};
 use crate::stats;
+
+/// With fewer samples than this a difference is shown at half of α.
+const FEW: usize = 20;
 
 /// What the rule picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,13 +146,13 @@ pub fn judge(base: &[f64], full: &[f64], cut: &[f64], kind: CutKind, options: &O
 /// What paired differences could have shown, by the normal approximation.
 ///
 /// A test at level α (two-sided) shows a true mean of `(z_{1−α/2} + z_{0.8}) · s/√n` with a probability of 8 in 10, where
-/// s is the standard deviation of the differences; solved for n, it takes `((z_{1−α/2} + z_{0.8}) · s / mean)²` samples
+/// α is the level that so many samples are tested at and s is the standard deviation of the differences; solved for n, it takes `((z_{1−α/2} + z_{0.8}) · s / mean)²` samples
 /// to show a mean of the size seen (Lachin, Controlled Clinical Trials 2:2, 1981). s is an estimate, and for a few
 /// samples the t distribution asks for a little more: both numbers are rough.
 pub fn power(differences: &[f64], options: &Options) -> Power {
     const WANTED: f64 = 0.8;
     let (mean, se) = stats::mean_and_se(differences);
-    let z = stats::normal_quantile(1.0 - options.alpha / 2.0) + stats::normal_quantile(WANTED);
+    let z = stats::normal_quantile(1.0 - level(differences.len(), options) / 2.0) + stats::normal_quantile(WANTED);
     let detectable = z * se;
     let ratio = detectable / mean;
     let samples = (differences.len() as f64 * ratio * ratio).ceil();
@@ -162,19 +166,24 @@ pub(super) fn differences(from: &[f64], to: &[f64]) -> Vec<f64> {
     from.iter().zip(to).map(|(from, to)| from - to).collect()
 }
 
+/// The two-sided level at which so many samples show something.
+fn level(samples: usize, options: &Options) -> f64 {
+    if samples < FEW { options.alpha / 2.0 } else { options.alpha }
+}
+
 /// Whether a gain is shown to be above 0.
 pub(super) fn is_shown(gain: &Gain, options: &Options) -> bool {
-    gain.mean > 0.0 && gain.low > 0.0 && gain.p < options.alpha
+    gain.mean > 0.0 && gain.low > 0.0 && gain.p < level(gain.samples, options)
 }
 
 /// Whether a gain is shown to be below 0.
 fn is_shown_worse(gain: &Gain, options: &Options) -> bool {
-    gain.mean < 0.0 && gain.high < 0.0 && gain.p < options.alpha
+    gain.mean < 0.0 && gain.high < 0.0 && gain.p < level(gain.samples, options)
 }
 
 /// Whether the mean is above 0 by both tests, one-sided at α/2.
 fn is_above(values: &[f64], options: &Options) -> bool {
-    let level = options.alpha / 2.0;
+    let level = level(values.len(), options) / 2.0;
     stats::skewed_t_above(values) < level && stats::sign_flip_above(values, options.resamples, options.seed) < level
 }
 

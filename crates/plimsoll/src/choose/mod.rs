@@ -66,7 +66,8 @@ pub enum Reason {
     NoCut,
     /// `keep-full`: the cut (to no layers at all, if `one_se` is 0) is shown to be worse than the full adapter.
     Worse,
-    /// `keep-full`, abstaining: the cut is shown to be neither better, nor as good, nor worse.
+    /// `keep-full`, abstaining: the cut is shown to be neither better, nor as good, nor worse. By nested cross-validation
+    /// no cut is called worse.
     NotShown,
     /// `keep-full`, abstaining: the samples do not show whether the full adapter beats the base model.
     AdapterNotShown,
@@ -171,7 +172,7 @@ pub struct Options {
     pub choice_resamples: NonZeroUsize,
     /// Bootstrap resamples of each interval, and sign patterns of each randomisation test.
     pub resamples: NonZeroUsize,
-    /// A p-value below this shows a difference.
+    /// A p-value below this shows a difference; with fewer than 20 samples, one below half of it.
     pub alpha: f64,
     /// What a cut may lose and still not count as worse.
     pub margin: Margin,
