@@ -138,6 +138,9 @@ fn judging_in_turn_and_a_margin_in_nats_are_said() {
         "{told}"
     );
     assert!(told.contains("to show one of the size seen takes about 110."), "{told}");
+    result.choice.gain = Gain { mean: -0.03, low: -0.05, high: -0.01, p: 0.01, samples: 32 };
+    let told = sentence(&result);
+    assert!(told.contains("what the rule picked on the others was worse than the full adapter"), "{told}");
 }
 
 #[test]

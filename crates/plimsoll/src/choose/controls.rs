@@ -61,7 +61,7 @@ mod tests {
     }
 
     fn noisy(mean: f64, phase: usize) -> Vec<f64> {
-        (0..30).map(|i| mean + 0.1 * ((i * 7 + phase) % 11) as f64).collect()
+        (0..30).map(|i| mean + 0.02 * ((i * 7 + phase) % 11) as f64).collect()
     }
 
     #[test]

@@ -96,6 +96,13 @@ fn grounds(result: &SearchResult) -> String {
                 retained(";", "")
             )
         }
+        // The picks of the folds lose, and the reported boundary need not: see `choose::choose_nested`.
+        Reason::NotShown if choice.gain.high < 0.0 => format!(
+            "{on} what the rule picked on the others was worse than the full adapter: its gain is {gain}{}. Of the candidate \
+             itself, {candidate}, that shows nothing. Keeping everything is what is safe, not what is shown.{}",
+            retained(";", ""),
+            power(result)
+        ),
         Reason::NotShown => format!(
             "{on} the candidate, {candidate}, is shown to be neither better than the full adapter, nor as good, nor worse: \
              its gain is {gain}{}. Keeping everything is what is safe, not what is shown.{}",
