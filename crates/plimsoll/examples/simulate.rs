@@ -156,6 +156,9 @@ fn truths() -> Vec<Truth> {
     ]
 }
 
+/// A claim that is not so, and whether a run made it.
+type Claim = (&'static str, fn(&Outcome) -> bool);
+
 /// What came out of one run.
 struct Outcome {
     choice: Choice,
@@ -244,21 +247,21 @@ fn main() {
         (100.0 * hits as f64 / outcomes.len() as f64, low, high)
     };
     println!("{runs} runs each; shares in %, with their 95 % intervals\n");
-    let errors: [(&str, &dyn Fn(&Outcome) -> bool); 4] = [
-        ("False \"the cut helps\"", &|outcome| outcome.is_false_help),
-        ("False \"the cut is not worse\"", &|outcome| outcome.is_false_not_worse),
-        ("False \"the cut is worse\"", &|outcome| outcome.is_false_worse),
-        ("False \"use the base model\"", &|outcome| outcome.is_false_base),
+    let errors: [Claim; 4] = [
+        ("False \"the cut helps\"", |outcome| outcome.is_false_help),
+        ("False \"the cut is not worse\"", |outcome| outcome.is_false_not_worse),
+        ("False \"the cut is worse\"", |outcome| outcome.is_false_worse),
+        ("False \"use the base model\"", |outcome| outcome.is_false_base),
     ];
     for (title, holds) in errors {
         println!("{title} (never where a truth is missing)\n");
         println!("| truth | 12 | 24 | 48 | 100 | 200 | 400 |\n|---|---|---|---|---|---|---|");
         for (truth, outcomes) in truths.iter().zip(&outcomes) {
-            if !outcomes.iter().flatten().any(holds) {
+            if !outcomes.iter().flatten().any(&holds) {
                 continue;
             }
             let cells = outcomes.iter().map(|outcomes| {
-                let (value, low, high) = share(outcomes, holds);
+                let (value, low, high) = share(outcomes, &holds);
                 format!(" {value:.1} ({low:.1}–{high:.1}) |")
             });
             println!("| {} |{}", truth.name, cells.collect::<String>());

@@ -178,7 +178,7 @@ fn sign_flips_are_those_of_scipy() {
     }
 }
 
-/// Where SciPy counts all patterns and we draw some, ours is a binomial share: five standard errors.
+/// Where `scipy` counts all patterns and we draw some, ours is a binomial share: five standard errors.
 fn assert_p(is_exact: bool, ours: f64, theirs: f64, draws: usize) {
     if is_exact {
         return assert_same("exact p", ours, theirs);
@@ -358,7 +358,7 @@ impl Outcomes {
         let boundaries: Vec<usize> = (0..=effects.len()).collect();
         let mut choose_once = |seed: usize| {
             let rows: Vec<Vec<f64>> = (0..samples).map(|_| sample(&mut rng, effects, noise, kind)).collect();
-            let options = Options { resamples: count(199), choice_resamples: count(1), ..quick(seed as u64) };
+            let options = Options { resamples: count(99), choice_resamples: count(1), ..quick(seed as u64) };
             match validation_for(samples) {
                 Validation::Nested { folds } => {
                     let scores = Scores::new(Part::Selection, &boundaries, &rows).unwrap();
@@ -387,9 +387,12 @@ fn at_most(rate: f64) -> f64 {
     rate + 3.0 * (rate * (1.0 - rate) / RUNS as f64).sqrt()
 }
 
-/// Standard normal up to its tails: twelve uniform numbers less six (Irwin–Hall). No function of the platform in it.
+/// Standard normal up to its tails: twelve uniform numbers less six (Irwin–Hall). No function of the platform in it. Four
+/// of 16 bits to a word, which is fine enough and quick without optimisation; half a step each makes up for rounding down.
 fn normal(rng: &mut ChaCha8Rng) -> f64 {
-    (0..12).map(|_| (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64).sum::<f64>() - 6.0
+    let quarter = |word: u64| (word & 0xffff) + (word >> 16 & 0xffff) + (word >> 32 & 0xffff) + (word >> 48);
+    let sum = quarter(rng.next_u64()) + quarter(rng.next_u64()) + quarter(rng.next_u64());
+    (sum as f64 + 6.0) / 65_536.0 - 6.0
 }
 
 fn quick(seed: u64) -> Options {
