@@ -132,15 +132,15 @@ pub fn measure(
     for (variant, speeds) in variants.iter().zip(speeds) {
         check()?;
         let kept = variant.layers_kept();
-        let keep: Vec<usize> = adapter.layers().into_iter().filter(|&layer| layer < kept).collect();
-        let loaded = if keep.is_empty() {
+        let bytes = adapter.bytes_below(kept);
+        let loaded = if bytes == 0 {
             None
-        } else if keep.len() == adapter.layers().len() {
+        } else if bytes == adapter.bytes() {
             Some(load(subject, adapter)?)
         } else {
             let folder = tempfile::tempdir_in(scratch).map_err(Error::write(scratch))?;
             let path = folder.path().join("adapter");
-            adapter::write_trimmed(adapter, &keep, &Provenance::default(), &path)?;
+            adapter::write_trimmed(adapter, variant, &Provenance::default(), &path)?;
             Some(load(subject, &Adapter::open(&path)?)?)
         };
         measured.push(VariantEfficiency {

@@ -253,8 +253,7 @@ fn a_trim_in_memory_is_a_trim_saved_and_loaded() {
             for k in adapter.layers()[0] + 1..=layers {
                 let out = tempfile::tempdir().unwrap();
                 let out = out.path().join("trimmed");
-                let keep: Vec<usize> = (0..k).collect();
-                write_trimmed(&adapter, &keep, &Provenance::default(), &out).unwrap();
+                write_trimmed(&adapter, &Variant::bottom_k(layers, k), &Provenance::default(), &out).unwrap();
                 let saved = engine_of(&checkpoint, &bind(&checkpoint, &out));
                 let request = |k| Request { variants: vec![Variant::bottom_k(layers, k)], lens: Vec::new() };
                 assert_eq!(score(&saved, &samples, &request(layers)), score(&engine, &samples, &request(k)));
@@ -478,6 +477,29 @@ fn a_caller_that_breaks_stops_the_work() {
     assert_eq!(events, 3);
 }
 
+/// The gates of a layer whose modules all have one gate, or each their own.
+fn layer_of(gate: impl Strategy<Value = f32> + Clone) -> impl Strategy<Value = [f32; 7]> {
+    prop_oneof![gate.clone().prop_map(|gate| [gate; 7]), proptest::array::uniform7(gate)]
+}
+
+/// Scores of an adapter that was trimmed and loaded again, and of the whole one under the same gates.
+fn trimmed_and_gated(adapter: &str, variant: &Variant) -> (Vec<SampleScores>, Vec<SampleScores>) {
+    let (model, checkpoint) = ("tiny-gqa-tied", checkpoint("tiny-gqa-tied"));
+    let (folder, out) = (adapter_folder(model, adapter), tempfile::tempdir().unwrap());
+    let (samples, out) = (Golden::read(model, adapter).samples(), out.path().join("trimmed"));
+    let opened = Adapter::open(&folder).unwrap();
+    let lora = match write_trimmed(&opened, variant, &Provenance::default(), &out) {
+        Ok(_) => bind(&checkpoint, &out),
+        // Nothing is kept.
+        Err(plimsoll::Error::Usage(_)) => vec![LayerLora::default(); 4],
+        Err(error) => panic!("{error}"),
+    };
+    let scores = |lora: &[LayerLora], variant: Variant| {
+        score(&engine_of(&checkpoint, lora), &samples, &Request { variants: vec![variant], lens: Vec::new() })
+    };
+    (scores(&lora, Variant::uniform(4, 1.0)), scores(&bind(&checkpoint, &folder), variant.clone()))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
@@ -496,6 +518,30 @@ proptest! {
             for (alone, together) in alone.iter().zip(&together) {
                 assert_eq!(alone.variants[0], together.variants[index]);
             }
+        }
+    }
+
+    #[test]
+    fn any_gates_in_memory_are_an_adapter_trimmed_and_loaded(
+        gates in proptest::collection::vec(layer_of(prop_oneof![Just(0.0_f32), Just(1.0), Just(0.5), Just(-2.0)]), 4),
+        adapter in prop::sample::select(vec!["plain", "rslora", "patterns", "layers"]),
+    ) {
+        // Powers of two are rounded nowhere: what is multiplied by them, and where, changes no bit.
+        let (saved, in_memory) = trimmed_and_gated(adapter, &gated(&gates));
+        prop_assert_eq!(saved, in_memory);
+    }
+
+    #[test]
+    fn any_strengths_in_memory_are_an_adapter_folded_and_loaded(
+        gates in proptest::collection::vec(layer_of(prop_oneof![Just(0.0_f32), Just(1.0), -2.0_f32..2.0]), 4),
+        adapter in prop::sample::select(vec!["plain", "rslora", "patterns", "layers"]),
+    ) {
+        let (saved, in_memory) = trimmed_and_gated(adapter, &gated(&gates));
+        for (saved, in_memory) in saved.iter().zip(&in_memory) {
+            // Folding rounds every value of B by a share of 2⁻²⁴ at most, as each product of the forward pass does. What the
+            // many roundings of that come to is what `NLL` allows.
+            assert_near(saved.variants[0].nll, in_memory.variants[0].nll, NLL, "nll");
+            assert_near(saved.variants[0].probability, in_memory.variants[0].probability, NLL, "probability");
         }
     }
 }

@@ -231,7 +231,7 @@ impl Variant {
                     };
                     if first > last || last >= layers {
                         let highest = layers.saturating_sub(1);
-                        return problem(format!("layers {first} to {last}: the model's are 0 to {highest}"));
+                        return problem(format!("layers {first} to {last}: expected layers from 0 to {highest}"));
                     }
                     first..last + 1
                 }

@@ -10,6 +10,7 @@ mod lora;
 mod tensors;
 
 pub use checkpoint::Checkpoint;
+pub(crate) use config::MAX_LAYERS;
 pub use config::{Config, RopeScaling};
 pub use decoder::{Model, Scratch, Segment};
 pub use gguf::{Gguf, GgufProblem, Metadata, Value};

@@ -18,8 +18,8 @@ pub use inspection::{inspection, trimmed};
 pub use result::{
     AdapterFacts, Agreement, Arbitration, Candidate, Control, Controls, Cost, DataFacts, Depth, DroppedBoundary,
     EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary, FrontPoint, GuardSummary, LensPoint, LensSummary,
-    MetricSummary, MetricVariant, ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary, SearchResult,
-    VariantSummary, Warning,
+    MetricSummary, MetricVariant, ModelFacts, RaceSummary, ResultProblem, Rules, SampleTokens, ScoreSummary,
+    SearchResult, VariantSummary, Warning, picked_gates,
 };
 pub use table::{Style, table};
 pub use words::sentence;

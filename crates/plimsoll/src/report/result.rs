@@ -2,16 +2,18 @@
 //!
 //! Fields are added over time and never renamed or taken away; `schema` counts breaking changes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::Adapter;
 use crate::choose::{Choice, Gain, Options, Part};
 use crate::efficiency::Efficiency;
-use crate::gates::Family;
+use crate::error::{Error, Result, shown};
+use crate::files;
+use crate::gates::{Family, Variant};
 use crate::metrics::compare::Estimate;
-use crate::model::Checkpoint;
+use crate::model::{Checkpoint, MAX_LAYERS};
 
 /// The whole result of `search`. Written as `result.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -209,6 +211,54 @@ pub struct Candidate {
     pub layers_kept: usize,
     /// Bytes of the tensors that they keep.
     pub bytes: u64,
+}
+
+/// What can be wrong with the result of an earlier search.
+#[derive(Debug, thiserror::Error)]
+pub enum ResultProblem {
+    /// Not JSON, or not what a search writes.
+    #[error("not the result.json of a search: {}", shown(&.0.to_string()))]
+    Json(serde_json::Error),
+    /// A search that picked no gates.
+    #[error("has no candidate.gates: expected the result.json of a search that picked some")]
+    NoCandidate,
+    /// A search of another adapter.
+    #[error("is of another adapter: expected one of SHA-256 {}, found {found}", shown(.expected))]
+    OtherAdapter {
+        /// The hash of the adapter that was searched.
+        expected: String,
+        /// The hash of the adapter at hand.
+        found: String,
+    },
+    /// More layers than any model has.
+    #[error("model.layers is {found}: at most {MAX_LAYERS} are read")]
+    Layers {
+        /// How many it says there are.
+        found: usize,
+    },
+    /// Gates that cannot be read.
+    #[error("candidate.gates: {0}")]
+    Gates(String),
+}
+
+/// The gates that a search picked for the adapter of this SHA-256, read from its `result.json` or from the folder with it.
+///
+/// # Errors
+/// An unreadable file, one that is no search's, one without a candidate, or one of another adapter.
+pub fn picked_gates(path: &Path, adapter_sha256: &str) -> Result<Variant> {
+    let file: PathBuf = if path.is_dir() { path.join("result.json") } else { path.to_owned() };
+    let result: SearchResult = files::read_json(&file, ResultProblem::Json)?;
+    let problem = |problem| Err(Error::input(&file, problem));
+    let Some(candidate) = result.candidate else { return problem(ResultProblem::NoCandidate) };
+    if result.adapter.sha256 != adapter_sha256 {
+        let (expected, found) = (result.adapter.sha256, adapter_sha256.to_owned());
+        return problem(ResultProblem::OtherAdapter { expected, found });
+    }
+    if result.model.layers > MAX_LAYERS {
+        return problem(ResultProblem::Layers { found: result.model.layers });
+    }
+    Variant::parse(&candidate.gates, result.model.layers)
+        .or_else(|error| problem(ResultProblem::Gates(error.to_string())))
 }
 
 /// How families of candidates competed, on the selection samples.

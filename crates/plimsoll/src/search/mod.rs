@@ -332,8 +332,8 @@ impl Search {
         }
         let trim = result.choice.verdict == Verdict::Trim;
         if trim {
-            let keep: Vec<usize> = (0..result.choice.layers_kept).collect();
-            adapter::write_trimmed(&self.adapter, &keep, &provenance(&result), &adapter_out)?;
+            let variant = Variant::bottom_k(result.model.layers, result.choice.layers_kept);
+            adapter::write_trimmed(&self.adapter, &variant, &provenance(&result), &adapter_out)?;
         }
         let rows = [(Part::Selection, &scored.selection), (Part::Holdout, &scored.holdout)];
         let rows = rows.into_iter().flat_map(|(part, samples)| samples.iter().map(move |sample| sample.row(part)));
