@@ -744,6 +744,67 @@ fn inspect_and_trim_refuse_what_search_refuses() {
     }
 }
 
+#[test]
+fn a_trim_that_cannot_be_made_writes_nothing() {
+    let inputs = Inputs::new();
+    inputs.adapter_tensors(|tensors| {
+        tensors.get_mut(&module(1, "self_attn.q_proj", "B")).unwrap().1[3] = -2e38;
+    });
+    let path = |name: &str, text: &str| {
+        let path = inputs.folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.into_os_string().into_string().unwrap()
+    };
+    let searched = inputs.folder.path().join("searched");
+    assert_eq!(search(&inputs.model, &adapter("trained"), &inputs.data, &searched, &[]).code, Some(0));
+    let mut result = common::json(&searched.join("result.json"));
+    result.as_object_mut().unwrap().remove("candidate");
+    let none = path("none.json", &result.to_string());
+    result["candidate"] = json!({"family": "bottom-k", "label": "", "gates": "1=0", "layers_kept": 3, "bytes": 1});
+    let other = path("other.json", &result.to_string());
+    let files = ["adapter_config.json", "adapter_model.safetensors"].map(|name| inputs.adapter.join(name));
+    let hash = plimsoll::files::sha256_of_files(&files).unwrap();
+    result["adapter"]["sha256"] = json!(hash);
+    result["candidate"]["gates"] = json!("4=0");
+    let beyond = path("beyond.json", &result.to_string());
+    result["model"]["layers"] = json!(1_000_000_000_000_u64);
+    let huge = path("huge.json", &result.to_string());
+    let broken = path("broken.json", "{\"schema\": 1}");
+    let missing = inputs.folder.path().join("nothing").into_os_string().into_string().unwrap();
+    let (adapter, out) = (inputs.adapter.to_str().unwrap().to_owned(), inputs.out());
+    for (more, code, words) in [
+        (&[][..], USAGE, &["--layers-kept", "--gates", "--from"][..]),
+        (&["--layers-kept", "2", "--gates", "1=0"], USAGE, &["--layers-kept", "cannot be used with", "--gates"]),
+        (&["--gates", "1=0", "--from", &other], USAGE, &["--gates", "cannot be used with", "--from"]),
+        (&["--gates", "3-4=0"], USAGE, &[&adapter, "highest layer with LoRA is 3", "layers 3 to 4", "from 0 to 3"]),
+        (&["--gates", "1.z_proj=0"], USAGE, &["`z_proj`", "q_proj, k_proj"]),
+        (&["--gates", "1=x"], USAGE, &["`x` is no finite number"]),
+        (&["--gates", "0"], USAGE, &["no LoRA is kept", "use the base model"]),
+        (
+            &["--gates", "1=-2"],
+            BAD_INPUT,
+            &[
+                "adapter_model.safetensors: base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight: its largest value, \
+             -2e38, times the gate -2 is 3.999",
+            ],
+        ),
+        (&["--from", &missing], BAD_INPUT, &["nothing: ", "cannot read"]),
+        (&["--from", &adapter], BAD_INPUT, &["adapter/result.json: cannot read"]),
+        (&["--from", &broken], BAD_INPUT, &["broken.json: not the result.json of a search: missing field"]),
+        (&["--from", &none], BAD_INPUT, &["none.json: has no candidate.gates"]),
+        (&["--from", &other], BAD_INPUT, &["other.json: is of another adapter", &hash]),
+        (&["--from", &beyond], BAD_INPUT, &["beyond.json: candidate.gates: ", "layers 4 to 4", "from 0 to 3"]),
+        (&["--from", &huge], BAD_INPUT, &["huge.json: model.layers is 1000000000000", "1024"]),
+    ] {
+        let run = run(["trim", "--adapter", &adapter, "--out", out.to_str().unwrap()].iter().chain(more));
+        assert_eq!((run.code, run.stdout.as_str()), (Some(code), ""), "{more:?}: {}", run.stderr);
+        for word in words {
+            assert!(run.stderr.contains(word), "{more:?}: {word}: {}", run.stderr);
+        }
+        assert!(!out.exists(), "{more:?}");
+    }
+}
+
 /// What may have been meant by a model that is none.
 #[test]
 fn near_misses_of_a_model_are_explained() {

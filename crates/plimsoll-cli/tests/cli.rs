@@ -84,9 +84,16 @@ fn generate_answers_prompts_of_the_command_line_and_of_a_file() {
     assert!(text.stdout.starts_with("── prompt 1, base\n"), "{}", text.stdout);
     assert!(text.stdout.contains("── prompt 1, 2 layers\nA boat floats, and so does …\n\n── prompt 1, full\n"));
 
-    // A strength of 0 is the base model, whatever layers keep their LoRA.
-    let off = with_adapter("generate", &["What floats on water?", "--max-tokens", "20", "--strength", "0"]);
+    // Gates answer alone, or beside layers. A strength of 0 is the base model.
+    let prompt = ["What floats on water?", "--max-tokens", "20"];
+    let off = with_adapter("generate", &[&prompt[..], &["--gates", "0"]].concat());
     assert_eq!(off.stdout, format!("{}\n", rows[0]["text"].as_str().unwrap()));
+    let more =
+        ["--layers-kept", "2", "--gates", "-0.5", "--gates", "2-3=0", "--gates", "1.q_proj=0", "--format", "json"];
+    let several = with_adapter("generate", &[&prompt[..], &more].concat());
+    let several: Vec<Value> = several.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let gates: Vec<&str> = several.iter().map(|row| row["gates"].as_str().unwrap()).collect();
+    assert_eq!(gates, ["2-3=0", "-0.5", "1.q_proj=0"]);
 }
 
 #[test]
@@ -108,7 +115,7 @@ fn generate_refuses_what_makes_no_sense() {
         (&["--temperature", "-1", "Hi"], &["temperature"]),
         (&["--layers-kept", "5", "Hi"], &["5 layers kept", "the model has 4"]),
         (&["--layers-kept", "some", "Hi"], &["expected a number of layers"]),
-        (&["--strength", "0-9=1", "Hi"], &["the model's are 0 to 3"]),
+        (&["--gates", "0-9=1", "Hi"], &["layers 0 to 9", "expected layers from 0 to 3"]),
         (&["--stop", "", "Hi"], &["empty stop"]),
         (&["--interactive", "--template", "none"], &["--interactive needs a chat template"]),
         (&["--data", "no-such-file"], &["no-such-file"]),
@@ -629,7 +636,11 @@ fn trim_writes_what_search_writes() {
     };
     let run = trim("2", &out);
     succeeds(&run);
-    assert!(run.stdout.contains("kept 2 of 4 layers with LoRA, 16.4 kB of 32.8 kB\n"), "{}", run.stdout);
+    assert!(
+        run.stdout.contains("kept 2 of 4 layers with LoRA, 14 of 28 modules, 16.4 kB of 32.8 kB\n"),
+        "{}",
+        run.stdout
+    );
     assert_eq!(run.stderr, "");
     succeeds(&search_trained(&searched, &[]));
     for file in ["adapter_config.json", "adapter_model.safetensors"] {
@@ -642,13 +653,57 @@ fn trim_writes_what_search_writes() {
     assert_eq!(contents(&out), before);
 
     let nothing = folder.path().join("nothing");
-    fails(&trim("0", &nothing), 2, &["--layers-kept 0 keeps no LoRA", "use the base model", "nothing is written"]);
+    fails(&trim("0", &nothing), 2, &["no LoRA is kept", "use the base model", "nothing is written"]);
     assert_eq!(names(folder.path()), ["searched", "trimmed"]);
 
     let run = trim("9", &folder.path().join("whole"));
     succeeds(&run);
     let nothing = "32.8 kB of 32.8 kB; nothing is dropped: the adapter has LoRA in layers 0–3 only\n";
     assert!(run.stdout.ends_with(nothing), "{}", run.stdout);
+}
+
+#[test]
+fn trim_takes_gates_and_what_a_search_picked() {
+    let folder = tempfile::tempdir().unwrap();
+    let trim = |name: &str, more: &[&str]| {
+        let (adapter, out) = (adapter("trained"), folder.path().join(name));
+        let paths = ["--adapter", adapter.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        run(["trim"].iter().chain(&paths).chain(more))
+    };
+    let written = |run: &Run| -> Value { serde_json::from_str(&run.stdout).unwrap() };
+    let gates = trim("gates", &["--gates", "3=0,1.q_proj=0,2=-0.3", "--format", "json"]);
+    succeeds(&gates);
+    let gates = written(&gates);
+    assert_eq!(gates["gates"], "2=-0.3,3=0,1.q_proj=0");
+    assert_eq!(gates["layers_kept"], serde_json::json!([0, 1, 2]));
+    assert_eq!(gates["strengths"].to_string(), "[-0.3]");
+    assert_eq!((&gates["modules"], &gates["modules_dropped"]), (&20.into(), &8.into()));
+    let table = trim("weaker", &["--gates", "0.5"]);
+    assert!(
+        table.stdout.ends_with(
+            "kept 4 of 4 layers with LoRA, 28 of 28 modules, 32.8 kB of 32.8 kB; strength 0.5 folded \
+                                    into lora_B\n"
+        ),
+        "{}",
+        table.stdout
+    );
+
+    // The folder of a search, or its result.
+    let searched = folder.path().join("searched");
+    succeeds(&search_trained(&searched, &[]));
+    let result = searched.join("result.json");
+    let mut changed = json(&result);
+    changed["candidate"] = serde_json::json!(
+        {"family": "bottom-k", "label": "2 layers", "gates": "2-3=0", "layers_kept": 2, "bytes": 16384}
+    );
+    fs::write(&result, changed.to_string()).unwrap();
+    for (name, path) in [("from folder", &searched), ("from file", &result)] {
+        let run = trim(name, &["--from", path.to_str().unwrap(), "--format", "json"]);
+        succeeds(&run);
+        assert_eq!(written(&run)["gates"], "2-3=0");
+        let read = |folder: &Path| fs::read(folder.join("adapter_model.safetensors")).unwrap();
+        assert!(read(&folder.path().join(name)) == read(&searched.join("adapter")));
+    }
 }
 
 // Interruption

@@ -26,9 +26,9 @@ Examples:
   plimsoll trim --adapter my-adapter --gates 20-29=0.5 --out weaker
   plimsoll trim --adapter my-adapter --from out --out as-searched
 
-Gates are terms PLACE=STRENGTH, separated by commas. A place is a layer (7), layers (18-29), a module (q_proj) or both
-(7.q_proj, 0-9.down_proj). A later term overrides those before it; what no term names stays as trained, 1; 0 drops. A
-strength alone is for all places.")]
+Gates are terms PLACE=STRENGTH, separated by commas. A place is a layer (7), layers (18-29), a
+module (q_proj) or both (7.q_proj, 0-9.down_proj). A later term overrides those before it. What
+no term names stays as trained, 1; 0 drops. A strength alone is for all places.")]
 pub(super) struct Arguments {
     /// PEFT LoRA adapter: a folder with adapter_config.json and adapter_model.safetensors
     #[arg(long, value_name = "FOLDER")]

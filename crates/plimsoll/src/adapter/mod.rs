@@ -153,7 +153,7 @@ pub enum AdapterProblem {
     /// A tensor that cannot be multiplied by its gate and keep its type.
     #[error(
         "{}: its largest value, {value:?}, times the gate {gate} is {product:?}, and {dtype} holds {limit:?} at most: give a \
-         gate nearer to 0, or save the adapter as F32 first",
+         gate nearer to 0, or convert the adapter to a type that holds more",
         shown(tensor)
     )]
     Overflow {

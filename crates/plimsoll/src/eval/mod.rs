@@ -195,7 +195,7 @@ impl Evaluation {
         let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
         let lora = checkpoint.bind(adapter.as_ref())?;
         let variants = match adapter {
-            Some(_) => LayersKept::variants(&options.layers_kept, config.layers)?,
+            Some(_) => LayersKept::variants(&options.layers_kept, &[], config.layers)?,
             None => vec![Variant::bottom_k(config.layers, 0)],
         };
         let tokenizer = checkpoint.tokenizer()?;
