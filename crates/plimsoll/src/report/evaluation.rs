@@ -6,7 +6,7 @@ use super::table::{Look, wrap};
 use super::words::{self, NONE, Sign, bytes, count, counted, fixed, percent, plain, tame};
 use crate::choose::Interval;
 use crate::efficiency::{Efficiency, Speed};
-use crate::eval::{Better, Comparison, EvalResult, MetricResult};
+use crate::eval::{Better, Comparison, EvalResult, EvalVariant, MetricResult};
 use crate::metrics::compare::{Difference, Estimate};
 
 /// How the tables are written.
@@ -162,20 +162,23 @@ fn values(result: &EvalResult) -> Grid {
             let Estimate { value, low, high, .. } = *value;
             let [value, low, high] = words::estimate(&Interval { value, low, high }, 1.0, 3, Sign::Minus);
             let name = if index == 0 { format!("{}{arrow}", tame(&metric.name)) } else { String::new() };
-            let [full, full_p] = against(metric, variant.layers_kept, result.model.layers);
-            let [base, base_p] = against(metric, variant.layers_kept, 0);
+            let [full, full_p] = against(metric, variant, result.model.layers);
+            let [base, base_p] = against(metric, variant, 0);
             grid.row(vec![name, variant.name.clone(), value, format!("{low} to {high}"), full, full_p, base, base_p]);
         }
     }
     grid
 }
 
-fn against(metric: &MetricResult, layers_kept: usize, against: usize) -> [String; 2] {
-    let found = metric
-        .comparisons
-        .iter()
-        .find(|comparison| comparison.layers_kept == layers_kept && comparison.against == against);
-    match found {
+/// A variant held against the base model or the full adapter. Results of earlier versions have no gates, and are of
+/// boundaries.
+fn comparison<'a>(metric: &'a MetricResult, of: &EvalVariant, against: usize) -> Option<&'a Comparison> {
+    let is_it = |c: &&Comparison| c.gates == of.gates && c.layers_kept == of.layers_kept && c.against == against;
+    metric.comparisons.iter().find(is_it)
+}
+
+fn against(metric: &MetricResult, variant: &EvalVariant, against: usize) -> [String; 2] {
+    match comparison(metric, variant, against) {
         None => [String::new(), String::new()],
         Some(Comparison { difference, p_holm, .. }) => {
             let star = if *p_holm < 0.05 { " *" } else { "" };
@@ -226,10 +229,10 @@ pub(super) fn efficiency(measured: &Efficiency) -> Grid {
 /// For each cut, what the numbers say of it, in a sentence.
 fn verdicts(result: &EvalResult) -> Vec<String> {
     let layers = result.model.layers;
-    let verdict = |kept: usize, name: &str, against: usize, other: &str| {
+    let verdict = |variant: &EvalVariant, name: &str, against: usize, other: &str| {
         let (mut better, mut worse, mut alike) = (Vec::new(), Vec::new(), 0);
         for metric in &result.metrics {
-            let found = metric.comparisons.iter().find(|c| c.layers_kept == kept && c.against == against)?;
+            let found = comparison(metric, variant, against)?;
             let gain =
                 if metric.better == Better::Lower { -found.difference.difference } else { found.difference.difference };
             match (found.p_holm < 0.05, gain > 0.0) {
@@ -254,13 +257,13 @@ fn verdicts(result: &EvalResult) -> Vec<String> {
     let mut sentences = Vec::new();
     for variant in &result.variants {
         let name = match variant.layers_kept {
+            // What has another name is a boundary.
+            _ if variant.name == variant.gates => format!("LoRA at gates {}", variant.name),
             kept if kept == layers => "The full adapter".to_owned(),
             kept => format!("LoRA in {kept} of {layers} layers"),
         };
-        if variant.layers_kept < layers {
-            sentences.extend(verdict(variant.layers_kept, &name, layers, "the full adapter"));
-        }
-        sentences.extend(verdict(variant.layers_kept, &name, 0, "the base model"));
+        sentences.extend(verdict(variant, &name, layers, "the full adapter"));
+        sentences.extend(verdict(variant, &name, 0, "the base model"));
     }
     sentences
 }
