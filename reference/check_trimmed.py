@@ -34,7 +34,8 @@ ROW = "{:<22} {:<12} {:<30} {:>8} {:>9} {:>9} {:>9}  {}"
 # boundary. Where B is stored in 16 bits (`rslora`, `patterns`) all gates are powers of two, which are folded without
 # rounding: then a check of 1e-5 is one of 16 bits too.
 MODULES = [[(1, "q_proj", 0)], [(0, None, 0), (1, "q_proj", 0), (1, "down_proj", 0)]]
-WHOLE_MODULES = [[(layer, "q_proj", 0) for layer in range(4)], [(2, None, 0)] + [(layer, "v_proj", 0) for layer in range(4)]]
+WHOLE_MODULES = [[(layer, "q_proj", 0) for layer in range(4)],
+                 [(2, None, 0)] + [(layer, "v_proj", 0) for layer in range(4)]]
 STRENGTHS = [[(0, None, 0.3), (2, None, -1.7)], [(1, "q_proj", 0.3), (2, "v_proj", 0), (3, None, 0)]]
 POWERS = [[(0, None, 0.5), (1, None, -2)], [(0, "q_proj", 0), (1, "q_proj", 0.25)]]
 

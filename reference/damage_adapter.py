@@ -57,8 +57,8 @@ def main():
             tensors[name] = damaged(name, tensors[name], how, factor, args.seed)
             print(f"{how} {factor:g}: {name}")
     if unmet:
-        told = [f"--{how} {layer}" + (f".{module}" if module else "") for how, (layer, module) in sorted(unmet, key=str)]
-        sys.exit(f"{args.adapter}: no LoRA there: {', '.join(told)}")
+        told = [f"--{how} {layer}.{module}" if module else f"--{how} {layer}" for how, (layer, module) in unmet]
+        sys.exit(f"{args.adapter}: no LoRA there: {', '.join(sorted(told))}")
 
     args.out.mkdir(parents=True)
     shutil.copyfile(args.adapter / "adapter_config.json", args.out / "adapter_config.json")

@@ -538,8 +538,8 @@ proptest! {
     ) {
         let (saved, in_memory) = trimmed_and_gated(adapter, &gated(&gates));
         for (saved, in_memory) in saved.iter().zip(&in_memory) {
-            // These adapters are `f32`: folding rounds a value of B by a share of 2⁻²⁴ at most, as every product of the forward
-            // pass is rounded. So a token's score may differ as logits do that are computed in another order.
+            // These adapters are `f32`: folding rounds a value of B by a share of 2⁻²⁴ at most, as every product of the
+            // forward pass is rounded. So a token's score may differ as logits do that are computed in another order.
             let [saved, in_memory] = [saved, in_memory].map(|scores| scores.variants[0].nll / scores.tokens as f64);
             prop_assert!((saved - in_memory).abs() < f64::from(LOGITS), "{saved}, {in_memory}");
         }

@@ -65,8 +65,8 @@ pub(super) struct Arguments {
     /// Which layers keep their LoRA, from the bottom: numbers, `base` for none, `full` for all
     #[arg(long, value_name = "K,…", value_delimiter = ',', requires = "adapter", default_value = "base,full")]
     layers_kept: Vec<LayersKept>,
-    /// Strengths of layers and modules to evaluate too, such as 0.5, 20-29=0.5 or 7.q_proj=0 (see `plimsoll trim --help`); may
-    /// be given several times
+    /// Strengths of layers and modules to evaluate too, such as 0.5, 20-29=0.5 or 7.q_proj=0 (see `plimsoll trim
+    /// --help`); may be given several times
     #[arg(long, value_name = "GATES", allow_hyphen_values = true, requires = "adapter")]
     gates: Vec<String>,
     /// Examples before each prompt [default: as the task says]

@@ -60,8 +60,8 @@ pub(super) struct Arguments {
     /// side [default: full, where no --gates are given]
     #[arg(long, value_name = "K,…", value_delimiter = ',', requires = "adapter")]
     layers_kept: Vec<LayersKept>,
-    /// Strengths of layers and modules, such as 0.5, 20-29=0.5 or 7.q_proj=0 (see `plimsoll trim --help`); given several
-    /// times, each answers
+    /// Strengths of layers and modules, such as 0.5, 20-29=0.5 or 7.q_proj=0 (see `plimsoll trim --help`); given
+    /// several times, each answers
     #[arg(long, value_name = "GATES", allow_hyphen_values = true, requires = "adapter")]
     gates: Vec<String>,
     /// How prompts are rendered: `tokenizer` for its own chat template, `none`, or a Jinja file

@@ -15,9 +15,9 @@ use super::{Format, command_line, print};
 
 /// Write an adapter that keeps some of the LoRA and drops the rest.
 ///
-/// What is kept as trained is copied byte for byte; a strength that is neither 0 nor 1 is multiplied into lora_B and rounded
-/// to the type that it is stored in. Nothing is retrained. No base model is needed. To find what to keep, use `plimsoll
-/// search`.
+/// What is kept as trained is copied byte for byte; a strength that is neither 0 nor 1 is multiplied into lora_B and
+/// rounded to the type that it is stored in. Nothing is retrained. No base model is needed. To find what to keep, use
+/// `plimsoll search`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -1,20 +1,21 @@
 //! Folding a gate into B: `B' = γ·B`, rounded once to the type that B is stored in.
 //!
-//! In `y = Wx + γ·s·B(Ax)` the gate could as well go into alpha, from which s is made, and would then cost no rounding. But
-//! alpha is one number for all modules, and a gate is one module's; its own alpha would need `alpha_pattern`, which
-//! llama.cpp and vLLM do not read, so that the file would mean something else there, without a word. Tensors mean the same
-//! everywhere.
+//! In `y = Wx + γ·s·B(Ax)` the gate could as well go into alpha, from which s is made, and would then cost no rounding.
+//! But alpha is one number for all modules, and a gate is one module's; its own alpha would need `alpha_pattern`, which
+//! llama.cpp and vLLM do not read, so that the file would mean something else there, without a word. Tensors mean the
+//! same everywhere.
 //!
-//! The product of two `f32` is exact in `f64`. Rounding it moves each value of B by half a unit in the last place at most:
-//! a share of 2⁻²⁴ in `F32`, 2⁻¹¹ in `F16`, 2⁻⁸ in `BF16`, more among subnormal numbers. A gate that is a power of two
-//! costs nothing but there.
+//! The product of two `f32` is exact in `f64`. Rounding it moves each value of B by half a unit in the last place at
+//! most: a share of 2⁻²⁴ in `F32`, 2⁻¹¹ in `F16`, 2⁻⁸ in `BF16`, more among subnormal numbers. A gate that is a power of
+//! two costs nothing but there.
 
 use half::{bf16, f16};
 use safetensors::Dtype;
 
 use super::AdapterProblem;
 
-/// The bytes of the tensor `name`, whose values are `values`, times `gate`, in the type `dtype`: `F32`, `F16` or `BF16`.
+/// The bytes of the tensor `name`, whose values are `values`, times `gate`, in the type `dtype`: `F32`, `F16` or
+/// `BF16`.
 ///
 /// # Errors
 /// A value that the type cannot hold.

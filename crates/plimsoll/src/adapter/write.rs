@@ -1,13 +1,13 @@
 //! Writing a trimmed adapter: what a variant leaves of the LoRA, in a folder that PEFT loads without a warning.
 //!
-//! A module whose gate is 0 leaves the files; one whose gate is 1 keeps its tensors byte for byte; any other gate is folded
-//! into B (see `fold`), so that the scale stays what it was.
+//! A module whose gate is 0 leaves the files; one whose gate is 1 keeps its tensors byte for byte; any other gate is
+//! folded into B (see `fold`), so that the scale stays what it was.
 //!
 //! Deleting tensors is not enough: PEFT then warns of missing keys, and goes on computing with zeros. The config must
 //! say which modules are left, and there are three ways to say it (PEFT 0.21.2, `check_target_module_exists`):
 //! 1. `target_modules` as it is, where it is a list, with `layers_to_transform` and `layers_pattern`;
-//! 2. the same with `target_modules` as the names of the modules that are left. A regular expression and `all-linear` are
-//!    expanded so, because PEFT refuses them together with `layers_to_transform`;
+//! 2. the same with `target_modules` as the names of the modules that are left. A regular expression and `all-linear`
+//!    are expanded so, because PEFT refuses them together with `layers_to_transform`;
 //! 3. where layers differ in their modules, or the list names full paths (which `layers_to_transform` does not
 //!    restrict), `target_modules` as the full path of every module that is left.
 //!
@@ -135,8 +135,8 @@ struct Cut<'a> {
 /// provenance. Gates of places without LoRA say nothing, and the variant may have more layers than the adapter.
 ///
 /// # Errors
-/// The adapter has LoRA in a layer that the variant has not; no module is kept; a gate makes a tensor's values too large
-/// for their type; `out` exists already; the folder cannot be written.
+/// The adapter has LoRA in a layer that the variant has not; no module is kept; a gate makes a tensor's values too
+/// large for their type; `out` exists already; the folder cannot be written.
 pub fn write_trimmed(adapter: &Adapter, variant: &Variant, card: &Provenance, out: &Path) -> Result<Written> {
     let layers = adapter.layers();
     let highest = layers.last().copied().unwrap_or(0);

@@ -248,8 +248,8 @@ pub enum LayersKept {
 }
 
 impl LayersKept {
-    /// The variants that are asked for, each once: by the number of layers that keep their LoRA, then by their gates in the
-    /// order given.
+    /// The variants that are asked for, each once: by the number of layers that keep their LoRA, then by their gates in
+    /// the order given.
     ///
     /// # Errors
     /// More layers than the model has, or gates that [`Variant::parse`] cannot read.

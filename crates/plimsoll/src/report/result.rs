@@ -241,7 +241,8 @@ pub enum ResultProblem {
     Gates(String),
 }
 
-/// The gates that a search picked for the adapter of this SHA-256, read from its `result.json` or from the folder with it.
+/// The gates that a search picked for the adapter of this SHA-256, read from its `result.json` or from the folder with
+/// it.
 ///
 /// # Errors
 /// An unreadable file, one that is no search's, one without a candidate, or one of another adapter.
