@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::{self, Adapter, Provenance};
@@ -33,7 +34,7 @@ const ROUNDS: (usize, usize) = (7, 3);
 const ENOUGH: Duration = Duration::from_secs(10);
 
 /// What was measured of some variants on this machine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Efficiency {
     /// Sequences that were decoded side by side.
     pub batch: usize,
@@ -46,7 +47,7 @@ pub struct Efficiency {
 }
 
 /// What was measured of one variant.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VariantEfficiency {
     /// `merged`, `full`, or the number of layers.
     pub name: String,
@@ -61,7 +62,7 @@ pub struct VariantEfficiency {
 }
 
 /// A speed that was measured several times.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Speed {
     /// The median round.
     pub median: f64,

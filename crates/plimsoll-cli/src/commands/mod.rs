@@ -5,6 +5,7 @@ mod eval;
 mod generate;
 mod inputs;
 mod inspect;
+mod report;
 mod search;
 mod trim;
 
@@ -33,6 +34,7 @@ enum Command {
     Eval(eval::Arguments),
     Generate(generate::Arguments),
     Inspect(inspect::Arguments),
+    Report(report::Arguments),
     #[command(hide = true)]
     DebugLogits(debug_logits::Arguments),
 }
@@ -54,6 +56,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::DebugLogits(arguments) => debug_logits::run(&arguments),
     }
 }

@@ -19,6 +19,7 @@ mod rules;
 use std::fmt;
 use std::num::NonZeroUsize;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::stats::{self, Resampler, Stream};
@@ -30,7 +31,7 @@ const MIN_SAMPLES: usize = 2;
 const MAX_MAGNITUDE: f64 = 1e100;
 
 /// What to do with the adapter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Keep LoRA in the lower layers only.
@@ -42,7 +43,7 @@ pub enum Verdict {
 }
 
 /// Why the verdict is what it is. "Shown" is by the held-out samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// `trim`: the cut is shown to be better than the full adapter.
@@ -60,7 +61,7 @@ pub enum Reason {
 }
 
 /// The answer, and what it rests on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Choice {
     /// What to do.
     pub verdict: Verdict,
@@ -97,7 +98,7 @@ pub struct Choice {
 }
 
 /// Which samples judge a candidate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Validation {
     /// Samples that had no part in picking it.
@@ -112,7 +113,7 @@ pub enum Validation {
 }
 
 /// What a test could have shown.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Power {
     /// A true gain of this size would be shown in 8 of 10 cases on as many samples as there were.
     pub detectable: f64,
@@ -121,7 +122,7 @@ pub struct Power {
 }
 
 /// A paired difference on held-out samples, of mean NLL (in nats per answer token) or of a task's metric.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Gain {
     /// Mean difference.
     pub mean: f64,
@@ -136,7 +137,7 @@ pub struct Gain {
 }
 
 /// An estimate with its 95 % bootstrap interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Interval {
     /// The estimate.
     pub value: f64,
@@ -170,7 +171,7 @@ impl Default for Options {
 }
 
 /// One part of the samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
     /// The samples that pick the boundary.

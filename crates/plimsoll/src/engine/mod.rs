@@ -9,6 +9,7 @@ mod trie;
 
 use std::ops::ControlFlow;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Sample;
@@ -28,7 +29,7 @@ pub struct Request {
 }
 
 /// All that was measured on one sample. One line of `scores.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SampleScores {
     /// The sample's line in its file, from 1.
     pub line: usize,
@@ -49,7 +50,7 @@ impl SampleScores {
 }
 
 /// How well one variant predicts one sample's answer.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VariantScore {
     /// Negative log-likelihood of the whole answer, in nats: the sum over its tokens.
     pub nll: f64,
@@ -60,7 +61,7 @@ pub struct VariantScore {
 }
 
 /// The logit lens on one sample: one entry for each layer, after that layer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LensCurve {
     /// `softmax(W_U · norm_f(h_l(t)))[y_t]`, mean over the answer's positions.
     pub probability: Vec<f64>,

@@ -1,9 +1,10 @@
 //! Families: named sets of variants.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A named set of variants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Family {
     /// LoRA kept in the lowest k layers: the paper's cut (arXiv:2503.23360).

@@ -1,26 +1,41 @@
-//! One search, told three ways: `result.json`, a table for the terminal, and one self-contained HTML file.
+//! One search, told four ways: `result.json`, a table for the terminal, Markdown, and one self-contained HTML file; and
+//! several searches side by side ([`compare`]).
 //!
-//! All three render the same [`SearchResult`]; nothing is computed here that the struct does not hold, but differences
+//! All render the same [`SearchResult`]; nothing is computed here that the struct does not hold, but differences
 //! of its means. Figures are SVG drawn by `svg`, the page is a template with escaping on, and both stand without a
-//! network or a script. Numbers and sentences come from `words`, so that the terminal and the page say the same.
+//! network or a script. Numbers and sentences come from `words`, and what stands below the boundaries from `sections`,
+//! so that the terminal, Markdown and the page say the same. What was written is read back by [`read`](read()), with
+//! limits: a result may come from a stranger.
 
+mod compare;
 mod evaluation;
 mod html;
 mod inspection;
+mod markdown;
+mod read;
 mod result;
+mod schema;
+mod sections;
 mod svg;
 mod table;
 mod words;
 
+pub use compare::{
+    ComparedRun, Comparison, CurvePoint, Same, Sort, compare, comparison, comparison_html, unique_names,
+};
 pub use evaluation::{Form, evaluation};
 pub use html::html;
 pub use inspection::{inspection, trimmed};
+pub use markdown::markdown;
+pub use read::{ReportProblem, SCHEMA, read, read_tokens};
 pub use result::{
     AdapterFacts, Agreement, Arbitration, Candidate, Control, Controls, Cost, DataFacts, Depth, DroppedBoundary,
     EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary, FrontPoint, GuardSummary, LensPoint, LensSummary,
     MetricSummary, MetricVariant, ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary, SearchResult,
     VariantSummary, Warning,
 };
+pub(crate) use schema::schema_of;
+pub use schema::{Document, schema};
 pub use table::{Style, table};
 pub use words::sentence;
 

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::Adapter;
@@ -14,9 +15,10 @@ use crate::metrics::compare::Estimate;
 use crate::model::Checkpoint;
 
 /// The whole result of `search`. Written as `result.json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SearchResult {
     /// Version of this layout.
+    #[schemars(range(min = 1, max = 1))]
     pub schema: u32,
     /// Name and version of the program, such as `plimsoll 0.1.0`.
     pub tool: String,
@@ -72,7 +74,7 @@ pub struct SearchResult {
 }
 
 /// The base model of a search.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ModelFacts {
     /// As the user gave it.
     pub path: String,
@@ -110,7 +112,7 @@ impl ModelFacts {
 }
 
 /// The adapter of a search.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct AdapterFacts {
     /// As the user gave it.
     pub path: String,
@@ -150,7 +152,7 @@ impl AdapterFacts {
 }
 
 /// The samples of a search.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DataFacts {
     /// As the user gave it.
     pub path: String,
@@ -169,7 +171,7 @@ pub struct DataFacts {
 }
 
 /// One variant's scores.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct VariantSummary {
     /// The family it belongs to. A variant that several families have stands here once for each.
     pub family: Family,
@@ -197,7 +199,7 @@ pub struct VariantSummary {
 }
 
 /// Gates that were picked and judged.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Candidate {
     /// The family that they are of.
     pub family: Family,
@@ -215,7 +217,7 @@ pub struct Candidate {
 ///
 /// Each family's rule picks on the other folds and is scored on the one left out. The simplest family whose mean deficit to
 /// the best is within one paired standard error of it is taken.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Arbitration {
     /// Folds of the cross-validation.
     pub folds: usize,
@@ -224,7 +226,7 @@ pub struct Arbitration {
 }
 
 /// One family in the competition.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FamilySummary {
     /// The family.
     pub family: Family,
@@ -243,7 +245,7 @@ pub struct FamilySummary {
 }
 
 /// Controls beside a cut: if one of them does as well, it is not depth that helped.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Controls {
     /// The controls.
     pub rows: Vec<Control>,
@@ -252,7 +254,7 @@ pub struct Controls {
 }
 
 /// Whether it is which layers are kept that makes the cut as good as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Depth {
     /// The cut is shown to be better than every control.
@@ -262,7 +264,7 @@ pub enum Depth {
 }
 
 /// One control, on the held-out samples (or those left out in turn).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Control {
     /// `global-alpha`: a factor on the whole adapter, tuned on the selection samples. `random-k`: as many layers as the cut
     /// keeps, drawn; the mean over the draws. `top-k`: as many of the highest layers.
@@ -280,7 +282,7 @@ pub struct Control {
 }
 
 /// What layers and modules contribute: measured effects, and numbers that are cheaper and may predict them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Effects {
     /// Every measure, one value for each place.
     pub measures: Vec<EffectMeasure>,
@@ -289,7 +291,7 @@ pub struct Effects {
 }
 
 /// One measure of all places.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EffectMeasure {
     /// What is measured.
     pub kind: EffectKind,
@@ -303,7 +305,7 @@ pub struct EffectMeasure {
 }
 
 /// What is measured of a layer or a module. Effects are in nats per answer token, and positive where it helps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EffectKind {
     /// NLL without it, less NLL of the full adapter.
@@ -321,7 +323,7 @@ pub enum EffectKind {
 }
 
 /// One number of one place.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EffectValue {
     /// The layer, 0 next to the embedding.
     pub layer: usize,
@@ -336,7 +338,7 @@ pub struct EffectValue {
 }
 
 /// A rank correlation of two measures over layers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Agreement {
     /// The cheaper measure.
     pub proxy: EffectKind,
@@ -351,7 +353,7 @@ pub struct Agreement {
 }
 
 /// Samples of another kind, and what the candidate does to them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GuardSummary {
     /// As the user gave it.
     pub path: String,
@@ -374,7 +376,7 @@ pub struct GuardSummary {
 }
 
 /// One variant among what is best at its price.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FrontPoint {
     /// Its family.
     pub family: Family,
@@ -394,7 +396,7 @@ pub struct FrontPoint {
 }
 
 /// Token by token, what one sample's answer got: a line of `tokens.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SampleTokens {
     /// The sample's line in its file, from 1.
     pub line: usize,
@@ -414,7 +416,7 @@ pub struct SampleTokens {
 }
 
 /// A metric of generated answers, on the boundaries that the NLL left.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct MetricSummary {
     /// Task and metric, such as `gsm8k flexible`.
     pub name: String,
@@ -430,7 +432,7 @@ pub struct MetricSummary {
 }
 
 /// One boundary's answers.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct MetricVariant {
     /// Layers that keep their LoRA.
     pub layers_kept: usize,
@@ -441,7 +443,7 @@ pub struct MetricVariant {
 }
 
 /// What racing left out, and why.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RaceSummary {
     /// The most probable that the best of the boundaries that were raced was dropped.
     pub error_rate: f64,
@@ -452,7 +454,7 @@ pub struct RaceSummary {
 }
 
 /// A boundary that left a race.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DroppedBoundary {
     /// Layers that keep their LoRA.
     pub layers_kept: usize,
@@ -467,7 +469,7 @@ pub struct DroppedBoundary {
 }
 
 /// Means over samples; the number of samples stands in [`DataFacts`].
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ScoreSummary {
     /// Mean over samples of the sample's nats per answer token.
     pub mean_nll: f64,
@@ -498,7 +500,7 @@ impl ScoreSummary {
 }
 
 /// The ground-truth probability curves: one entry for each layer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LensSummary {
     /// With every LoRA update dropped.
     pub base: Vec<LensPoint>,
@@ -510,7 +512,7 @@ pub struct LensSummary {
 }
 
 /// What the model would say after one layer.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LensPoint {
     /// Mean over samples of the mean probability of the ground truth.
     pub probability: f64,
@@ -525,7 +527,7 @@ pub struct LensPoint {
 }
 
 /// What the answer was decided by: the options of [`choose`](crate::choose::choose), but for the seed.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rules {
     /// A p-value below this shows a difference.
     pub alpha: f64,
@@ -549,7 +551,7 @@ impl From<&Options> for Rules {
 }
 
 /// Something the reader should know before trusting the answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Warning {
     /// Too few samples for intervals to mean much.
@@ -581,7 +583,7 @@ pub enum Warning {
 }
 
 /// What the search cost.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Cost {
     /// Layers computed for a sample, mean over the samples.
     pub layer_passes: usize,

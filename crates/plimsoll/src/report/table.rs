@@ -1,11 +1,12 @@
 //! The terminal's table: one row for each boundary, then the answer and what to mind.
 //!
-//! Never wider than [`WIDTH`] columns. It holds numbers and this crate's own words only, no text of a stranger's that
-//! could steer a terminal.
+//! Never wider than [`WIDTH`] columns. It holds numbers and this crate's own words; the few names that a result gives to
+//! variants and metrics are cut to a length, and nothing in them can steer a terminal.
 
 use super::evaluation::{Form, efficiency, efficiency_note, written, written_note};
 use super::result::{SearchResult, VariantSummary};
-use super::words::{self, NONE, Sign, count, decimals, fixed, percent, plus_minus};
+use super::sections::{self, Extent, Section};
+use super::words::{self, Sign, count, decimals, fixed, percent, plus_minus};
 use super::{CHOSEN, boundaries, full, lost, marks};
 
 /// Widest line, in columns.
@@ -79,6 +80,22 @@ pub fn table(result: &SearchResult, style: Style) -> String {
         }
     }
     let form = Form::Text(style);
+    for Section { title, grids, note } in sections::sections(result, Extent::Short) {
+        out.push('\n');
+        out.push_str(&style.dress(Look::Bold, title));
+        out.push('\n');
+        for (index, (name, grid)) in grids.iter().enumerate() {
+            if index > 0 {
+                out.push('\n');
+            }
+            if let Some(name) = name {
+                out.push_str(&style.dress(Look::Dim, name));
+                out.push('\n');
+            }
+            grid.write(&mut out, form);
+        }
+        form.paragraph(&mut out, Look::Dim, &note);
+    }
     if let Some(metric) = &result.metric {
         out.push('\n');
         written(metric, result.model.layers).write(&mut out, form);
@@ -184,16 +201,7 @@ impl Column {
 
     /// The mean between the lowest, a sliver, and the highest, the whole width.
     fn bar(&self, mean: f64) -> String {
-        const EIGHTHS: [char; 8] = ['█', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
-        if !mean.is_finite() {
-            return NONE.to_owned();
-        }
-        let span = self.range.1 - self.range.0;
-        let share = if span > 0.0 && span.is_finite() { (mean - self.range.0) / span } else { 0.0 };
-        let eighths = 1 + (share.clamp(0.0, 1.0) * (BAR * 8 - 1) as f64).round() as usize;
-        let mut bar = "█".repeat(eighths / 8);
-        bar.extend((!eighths.is_multiple_of(8)).then(|| EIGHTHS[eighths % 8]));
-        bar
+        sections::bar(mean, self.range)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::choose::Part;
@@ -9,8 +10,9 @@ use crate::data::Sample;
 use crate::engine::{LensCurve, SampleScores, VariantScore};
 
 /// One line of the journal and of `scores.jsonl`: scores of one sample at some boundaries.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub(super) struct Row {
+    /// The part that the sample belongs to.
     pub(super) part: Part,
     /// What the entries of `variants` are, in their order.
     pub(super) boundaries: Vec<usize>,

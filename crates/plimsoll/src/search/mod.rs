@@ -102,6 +102,11 @@ pub enum Strategy {
     },
 }
 
+/// The JSON Schema of a line of `scores.jsonl`, as indented JSON. Ends with a line feed.
+pub fn scores_schema() -> String {
+    report::schema_of::<journal::Row>("Scores of one sample: a line of scores.jsonl")
+}
+
 /// A search whose inputs are read and checked.
 #[derive(Debug)]
 pub struct Search {
