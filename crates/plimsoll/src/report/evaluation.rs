@@ -2,7 +2,7 @@
 
 use super::result::{MetricSummary, MetricVariant};
 use super::sections::clipped;
-use super::table::{Look, Style, wrap};
+use super::table::{Look, Style, WIDTH, wrap};
 use super::words::{self, NONE, Sign, bytes, count, counted, fixed, percent, plain, tame};
 use crate::choose::Interval;
 use crate::efficiency::{Efficiency, Speed};
@@ -338,7 +338,8 @@ impl Grid {
                             Side::Left | Side::Bar => format!("{cell:<width$}"),
                             Side::Right => format!("{cell:>width$}"),
                         });
-                    cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+                    // Only numbers beyond all reason make a row so long.
+                    clipped(cells.collect::<Vec<_>>().join("  ").trim_end(), WIDTH)
                 };
                 out.push_str(&style.dress(Look::Bold, &line(&header)));
                 out.push('\n');

@@ -5,7 +5,7 @@
 
 use super::evaluation::{Form, Grid, Side, code, efficiency, efficiency_note, markup_free, written, written_note};
 use super::result::{SearchResult, VariantSummary};
-use super::sections::{self, Extent, Section};
+use super::sections::{self, Extent};
 use super::table::Look;
 use super::words::{self, Sign, bytes, count, counted, decimals, fixed, number, percent, plain, plus_minus, tame};
 use super::{CHOSEN, boundaries, full, lost, marks, picked};
@@ -65,26 +65,25 @@ pub fn markdown(result: &SearchResult) -> String {
         folded(&mut out, &format!("All {} boundaries", all.rows.len()), |out| all.write(out, Form::Markdown));
     }
 
-    for Section { title, grids, note } in sections::sections(result, Extent::Whole) {
-        heading(&mut out, title);
-        for (name, grid) in grids {
-            match name {
-                Some(name) => {
-                    let summary = format!("{name}: {}", counted(grid.rows.len(), "variant"));
-                    folded(&mut out, &summary, |out| grid.write(out, Form::Markdown));
-                }
-                // What one screen does not hold is folded.
-                None if grid.rows.len() > 12 => {
-                    let summary = format!("{} rows", grid.rows.len());
-                    folded(&mut out, &summary, |out| grid.write(out, Form::Markdown));
-                }
-                None => {
-                    grid.write(&mut out, Form::Markdown);
-                    out.push('\n');
-                }
+    // What one look takes in stands in sight, all of it behind a line.
+    for (short, whole) in
+        sections::sections(result, Extent::Short).into_iter().zip(sections::sections(result, Extent::Whole))
+    {
+        heading(&mut out, whole.title);
+        for ((name, whole), (_, short)) in whole.grids.into_iter().zip(short.grids) {
+            let rows = whole.rows.len();
+            if let Some(name) = name {
+                let summary = format!("{name}: {}", counted(rows, "variant"));
+                folded(&mut out, &summary, |out| whole.write(out, Form::Markdown));
+                continue;
+            }
+            short.write(&mut out, Form::Markdown);
+            out.push('\n');
+            if rows > short.rows.len() {
+                folded(&mut out, &format!("All {rows}"), |out| whole.write(out, Form::Markdown));
             }
         }
-        paragraph(&mut out, &note);
+        paragraph(&mut out, &whole.note);
     }
     if let Some(metric) = &result.metric {
         heading(&mut out, "What the boundaries wrote");

@@ -176,8 +176,8 @@ fn arbitration(Arbitration { folds, families }: &Arbitration) -> Section {
         add(&mut grid, cells, *is_chosen);
     }
     let note = format!(
-        "Each family's rule picks on {} folds of the selection samples but one and is scored on that one: NLL is the mean, \
-         and the deficit what it is above the best family's. The first, simplest family within one standard error of the \
+        "Each family's rule picks on all but one of {} folds of the selection samples and is scored on that one: NLL is the \
+         mean, and the deficit what it is above the best family's. The first, simplest family within one standard error of the \
          best is taken.",
         count(*folds as u64)
     );

@@ -10,7 +10,7 @@ use super::words::{self, Sign, count, decimals, fixed, percent, plus_minus};
 use super::{CHOSEN, boundaries, full, lost, marks};
 
 /// Widest line, in columns.
-const WIDTH: usize = 100;
+pub(super) const WIDTH: usize = 100;
 /// Columns of the bar.
 const BAR: usize = 10;
 
