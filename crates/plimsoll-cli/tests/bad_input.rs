@@ -784,3 +784,90 @@ fn a_broken_template_is_an_error_only_where_it_is_used() {
     inputs.more = vec!["--template".into(), given.to_str().unwrap().into()];
     assert_eq!(inputs.search().code, Some(0));
 }
+
+/// Results that a report cannot be made of, which may come from anybody.
+#[test]
+fn bad_results() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let good = common::json(&common::result());
+    let write = |name: &str, key: &str, value: Value| {
+        let mut result = good.clone();
+        result[key] = value;
+        fs::write(at(name), result.to_string()).unwrap();
+    };
+    write("later.json", "schema", json!(2));
+    write("half.json", "choice", json!({"verdict": "trim"}));
+    write("type.json", "variants", json!([{"family": "none"}]));
+    write("text.json", "seed", json!("\u{1b}[31mred"));
+    fs::write(at("not.json"), "{\"schema\": 1,").unwrap();
+    fs::write(at("deep.json"), "[".repeat(100_000)).unwrap();
+    fs::write(at("bytes.json"), b"\xff\xfe").unwrap();
+    fs::write(at("huge.json"), vec![b' '; (64 << 20) + 1]).unwrap();
+    fs::write(at("pointer.json"), LFS_POINTER).unwrap();
+    fs::write(at("eval.json"), r#"{"schema": 1, "task": {"name": "gsm8k"}, "metrics": []}"#).unwrap();
+    fs::write(at("compared.json"), r#"{"schema": 1, "runs": []}"#).unwrap();
+    fs::write(at("other.json"), r#"{"name": "something"}"#).unwrap();
+    fs::create_dir(at("empty")).unwrap();
+    fs::create_dir(at("begun")).unwrap();
+    fs::write(at("begun/journal.jsonl"), "{}\n").unwrap();
+    for (name, words) in [
+        ("later.json", &["`schema` is 2", "expected 1", "plimsoll 0.1.0 wrote it", "repeat its search"][..]),
+        ("half.json", &["not the result of a search", "missing field"]),
+        ("type.json", &["unknown variant `none`", "bottom-k", "line 1 column"]),
+        ("text.json", &["invalid type: string", "\\u{1b}[31mred"]),
+        ("not.json", &["EOF", "line 1 column"]),
+        ("deep.json", &["not the result of a search", "expected struct"]),
+        ("bytes.json", &["not UTF-8 from byte 0"]),
+        ("huge.json", &["larger than the limit of 67108864 bytes"]),
+        ("pointer.json", &["Git LFS pointer", "git lfs pull"]),
+        ("eval.json", &["found the result of an evaluation", "expected the result.json that plimsoll search writes"]),
+        ("compared.json", &["found a comparison"]),
+        ("other.json", &["found no `schema`"]),
+        ("empty", &["no result.json in this folder", "expected a folder that plimsoll search wrote into"]),
+        ("begun", &["no result.json in this folder", "interrupted search"]),
+        ("nothing", &["cannot read", "No such file"]),
+    ] {
+        let (path, whole) = (at(name), common::result());
+        // Alone, and among others.
+        for others in [&[][..], &[whole.as_path()][..]] {
+            let arguments = [Path::new("report")].into_iter().chain(others.iter().copied()).chain([path.as_path()]);
+            let run = run(arguments);
+            assert_eq!((run.code, run.stdout.as_str()), (Some(BAD_INPUT), ""), "{name}: {}", run.stderr);
+            assert!(run.stderr.starts_with(&format!("plimsoll: {}: ", path.display())), "{}", run.stderr);
+            for word in words {
+                assert!(run.stderr.contains(word), "{name}: {word}: {}", run.stderr);
+            }
+            assert!(run.stderr.len() < 2_000 && !run.stderr.contains('\x1b'), "{name}: {}", run.stderr);
+        }
+    }
+}
+
+/// Samples' tokens that lie beside a good result.
+#[test]
+fn bad_tokens_beside_a_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let [result, tokens] = ["result.json", "tokens.jsonl"].map(|name| folder.path().join(name));
+    fs::copy(common::result(), &result).unwrap();
+    let line = |base: &str| {
+        format!(
+            r#"{{"line": 1, "part": "holdout", "prompt": "p", "tokens": ["a", "b"], "base": {base}, "full": [0.1, 0.2]}}"#
+        )
+    };
+    let page = || run(["report", folder.path().to_str().unwrap(), "--format", "html"]);
+    fs::write(&tokens, line("[1, 2]") + "\n").unwrap();
+    let good = page();
+    assert_eq!((good.code, good.stderr.as_str()), (Some(0), ""));
+    assert!(good.stdout.starts_with("<!DOCTYPE html>"));
+    for (base, words) in [
+        ("[1]", "`base` has 1 numbers: expected 2, one for each token"),
+        ("[1, 1e300]", "`base` holds inf: expected finite numbers"),
+        ("null", "not the tokens of a sample"),
+    ] {
+        fs::write(&tokens, format!("{}\n{}\n", line("[1, 2]"), line(base))).unwrap();
+        let run = page();
+        assert_eq!((run.code, run.stdout.as_str()), (Some(BAD_INPUT), ""), "{base}: {}", run.stderr);
+        let start = format!("plimsoll: {}: line 2: ", tokens.display());
+        assert!(run.stderr.starts_with(&start) && run.stderr.contains(words), "{base}: {}", run.stderr);
+    }
+}

@@ -240,6 +240,7 @@ fn help_texts() {
         ("help_generate", &["generate", "--help"]),
         ("help_trim", &["trim", "--help"]),
         ("help_inspect", &["inspect", "--help"]),
+        ("help_report", &["report", "--help"]),
     ] {
         let run = run(arguments);
         succeeds(&run);

@@ -61,9 +61,11 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     }
 }
 
-/// Whether stdout takes colour: a terminal, and nobody asked for none (no-color.org).
+/// Whether stdout takes colour: a terminal that knows some, and nobody asked for none (no-color.org).
 fn colour() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    std::io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|value| value != "dumb")
 }
 
 /// Prints a result. A reader that closed the pipe, such as `head`, is no error.

@@ -27,10 +27,15 @@ pub(crate) fn data() -> PathBuf {
     golden().join("data/valid.jsonl")
 }
 
+/// The result that the library's tests render.
+pub(crate) fn result() -> PathBuf {
+    golden().join("../result.json").canonicalize().unwrap()
+}
+
 /// The built program, with nothing in its environment that changes what it prints.
 pub(crate) fn plimsoll() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
-    for variable in ["COLUMNS", "CLICOLOR_FORCE", "NO_COLOR"] {
+    for variable in ["COLUMNS", "CLICOLOR_FORCE", "NO_COLOR", "TERM"] {
         command.env_remove(variable);
     }
     command
