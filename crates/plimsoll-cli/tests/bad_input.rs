@@ -802,6 +802,7 @@ fn bad_results() {
     write("text.json", "seed", json!("\u{1b}[31mred"));
     fs::write(at("not.json"), "{\"schema\": 1,").unwrap();
     fs::write(at("deep.json"), "[".repeat(100_000)).unwrap();
+    fs::write(at("nested.json"), format!("{{\"schema\": {}", "[".repeat(100_000))).unwrap();
     fs::write(at("bytes.json"), b"\xff\xfe").unwrap();
     fs::write(at("huge.json"), vec![b' '; (64 << 20) + 1]).unwrap();
     fs::write(at("pointer.json"), LFS_POINTER).unwrap();
@@ -817,7 +818,8 @@ fn bad_results() {
         ("type.json", &["unknown variant `none`", "bottom-k", "line 1 column"]),
         ("text.json", &["invalid type: string", "\\u{1b}[31mred"]),
         ("not.json", &["EOF", "line 1 column"]),
-        ("deep.json", &["not the result of a search", "expected struct"]),
+        ("deep.json", &["not the result of a search", "found something else than a JSON object"]),
+        ("nested.json", &["not the result of a search", "invalid type: sequence"]),
         ("bytes.json", &["not UTF-8 from byte 0"]),
         ("huge.json", &["larger than the limit of 67108864 bytes"]),
         ("pointer.json", &["Git LFS pointer", "git lfs pull"]),
@@ -861,7 +863,8 @@ fn bad_tokens_beside_a_result() {
     assert!(good.stdout.starts_with("<!DOCTYPE html>"));
     for (base, words) in [
         ("[1]", "`base` has 1 numbers: expected 2, one for each token"),
-        ("[1, 1e300]", "`base` holds inf: expected finite numbers"),
+        ("[1, 1e300]", "number out of range"),
+        ("[1, null]", "invalid type: null"),
         ("null", "not the tokens of a sample"),
     ] {
         fs::write(&tokens, format!("{}\n{}\n", line("[1, 2]"), line(base))).unwrap();

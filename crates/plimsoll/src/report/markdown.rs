@@ -30,7 +30,7 @@ pub fn markdown(result: &SearchResult) -> String {
             "Gains are {}, on {}; above 0 is better. 95 % bootstrap intervals over samples; two-sided p-values of the paired \
              randomisation test, below {} counts as shown.",
             words::unit(result),
-            counted(result.choice.gain.samples, "held-out sample"),
+            sections::judged_on(result, result.choice.gain.samples),
             plain(rules.alpha),
         ),
     );

@@ -95,6 +95,10 @@ struct Head {
 }
 
 fn parse(text: &str) -> Result<SearchResult, ReportProblem> {
+    // serde takes a list for the fields of a struct in their order.
+    if !text.trim_start().starts_with('{') {
+        return Err(ReportProblem::Other { found: "something else than a JSON object" });
+    }
     let head: Head = serde_json::from_str(text).map_err(ReportProblem::Json)?;
     match head {
         Head { task: Some(_), choice: None, .. } => Err(ReportProblem::Other { found: "the result of an evaluation" }),

@@ -10,7 +10,7 @@ use super::result::{
 use super::words::{
     self, NONE, Sign, bytes, count, counted, decimals, fixed, gain_digits, p_value, percent, plain, plus_minus, tame,
 };
-use crate::choose::Gain;
+use crate::choose::{Gain, Validation};
 use crate::gates::Family;
 
 /// Columns of a bar.
@@ -44,7 +44,7 @@ pub(super) fn sections(result: &SearchResult, extent: Extent) -> Vec<Section> {
     let all = [
         families(result, extent),
         result.arbitration.as_ref().map(arbitration),
-        result.controls.as_ref().map(controls),
+        result.controls.as_ref().map(|controls| told_controls(controls, result)),
         result.effects.as_ref().and_then(|measured| effects(measured, extent)),
         result.effects.as_ref().and_then(agreement),
         result.guard.as_ref().map(guard),
@@ -184,7 +184,7 @@ fn arbitration(Arbitration { folds, families }: &Arbitration) -> Section {
     Section { title: "How the families competed", grids: vec![(None, grid)], note }
 }
 
-fn controls(Controls { rows, depth }: &Controls) -> Section {
+fn told_controls(Controls { rows, depth }: &Controls, result: &SearchResult) -> Section {
     let mut grid = Grid::new(&[
         ("control", Side::Left),
         ("over full", Side::Right),
@@ -199,14 +199,13 @@ fn controls(Controls { rows, depth }: &Controls) -> Section {
         let name = clipped(&control.label, NAME + 4);
         grid.row(vec![name, over_full, over_full_interval, cut, cut_interval, p_cell(control.p_holm)]);
     }
-    let samples = rows.first().map_or(0, |control| control.cut_over.samples);
     let found = match depth {
         Depth::Shown => "The cut is shown to be better than every control: it is which layers are kept that helps.",
         Depth::NotShown => "Some control is not shown to be worse than the cut: that depth is what helps is not shown.",
     };
     let note = format!(
         "{found} On {}; above 0 is better, and \"cut over it\" is what the cut gains over the control.",
-        counted(samples, "held-out sample")
+        judged_on(result, rows.first().map_or(0, |control| control.cut_over.samples)),
     );
     Section { title: "Controls", grids: vec![(None, grid)], note }
 }
@@ -425,6 +424,16 @@ fn arrow(is_chosen: bool) -> String {
 
 fn add(grid: &mut Grid, cells: Vec<String>, is_chosen: bool) {
     if is_chosen { grid.chosen(cells) } else { grid.row(cells) }
+}
+
+/// Which samples judged: `32 held-out samples`, or what took their place.
+pub(super) fn judged_on(result: &SearchResult, samples: usize) -> String {
+    match result.choice.validation {
+        Validation::Holdout => counted(samples, "held-out sample"),
+        Validation::Nested { folds } => {
+            format!("{}, each left out in turn ({} folds)", counted(samples, "sample"), count(folds as u64))
+        }
+    }
 }
 
 /// A gain, and its interval as `−0.0012 to +0.0207`.
