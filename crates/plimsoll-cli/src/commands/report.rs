@@ -145,7 +145,7 @@ impl Arguments {
 
     /// Several results, side by side.
     fn several(&self, paths: &[PathBuf]) -> Result<String> {
-        let read = paths.iter().map(|path| report::read(path)).collect::<plimsoll::Result<Vec<_>>>()?;
+        let read = paths.iter().map(PathBuf::as_path).map(report::read).collect::<plimsoll::Result<Vec<_>>>()?;
         let (files, results): (Vec<PathBuf>, Vec<SearchResult>) = read.into_iter().unzip();
         let names = report::unique_names(&files.iter().map(PathBuf::as_path).collect::<Vec<_>>());
         let runs: Vec<(String, SearchResult)> = names.into_iter().zip(results).collect();

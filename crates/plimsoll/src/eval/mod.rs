@@ -283,7 +283,7 @@ impl Evaluation {
         let tokens = self.generate(&engine, &tokenizer, &mut keeper, observe)?;
         let efficiency = match &self.adapter {
             Some(adapter) => {
-                let boundaries: Vec<usize> = self.variants.iter().map(|variant| variant.layers_kept()).collect();
+                let boundaries: Vec<usize> = self.variants.iter().map(Variant::layers_kept).collect();
                 let prompts: Vec<&[u32]> = self.questions.iter().take(8).map(Question::prompt).collect();
                 let mut go_on = || observe(Progress::Timing);
                 let scratch = &self.options.scratch;
@@ -582,7 +582,7 @@ pub(crate) fn statistics(metric: &Metric, answer: &str, references: &[String]) -
 fn pairs(variants: &[Variant], layers: usize) -> Vec<(usize, usize)> {
     let has = |kept: usize| variants.iter().any(|variant| variant.layers_kept() == kept);
     let mut pairs = Vec::new();
-    for kept in variants.iter().map(|variant| variant.layers_kept()) {
+    for kept in variants.iter().map(Variant::layers_kept) {
         if kept > 0 && has(0) {
             pairs.push((kept, 0));
         }

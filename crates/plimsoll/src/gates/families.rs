@@ -25,7 +25,7 @@ pub enum Family {
     OutputK,
     /// The same factor on every update (as WiSE-FT, arXiv:2109.01903, has it for whole weights).
     GlobalAlpha,
-    /// Factors that rise or fall evenly with depth (LiNeS, arXiv:2410.17146, lets them rise).
+    /// Factors that rise or fall evenly with depth (`LiNeS`, arXiv:2410.17146, lets them rise).
     Ramp,
     /// One kind of module kept or dropped in all layers.
     PerModule,
