@@ -4,12 +4,18 @@
 //! of its means. Figures are SVG drawn by `svg`, the page is a template with escaping on, and both stand without a
 //! network or a script. Numbers and sentences come from `words`, so that the terminal and the page say the same.
 
+mod effects;
 mod evaluation;
+mod evidence;
+mod figures;
 mod html;
 mod inspection;
+mod page;
 mod result;
+mod samples;
 mod svg;
 mod table;
+mod variants;
 mod words;
 
 pub use evaluation::{Form, evaluation};

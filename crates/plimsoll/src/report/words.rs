@@ -324,10 +324,12 @@ pub(super) fn glued(text: &str) -> String {
 /// A stranger's text on one line: control characters, which could steer a terminal or reorder the text, become
 /// `\u{FFFD}`.
 pub(super) fn tame(text: &str) -> String {
-    let is_unruly = |c: char| {
-        c.is_control() || matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-    };
     text.chars().map(|c| if is_unruly(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Whether a character could steer a terminal or reorder text.
+pub(super) fn is_unruly(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -339,7 +339,7 @@ impl Search {
         let rows = rows.into_iter().flat_map(|(part, samples)| samples.iter().map(move |sample| sample.row(part)));
         files::write_file(&out.join(SCORES), journals::lines(rows)?.as_bytes())?;
         let report = out.join(REPORT);
-        files::write_file(&report, report::html(&result).as_bytes())?;
+        files::write_file(&report, report::html(&result, &[]).as_bytes())?;
         files::write_file(&out.join(RESULT), report::json(&result)?.as_bytes())?;
         Journal::remove(&out.join(JOURNAL))?;
         Journal::remove(&out.join(ANSWERS))?;
