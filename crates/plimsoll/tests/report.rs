@@ -675,8 +675,8 @@ fn filled(mut result: SearchResult) -> SearchResult {
         holdout: 20,
         margin: 0.02,
         excluded: 3,
-        gain: gain(0.004, 0.009, 0.38),
-        adapter_gain: gain(-0.051, 0.02, 0.0004),
+        gain: Gain { samples: 20, ..gain(0.004, 0.009, 0.38) },
+        adapter_gain: Gain { samples: 20, ..gain(-0.051, 0.02, 0.0004) },
         is_held: true,
     });
     let scored = result.variants.iter().filter(|variant| variant.selection.is_some());
@@ -784,7 +784,7 @@ fn tokens(samples: usize, length: usize) -> Vec<SampleTokens> {
                  May. How many clips did she sell altogether in April and May?<|im_end|>\n<|im_start|>assistant\n",
                 index + 1
             ),
-            tokens: (0..length).map(|at| WORDS[(at * 5 + at / 3) % WORDS.len()].to_owned()).collect(),
+            tokens: (0..length).map(|at| WORDS[at % WORDS.len()].to_owned()).collect(),
             base: row(0.1 * (index % 5) as f64),
             full: row(0.3),
             candidate: row(0.35),

@@ -6,7 +6,7 @@ use super::evidence::{self, effect, effect_note, is_signed};
 use super::page::{Extra, Figure, Panel, Row, Table};
 use super::result::{EffectKind, EffectMeasure, EffectValue, Effects, SearchResult};
 use super::svg::{Axis, Cell, Heat, HeatRow, Legend, Palette, Plot, Point, Series, Shape, Start, Ticks, Tone};
-use super::words::{NONE, Sign, count, counted, fixed, glued, number, p_value, tame};
+use super::words::{NONE, Sign, count, counted, decimals, fixed, glued, p_value, tame};
 use crate::gates::Projection;
 
 /// The figures and tables of effects that there is something for.
@@ -27,10 +27,8 @@ pub(super) fn agreement(result: &SearchResult) -> Option<Extra> {
             count(row.layers as u64),
         ])
     });
-    let caption =
-        "Spearman's ρ of two orders of the layers, its two-sided permutation p-value (not adjusted for their \
-                   number), and the number of layers."
-            .to_owned();
+    let caption = "Spearman's ρ of two orders of the layers, its two-sided permutation p-value (not adjusted for their \
+                   number), and the number of layers.";
     Some(Extra {
         id: "agreement",
         title: "Which cheap number to trust",
@@ -56,12 +54,23 @@ fn title(measure: &EffectMeasure) -> String {
     name
 }
 
-fn told(value: &EffectValue) -> String {
-    match value.interval {
-        Some([low, high]) => {
-            format!("{} (95 % interval {} to {})", number(value.value), number(low), number(high))
-        }
-        None => number(value.value),
+/// Decimals of a measure: four significant digits of its largest value.
+fn digits(measure: &EffectMeasure) -> usize {
+    let sizes = measure.values.iter().map(|value| value.value.abs()).filter(|size| size.is_finite());
+    decimals(sizes.fold(0.0, f64::max), 4).min(7)
+}
+
+/// The interval of a value; none where it is no estimate.
+fn interval(value: &EffectValue, digits: usize) -> Option<String> {
+    let [low, high] = value.interval?.map(|end| fixed(end, digits, Sign::Minus));
+    Some(format!("{low} to {high}"))
+}
+
+fn told(value: &EffectValue, digits: usize) -> String {
+    let number = fixed(value.value, digits, Sign::Minus);
+    match interval(value, digits) {
+        Some(interval) => format!("{number} (95 % interval {interval})"),
+        None => number,
     }
 }
 
@@ -81,10 +90,11 @@ fn palette<'a>(kind: EffectKind, values: impl Iterator<Item = &'a EffectValue>) 
 }
 
 /// What the ends of a palette mean.
-fn legend(kind: EffectKind, palette: Palette) -> Legend {
+fn legend(measure: &EffectMeasure, palette: Palette) -> Legend {
+    let number = |value| fixed(value, digits(measure), Sign::Minus);
     let (low, high) = match palette {
         Palette::Diverging { most } => {
-            let (low, high) = match kind {
+            let (low, high) = match measure.kind {
                 EffectKind::Lens => ("lowers the right token", "raises it"),
                 _ => ("harms", "helps"),
             };
@@ -111,7 +121,12 @@ fn by_module(effects: &Effects) -> Option<Figure> {
                 .map(|layer| {
                     let (value, _) =
                         of_modules(measure).find(|(value, name)| value.layer == *layer && name == module)?;
-                    let note = format!("{}, layer {layer}, {}: {}", effect(measure.kind), tame(module), told(value));
+                    let note = format!(
+                        "{}, layer {layer}, {}: {}",
+                        effect(measure.kind),
+                        tame(module),
+                        told(value, digits(measure))
+                    );
                     Some(Cell { value: value.value, note })
                 })
                 .collect(),
@@ -123,7 +138,7 @@ fn by_module(effects: &Effects) -> Option<Figure> {
             x: "layer (0 next to the embedding)",
             columns: layers.iter().map(ToString::to_string).collect(),
             rows: modules(measure).iter().map(row).collect(),
-            legends: vec![legend(measure.kind, colours)],
+            legends: vec![legend(measure, colours)],
         };
         Panel { name: format!("{}: {}", title(measure), effect_note(measure.kind)), svg: heat.render() }
     };
@@ -133,7 +148,7 @@ fn by_module(effects: &Effects) -> Option<Figure> {
         let rows = layers.iter().map(|layer| {
             let value = |name: &String| {
                 let found = of_modules(measure).find(|(value, module)| value.layer == *layer && module == name);
-                found.map_or_else(|| NONE.to_owned(), |(value, _)| number(value.value))
+                found.map_or_else(|| NONE.to_owned(), |(value, _)| fixed(value.value, digits(measure), Sign::Minus))
             };
             Row::plain([vec![layer.to_string()], names.iter().map(value).collect()].concat())
         });
@@ -179,9 +194,10 @@ fn by_layer(effects: &Effects) -> Option<Figure> {
         let colours = palette(measure.kind, of_layers(measure));
         let cell = |layer: &usize| {
             let value = of_layers(measure).find(|value| value.layer == *layer)?;
-            let note = format!("{}, layer {layer}: {}", effect(measure.kind), told(value));
+            let note = format!("{}, layer {layer}: {}", effect(measure.kind), told(value, digits(measure)));
             Some(Cell { value: value.value, note })
         };
+        let number = |value| fixed(value, digits(measure), Sign::Minus);
         HeatRow {
             name: effect(measure.kind).to_owned(),
             palette: colours,
@@ -212,7 +228,7 @@ fn by_layer(effects: &Effects) -> Option<Figure> {
     let rows = layers.iter().map(|layer| {
         let value = |measure: &&EffectMeasure| {
             let found = of_layers(measure).find(|value| value.layer == *layer);
-            found.map_or_else(|| NONE.to_owned(), |value| number(value.value))
+            found.map_or_else(|| NONE.to_owned(), |value| fixed(value.value, digits(measure), Sign::Minus))
         };
         Row::plain([vec![layer.to_string()], measures.iter().map(value).collect()].concat())
     });
@@ -247,7 +263,7 @@ fn with_intervals(effects: &Effects) -> Option<Figure> {
     let panel = |measure: &&EffectMeasure| {
         let point = |value: &EffectValue| {
             let [low, high] = value.interval.unwrap_or([value.value; 2]);
-            let note = format!("{}, layer {}: {}", effect(measure.kind), value.layer, told(value));
+            let note = format!("{}, layer {}: {}", effect(measure.kind), value.layer, told(value, digits(measure)));
             Point { x: value.layer as f64, y: value.value, low, high, note, label: String::new() }
         };
         let label = format!(
@@ -267,13 +283,12 @@ fn with_intervals(effects: &Effects) -> Option<Figure> {
     };
     let table = |measure: &&EffectMeasure| {
         let rows = of_layers(measure).map(|value| {
-            let interval = value
-                .interval
-                .map_or_else(|| NONE.to_owned(), |[low, high]| format!("{} to {}", number(low), number(high)));
-            Row::plain(vec![value.layer.to_string(), number(value.value), interval])
+            let digits = digits(measure);
+            let interval = interval(value, digits).unwrap_or_else(|| NONE.to_owned());
+            Row::plain(vec![value.layer.to_string(), fixed(value.value, digits, Sign::Minus), interval])
         });
         let caption = format!("{}: {}", title(measure), effect_note(measure.kind));
-        Table::new(caption, ["layer", "effect", "95 % interval"], rows.collect())
+        Table::new(&caption, ["layer", "effect", "95 % interval"], rows.collect())
     };
     (!measures.is_empty()).then(|| Figure {
         id: "effects",

@@ -84,12 +84,6 @@ pub(super) fn candidate(result: &SearchResult) -> String {
     }
 }
 
-/// `0.0123 (95 % interval 0.0041 to 0.0207)`.
-pub(super) fn with_interval(gain: &Gain) -> String {
-    let [value, low, high] = words::gain_digits(gain, Sign::Minus);
-    format!("{value} (95 % interval {low} to {high})")
-}
-
 /// Which samples judged: `32 held-out samples`, or what took their place.
 pub(super) fn judged_on(gain: &Gain, result: &SearchResult) -> String {
     match result.choice.validation {
@@ -110,12 +104,12 @@ pub(super) fn depth(result: &SearchResult) -> Option<String> {
     let as_good: Vec<&Control> = rows.iter().filter(|control| !is_beaten(control)).collect();
     let mut text = "It is not shown that depth is what helped. ".to_owned();
     for control in &as_good {
+        let [gain, low, high] = words::gain_digits(&control.cut_over, Sign::Minus);
         text.push_str(&format!(
-            "The cut is not shown to be better than the control {} ({}): it gains {} nats per answer token over it, {} \
-             after correction for all controls. ",
+            "The cut is not shown to be better than the control {} ({}): its gain over that is {gain} nats per answer \
+             token (95 % interval {low} to {high}, {} after correction for all controls). ",
             family(control.family),
             tame(&control.label),
-            with_interval(&control.cut_over),
             p_value(control.p_holm),
         ));
     }

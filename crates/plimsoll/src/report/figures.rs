@@ -85,7 +85,7 @@ pub(super) fn ablation(result: &SearchResult) -> Option<Figure> {
     };
     let caption =
         format!("Mean and standard error, nats per answer token; {selection} selection and {holdout} held-out samples");
-    let table = Table::new(caption, ["k", "NLL", "SE", "NLL", "SE"], rows.iter().map(numbers).collect());
+    let table = Table::new(&caption, ["k", "NLL", "SE", "NLL", "SE"], rows.iter().map(numbers).collect());
     let mut tables = vec![table.under([("", 1), ("selection", 2), ("held out", 2)])];
     let mut caption = format!(
         "Each point is the adapter cut at one boundary: LoRA stays in the lowest k layers and is dropped above, from the \
@@ -111,8 +111,7 @@ pub(super) fn ablation(result: &SearchResult) -> Option<Figure> {
             })
         });
         let caption = "Other ways to keep as many layers: mean NLL on the selection samples, and where several were \
-                       drawn the least and the greatest."
-            .to_owned();
+                       drawn the least and the greatest.";
         tables.push(Table::new(caption, ["family", "k", "NLL", "range over draws"], rows.collect()).named(1));
     }
     (!rows.is_empty()).then(|| Figure {
@@ -250,7 +249,7 @@ pub(super) fn lens(result: &SearchResult) -> Option<Figure> {
             .to_owned(),
         tables: vec![
             Table::new(
-                format!(
+                &format!(
                     "Probability of the right token with its 95 % interval, share of positions with it on top, and mean \
                      number of tokens above it; {n} selection samples"
                 ),
@@ -303,7 +302,7 @@ pub(super) fn stability(result: &SearchResult) -> Option<Figure> {
                  it says nothing of whether the cut is worth it."
             .to_owned(),
         tables: vec![Table::new(
-            format!(
+            &format!(
                 "Share of {resamples} bootstrap resamples of {n} selection samples; boundaries never picked are left out"
             ),
             ["k", "share"],
@@ -317,7 +316,9 @@ pub(super) fn controls(result: &SearchResult) -> Option<Figure> {
     let controls = result.controls.as_ref()?;
     let (choice, cut) = (&result.choice, evidence::candidate(result));
     let estimate = |name: String, gain: &Gain, tone| {
-        let note = format!("{name} over the full adapter: {}, {}", evidence::with_interval(gain), p_value(gain.p));
+        let [value, low, high] = words::gain_digits(gain, Sign::Both);
+        let note =
+            format!("{name} over the full adapter: {value} (95 % interval {low} to {high}, {})", p_value(gain.p));
         Estimate { name, ends: [gain.mean, gain.low, gain.high], tone, note }
     };
     let named = |control: &Control| format!("{}: {}", family(control.family), tame(&control.label));
@@ -353,7 +354,7 @@ pub(super) fn controls(result: &SearchResult) -> Option<Figure> {
          cut and the control, adjusted for all controls (Holm).",
         evidence::judged_on(&choice.gain, result)
     );
-    let table = Table::new(caption, ["", "gain", "95 % interval", "gain", "95 % interval", "p (Holm)"], rows);
+    let table = Table::new(&caption, ["", "gain", "95 % interval", "gain", "95 % interval", "p (Holm)"], rows);
     Some(Figure {
         id: "controls",
         title: "Is it depth that helps?",
@@ -405,7 +406,7 @@ pub(super) fn arbitration(result: &SearchResult) -> Option<Extra> {
              on the others, so that a family of many variants has no advantage from having more to pick from. The simplest \
              family within one standard error of the best is taken.",
         )],
-        tables: vec![Table::new(caption, head, arbitration.families.iter().map(row).collect()).named(2)],
+        tables: vec![Table::new(&caption, head, arbitration.families.iter().map(row).collect()).named(2)],
         folded: Vec::new(),
     })
 }
@@ -445,7 +446,7 @@ pub(super) fn front(result: &SearchResult) -> Option<Figure> {
     // With a third price, a front is no line in this plane.
     let shape = if has_guard { Shape::Dots } else { Shape::Stairs };
     let mut series = vec![
-        Series { name: "others", tone: Tone::B, shape: Shape::Dots, reach: 1.0, points: points(false) },
+        Series { name: "others", tone: Tone::Quiet, shape: Shape::Dots, reach: 1.0, points: points(false) },
         Series { name: "on the front", tone: Tone::A, shape, reach: 1.0, points: points(true) },
     ];
     series.retain(|series| !series.points.is_empty());
@@ -490,7 +491,7 @@ pub(super) fn front(result: &SearchResult) -> Option<Figure> {
         limits: "The front is drawn from the selection samples, and the best of many is better there than elsewhere. \
                  Neighbours on it may not differ: nothing here is tested. Where an adapter is merged, size saves nothing."
             .to_owned(),
-        tables: vec![Table::new(caption, head, rows.collect()).named(2)],
+        tables: vec![Table::new(&caption, head, rows.collect()).named(2)],
     })
 }
 
@@ -502,12 +503,9 @@ pub(super) fn guard(result: &SearchResult) -> Option<Extra> {
         Row::plain(vec![name.to_owned(), mean, format!("{low} to {high}"), p_value(gain.p), count(gain.samples as u64)])
     };
     let caption = format!(
-        "Nats per answer token with 95 % bootstrap intervals on the guard's held-out samples; positive is better. The guard \
-         is {}, SHA-256 {}: {} kept variants from being picked, {} judged.",
-        tame(&guard.path),
-        tame(&guard.sha256),
+        "Nats per answer token with 95 % bootstrap intervals on the guard's held-out samples; positive is better. {} more \
+         kept variants from being picked.",
         counted(guard.selection, "sample"),
-        guard.holdout,
     );
     let candidate = format!("candidate ({}) over the full adapter", evidence::candidate(result));
     let rows = vec![row(&candidate, &guard.gain), row("full adapter over the base model", &guard.adapter_gain)];
@@ -515,7 +513,7 @@ pub(super) fn guard(result: &SearchResult) -> Option<Extra> {
         id: "guard",
         title: "What it does to other data",
         text: vec![glued(&evidence::guard(guard))],
-        tables: vec![Table::new(caption, ["", "gain", "95 % interval", "p", "n"], rows).named(1)],
+        tables: vec![Table::new(&caption, ["", "gain", "95 % interval", "p", "n"], rows).named(1)],
         folded: Vec::new(),
     })
 }

@@ -293,7 +293,7 @@ fn provenance(result: &SearchResult) -> Vec<Group> {
         0 => String::new(),
         resumed => format!(", without {} that an interrupted run had scored", counted(resumed, "sample")),
     };
-    vec![
+    let mut groups = vec![
         Group {
             name: "Base model",
             entries: vec![
@@ -354,7 +354,17 @@ fn provenance(result: &SearchResult) -> Vec<Group> {
                 text("arithmetic", format!("{} on {}", tame(&cost.dtype), tame(&cost.instructions))),
             ],
         },
-    ]
+    ];
+    if let Some(guard) = &result.guard {
+        let entries = vec![
+            code("path", &guard.path),
+            code("SHA-256", &guard.sha256),
+            text("selection", counted(guard.selection, "sample")),
+            text("held out", counted(guard.holdout, "sample")),
+        ];
+        groups.insert(3, Group { name: "Guard", entries });
+    }
+    groups
 }
 
 /// The last part of a path.

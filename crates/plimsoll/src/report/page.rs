@@ -83,8 +83,8 @@ pub(super) struct Table {
 
 impl Table {
     /// A table whose rows begin with one word or number, and whose columns stand for themselves.
-    pub(super) fn new<const N: usize>(caption: String, head: [&str; N], rows: Vec<Row>) -> Self {
-        Self { caption: glued(&caption), spans: Vec::new(), head: head.map(str::to_owned).into(), rows, names: 0 }
+    pub(super) fn new<const N: usize>(caption: &str, head: [&str; N], rows: Vec<Row>) -> Self {
+        Self { caption: glued(caption), spans: Vec::new(), head: head.map(str::to_owned).into(), rows, names: 0 }
     }
 
     /// With names over several columns.

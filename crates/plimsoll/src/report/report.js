@@ -59,13 +59,14 @@
 
   const startTips = () => {
     document.body.append(tip);
-    const hinted = (event) => (event.target instanceof Element ? event.target.closest("[data-tip]") : null);
+    let current = null;
     const follow = (event) => {
-      const element = hinted(event);
-      if (element) showTip(element);
-      else hideTip();
+      const element = event.target instanceof Element ? event.target.closest("[data-tip]") : null;
+      if (!element) hideTip();
+      else if (element !== current || tip.hidden) showTip(element);
+      current = element;
     };
-    document.addEventListener("pointerover", follow);
+    document.addEventListener("pointermove", follow);
     document.addEventListener("focusin", (event) => {
       // A click focuses too, and its hint is there already.
       if (event.target.matches(":focus-visible")) follow(event);
@@ -265,9 +266,10 @@
     const box = (name) => make("i", { className: name });
     const steps = LIMITS.map((_, at) => at + 1);
     return make("p", { className: "key" },
-      make("span", {}, `more probable by ${limit} nats or more`),
-      ...steps.map((step) => box(`heat-p${step}`)).reverse(), box("heat-p0"), ...steps.map((step) => box(`heat-n${step}`)),
-      make("span", {}, `less probable by ${limit} nats or more; a step at ${LIMITS.join(", ")}`));
+      make("span", {}, `${MINUS}${limit} nats: more probable`),
+      make("span", { className: "scale" },
+        ...steps.map((step) => box(`heat-p${step}`)).reverse(), box("heat-p0"), ...steps.map((step) => box(`heat-n${step}`))),
+      make("span", {}, `+${limit} nats: less probable (steps at ${LIMITS.join(", ")})`));
   };
 
   const token = (sample, at, [from, to], names) => {

@@ -40,7 +40,7 @@ pub(super) fn every_boundary(result: &SearchResult) -> Extra {
         result.data.selection, result.data.holdout
     );
     let head = ["k", "NLL", "Δ to full", "prob.", "acc.", "NLL", "prob.", "acc.", "picked by"];
-    let table = Table::new(caption, head, rows.iter().map(row).collect());
+    let table = Table::new(&caption, head, rows.iter().map(row).collect());
     let table = table.under([("", 1), ("selection", 4), ("held out", 3), ("", 1)]);
     Extra { id: "boundaries", title: "Every boundary", text: Vec::new(), tables: vec![table], folded: Vec::new() }
 }
@@ -74,12 +74,12 @@ pub(super) fn everything(result: &SearchResult) -> Option<Extra> {
         counted(result.data.selection, "selection sample")
     );
     let head = ["family", "what it is", "variants", "lowest", "NLL"];
-    let table = Table::new(caption, head, overview.collect()).named(2);
+    let table = Table::new(&caption, head, overview.collect()).named(2);
     let others = families.iter().filter(|name| **name != Family::BottomK);
     let folded = others.map(|&name| {
         let members = members(name);
         Folded {
-            summary: format!("{} ({} variants)", family(name), count(members.len() as u64)),
+            summary: format!("{} ({})", family(name), counted(members.len(), "variant")),
             table: of_family(result, name, &members, digits),
         }
     });

@@ -164,7 +164,7 @@ impl Legend {
     fn draw(&self, svg: &mut Svg, left: f64, y: f64) {
         const BOX: f64 = 18.0;
         svg.text("tick", left, y + 12.0, &self.low);
-        let mut x = left + text_width(&self.low) + 4.0;
+        let mut x = left + text_width(&self.low) + 10.0;
         for step in self.palette.steps() {
             svg.bar(&self.palette.class(step), [x, y + 2.0, BOX - 1.0, 12.0], "");
             if step < 0 {

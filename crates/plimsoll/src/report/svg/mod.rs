@@ -114,6 +114,8 @@ pub(super) enum Tone {
     E,
     /// Short dashes, with crosses.
     F,
+    /// Grey, with small round points: what is there for comparison.
+    Quiet,
 }
 
 impl Tone {
@@ -125,6 +127,7 @@ impl Tone {
             Self::D => "tone-d",
             Self::E => "tone-e",
             Self::F => "tone-f",
+            Self::Quiet => "tone-quiet",
         }
     }
 }
@@ -206,7 +209,7 @@ impl Plot<'_> {
         let y = Scale { from, to, start: bottom, end: top };
         let mut svg = Svg::open(self.label, height);
 
-        for (value, text) in self.y.ticks(y, (self.height / 46.0).max(2.0) as usize) {
+        for (value, text) in self.y.ticks(y, (self.height / 46.0).max(5.0) as usize) {
             let at = y.at(value);
             svg.line("grid", [LEFT, at, WIDTH - RIGHT, at]);
             svg.text("tick end", LEFT - 8.0, at + 4.0, &text);
@@ -276,19 +279,21 @@ impl Plot<'_> {
     }
 }
 
-/// Writes labels beside points that are given in drawing units: right of them, left, above or below, wherever they leave
-/// the area and meet neither a point nor another label. One that finds no room is left out: the table has it.
+/// Writes labels beside points that are given in drawing units: left and below, where a front leaves room, or else around them, wherever they leave
+/// the area and meet neither a point nor another label. The last point comes first; a label that finds no room is left out,
+/// and the table has it.
 fn beside<'a>(svg: &mut Svg, points: impl Iterator<Item = ([f64; 2], &'a str)>, area: [f64; 4]) {
     let points: Vec<([f64; 2], &str)> = points.collect();
     let mut taken: Vec<[f64; 4]> = points.iter().map(|&([x, y], _)| [x - 4.0, y - 4.0, x + 4.0, y + 4.0]).collect();
     let meets = |a: &[f64; 4], b: &[f64; 4]| a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
-    for &([x, y], label) in points.iter().filter(|(_, label)| !label.is_empty()) {
+    for &([x, y], label) in points.iter().rev().filter(|(_, label)| !label.is_empty()) {
         let (width, half) = (text_width(label), text_width(label) / 2.0);
         let places = [
-            ("label", x + 8.0, y + 4.0, x + 8.0),
+            ("label end", x - 5.0, y + 15.0, x - 5.0 - width),
             ("label end", x - 8.0, y + 4.0, x - 8.0 - width),
-            ("label middle", x, y - 9.0, x - half),
             ("label middle", x, y + 18.0, x - half),
+            ("label", x + 8.0, y + 4.0, x + 8.0),
+            ("label middle", x, y - 9.0, x - half),
         ];
         let free = places.into_iter().find_map(|(class, at, baseline, left)| {
             let place = [left, baseline - 11.0, left + width, baseline + 3.0];
@@ -591,8 +596,11 @@ impl Svg {
         let class = tone.class();
         let note = title(note);
         match tone {
-            Tone::A => {
-                self.add(format_args!(r#"<circle class="dot {class}" cx="{x:.1}" cy="{y:.1}" r="3">{note}</circle>"#));
+            Tone::A | Tone::Quiet => {
+                let radius = if tone == Tone::A { "3" } else { "2.2" };
+                self.add(format_args!(
+                    r#"<circle class="dot {class}" cx="{x:.1}" cy="{y:.1}" r="{radius}">{note}</circle>"#
+                ));
             }
             Tone::B => {
                 let (x, y) = (x - 2.7, y - 2.7);
