@@ -95,6 +95,12 @@ const contrasts = (page) =>
       const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
       if (ratio < 4.5) low.set(`${element.nodeName}.${element.getAttribute("class") ?? ""}`, ratio.toFixed(2));
     }
+    // Every colour that a token can have, also those that none has here.
+    for (const box of document.querySelectorAll(".key i")) {
+      const [ink, paper] = [getComputedStyle(document.body).color, getComputedStyle(box).backgroundColor];
+      const [light, dark] = [luminance(rgba(ink)), luminance(rgba(paper))].sort((a, b) => b - a);
+      if ((light + 0.05) / (dark + 0.05) < 4.5) low.set(box.className, ((light + 0.05) / (dark + 0.05)).toFixed(2));
+    }
     return [...low];
   });
 
@@ -106,6 +112,24 @@ const hasPicker = (await page.locator("figure[data-picker]").count()) > 0;
 await check("opens without complaint or request", async () => {
   assert.match(await page.title(), /LoRA boundary/);
   assert.equal(await page.locator("svg title").count(), 0, "titles have become hints");
+});
+
+await check("no other script runs", async () => {
+  const ran = await page.evaluate(() => {
+    const script = document.createElement("script");
+    script.textContent = "window.ran = true";
+    document.body.append(script);
+    const button = document.createElement("button");
+    button.setAttribute("onclick", "window.ran = true");
+    document.body.append(button);
+    button.click();
+    script.remove();
+    button.remove();
+    return window.ran ?? false;
+  });
+  assert.equal(ran, false);
+  const refused = faults.splice(0);
+  assert.ok(refused.length === 2 && refused.every((fault) => /Content Security Policy/.test(fault)), `${refused}`);
 });
 
 await check("nothing is wider than the page", async () => {

@@ -64,7 +64,7 @@ pub(super) fn effect_note(kind: EffectKind) -> &'static str {
     match kind {
         EffectKind::LeaveOneOut => "what dropping it alone costs, in nats per token",
         EffectKind::OneIn => "what it alone gains over the base model, in nats per token",
-        EffectKind::Shapley => "what it adds, mean over orders of the layers, in nats per token",
+        EffectKind::Shapley => "what it adds, mean over orders, in nats per token",
         EffectKind::Magnitude => "Frobenius norm of its update",
         EffectKind::Output => "energy of its update on samples",
         EffectKind::Lens => "rise of the right token's log-probability over it, full less base",

@@ -8,7 +8,7 @@ use super::svg::{Axis, Estimate, Forest, INNER_HEIGHT, Mark, Plot, Point, Series
 use super::words::{
     self, NONE, Sign, count, counted, decimals, fixed, glued, number, p_value, percent, plus_minus, tame,
 };
-use super::{CHOSEN, boundaries, marks, picked};
+use super::{CHOSEN, boundaries, is_answer, marks, picked};
 use crate::choose::Gain;
 use crate::gates::Family;
 
@@ -81,7 +81,7 @@ pub(super) fn ablation(result: &SearchResult) -> Option<Figure> {
             nats(row.holdout().mean_nll),
             nats(row.holdout().se),
         ],
-        is_chosen: row.layers_kept == result.choice.layers_kept,
+        is_chosen: is_answer(result, row.layers_kept),
     };
     let caption =
         format!("Mean and standard error, nats per answer token; {selection} selection and {holdout} held-out samples");
@@ -284,10 +284,11 @@ pub(super) fn stability(result: &SearchResult) -> Option<Figure> {
         series: vec![Series { name: "share", tone: Tone::A, shape: Shape::Bars, reach: 1.0, points }],
         marks: vec![Mark { x: candidate as f64, label: format!("{candidate}: one-SE"), weight: Weight::Light }],
     };
-    let rows = shares.iter().enumerate().filter(|(_, share)| **share > 0.0).map(|(k, &share)| Row {
-        cells: vec![k.to_string(), percent(share)],
-        is_chosen: k == result.choice.layers_kept,
-    });
+    let rows = shares
+        .iter()
+        .enumerate()
+        .filter(|(_, share)| **share > 0.0)
+        .map(|(k, &share)| Row { cells: vec![k.to_string(), percent(share)], is_chosen: is_answer(result, k) });
     (!shares.is_empty()).then(|| Figure {
         id: "stability",
         title: "How stable the pick is",

@@ -226,7 +226,8 @@ fn facts(result: &SearchResult) -> Vec<Fact> {
     let candidate = evidence::candidate(result);
     let adapter_gain = gain_fact("Full adapter over the base model".to_owned(), &choice.adapter_gain, result);
     // Where the candidate is the full adapter, there is nothing to compare.
-    let mut facts = if choice.one_se >= model.layers {
+    let is_boundary = result.candidate.as_ref().is_none_or(|candidate| candidate.family == Family::BottomK);
+    let mut facts = if is_boundary && choice.one_se >= model.layers {
         vec![adapter_gain]
     } else {
         vec![
@@ -238,7 +239,7 @@ fn facts(result: &SearchResult) -> Vec<Fact> {
     };
     let stable = choice.bootstrap.get(choice.one_se).copied().unwrap_or(f64::NAN);
     facts.push(Fact {
-        name: format!("Resamples that pick {candidate} as well"),
+        name: format!("Resamples that pick k = {} as well", choice.one_se),
         value: fixed(stable * 100.0, 1, Sign::Minus),
         unit: "%",
         lines: vec![

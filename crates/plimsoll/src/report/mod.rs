@@ -32,6 +32,7 @@ pub use words::sentence;
 
 use serde::Serialize;
 
+use crate::choose::Verdict;
 use crate::error::{Error, Result};
 use crate::gates::Family;
 
@@ -67,19 +68,31 @@ fn full(result: &SearchResult) -> Option<&VariantSummary> {
     boundaries(result).find(|variant| variant.layers_kept == result.model.layers)
 }
 
+/// Whether the boundary `k` is the answer, and not as many other layers.
+fn is_answer(result: &SearchResult, k: usize) -> bool {
+    let is_other = result.candidate.as_ref().is_some_and(|candidate| candidate.family != Family::BottomK);
+    result.choice.layers_kept == k && !(is_other && result.choice.verdict == Verdict::Trim)
+}
+
 /// Which rules picked the boundary `k`: of `best`, `one-SE`, `curve` and `chosen`.
 fn marks(result: &SearchResult, k: usize) -> Vec<&'static str> {
     let choice = &result.choice;
-    [("best", choice.best), ("one-SE", choice.one_se), ("curve", choice.curve), (CHOSEN, choice.layers_kept)]
-        .into_iter()
-        .filter_map(|(name, picked)| (picked == k).then_some(name))
-        .collect()
+    [
+        ("best", choice.best == k),
+        ("one-SE", choice.one_se == k),
+        ("curve", choice.curve == k),
+        (CHOSEN, is_answer(result, k)),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_picked)| is_picked.then_some(name))
+    .collect()
 }
 
 /// Every boundary that some rule picked, once each, ascending.
 fn picked(result: &SearchResult) -> Vec<usize> {
     let choice = &result.choice;
-    let mut picked = vec![choice.best, choice.one_se, choice.curve, choice.layers_kept];
+    let mut picked = vec![choice.best, choice.one_se, choice.curve];
+    picked.extend(Some(choice.layers_kept).filter(|k| is_answer(result, *k)));
     picked.sort_unstable();
     picked.dedup();
     picked

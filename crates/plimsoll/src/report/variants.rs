@@ -5,7 +5,7 @@ use super::figures::nll_decimals;
 use super::page::{Extra, Folded, Row, Table};
 use super::result::{ScoreSummary, SearchResult, VariantSummary};
 use super::words::{self, NONE, Sign, count, counted, fixed, percent, plus_minus, tame};
-use super::{boundaries, full, lost, marks};
+use super::{boundaries, full, is_answer, lost, marks};
 use crate::gates::Family;
 
 /// Every boundary, with what picked it.
@@ -30,7 +30,7 @@ pub(super) fn every_boundary(result: &SearchResult) -> Extra {
                 percent(holdout.token_accuracy),
                 marks(result, k).into_iter().map(str::to_owned).chain(lost(result, k)).collect::<Vec<_>>().join(", "),
             ],
-            is_chosen: k == result.choice.layers_kept,
+            is_chosen: is_answer(result, k),
         }
     };
     let caption = format!(

@@ -245,7 +245,7 @@ impl Plot<'_> {
             let points: Vec<&Point> = series.points.iter().filter(is_drawn).collect();
             series.draw(&mut svg, &points, x, y);
         }
-        let area = [LEFT, top, WIDTH - RIGHT, bottom];
+        let area = [LEFT, top, WIDTH - RIGHT, bottom - 4.0];
         let labelled = self.series.iter().flat_map(|series| &series.points).filter(is_drawn);
         beside(&mut svg, labelled.map(|point| ([x.at(point.x), y.at(point.y)], point.label.as_str())), area);
         for (series, &(row, at)) in self.series.iter().zip(&legend) {
