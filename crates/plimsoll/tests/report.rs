@@ -228,7 +228,10 @@ fn the_page_says_what_is_not_shown() {
     result.choice.abstains = true;
     result.choice.power = Some(Power { detectable: 0.031, samples: Some(212) });
     let open = note(&result);
-    assert!(open.contains("do not settle") && open.contains("0.03100") && open.contains("212 such samples"), "{open}");
+    assert!(
+        open.contains("do not settle") && open.contains("gain of 0.031 nats") && open.contains("212 such samples"),
+        "{open}"
+    );
     result.choice.power = Some(Power { detectable: 0.031, samples: None });
     assert!(note(&result).contains("No gain was seen"));
     result.choice.validation = Validation::Nested { folds: 5 };

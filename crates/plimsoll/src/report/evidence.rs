@@ -150,7 +150,7 @@ pub(super) fn power(result: &SearchResult) -> Option<String> {
     Some(format!(
         "{} would show a true gain of {} {unit} or more in 8 of 10 cases. {settle}",
         judged_on(&result.choice.gain, result),
-        words::number(power.detectable),
+        fixed(power.detectable, words::decimals(power.detectable, 2), Sign::Minus),
     ))
 }
 

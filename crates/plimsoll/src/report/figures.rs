@@ -478,16 +478,16 @@ pub(super) fn front(result: &SearchResult) -> Option<Figure> {
         counted(result.data.selection, "selection sample")
     );
     let head = ["variant", "family", "size", "NLL", "guard NLL", "gates"];
-    let guard = if has_guard { ", and none is better on the guard's samples at the same price" } else { "" };
+    let guard = if has_guard { " and as good on the guard's samples" } else { "" };
     (!result.front.is_empty()).then(|| Figure {
         id: "front",
         title: "What is best at its price",
         picker: None,
         panels: Panel::alone(plot.render()),
         caption: format!(
-            "Every variant that was scored, by what it keeps and by how well it predicts. Those on the front have nothing \
-             below them that is no larger{guard}: whoever wants another trade than the answer's can pick there and cut \
-             with the gates in the table."
+            "Every variant that was scored, by what it keeps and by how well it predicts. Those on the front are beaten by \
+             nothing that is as small{guard}: whoever wants another trade than the answer's can pick there and cut with \
+             the gates in the table."
         ),
         limits: "The front is drawn from the selection samples, and the best of many is better there than elsewhere. \
                  Neighbours on it may not differ: nothing here is tested. Where an adapter is merged, size saves nothing."

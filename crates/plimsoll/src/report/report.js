@@ -42,7 +42,11 @@
 
   const tip = make("div", { className: "tip", role: "tooltip", id: "tip", hidden: true });
 
+  // What the hint is of.
+  let hinted = null;
+
   const showTip = (element) => {
+    hinted = element;
     tip.textContent = element.dataset.tip;
     tip.hidden = false;
     const box = element.getBoundingClientRect();
@@ -59,12 +63,10 @@
 
   const startTips = () => {
     document.body.append(tip);
-    let current = null;
     const follow = (event) => {
       const element = event.target instanceof Element ? event.target.closest("[data-tip]") : null;
       if (!element) hideTip();
-      else if (element !== current || tip.hidden) showTip(element);
-      current = element;
+      else if (element !== hinted || tip.hidden) showTip(element);
     };
     document.addEventListener("pointermove", follow);
     document.addEventListener("focusin", (event) => {
@@ -72,7 +74,13 @@
       if (event.target.matches(":focus-visible")) follow(event);
     });
     document.addEventListener("focusout", hideTip);
-    document.addEventListener("scroll", hideTip, { passive: true, capture: true });
+    // The arrows scroll as well: a hint goes with what it is of, as long as that is pointed at or has the focus.
+    const settle = () => {
+      if (tip.hidden) return;
+      if (hinted.matches(":hover, :focus-visible")) showTip(hinted);
+      else hideTip();
+    };
+    document.addEventListener("scroll", settle, { passive: true, capture: true });
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape") hideTip();
     });

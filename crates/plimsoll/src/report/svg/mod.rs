@@ -421,7 +421,7 @@ pub(super) fn strip_of(layers: &[Kept]) -> String {
     let part = layers.iter().filter(|layer| **layer == Kept::Part).count();
     let mut label = format!("{kept} of {} layers keep LoRA", layers.len());
     if part > 0 {
-        label.push_str(&format!(", {part} of them a part of it or a factor that is not 1 (hatched)"));
+        label.push_str(&format!(", {part} of them a part of it or a factor that is not 1 (lighter)"));
     }
     let mut svg = Svg::open(&label, 54.0);
     svg.cells(layers);
