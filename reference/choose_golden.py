@@ -15,10 +15,11 @@ import numpy as np
 import scipy
 import scipy.stats
 import statsmodels
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
 FIXTURE = pathlib.Path(__file__).parent.parent / "crates/plimsoll/tests/fixtures/choose.json"
-STREAMS = {"choice": 1, "holdout": 2, "signs": 3, "lens": 4}
+STREAMS = {"choice": 1, "holdout": 2, "signs": 3, "lens": 4, "folds": 7}
 EXACT_PAIRS = 14
 
 
@@ -96,13 +97,14 @@ def change_point(curve: np.ndarray) -> int:
     return min(splits, key=lambda split: residual(0, split) + residual(split, len(curve)), default=len(curve))
 
 
-def exact_p(differences: np.ndarray) -> float:
-    """Two-sided exact sign-flip p-value, by SciPy: for one sample of pairs its 'samples' permutations swap the pair."""
+def exact_p(differences: np.ndarray, alternative: str = "two-sided") -> float:
+    """Exact sign-flip p-value, by SciPy: for one sample of pairs its 'samples' permutations swap the pair."""
     result = scipy.stats.permutation_test(
         (differences, np.zeros_like(differences)),
         lambda x, y, axis: np.mean(x - y, axis=axis),
         permutation_type="samples",
         vectorized=True,
+        alternative=alternative,
         n_resamples=np.inf,
         batch=1 << 14,
     )
@@ -119,16 +121,29 @@ def sampled_p(differences: np.ndarray, seed: int, patterns: int) -> float:
     return (hits + 1) / (patterns + 1)
 
 
+def skewed_t_above(values: np.ndarray) -> float:
+    """One-sided p-value of the t-test with Hall's correction for skewness, enlarged where that is negative."""
+    n = len(values)
+    t = scipy.stats.ttest_1samp(values, 0).statistic
+    if n > 2:
+        skew = scipy.stats.skew(values, bias=False)
+        skew *= 1 + 3 / np.sqrt(n) if skew < 0 else 1
+        t = t + skew * (1 + 2 * t**2) / (6 * np.sqrt(n)) + skew**2 * t**3 / (27 * n)
+    return float(scipy.stats.t.sf(t, n - 1))
+
+
 def gain(differences: np.ndarray, seed: int, count: int) -> dict:
     means = differences[resamples(seed, "holdout", len(differences), count)].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     exact = len(differences) <= EXACT_PAIRS
-    p = exact_p(differences) if exact else sampled_p(differences, seed, count)
+    by_signs = exact_p(differences) if exact else sampled_p(differences, seed, count)
+    is_same = np.all(differences == 0)
+    by_t = 1.0 if is_same else 2 * skewed_t_above(differences * (-1 if differences.mean() < 0 else 1))
     return {
         "mean": float(differences.mean()),
         "low": float(low),
         "high": float(high),
-        "p": p,
+        "p": min(1.0, max(by_signs, by_t)),
         "samples": len(differences),
     }
 
@@ -143,6 +158,37 @@ def retained(part: np.ndarray, whole: np.ndarray, seed: int, count: int) -> dict
     if not (np.isfinite(low) and np.isfinite(high)):
         return None
     return {"value": float(part.sum() / whole.sum()), "low": float(low), "high": float(high)}
+
+
+def fold_of(samples: int, folds: int, seed: int) -> np.ndarray:
+    """The fold of each sample: folds in turn, shuffled from the back (Fisher and Yates)."""
+    dealt = np.arange(samples) % min(folds, samples)
+    words = chacha8(seed, STREAMS["folds"], samples - 1)
+    for word, last in zip(words, range(samples - 1, 0, -1)):
+        other = (int(word) * (last + 1)) >> 64
+        dealt[[last, other]] = dealt[[other, last]]
+    return dealt
+
+
+def out_of_fold(nll: np.ndarray, folds: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """What is picked for each fold on the others, and every sample's NLL under the pick of its fold."""
+    picks = [pick(nll[folds != fold])[1] for fold in range(folds.max() + 1)]
+    return picks, nll[np.arange(len(nll)), np.array(picks)[folds]]
+
+
+def spearman_p(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> float:
+    """Two-sided p-value: share of the pairings whose |rho| is at least the one seen; of all of them if they are few."""
+    x, y = scipy.stats.rankdata(x), scipy.stats.rankdata(y)
+    result = scipy.stats.permutation_test(
+        (x,),
+        # Rounded: a pairing that is as far from 0 in exact arithmetic has to count.
+        lambda x: np.round(abs(np.corrcoef(x, y)[0, 1]), 12),
+        permutation_type="pairings",
+        alternative="greater",
+        n_resamples=50_000,
+        rng=rng,
+    )
+    return float(result.pvalue)
 
 
 # --- the cases ------------------------------------------------------------------------------------------------------
@@ -179,6 +225,38 @@ def choice(name: str, selection: np.ndarray, holdout: np.ndarray, curve: np.ndar
     }
 
 
+def nested(name: str, nll: np.ndarray, curve: np.ndarray, folds: int, seed: int) -> dict:
+    count = 2000
+    dealt = fold_of(len(nll), folds, seed)
+    best, one_se = pick(nll)
+    picks, cut = out_of_fold(nll, dealt)
+    if one_se in (0, nll.shape[1] - 1):
+        cut = nll[:, one_se]
+    return {
+        "name": name,
+        "scores": nll.tolist(),
+        "curve": curve.tolist(),
+        "seed": seed,
+        "folds": folds,
+        "resamples": count,
+        "fold_of": dealt.tolist(),
+        "picks": picks,
+        "best": best,
+        "one_se": one_se,
+        "gain": gain(nll[:, -1] - cut, seed, count),
+        "adapter_gain": gain(nll[:, 0] - nll[:, -1], seed, count),
+        "base_gain": gain(nll[:, 0] - cut, seed, count),
+    }
+
+
+def spearman(layers: int, ties: bool, rng: np.random.Generator) -> dict:
+    x = rng.normal(size=layers)
+    y = 0.7 * x + rng.normal(size=layers)
+    x, y = (np.round(values, 1 if ties else 6) for values in (x, y))
+    rho = scipy.stats.spearmanr(x, y).statistic
+    return {"x": x.tolist(), "y": y.tolist(), "rho": float(rho), "p": spearman_p(x, y, rng)}
+
+
 def main() -> None:
     rng = np.random.default_rng(20250330)
 
@@ -204,6 +282,11 @@ def main() -> None:
     scipy_interval = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=100_000, method="percentile", confidence_level=0.95, rng=rng
     ).confidence_interval
+    # What was added later draws from a generator of its own, so that the numbers above stay.
+    more = np.random.default_rng(20260712)
+    skewed = [np.round(mean + sign * more.lognormal(-1, 1, n), 6) for n, mean, sign in
+              ((2, 0.1, 1), (3, 0.5, -1), (12, 0.9, -1), (40, 0.8, -1), (25, -0.3, 1), (9, 30.0, -1))]
+    probabilities = [1e-300, 1e-20, 1e-6, 0.001, 0.025, 0.07, 0.3, 0.5, 0.6, 0.8, 0.95, 0.975, 0.999999]
     curves = [np.round(rng.uniform(0, 1, layers), 6) for layers in (4, 5, 6, 9)]
     curves += [curve(layers, bend) for layers, bend in ((12, 7), (30, 21), (30, 4), (48, 30))]
 
@@ -226,7 +309,16 @@ def main() -> None:
             "low": float(scipy_interval.low),
             "high": float(scipy_interval.high),
         },
-        "sign_flip": [{"differences": d.tolist(), "p": exact_p(d)} for d in differences.values()],
+        "sign_flip": [
+            {"differences": d.tolist(), "p": exact_p(d), "above": exact_p(d, "greater")} for d in differences.values()
+        ],
+        "skewed_t": [{"values": v.tolist(), "p": skewed_t_above(v)} for v in skewed],
+        "normal_quantiles": [[p, float(scipy.stats.norm.ppf(p))] for p in probabilities],
+        "holm": [
+            {"p": p.tolist(), "adjusted": multipletests(p, method="holm")[1].tolist()}
+            for p in (np.round(more.uniform(0, 0.2, tests), 4) for tests in (1, 3, 8))
+        ],
+        "spearman": [spearman(layers, ties, more) for layers in (5, 8, 12, 30) for ties in (False, True)],
         "change_points": [{"curve": c.tolist(), "change_point": change_point(c)} for c in curves],
         "resamples": [
             {"seed": seed, "stream": stream, "samples": 11, "indices": resamples(seed, stream, 11, 3).tolist()}
@@ -241,6 +333,17 @@ def main() -> None:
             tied,
             case("barely useful", 30, 30, [0.05, 0.0, 0.03, 0.02], 0.18, 6),
             case("one layer, two samples", 2, 2, [0.3], 0.1, 7),
+        ],
+        "nested": [
+            nested(name, scores(more, samples, steps, noise), curve(len(steps), 3), folds, seed)
+            for name, samples, steps, noise, folds, seed in (
+                ("a cut, few samples", 12, [0.2, 0.1, 0.1, 0.0, 0.0, 0.0], 0.03, 10, 1),
+                ("the top does harm", 48, [0.2, 0.2, 0.1, -0.05, -0.1, -0.1], 0.2, 10, 2),
+                ("useful everywhere", 30, [0.2, 0.2, 0.1, 0.1, 0.1], 0.05, 5, 3),
+                ("useful nowhere", 24, [0.0] * 6, 0.05, 8, 4),
+                ("folds disagree", 20, [0.1, 0.01, 0.01, 0.005, 0.005], 0.05, 4, 2**63 + 5),
+                ("more folds than samples", 3, [0.3, 0.0, -0.2], 0.1, 10, 6),
+            )
         ],
     }
     FIXTURE.parent.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,6 @@ impl Meter {
 /// The progress of a search.
 pub(crate) struct Scoring {
     meter: Meter,
-    samples: usize,
     finished: usize,
     answers: bool,
 }
@@ -79,12 +78,12 @@ impl Scoring {
         if meter.told.is_some() {
             say(&format!("plimsoll: scoring {samples} samples"));
         }
-        Self { meter, samples, finished: 0, answers: false }
+        Self { meter, finished: 0, answers: false }
     }
 
     /// Tells how far it is.
     pub(crate) fn update(&mut self, progress: plimsoll::search::Progress) {
-        self.finished = progress.samples;
+        self.finished = progress.finished;
         if self.answers != progress.answers.is_some() {
             self.answers = progress.answers.is_some();
             self.meter.begin();
@@ -94,7 +93,7 @@ impl Scoring {
                 self.meter.tell(answers as u64, of as u64, format!("generating: {answers} of {of} answers"));
             }
             None => {
-                let message = format!("scoring: {} of {} samples", progress.samples, self.samples);
+                let message = format!("{}: {} of {} samples", progress.stage, progress.samples, progress.of);
                 self.meter.tell(progress.done, progress.total, message);
             }
         }

@@ -662,13 +662,13 @@ fn bad_requests() {
             name: "one sample",
             spoil: |inputs| inputs.more = vec!["--max-samples=1".into()],
             at: "",
-            words: &["1 samples", "at least 2 in each"],
+            words: &["samples: 1", "at least 4 samples"],
         },
         Case {
             name: "one line",
             spoil: |inputs| fs::write(&inputs.data, r#"{"prompt": "one", "completion": "two"}"#).unwrap(),
             at: "",
-            words: &["1 samples", "at least 2 in each"],
+            words: &["samples: 1", "at least 4 samples"],
         },
     ];
     check(&cases, USAGE);
@@ -744,6 +744,67 @@ fn inspect_and_trim_refuse_what_search_refuses() {
     }
 }
 
+#[test]
+fn a_trim_that_cannot_be_made_writes_nothing() {
+    let inputs = Inputs::new();
+    inputs.adapter_tensors(|tensors| {
+        tensors.get_mut(&module(1, "self_attn.q_proj", "B")).unwrap().1[3] = -2e38;
+    });
+    let path = |name: &str, text: &str| {
+        let path = inputs.folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.into_os_string().into_string().unwrap()
+    };
+    let searched = inputs.folder.path().join("searched");
+    assert_eq!(search(&inputs.model, &adapter("trained"), &inputs.data, &searched, &[]).code, Some(0));
+    let mut result = common::json(&searched.join("result.json"));
+    result.as_object_mut().unwrap().remove("candidate");
+    let none = path("none.json", &result.to_string());
+    result["candidate"] = json!({"family": "bottom-k", "label": "", "gates": "1=0", "layers_kept": 3, "bytes": 1});
+    let other = path("other.json", &result.to_string());
+    let files = ["adapter_config.json", "adapter_model.safetensors"].map(|name| inputs.adapter.join(name));
+    let hash = plimsoll::files::sha256_of_files(&files).unwrap();
+    result["adapter"]["sha256"] = json!(hash);
+    result["candidate"]["gates"] = json!("4=0");
+    let beyond = path("beyond.json", &result.to_string());
+    result["model"]["layers"] = json!(1_000_000_000_000_u64);
+    let huge = path("huge.json", &result.to_string());
+    let broken = path("broken.json", "{\"schema\": 1}");
+    let missing = inputs.folder.path().join("nothing").into_os_string().into_string().unwrap();
+    let (adapter, out) = (inputs.adapter.to_str().unwrap().to_owned(), inputs.out());
+    for (more, code, words) in [
+        (&[][..], USAGE, &["--layers-kept", "--gates", "--from"][..]),
+        (&["--layers-kept", "2", "--gates", "1=0"], USAGE, &["--layers-kept", "cannot be used with", "--gates"]),
+        (&["--gates", "1=0", "--from", &other], USAGE, &["--gates", "cannot be used with", "--from"]),
+        (&["--gates", "3-4=0"], USAGE, &[&adapter, "highest layer with LoRA is 3", "layers 3 to 4", "from 0 to 3"]),
+        (&["--gates", "1.z_proj=0"], USAGE, &["`z_proj`", "q_proj, k_proj"]),
+        (&["--gates", "1=x"], USAGE, &["`x` is no finite number"]),
+        (&["--gates", "0"], USAGE, &["no LoRA is kept", "use the base model"]),
+        (
+            &["--gates", "1=-2"],
+            BAD_INPUT,
+            &[
+                "adapter_model.safetensors: base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight: its largest value, \
+             -2e38, times the gate -2 is 3.999",
+            ],
+        ),
+        (&["--from", &missing], BAD_INPUT, &["nothing: ", "cannot read"]),
+        (&["--from", &adapter], BAD_INPUT, &["adapter: no result.json in this folder"]),
+        (&["--from", &broken], BAD_INPUT, &["broken.json: not the result of a search: missing field"]),
+        (&["--from", &none], BAD_INPUT, &["none.json: has no candidate.gates"]),
+        (&["--from", &other], BAD_INPUT, &["other.json: is of another adapter", &hash]),
+        (&["--from", &beyond], BAD_INPUT, &["beyond.json: candidate.gates: ", "layers 4 to 4", "from 0 to 3"]),
+        (&["--from", &huge], BAD_INPUT, &["huge.json: model.layers is 1000000000000", "1024"]),
+    ] {
+        let run = run(["trim", "--adapter", &adapter, "--out", out.to_str().unwrap()].iter().chain(more));
+        assert_eq!((run.code, run.stdout.as_str()), (Some(code), ""), "{more:?}: {}", run.stderr);
+        for word in words {
+            assert!(run.stderr.contains(word), "{more:?}: {word}: {}", run.stderr);
+        }
+        assert!(!out.exists(), "{more:?}");
+    }
+}
+
 /// What may have been meant by a model that is none.
 #[test]
 fn near_misses_of_a_model_are_explained() {
@@ -783,4 +844,94 @@ fn a_broken_template_is_an_error_only_where_it_is_used() {
     .unwrap();
     inputs.more = vec!["--template".into(), given.to_str().unwrap().into()];
     assert_eq!(inputs.search().code, Some(0));
+}
+
+/// Results that a report cannot be made of, which may come from anybody.
+#[test]
+fn bad_results() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let good = common::json(&common::result());
+    let write = |name: &str, key: &str, value: Value| {
+        let mut result = good.clone();
+        result[key] = value;
+        fs::write(at(name), result.to_string()).unwrap();
+    };
+    write("later.json", "schema", json!(2));
+    write("half.json", "choice", json!({"verdict": "trim"}));
+    write("type.json", "variants", json!([{"family": "none"}]));
+    write("text.json", "seed", json!("\u{1b}[31mred"));
+    fs::write(at("not.json"), "{\"schema\": 1,").unwrap();
+    fs::write(at("deep.json"), "[".repeat(100_000)).unwrap();
+    fs::write(at("nested.json"), format!("{{\"schema\": {}", "[".repeat(100_000))).unwrap();
+    fs::write(at("bytes.json"), b"\xff\xfe").unwrap();
+    fs::write(at("huge.json"), vec![b' '; (64 << 20) + 1]).unwrap();
+    fs::write(at("pointer.json"), LFS_POINTER).unwrap();
+    fs::write(at("eval.json"), r#"{"schema": 1, "task": {"name": "gsm8k"}, "metrics": []}"#).unwrap();
+    fs::write(at("compared.json"), r#"{"schema": 1, "runs": []}"#).unwrap();
+    fs::write(at("other.json"), r#"{"name": "something"}"#).unwrap();
+    fs::create_dir(at("empty")).unwrap();
+    fs::create_dir(at("begun")).unwrap();
+    fs::write(at("begun/journal.jsonl"), "{}\n").unwrap();
+    for (name, words) in [
+        ("later.json", &["`schema` is 2", "expected 1", "plimsoll 0.1.0 wrote it", "repeat its search"][..]),
+        ("half.json", &["not the result of a search", "missing field"]),
+        ("type.json", &["unknown variant `none`", "bottom-k", "line 1 column"]),
+        ("text.json", &["invalid type: string", "\\u{1b}[31mred"]),
+        ("not.json", &["EOF", "line 1 column"]),
+        ("deep.json", &["not the result of a search", "found something else than a JSON object"]),
+        ("nested.json", &["not the result of a search", "invalid type: sequence"]),
+        ("bytes.json", &["not UTF-8 from byte 0"]),
+        ("huge.json", &["larger than the limit of 67108864 bytes"]),
+        ("pointer.json", &["Git LFS pointer", "git lfs pull"]),
+        ("eval.json", &["found the result of an evaluation", "expected the result.json that plimsoll search writes"]),
+        ("compared.json", &["found a comparison"]),
+        ("other.json", &["found no `schema`"]),
+        ("empty", &["no result.json in this folder", "expected a folder that plimsoll search wrote into"]),
+        ("begun", &["no result.json in this folder", "interrupted search"]),
+        ("nothing", &["cannot read", "No such file"]),
+    ] {
+        let (path, whole) = (at(name), common::result());
+        // Alone, and among others.
+        for others in [&[][..], &[whole.as_path()][..]] {
+            let arguments = [Path::new("report")].into_iter().chain(others.iter().copied()).chain([path.as_path()]);
+            let run = run(arguments);
+            assert_eq!((run.code, run.stdout.as_str()), (Some(BAD_INPUT), ""), "{name}: {}", run.stderr);
+            assert!(run.stderr.starts_with(&format!("plimsoll: {}: ", path.display())), "{}", run.stderr);
+            for word in words {
+                assert!(run.stderr.contains(word), "{name}: {word}: {}", run.stderr);
+            }
+            assert!(run.stderr.len() < 2_000 && !run.stderr.contains('\x1b'), "{name}: {}", run.stderr);
+        }
+    }
+}
+
+/// Samples' tokens that lie beside a good result.
+#[test]
+fn bad_tokens_beside_a_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let [result, tokens] = ["result.json", "tokens.jsonl"].map(|name| folder.path().join(name));
+    fs::copy(common::result(), &result).unwrap();
+    let line = |base: &str| {
+        format!(
+            r#"{{"line": 1, "part": "holdout", "prompt": "p", "tokens": ["a", "b"], "base": {base}, "full": [0.1, 0.2]}}"#
+        )
+    };
+    let page = || run(["report", folder.path().to_str().unwrap(), "--format", "html"]);
+    fs::write(&tokens, line("[1, 2]") + "\n").unwrap();
+    let good = page();
+    assert_eq!((good.code, good.stderr.as_str()), (Some(0), ""));
+    assert!(good.stdout.starts_with("<!DOCTYPE html>"));
+    for (base, words) in [
+        ("[1]", "`base` has 1 numbers: expected 2, one for each token"),
+        ("[1, 1e300]", "number out of range"),
+        ("[1, null]", "invalid type: null"),
+        ("null", "not the tokens of a sample"),
+    ] {
+        fs::write(&tokens, format!("{}\n{}\n", line("[1, 2]"), line(base))).unwrap();
+        let run = page();
+        assert_eq!((run.code, run.stdout.as_str()), (Some(BAD_INPUT), ""), "{base}: {}", run.stderr);
+        let start = format!("plimsoll: {}: line 2: ", tokens.display());
+        assert!(run.stderr.starts_with(&start) && run.stderr.contains(words), "{base}: {}", run.stderr);
+    }
 }

@@ -9,16 +9,16 @@ use std::fs;
 use std::path::Path;
 
 use common::{
-    Run, adapter, contents, data, golden, json, json_lines, model, names, plimsoll, run, search, search_arguments,
+    Run, adapter, contents, data, golden, json, json_lines, model, names, plain_search, plimsoll, run, search_arguments,
 };
 use serde_json::Value;
 
 /// What a finished search with a cut leaves.
-const RESULTS: [&str; 4] = ["adapter", "report.html", "result.json", "scores.jsonl"];
+const RESULTS: [&str; 5] = ["adapter", "report.html", "result.json", "scores.jsonl", "tokens.jsonl"];
 
 /// A search of the trained adapter, whose right boundary is 2 by construction.
 fn search_trained(out: &Path, more: &[&str]) -> Run {
-    search(&model(), &adapter("trained"), &data(), out, more)
+    plain_search(&model(), &adapter("trained"), &data(), out, more)
 }
 
 fn succeeds(run: &Run) {
@@ -39,12 +39,19 @@ fn number(value: &Value, pointer: &str) -> f64 {
     value.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("no number at {pointer}"))
 }
 
+/// The gates of the boundaries of a model with four layers.
+const BOUNDARIES: [&str; 5] = ["0", "1-3=0", "2-3=0", "3=0", "1"];
+
+/// A sample's scores at a boundary.
+fn at(row: &Value, k: usize) -> &Value {
+    let place = row["gates"].as_array().unwrap().iter().position(|gates| *gates == BOUNDARIES[k]).unwrap();
+    &row["variants"][place]
+}
+
 /// Nats per answer token of every sample: `[sample][boundary]`.
 fn mean_nll(scores: &[Value]) -> Vec<Vec<f64>> {
-    let of_sample = |row: &Value| -> Vec<f64> {
-        let variants = row["variants"].as_array().unwrap();
-        variants.iter().map(|variant| number(variant, "/nll") / number(row, "/tokens")).collect()
-    };
+    let of_sample =
+        |row: &Value| -> Vec<f64> { (0..5).map(|k| number(at(row, k), "/nll") / number(row, "/tokens")).collect() };
     scores.iter().map(of_sample).collect()
 }
 
@@ -84,9 +91,16 @@ fn generate_answers_prompts_of_the_command_line_and_of_a_file() {
     assert!(text.stdout.starts_with("── prompt 1, base\n"), "{}", text.stdout);
     assert!(text.stdout.contains("── prompt 1, 2 layers\nA boat floats, and so does …\n\n── prompt 1, full\n"));
 
-    // A strength of 0 is the base model, whatever layers keep their LoRA.
-    let off = with_adapter("generate", &["What floats on water?", "--max-tokens", "20", "--strength", "0"]);
+    // Gates answer alone, or beside layers. A strength of 0 is the base model.
+    let prompt = ["What floats on water?", "--max-tokens", "20"];
+    let off = with_adapter("generate", &[&prompt[..], &["--gates", "0"]].concat());
     assert_eq!(off.stdout, format!("{}\n", rows[0]["text"].as_str().unwrap()));
+    let more =
+        ["--layers-kept", "2", "--gates", "-0.5", "--gates", "2-3=0", "--gates", "1.q_proj=0", "--format", "json"];
+    let several = with_adapter("generate", &[&prompt[..], &more].concat());
+    let several: Vec<Value> = several.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let gates: Vec<&str> = several.iter().map(|row| row["gates"].as_str().unwrap()).collect();
+    assert_eq!(gates, ["2-3=0", "-0.5", "1.q_proj=0"]);
 }
 
 #[test]
@@ -108,7 +122,7 @@ fn generate_refuses_what_makes_no_sense() {
         (&["--temperature", "-1", "Hi"], &["temperature"]),
         (&["--layers-kept", "5", "Hi"], &["5 layers kept", "the model has 4"]),
         (&["--layers-kept", "some", "Hi"], &["expected a number of layers"]),
-        (&["--strength", "0-9=1", "Hi"], &["the model's are 0 to 3"]),
+        (&["--gates", "0-9=1", "Hi"], &["layers 0 to 9", "expected layers from 0 to 3"]),
         (&["--stop", "", "Hi"], &["empty stop"]),
         (&["--interactive", "--template", "none"], &["--interactive needs a chat template"]),
         (&["--data", "no-such-file"], &["no-such-file"]),
@@ -240,6 +254,7 @@ fn help_texts() {
         ("help_generate", &["generate", "--help"]),
         ("help_trim", &["trim", "--help"]),
         ("help_inspect", &["inspect", "--help"]),
+        ("help_report", &["report", "--help"]),
     ] {
         let run = run(arguments);
         succeeds(&run);
@@ -350,7 +365,7 @@ fn means_are_those_of_the_scores() {
         assert_eq!(rows.len() as f64, number(&result, &format!("/data/{name}")));
         for k in 0..5 {
             let check = |what: &str, of_sample: &dyn Fn(&Value, &Value) -> f64| {
-                let values: Vec<f64> = rows.iter().map(|row| of_sample(row, &row["variants"][k])).collect();
+                let values: Vec<f64> = rows.iter().map(|row| of_sample(row, at(row, k))).collect();
                 let mean = values.iter().sum::<f64>() / values.len() as f64;
                 let found = number(&result, &format!("/variants/{k}/{name}/{what}"));
                 assert!((found - mean).abs() < 1e-12, "{name}, k = {k}: {what} is {found}, expected {mean}");
@@ -371,7 +386,7 @@ fn means_are_those_of_the_scores() {
 fn scores_are_those_of_peft() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    succeeds(&search(&model(), &adapter("plain"), &data(), &out, &["--dtype", "f32"]));
+    succeeds(&plain_search(&model(), &adapter("plain"), &data(), &out, &["--dtype", "f32"]));
     let golden = json(&model().join("valid.plain.golden.json"));
     let expected = golden["samples"].as_array().unwrap();
     let scores = json_lines(&out.join("scores.jsonl"));
@@ -381,7 +396,7 @@ fn scores_are_those_of_peft() {
         assert_eq!(row["line"], sample["line"]);
         assert_eq!(number(row, "/tokens"), sample["answer"].as_array().unwrap().len() as f64);
         for k in 0..5 {
-            let (found, wanted) = (&row["variants"][k], &sample["variants"][k]);
+            let (found, wanted) = (at(row, k), &sample["variants"][k]);
             for what in ["/nll", "/probability"] {
                 let (found, wanted) = (number(found, what), number(wanted, what));
                 assert!((found - wanted).abs() <= 1e-4 * wanted, "line {}, k = {k}: {found}, {wanted}", row["line"]);
@@ -399,7 +414,7 @@ fn a_race_comes_to_the_answer_of_the_exact_search() {
     fs::write(&many, fs::read_to_string(data()).unwrap().repeat(4)).unwrap();
     let result = |name: &str, more: &[&str]| {
         let out = folder.path().join(name);
-        succeeds(&search(&model(), &adapter("trained"), &many, &out, more));
+        succeeds(&plain_search(&model(), &adapter("trained"), &many, &out, more));
         (json(&out.join("result.json")), json_lines(&out.join("scores.jsonl")))
     };
     let (exact, exact_scores) = result("exact", &["--search", "exact"]);
@@ -415,10 +430,11 @@ fn a_race_comes_to_the_answer_of_the_exact_search() {
     let mut scores = 0;
     for (raced, exact) in raced_scores.iter().zip(&exact_scores) {
         assert_eq!((&raced["line"], &raced["part"]), (&exact["line"], &exact["part"]));
-        let boundaries = raced["boundaries"].as_array().unwrap();
-        scores += boundaries.len();
-        for (k, variant) in boundaries.iter().zip(raced["variants"].as_array().unwrap()) {
-            assert_eq!(*variant, exact["variants"][k.as_u64().unwrap() as usize]);
+        let gates = raced["gates"].as_array().unwrap();
+        scores += gates.len();
+        for (gates, variant) in gates.iter().zip(raced["variants"].as_array().unwrap()) {
+            let k = BOUNDARIES.iter().position(|known| gates == known).unwrap();
+            assert_eq!(variant, at(exact, k));
         }
     }
     assert!(scores < 5 * exact_scores.len(), "{scores} scores");
@@ -477,7 +493,7 @@ fn a_gguf_and_a_folder_of_one_model_give_the_same_answer() {
     let (one, other) = (folder.path().join("folder"), folder.path().join("gguf"));
     succeeds(&search_trained(&one, &[]));
     let gguf = golden().join("tiny-gqa-tied.gguf");
-    succeeds(&search(&gguf, &adapter("trained"), &data(), &other, &[]));
+    succeeds(&plain_search(&gguf, &adapter("trained"), &data(), &other, &[]));
     let choice = |out: &Path| json(&out.join("result.json"))["choice"].clone();
     for rule in ["verdict", "reason", "layers_kept", "best", "one_se", "curve", "bootstrap"] {
         assert_eq!(choice(&one)[rule], choice(&other)[rule], "{rule}");
@@ -500,7 +516,7 @@ fn the_trimmed_adapter_is_the_cut_that_was_scored() {
     let inspected: Value = serde_json::from_str(&inspected.stdout).unwrap();
     assert_eq!(inspected["layers"], serde_json::json!([0, 1]));
 
-    succeeds(&search(&model(), &trimmed, &data(), &second, &[]));
+    succeeds(&plain_search(&model(), &trimmed, &data(), &second, &[]));
     let nll = |out: &Path| mean_nll(&json_lines(&out.join("scores.jsonl")));
     for (before, after) in nll(&first).iter().zip(nll(&second)) {
         // Layers without LoRA change nothing: k = 2, 3 and 4 are one model now.
@@ -515,9 +531,9 @@ fn fail_if_kept_fails_where_nothing_is_trimmed() {
     let folder = tempfile::tempdir().unwrap();
     let plain = |name: &str, more: &[&str]| {
         let out = folder.path().join(name);
-        let run = search(&model(), &adapter("plain"), &data(), &out, more);
+        let run = plain_search(&model(), &adapter("plain"), &data(), &out, more);
         assert_ne!(json(&out.join("result.json"))["choice"]["verdict"], "trim");
-        assert_eq!(names(&out), ["report.html", "result.json", "scores.jsonl"]);
+        assert_eq!(names(&out), ["report.html", "result.json", "scores.jsonl", "tokens.jsonl"]);
         assert!(!run.stdout.contains("Trimmed adapter"), "{}", run.stdout);
         assert_eq!(run.stderr, "plimsoll: scoring 24 samples\n");
         run.code
@@ -539,8 +555,8 @@ fn results_are_replaced_only_by_force() {
     assert_eq!(contents(&out), before);
 
     // This one is not trimmed: the old trimmed adapter must not stay beside its results.
-    succeeds(&search(&model(), &adapter("plain"), &data(), &out, &["--force"]));
-    assert_eq!(names(&out), ["notes.txt", "report.html", "result.json", "scores.jsonl"]);
+    succeeds(&plain_search(&model(), &adapter("plain"), &data(), &out, &["--force"]));
+    assert_eq!(names(&out), ["notes.txt", "report.html", "result.json", "scores.jsonl", "tokens.jsonl"]);
     assert_ne!(json(&out.join("result.json"))["choice"]["verdict"], "trim");
     succeeds(&search_trained(&out, &["--force"]));
     assert_eq!(json(&out.join("result.json"))["choice"]["verdict"], "trim");
@@ -629,7 +645,11 @@ fn trim_writes_what_search_writes() {
     };
     let run = trim("2", &out);
     succeeds(&run);
-    assert!(run.stdout.contains("kept 2 of 4 layers with LoRA, 16.4 kB of 32.8 kB\n"), "{}", run.stdout);
+    assert!(
+        run.stdout.contains("kept 2 of 4 layers with LoRA, 14 of 28 modules, 16.4 kB of 32.8 kB\n"),
+        "{}",
+        run.stdout
+    );
     assert_eq!(run.stderr, "");
     succeeds(&search_trained(&searched, &[]));
     for file in ["adapter_config.json", "adapter_model.safetensors"] {
@@ -642,13 +662,57 @@ fn trim_writes_what_search_writes() {
     assert_eq!(contents(&out), before);
 
     let nothing = folder.path().join("nothing");
-    fails(&trim("0", &nothing), 2, &["--layers-kept 0 keeps no LoRA", "use the base model", "nothing is written"]);
+    fails(&trim("0", &nothing), 2, &["no LoRA is kept", "use the base model", "nothing is written"]);
     assert_eq!(names(folder.path()), ["searched", "trimmed"]);
 
     let run = trim("9", &folder.path().join("whole"));
     succeeds(&run);
     let nothing = "32.8 kB of 32.8 kB; nothing is dropped: the adapter has LoRA in layers 0–3 only\n";
     assert!(run.stdout.ends_with(nothing), "{}", run.stdout);
+}
+
+#[test]
+fn trim_takes_gates_and_what_a_search_picked() {
+    let folder = tempfile::tempdir().unwrap();
+    let trim = |name: &str, more: &[&str]| {
+        let (adapter, out) = (adapter("trained"), folder.path().join(name));
+        let paths = ["--adapter", adapter.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        run(["trim"].iter().chain(&paths).chain(more))
+    };
+    let written = |run: &Run| -> Value { serde_json::from_str(&run.stdout).unwrap() };
+    let gates = trim("gates", &["--gates", "3=0,1.q_proj=0,2=-0.3", "--format", "json"]);
+    succeeds(&gates);
+    let gates = written(&gates);
+    assert_eq!(gates["gates"], "2=-0.3,3=0,1.q_proj=0");
+    assert_eq!(gates["layers_kept"], serde_json::json!([0, 1, 2]));
+    assert_eq!(gates["strengths"].to_string(), "[-0.3]");
+    assert_eq!((&gates["modules"], &gates["modules_dropped"]), (&20.into(), &8.into()));
+    let table = trim("weaker", &["--gates", "0.5"]);
+    assert!(
+        table.stdout.ends_with(
+            "kept 4 of 4 layers with LoRA, 28 of 28 modules, 32.8 kB of 32.8 kB; strength 0.5 folded \
+                                    into lora_B\n"
+        ),
+        "{}",
+        table.stdout
+    );
+
+    // The folder of a search, or its result.
+    let searched = folder.path().join("searched");
+    succeeds(&search_trained(&searched, &[]));
+    let result = searched.join("result.json");
+    let mut changed = json(&result);
+    changed["candidate"] = serde_json::json!(
+        {"family": "bottom-k", "label": "2 layers", "gates": "2-3=0", "layers_kept": 2, "bytes": 16384}
+    );
+    fs::write(&result, changed.to_string()).unwrap();
+    for (name, path) in [("from folder", &searched), ("from file", &result)] {
+        let run = trim(name, &["--from", path.to_str().unwrap(), "--format", "json"]);
+        succeeds(&run);
+        assert_eq!(written(&run)["gates"], "2-3=0");
+        let read = |folder: &Path| fs::read(folder.join("adapter_model.safetensors")).unwrap();
+        assert!(read(&folder.path().join(name)) == read(&searched.join("adapter")));
+    }
 }
 
 // Interruption
@@ -721,19 +785,19 @@ mod interrupted {
 
         // A search of other inputs does not touch it.
         for (adapter, more) in [(&trained, &["--seed", "1"][..]), (&adapter("plain"), &one_thread)] {
-            let run = search(&model(), adapter, &many, &out, more);
+            let run = plain_search(&model(), adapter, &many, &out, more);
             fails(&run, 2, &[journal.to_str().unwrap(), "other inputs", "--force"]);
             assert_eq!(fs::read_to_string(&journal).unwrap(), kept);
         }
 
         // As a crash would leave it: the last line is cut off.
         fs::write(&journal, format!("{kept}{}", r#"{"part":"selection","li"#)).unwrap();
-        succeeds(&search(&model(), &trained, &many, &out, &one_thread));
+        succeeds(&plain_search(&model(), &trained, &many, &out, &one_thread));
         assert_eq!(names(&out), RESULTS);
         let resumed = json(&out.join("result.json"))["cost"]["resumed"].as_u64().unwrap();
         assert_eq!(resumed as usize, kept.lines().count() - 1);
 
-        succeeds(&search(&model(), &trained, &many, &whole, &one_thread));
+        succeeds(&plain_search(&model(), &trained, &many, &whole, &one_thread));
         let scores = |out: &Path| fs::read(out.join("scores.jsonl")).unwrap();
         assert!(scores(&out) == scores(&whole), "the scores differ from those of a search in one go");
         let choice = |out: &Path| json(&out.join("result.json"))["choice"].clone();

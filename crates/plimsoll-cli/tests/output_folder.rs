@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 
-use common::{adapter, contents, copy_files, data, json, json_lines, model, names, search};
+use common::{adapter, contents, copy_files, data, json, json_lines, model, names, plain_search};
 
 #[test]
 fn the_adapter_that_is_searched_is_never_replaced() {
@@ -16,7 +16,7 @@ fn the_adapter_that_is_searched_is_never_replaced() {
     copy_files(&adapter("trained"), &own);
     let before = contents(&out);
     for (out, force) in [(&out, true), (&out, false), (&own, true), (&own.join("below"), true)] {
-        let run = search(&model(), &own, &data(), out, if force { &["--force"] } else { &[] });
+        let run = plain_search(&model(), &own, &data(), out, if force { &["--force"] } else { &[] });
         assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{}", run.stderr);
     }
     assert_eq!(contents(&out), before);
@@ -28,7 +28,7 @@ fn a_folder_of_the_users_own_is_not_taken_for_a_result() {
     let out = folder.path().join("out");
     copy_files(&adapter("plain"), &out.join("adapter"));
     let before = contents(&out);
-    let run = search(&model(), &adapter("trained"), &data(), &out, &["--force"]);
+    let run = plain_search(&model(), &adapter("trained"), &data(), &out, &["--force"]);
     assert_eq!(run.code, Some(2), "{}", run.stderr);
     assert!(run.stderr.contains("was not written by plimsoll"), "{}", run.stderr);
     assert_eq!(contents(&out), before);
@@ -41,7 +41,7 @@ fn scores_survive_results_that_could_not_be_written() {
     let trained = adapter("trained");
     // A folder where the report should go makes the last step fail, as a full disk would.
     fs::create_dir_all(out.join("report.html")).unwrap();
-    let failed = search(&model(), &trained, &data(), &out, &["--force"]);
+    let failed = plain_search(&model(), &trained, &data(), &out, &["--force"]);
     assert_eq!(failed.code, Some(1), "{}", failed.stderr);
     let journal = out.join("journal.jsonl");
     assert!(journal.exists() && !out.join("result.json").exists(), "{:?}", names(&out));
@@ -61,11 +61,11 @@ fn scores_survive_results_that_could_not_be_written() {
     damaged.extend(b"\n\xff\xfe{\"part\"");
     fs::write(&journal, damaged).unwrap();
 
-    let resumed = search(&model(), &trained, &data(), &out, &[]);
+    let resumed = plain_search(&model(), &trained, &data(), &out, &[]);
     assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
-    assert_eq!(names(&out), ["adapter", "report.html", "result.json", "scores.jsonl"]);
+    assert_eq!(names(&out), ["adapter", "report.html", "result.json", "scores.jsonl", "tokens.jsonl"]);
     assert_eq!(json(&out.join("result.json"))["cost"]["resumed"], 24 - 3);
-    search(&model(), &trained, &data(), &whole, &[]);
+    plain_search(&model(), &trained, &data(), &whole, &[]);
     let line = |row: &serde_json::Value| (row["part"].clone(), row["line"].clone(), row["tokens"].clone());
     let rows = |out: &std::path::Path| json_lines(&out.join("scores.jsonl")).iter().map(line).collect::<Vec<_>>();
     assert_eq!(rows(&out), rows(&whole));
@@ -75,7 +75,7 @@ fn scores_survive_results_that_could_not_be_written() {
 fn a_forced_search_replaces_its_own_results() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let run = |adapter: &str, more: &[&str]| search(&model(), &common::adapter(adapter), &data(), &out, more);
+    let run = |adapter: &str, more: &[&str]| plain_search(&model(), &common::adapter(adapter), &data(), &out, more);
     assert_eq!(run("trained", &[]).code, Some(0));
     assert!(out.join("adapter").exists());
     let refused = run("plain", &[]);
@@ -89,8 +89,8 @@ fn a_forced_search_replaces_its_own_results() {
 fn a_trimmed_adapter_is_not_trimmed_again() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (folder.path().join("first"), folder.path().join("second"));
-    assert_eq!(search(&model(), &adapter("trained"), &data(), &first, &[]).code, Some(0));
-    let again = search(&model(), &first.join("adapter"), &data(), &second, &["--fail-if-kept"]);
+    assert_eq!(plain_search(&model(), &adapter("trained"), &data(), &first, &[]).code, Some(0));
+    let again = plain_search(&model(), &first.join("adapter"), &data(), &second, &["--fail-if-kept"]);
     assert_eq!(again.code, Some(5), "{}", again.stderr);
     let choice = json(&second.join("result.json"))["choice"].clone();
     assert_eq!((&choice["verdict"], &choice["reason"]), (&"keep-full".into(), &"no-cut".into()), "{choice}");
@@ -105,7 +105,7 @@ fn a_folder_that_cannot_be_written_is_found_out_before_any_work() {
     let dangling = folder.path().join("dangling");
     std::os::unix::fs::symlink("/nonexistent/folder", &dangling).unwrap();
     for out in [folder.path().join("file/out"), folder.path().join("file"), dangling.join("out")] {
-        let run = search(&model(), &adapter("trained"), &data(), &out, &[]);
+        let run = plain_search(&model(), &adapter("trained"), &data(), &out, &[]);
         assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{}", run.stderr);
         assert!(run.stderr.contains("--out"), "{}", run.stderr);
     }

@@ -201,7 +201,7 @@ fn sweep(arguments: &Arguments) -> Result<Value> {
     let mut work = 0;
     let mut score = |samples: &[Sample], boundaries: &[usize]| -> Result<Vec<SampleScores>> {
         let variants = boundaries.iter().map(|&k| Variant::bottom_k(layers, k)).collect();
-        let request = Request { variants, lens: Vec::new() };
+        let request = Request { variants, ..Request::default() };
         work += engine.work(samples, &request);
         Ok(engine.score(samples, &request, &mut |_| ControlFlow::Continue(()))?)
     };

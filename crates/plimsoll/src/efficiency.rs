@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::{self, Adapter, Provenance};
@@ -25,15 +26,15 @@ const BATCH: usize = 8;
 const TOKENS: usize = 12;
 /// Prompt tokens of each at most.
 const PROMPT: usize = 128;
-/// Boundaries at most.
-const BOUNDARIES: usize = 5;
+/// Variants at most.
+const VARIANTS: usize = 5;
 /// Rounds at most, and at least however slow they are.
 const ROUNDS: (usize, usize) = (7, 3);
 /// No further round begins after this.
 const ENOUGH: Duration = Duration::from_secs(10);
 
 /// What was measured of some variants on this machine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Efficiency {
     /// Sequences that were decoded side by side.
     pub batch: usize,
@@ -46,7 +47,7 @@ pub struct Efficiency {
 }
 
 /// What was measured of one variant.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VariantEfficiency {
     /// `merged`, `full`, or the number of layers.
     pub name: String,
@@ -61,7 +62,7 @@ pub struct VariantEfficiency {
 }
 
 /// A speed that was measured several times.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Speed {
     /// The median round.
     pub median: f64,
@@ -86,28 +87,28 @@ pub struct Subject<'a> {
     pub scratch: &'a Path,
 }
 
-/// Measures the boundaries that keep any LoRA, a few of them where they are many, and the merged adapter beside them, on
-/// some prompts. `go_on` is asked between pieces of work.
+/// Measures the variants that keep any LoRA, a few of them where they are many, and the merged adapter beside them, on some
+/// prompts. `go_on` is asked between pieces of work.
 ///
 /// # Errors
 /// A scratch folder that cannot be written, or [`Error::Interrupted`] where `go_on` broke.
 pub fn measure(
     subject: &Subject<'_>,
-    boundaries: &[usize],
+    variants: &[Variant],
     prompts: &[&[u32]],
     go_on: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Efficiency> {
     let Subject { engine, adapter, scratch, .. } = *subject;
     let layers = engine.layers();
-    let mut some: Vec<usize> = boundaries.iter().copied().filter(|&k| k > 0 && k <= layers).collect();
-    some.sort_unstable();
-    some.dedup();
-    if some.len() > BOUNDARIES {
-        some = (0..BOUNDARIES).map(|place| some[place * (some.len() - 1) / (BOUNDARIES - 1)]).collect();
+    let mut some: Vec<&Variant> = variants.iter().filter(|variant| variant.layers_kept() > 0).collect();
+    some.sort_by_key(|variant| variant.layers_kept());
+    if some.len() > VARIANTS {
+        some = (0..VARIANTS).map(|place| some[place * (some.len() - 1) / (VARIANTS - 1)]).collect();
     }
     let mut check = || if go_on().is_break() { Err(Error::Interrupted) } else { Ok(()) };
 
-    let variants: Vec<Variant> = std::iter::once(0).chain(some).map(|kept| Variant::bottom_k(layers, kept)).collect();
+    let base = Variant::uniform(layers, 0.0);
+    let variants: Vec<Variant> = std::iter::once(&base).chain(some).cloned().collect();
     let prompts: Vec<&[u32]> =
         prompts.iter().map(|prompt| &prompt[..prompt.len().min(PROMPT)]).filter(|prompt| !prompt.is_empty()).collect();
     let mut decoding = engine.decoding(PROMPT + TOKENS + 1);
@@ -132,15 +133,15 @@ pub fn measure(
     for (variant, speeds) in variants.iter().zip(speeds) {
         check()?;
         let kept = variant.layers_kept();
-        let keep: Vec<usize> = adapter.layers().into_iter().filter(|&layer| layer < kept).collect();
-        let loaded = if keep.is_empty() {
+        let bytes = adapter.bytes_kept(variant);
+        let loaded = if bytes == 0 {
             None
-        } else if keep.len() == adapter.layers().len() {
+        } else if *variant == Variant::uniform(layers, 1.0) {
             Some(load(subject, adapter)?)
         } else {
             let folder = tempfile::tempdir_in(scratch).map_err(Error::write(scratch))?;
             let path = folder.path().join("adapter");
-            adapter::write_trimmed(adapter, &keep, &Provenance::default(), &path)?;
+            adapter::write_trimmed(adapter, variant, &Provenance::default(), &path)?;
             Some(load(subject, &Adapter::open(&path)?)?)
         };
         measured.push(VariantEfficiency {

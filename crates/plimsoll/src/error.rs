@@ -10,6 +10,7 @@ use crate::adapter::AdapterProblem;
 use crate::data::DataProblem;
 use crate::eval::TaskProblem;
 use crate::model::{GgufProblem, ModelProblem};
+use crate::report::ReportProblem;
 use crate::tokenizer::TokenizerProblem;
 
 /// A result of this library.
@@ -72,6 +73,9 @@ pub enum Problem {
     /// A task, or the data that it reads.
     #[error(transparent)]
     Task(#[from] TaskProblem),
+    /// What a search is said to have written.
+    #[error(transparent)]
+    Report(#[from] ReportProblem),
 }
 
 /// The sort of an [`Error`], from which a program decides its exit code.

@@ -70,7 +70,11 @@ pub(crate) fn read_config(path: &Path) -> Result<String> {
     read_limited(path, MAX_CONFIG_BYTES)
 }
 
-fn read_limited(path: &Path, limit: u64) -> Result<String> {
+/// Reads a text file of at most `limit` bytes.
+///
+/// # Errors
+/// As [`read_text`].
+pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<String> {
     let mut bytes = Vec::new();
     let read = open(path)?.take(limit + 1).read_to_end(&mut bytes).map_err(Error::read(path))?;
     if read as u64 > limit {

@@ -21,7 +21,7 @@
 //! let engine = Embedded::load(&checkpoint, &lora, EngineOptions::default())?;
 //!
 //! let sample = Sample { line: 1, tokens: vec![1, 2, 3, 4], answer: vec![2, 3] };
-//! let request = Request { variants: Variant::every_boundary(layers), lens: Vec::new() };
+//! let request = Request { variants: Variant::every_boundary(layers), ..Request::default() };
 //! let scores = engine.score(&[sample], &request, &mut |_| ControlFlow::Continue(()))?;
 //! println!("full adapter: {} nats per token", scores[0].mean_nll(layers));
 //! # Ok(())

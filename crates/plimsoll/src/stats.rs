@@ -1,9 +1,10 @@
-//! Means, resampling and the randomisation test: the statistics under [`choose`](crate::choose), the lens and
+//! Means, resampling, tests and correlations: the statistics under [`choose`](crate::choose), the lens and
 //! [`metrics`](crate::metrics).
 //!
 //! Everything is drawn from [`ChaCha8Rng`] with the seed as its key, so that a seed gives the same numbers on every
 //! platform. Each use has a [`Stream`] of its own: a new use never changes the numbers of the others. Sums run in the
-//! order of the samples and nothing here calls a function of the platform's mathematics library.
+//! order of the samples. Only the tails of the normal and the t distribution call the platform's mathematics library,
+//! for a logarithm, and may differ between platforms in their last digits.
 
 use std::num::NonZeroUsize;
 
@@ -15,6 +16,9 @@ const TAILS: [f64; 2] = [0.025, 0.975];
 
 /// Up to this many pairs the randomisation test goes through all `2^n` sign patterns: 16,384 of them.
 const EXACT_PAIRS: usize = 14;
+
+/// Up to this many values a permutation test goes through all `n!` orders: 40,320 of them.
+const EXACT_ORDERS: usize = 8;
 
 /// What random numbers are for. The values are part of what a seed means: never renumber them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,14 @@ pub enum Stream {
     Metrics = 5,
     /// Which samples two systems swap in the randomisation test of a metric.
     Swaps = 6,
+    /// Which samples make up a fold of a cross-validation.
+    Folds = 7,
+    /// Orders of the permutation test of a rank correlation.
+    Orders = 8,
+    /// Orders of layers.
+    Layers = 9,
+    /// Resamples of the samples that effects are measured on. All places share them.
+    Effects = 10,
 }
 
 /// Mean, and the standard error of the mean: `s / √n` with `s² = Σ(x − mean)² / (n − 1)`.
@@ -112,14 +124,161 @@ pub fn percentile_interval(statistics: &mut [f64]) -> (f64, f64) {
 /// would be invalid (Noreen, "Computer-Intensive Methods for Testing Hypotheses", 1989; Phipson & Smyth,
 /// arXiv:1603.05766). Differences that are all 0 give 1.
 pub fn sign_flip_p(differences: &[f64], patterns: NonZeroUsize, seed: u64) -> f64 {
-    let size: f64 = differences.iter().map(|difference| difference.abs()).sum();
-    // Two patterns with the same sum in exact arithmetic may differ by the rounding of that many additions.
-    let rounding = differences.len() as f64 * f64::EPSILON * size;
-    let seen = differences.iter().sum::<f64>().abs() - rounding;
+    let seen = differences.iter().sum::<f64>().abs() - rounding(differences);
     share_of_patterns(differences.len(), patterns, (seed, Stream::Signs), |signs| {
-        let sum: f64 = differences.chunks(64).zip(signs).map(|(chunk, &signs)| flipped_sum(chunk, signs)).sum();
-        sum.abs() >= seen
+        sum_under(differences, signs).abs() >= seen
     })
+}
+
+/// One-sided p-value of the paired randomisation test that the mean of `differences` is 0 or less: the share of sign
+/// patterns whose mean is at least the one seen, counted as [`sign_flip_p`] does.
+///
+/// Dividing each mean by its standard error would change nothing: signs leave the sum of squares alone, so that the
+/// t statistic of a pattern rises with its mean.
+pub fn sign_flip_above(differences: &[f64], patterns: NonZeroUsize, seed: u64) -> f64 {
+    let seen = differences.iter().sum::<f64>() - rounding(differences);
+    share_of_patterns(differences.len(), patterns, (seed, Stream::Signs), |signs| sum_under(differences, signs) >= seen)
+}
+
+/// By how much two patterns with the same sum in exact arithmetic may differ: the rounding of that many additions.
+fn rounding(differences: &[f64]) -> f64 {
+    let size: f64 = differences.iter().map(|difference| difference.abs()).sum();
+    differences.len() as f64 * f64::EPSILON * size
+}
+
+/// One-sided p-value of the t-test that the mean of `values` is 0 or less, corrected for skewness.
+///
+/// With `t = mean / (s/√n)` and `G` the skewness, `t + G·(1 + 2t²)/(6√n) + G²·t³/(27n)` is held against the t
+/// distribution with n − 1 degrees of freedom: Hall, "On the removal of skewness by transformation", Journal of the
+/// Royal Statistical Society B 54:1 (1992), which is Johnson's modified t (Journal of the American Statistical
+/// Association 73:363, 1978) with a term that keeps it rising in t. Where the long tail is on the side of the null
+/// hypothesis, a few samples seldom hold its far end, so that their mean is too high and their spread too small; neither
+/// the t-test nor the randomisation test, which takes the two sides for mirror images, allows for that.
+///
+/// It departs from Hall in `G`. His is `mean((x − mean)³)/s³`; here it is the bias-corrected one, `n²/((n−1)(n−2))`
+/// times that, and a negative one is enlarged by `1 + 3/√n` more. What the far end of the tail would add is missing from
+/// the sample's skewness too, which falls the shorter the fewer samples there are. The factor has no theory behind it:
+/// it was chosen by simulation, so that among 12 values and more of a log-normal distribution (skewness 6) the error at
+/// a level of 2.5 % is less than 5 %, where the t-test's is 16 %. Fewer than three values have no skewness.
+pub fn skewed_t_above(values: &[f64]) -> f64 {
+    let n = values.len() as f64;
+    if values.len() < 2 {
+        return 1.0;
+    }
+    let (mean, se) = mean_and_se(values);
+    let t = mean / se;
+    let s = se * n.sqrt();
+    if values.len() == 2 || s == 0.0 {
+        return student_t_above(t, values.len() - 1);
+    }
+    let cubes: f64 = values.iter().map(|value| (value - mean) / s).map(|z| z * z * z).sum();
+    let g = cubes * n / ((n - 1.0) * (n - 2.0));
+    let g = if g < 0.0 { g * (1.0 + 3.0 / n.sqrt()) } else { g };
+    let corrected = t + g * (1.0 + 2.0 * t * t) / (6.0 * n.sqrt()) + g * g * t * t * t / (27.0 * n);
+    student_t_above(corrected, values.len() - 1)
+}
+
+/// Spearman's rank correlation of two lists, with the two-sided p-value of its permutation test.
+///
+/// The correlation (Pearson's) of the ranks, equal values sharing the mean of theirs (Spearman, American Journal of
+/// Psychology 15:1, 1904). The p-value is the share of orders of `y` whose |ρ| is at least the one seen: of all orders up
+/// to 8 values, of so many `orders` drawn above that, where the order seen counts as one more (Phipson & Smyth,
+/// arXiv:1603.05766). A list without two different values has no order: ρ is 0, and p is 1.
+///
+/// # Panics
+/// If the lists differ in length.
+pub fn spearman(x: &[f64], y: &[f64], orders: NonZeroUsize, seed: u64) -> (f64, f64) {
+    assert_eq!(x.len(), y.len(), "two lists of other lengths");
+    let (x, mut y) = (centred_ranks(x), centred_ranks(y));
+    // Twice the ranks less their mean are whole numbers, and so are their products: sums are exact, and equal is equal.
+    let product = |y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    let size = |ranks: &[f64]| ranks.iter().map(|rank| rank * rank).sum::<f64>().sqrt();
+    let scale = size(&x) * size(&y);
+    let seen = product(&y);
+    if scale == 0.0 {
+        return (0.0, 1.0);
+    }
+    let is_hit = |y: &[f64]| product(y).abs() >= seen.abs();
+    let p = if y.len() <= EXACT_ORDERS {
+        let (mut hits, mut all) = (0_usize, 0_usize);
+        every_order(&mut y, &mut |y| {
+            all += 1;
+            hits += usize::from(is_hit(y));
+        });
+        hits as f64 / all as f64
+    } else {
+        let mut rng = generator(seed, Stream::Orders);
+        let mut hits = 0;
+        for _ in 0..orders.get() {
+            shuffle(&mut y, &mut rng);
+            hits += usize::from(is_hit(&y));
+        }
+        (hits + 1) as f64 / (orders.get() + 1) as f64
+    };
+    ((seen / scale).clamp(-1.0, 1.0), p)
+}
+
+/// Twice the rank of each value less the mean rank, the mean of their ranks for equal ones.
+fn centred_ranks(values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    let mut ranks = vec![0.0; values.len()];
+    let mut first = 0;
+    for equal in order.chunk_by(|&a, &b| values[a] == values[b]) {
+        let last = first + equal.len() - 1;
+        // Ranks from 0: the mean of first..=last, doubled, less the doubled mean of all.
+        equal.iter().for_each(|&index| ranks[index] = (first + last) as f64 - (values.len() as f64 - 1.0));
+        first = last + 1;
+    }
+    ranks
+}
+
+/// Calls `visit` with every order of the values (Heap, The Computer Journal 6:3, 1963).
+fn every_order(values: &mut [f64], visit: &mut impl FnMut(&[f64])) {
+    fn heap(values: &mut [f64], free: usize, visit: &mut impl FnMut(&[f64])) {
+        if free <= 1 {
+            return visit(values);
+        }
+        for i in 0..free {
+            heap(values, free - 1, visit);
+            if i + 1 < free {
+                values.swap(if free.is_multiple_of(2) { i } else { 0 }, free - 1);
+            }
+        }
+    }
+    heap(values, values.len(), visit);
+}
+
+/// Which points are not dominated: no other is at most as large everywhere and smaller somewhere. Every coordinate is to
+/// be small; of equal points all stay.
+///
+/// # Panics
+/// If the points differ in their number of coordinates.
+pub fn pareto(points: &[Vec<f64>]) -> Vec<bool> {
+    let dominates = |a: &[f64], b: &[f64]| {
+        assert_eq!(a.len(), b.len(), "points of other dimensions");
+        let pairs = || a.iter().zip(b);
+        pairs().all(|(a, b)| a <= b) && pairs().any(|(a, b)| a < b)
+    };
+    points.iter().map(|point| !points.iter().any(|other| dominates(other, point))).collect()
+}
+
+/// In which of `folds` folds each sample is: drawn at random, the folds' sizes equal or one apart.
+///
+/// Never more folds than samples, nor fewer than two.
+pub fn folds(samples: usize, folds: usize, seed: u64) -> Vec<usize> {
+    let folds = folds.min(samples).max(2);
+    let mut fold_of: Vec<usize> = (0..samples).map(|sample| sample % folds).collect();
+    shuffle(&mut fold_of, &mut generator(seed, Stream::Folds));
+    fold_of
+}
+
+/// Fisher and Yates's shuffle (Durstenfeld, Communications of the ACM 7:7, 1964), bounded numbers as in
+/// [`Resampler::draw`].
+pub(crate) fn shuffle<T>(values: &mut [T], rng: &mut ChaCha8Rng) {
+    for last in (1..values.len()).rev() {
+        values.swap(last, ((u128::from(rng.next_u64()) * (last as u128 + 1)) >> 64) as usize);
+    }
 }
 
 /// The p-value of a paired randomisation test: the share of patterns of exchanged pairs that are hits, which means at
@@ -183,6 +342,96 @@ pub fn student_t_above(t: f64, degrees: usize) -> f64 {
     if t >= 0.0 { tail } else { 1.0 - tail }
 }
 
+/// The number that a standard normal number is below with probability `p`.
+///
+/// Wichura, "Algorithm AS 241: The percentage points of the normal distribution", Applied Statistics 37:3 (1988), routine
+/// PPND16: about 16 digits. 0 and 1 give the infinities; what is no probability gives NaN.
+pub fn normal_quantile(p: f64) -> f64 {
+    const CENTRE: [[f64; 8]; 2] = [
+        [
+            3.387_132_872_796_366_5,
+            133.141_667_891_784_38,
+            1_971.590_950_306_551_3,
+            13_731.693_765_509_46,
+            45_921.953_931_549_87,
+            67_265.770_927_008_7,
+            33_430.575_583_588_13,
+            2_509.080_928_730_122_7,
+        ],
+        [
+            1.0,
+            42.313_330_701_600_91,
+            687.187_007_492_057_9,
+            5_394.196_021_424_751,
+            21_213.794_301_586_597,
+            39_307.895_800_092_71,
+            28_729.085_735_721_943,
+            5_226.495_278_852_545,
+        ],
+    ];
+    const NEAR: [[f64; 8]; 2] = [
+        [
+            1.423_437_110_749_683_5,
+            4.630_337_846_156_546,
+            5.769_497_221_460_691,
+            3.647_848_324_763_204_5,
+            1.270_458_252_452_368_4,
+            0.241_780_725_177_450_6,
+            0.022_723_844_989_269_184,
+            7.745_450_142_783_414e-4,
+        ],
+        [
+            1.0,
+            2.053_191_626_637_759,
+            1.676_384_830_183_803_8,
+            0.689_767_334_985_1,
+            0.148_103_976_427_480_08,
+            0.015_198_666_563_616_457,
+            5.475_938_084_995_345e-4,
+            1.050_750_071_644_416_9e-9,
+        ],
+    ];
+    const FAR: [[f64; 8]; 2] = [
+        [
+            6.657_904_643_501_103,
+            5.463_784_911_164_114,
+            1.784_826_539_917_291_3,
+            0.296_560_571_828_504_87,
+            0.026_532_189_526_576_124,
+            0.001_242_660_947_388_078_4,
+            2.711_555_568_743_487_6e-5,
+            2.010_334_399_292_288_1e-7,
+        ],
+        [
+            1.0,
+            0.599_832_206_555_888,
+            0.136_929_880_922_735_8,
+            0.014_875_361_290_850_615,
+            7.868_691_311_456_133e-4,
+            1.846_318_317_510_054_8e-5,
+            1.421_511_758_316_446e-7,
+            2.044_263_103_389_939_8e-15,
+        ],
+    ];
+    let ratio = |[above, below]: [[f64; 8]; 2], x: f64| {
+        let polynomial = |of: [f64; 8]| of.iter().rev().fold(0.0, |sum, factor| sum * x + factor);
+        polynomial(above) / polynomial(below)
+    };
+    if !(0.0..=1.0).contains(&p) {
+        return f64::NAN;
+    }
+    let q = p - 0.5;
+    if q.abs() <= 0.425 {
+        return q * ratio(CENTRE, 0.180_625 - q * q);
+    }
+    let tail = if q < 0.0 { p } else { 1.0 - p };
+    if tail == 0.0 {
+        return q.signum() * f64::INFINITY;
+    }
+    let r = (-tail.ln()).sqrt();
+    q.signum() * if r <= 5.0 { ratio(NEAR, r - 1.6) } else { ratio(FAR, r - 5.0) }
+}
+
 /// The regularised incomplete beta function `I_x(a, b)`, by its continued fraction (DLMF 8.17.22), evaluated from the
 /// front by Lentz's method. The fraction converges fast for `x < (a + 1) / (a + b + 2)`; beyond, `1 − I_{1−x}(b, a)` is
 /// taken.
@@ -233,13 +482,18 @@ pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
+/// The sum of the values when those whose bit is set in `signs` change their sign.
+fn sum_under(values: &[f64], signs: &[u64]) -> f64 {
+    values.chunks(64).zip(signs).map(|(chunk, &signs)| flipped_sum(chunk, signs)).sum()
+}
+
 /// The sum of at most 64 values, of which those whose bit is set in `signs` (lowest bit first) change their sign.
 fn flipped_sum(values: &[f64], signs: u64) -> f64 {
     values.iter().enumerate().map(|(bit, value)| if signs >> bit & 1 == 1 { -value } else { *value }).sum()
 }
 
 /// One stream of [`ChaCha8Rng`], keyed with the seed in its first eight bytes.
-fn generator(seed: u64, stream: Stream) -> ChaCha8Rng {
+pub(crate) fn generator(seed: u64, stream: Stream) -> ChaCha8Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     let mut rng = ChaCha8Rng::from_seed(key);

@@ -10,7 +10,7 @@ use std::path::Path;
 use common::{GOLDEN, Golden, adapter_folder, bind, checkpoint, distance, engine, engine_of, golden, golden_tensors};
 use plimsoll::adapter::{Adapter, LayerLora, Provenance, write_trimmed};
 use plimsoll::data::{self, Sample};
-use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Event, Request, SampleScores, Turn};
+use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Event, Request, SampleScores, Turn, layer_passes};
 use plimsoll::gates::{LayerGates, Projection, Variant};
 use plimsoll::model::{Checkpoint, Config, Dtype, Isa, Precision};
 use proptest::prelude::*;
@@ -30,7 +30,7 @@ fn score(engine: &Embedded, samples: &[Sample], request: &Request) -> Vec<Sample
 }
 
 fn sweep(layers: usize) -> Request {
-    Request { variants: Variant::every_boundary(layers), lens: vec![0, layers] }
+    Request { variants: Variant::every_boundary(layers), lens: vec![0, layers], ..Request::default() }
 }
 
 fn gated(gates: &[[f32; 7]]) -> Variant {
@@ -120,7 +120,7 @@ fn any_gates_give_what_peft_gives_with_a_scaled_b() {
     for (model, adapters) in GOLDEN {
         for &adapter in adapters {
             let (engine, golden) = (engine(model, adapter), Golden::read(model, adapter));
-            let request = Request { variants: vec![gated(&golden.gates)], lens: Vec::new() };
+            let request = Request { variants: vec![gated(&golden.gates)], ..Request::default() };
             for (scores, sequence) in score(&engine, &golden.samples(), &request).iter().zip(&golden.sequences) {
                 let expected = sequence.gated.unwrap();
                 let what = format!("{model}/{adapter}, line {}", sequence.line);
@@ -188,9 +188,14 @@ fn the_trie_gives_what_one_run_for_each_variant_gives() {
         let samples = golden.samples();
         let mut variants = Variant::every_boundary(golden.layers);
         variants.push(gated(&golden.gates));
-        let together = score(&engine, &samples, &Request { variants: variants.clone(), lens: vec![0, golden.layers] });
+        let together = score(
+            &engine,
+            &samples,
+            &Request { variants: variants.clone(), lens: vec![0, golden.layers], ..Request::default() },
+        );
         for (index, variant) in variants.into_iter().enumerate() {
-            let alone = score(&engine, &samples, &Request { variants: vec![variant], lens: vec![0] });
+            let alone =
+                score(&engine, &samples, &Request { variants: vec![variant], lens: vec![0], ..Request::default() });
             for (alone, together) in alone.iter().zip(&together) {
                 assert_eq!(alone.variants[0], together.variants[index]);
                 if index == 0 || index == golden.layers {
@@ -234,7 +239,7 @@ fn no_layer_kept_is_the_base_model() {
         let checkpoint = checkpoint(model);
         let layers = checkpoint.config().layers;
         let samples = Golden::read(model, adapters[0]).samples();
-        let request = Request { variants: vec![Variant::bottom_k(layers, 0)], lens: Vec::new() };
+        let request = Request { variants: vec![Variant::bottom_k(layers, 0)], ..Request::default() };
         let without = score(&engine_of(&checkpoint, &vec![LayerLora::default(); layers]), &samples, &request);
         assert_eq!(score(&engine(model, adapters[0]), &samples, &request), without);
     }
@@ -253,10 +258,9 @@ fn a_trim_in_memory_is_a_trim_saved_and_loaded() {
             for k in adapter.layers()[0] + 1..=layers {
                 let out = tempfile::tempdir().unwrap();
                 let out = out.path().join("trimmed");
-                let keep: Vec<usize> = (0..k).collect();
-                write_trimmed(&adapter, &keep, &Provenance::default(), &out).unwrap();
+                write_trimmed(&adapter, &Variant::bottom_k(layers, k), &Provenance::default(), &out).unwrap();
                 let saved = engine_of(&checkpoint, &bind(&checkpoint, &out));
-                let request = |k| Request { variants: vec![Variant::bottom_k(layers, k)], lens: Vec::new() };
+                let request = |k| Request { variants: vec![Variant::bottom_k(layers, k)], ..Request::default() };
                 assert_eq!(score(&saved, &samples, &request(layers)), score(&engine, &samples, &request(k)));
             }
         }
@@ -298,7 +302,7 @@ fn merged_weights_give_what_the_unmerged_adapter_gives() {
     safetensors::serialize_to_file(views, None, &merged.path().join("model.safetensors")).unwrap();
 
     let merged = Checkpoint::open(merged.path()).unwrap();
-    let request = Request { variants: vec![Variant::bottom_k(4, 4)], lens: Vec::new() };
+    let request = Request { variants: vec![Variant::bottom_k(4, 4)], ..Request::default() };
     let samples = Golden::read(model, "plain").samples();
     let merged = score(&engine_of(&merged, &vec![LayerLora::default(); 4]), &samples, &request);
     for (merged, unmerged) in merged.iter().zip(&score(&engine_of(&checkpoint, &lora), &samples, &request)) {
@@ -463,7 +467,7 @@ fn work_is_announced_as_it_is_done_and_samples_come_in_order() {
     });
     assert_eq!(work, engine.work(&samples, &request));
     assert_eq!(seen, scores.unwrap());
-    assert_eq!(engine.layer_passes(&request), (4 + 4 * 5 / 2, 4 * 5));
+    assert_eq!(layer_passes(&request.variants, engine.adapted()), (4 + 4 * 5 / 2, 4 * 5));
 }
 
 #[test]
@@ -478,6 +482,29 @@ fn a_caller_that_breaks_stops_the_work() {
     assert_eq!(events, 3);
 }
 
+/// The gates of a layer whose modules all have one gate, or each their own.
+fn layer_of(gate: impl Strategy<Value = f32> + Clone) -> impl Strategy<Value = [f32; 7]> {
+    prop_oneof![gate.clone().prop_map(|gate| [gate; 7]), proptest::array::uniform7(gate)]
+}
+
+/// Scores of an adapter that was trimmed and loaded again, and of the whole one under the same gates.
+fn trimmed_and_gated(adapter: &str, variant: &Variant) -> (Vec<SampleScores>, Vec<SampleScores>) {
+    let (model, checkpoint) = ("tiny-gqa-tied", checkpoint("tiny-gqa-tied"));
+    let (folder, out) = (adapter_folder(model, adapter), tempfile::tempdir().unwrap());
+    let (samples, out) = (Golden::read(model, adapter).samples(), out.path().join("trimmed"));
+    let opened = Adapter::open(&folder).unwrap();
+    let lora = match write_trimmed(&opened, variant, &Provenance::default(), &out) {
+        Ok(_) => bind(&checkpoint, &out),
+        // Nothing is kept.
+        Err(plimsoll::Error::Usage(_)) => vec![LayerLora::default(); 4],
+        Err(error) => panic!("{error}"),
+    };
+    let scores = |lora: &[LayerLora], variant: Variant| {
+        score(&engine_of(&checkpoint, lora), &samples, &Request { variants: vec![variant], ..Request::default() })
+    };
+    (scores(&lora, Variant::uniform(4, 1.0)), scores(&bind(&checkpoint, &folder), variant.clone()))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
@@ -490,12 +517,36 @@ proptest! {
             .iter()
             .map(|layers| gated(&layers.iter().map(|gates| gates.map(|gate| f32::from(gate) / 2.0)).collect::<Vec<_>>()))
             .collect();
-        let together = score(&engine, &samples, &Request { variants: variants.clone(), lens: Vec::new() });
+        let together = score(&engine, &samples, &Request { variants: variants.clone(), ..Request::default() });
         for (index, variant) in variants.into_iter().enumerate() {
-            let alone = score(&engine, &samples, &Request { variants: vec![variant], lens: Vec::new() });
+            let alone = score(&engine, &samples, &Request { variants: vec![variant], ..Request::default() });
             for (alone, together) in alone.iter().zip(&together) {
                 assert_eq!(alone.variants[0], together.variants[index]);
             }
+        }
+    }
+
+    #[test]
+    fn any_gates_in_memory_are_an_adapter_trimmed_and_loaded(
+        gates in proptest::collection::vec(layer_of(prop_oneof![Just(0.0_f32), Just(1.0), Just(0.5), Just(-2.0)]), 4),
+        adapter in prop::sample::select(vec!["plain", "rslora", "patterns", "layers"]),
+    ) {
+        // Powers of two are rounded nowhere: what is multiplied by them, and where, changes no bit.
+        let (saved, in_memory) = trimmed_and_gated(adapter, &gated(&gates));
+        prop_assert_eq!(saved, in_memory);
+    }
+
+    #[test]
+    fn any_strengths_in_memory_are_an_adapter_folded_and_loaded(
+        gates in proptest::collection::vec(layer_of(prop_oneof![Just(0.0_f32), Just(1.0), -1.0_f32..1.0]), 4),
+        adapter in prop::sample::select(vec!["plain", "layers"]),
+    ) {
+        let (saved, in_memory) = trimmed_and_gated(adapter, &gated(&gates));
+        for (saved, in_memory) in saved.iter().zip(&in_memory) {
+            // These adapters are `f32`: folding rounds a value of B by a share of 2⁻²⁴ at most, as every product of the
+            // forward pass is rounded. So a token's score may differ as logits do that are computed in another order.
+            let [saved, in_memory] = [saved, in_memory].map(|scores| scores.variants[0].nll / scores.tokens as f64);
+            prop_assert!((saved - in_memory).abs() < f64::from(LOGITS), "{saved}, {in_memory}");
         }
     }
 }
@@ -522,6 +573,66 @@ fn smollm2_scores_four_gsm8k_samples_as_peft_does() {
             for layer in 0..30 {
                 assert!((found.probability[layer] - expected.probability[layer]).abs() < 1e-4, "lens, layer {layer}");
             }
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Energy {
+    model: String,
+    adapter: String,
+    sequences: Vec<Vec<u32>>,
+    energies: Vec<[f64; Projection::COUNT]>,
+}
+
+#[test]
+fn energies_of_updates_are_those_of_peft() {
+    let golden: serde_json::Value = serde_json::from_str(include_str!("fixtures/energy.json")).unwrap();
+    let cases: Vec<Energy> = serde_json::from_value(golden["cases"].clone()).unwrap();
+    assert!(
+        cases.iter().any(|case| case.energies.iter().flatten().any(|energy| *energy == 0.0)),
+        "no module without LoRA"
+    );
+    for Energy { model, adapter, sequences, energies } in cases {
+        let checkpoint = checkpoint(&model);
+        let lora = bind(&checkpoint, &adapter_folder(&model, &adapter));
+        let engine = engine_of(&checkpoint, &lora);
+        let sample = |(line, tokens): (usize, Vec<u32>)| Sample { line, answer: vec![tokens.len() - 1], tokens };
+        let samples: Vec<Sample> = sequences.into_iter().enumerate().map(sample).collect();
+        let mut work = 0;
+        let mut observe = |done| {
+            work += done;
+            ControlFlow::Continue(())
+        };
+        let found = engine.output_energy(&lora, &samples, &mut observe).unwrap();
+        assert_eq!(work, engine.energy_work(&samples));
+        for (layer, (found, expected)) in found.iter().zip(&energies).enumerate() {
+            for projection in Projection::ALL {
+                // Single precision: a norm differs by about 1e-6 of it, its square by twice that.
+                let what = format!("{model}, {adapter}, layer {layer}, {}", projection.name());
+                assert_near(found[projection as usize], expected[projection as usize], 2e-5, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_nll_of_tokens_adds_up_to_that_of_the_answer() {
+    let golden = Golden::read("tiny-gqa-tied", "plain");
+    let engine = engine("tiny-gqa-tied", "plain");
+    let samples = golden.samples();
+    let request = Request { token_nll: true, ..sweep(golden.layers) };
+    let told = score(&engine, &samples, &request);
+    let untold = score(&engine, &samples, &sweep(golden.layers));
+    for ((told, untold), sample) in told.iter().zip(&untold).zip(&samples) {
+        assert_eq!(told.variants, untold.variants);
+        assert!(untold.token_nll.is_empty());
+        assert_eq!(told.token_nll.len(), request.variants.len());
+        for (tokens, score) in told.token_nll.iter().zip(&told.variants) {
+            assert_eq!(tokens.len(), sample.answer.len());
+            let sum: f64 = tokens.iter().map(|nll| f64::from(*nll)).sum();
+            // Each is rounded to single precision.
+            assert_near(sum, score.nll, 1e-6, "sum over tokens");
         }
     }
 }

@@ -50,6 +50,7 @@ fn options(folder: &Path, task: &str) -> EvalOptions {
         shots: None,
         examples: None,
         layers_kept: vec![LayersKept::Base, LayersKept::Some(2), LayersKept::Full],
+        gates: Vec::new(),
         template: TemplateChoice::Tokenizer,
         max_samples: None,
         max_tokens: None,
@@ -102,7 +103,7 @@ fn values_are_those_of_the_other_rooms() {
         },
     )
     .unwrap();
-    let request = Request { variants: variants.clone(), lens: Vec::new() };
+    let request = Request { variants: variants.clone(), ..Request::default() };
     let scores = engine.score(&dataset.samples, &request, &mut |_| ControlFlow::Continue(())).unwrap();
     let tokens: usize = scores.iter().map(|sample| sample.tokens).sum();
     let perplexity = &result.metrics[2];
@@ -214,6 +215,44 @@ fn more_variants_take_over_what_is_known() {
     let all = evaluate(with(vec![LayersKept::Base, LayersKept::Some(2), LayersKept::Full]));
     assert_eq!(all.cost.resumed, 24);
     assert_eq!(timeless(all), timeless(evaluate(options(folder.path(), TASK))));
+}
+
+#[test]
+fn variants_of_as_many_layers_are_told_apart_by_their_gates() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let gates = ["0.5", "0=0", "2-3=0", "3=0.25"].map(str::to_owned).to_vec();
+    let options = || EvalOptions { gates: gates.clone(), max_samples: Some(6), ..options(folder.path(), TASK) };
+    let result = evaluate(EvalOptions { out: Some(out.clone()), log_samples: true, ..options() });
+    // The third is a boundary that is there already.
+    let names: Vec<&str> = result.variants.iter().map(|variant| variant.name.as_str()).collect();
+    assert_eq!(names, ["base", "2 layers", "full", "0.5", "0=0", "3=0.25"]);
+    let kept: Vec<usize> = result.variants.iter().map(|variant| variant.layers_kept).collect();
+    assert_eq!(kept, [0, 2, 4, 4, 3, 4]);
+    for metric in &result.metrics {
+        let place = |gates: &str| result.variants.iter().position(|variant| variant.gates == gates).unwrap();
+        let pairs: Vec<(&str, usize)> = metric.comparisons.iter().map(|c| (c.gates.as_str(), c.against)).collect();
+        let others = ["0.5", "0=0", "3=0.25"].into_iter().flat_map(|gates| [(gates, 0), (gates, 4)]);
+        assert_eq!(pairs, [("2-3=0", 0), ("2-3=0", 4), ("1", 0)].into_iter().chain(others).collect::<Vec<_>>());
+        for comparison in &metric.comparisons {
+            let against = place(if comparison.against == 0 { "0" } else { "1" });
+            let expected = metric.values[place(&comparison.gates)].value - metric.values[against].value;
+            assert!((comparison.difference.difference - expected).abs() < 1e-9 * expected.abs().max(1.0));
+        }
+    }
+    // Each scores as it does alone.
+    let alone =
+        evaluate(EvalOptions { layers_kept: vec![LayersKept::Full], gates: vec!["3=0.25".to_owned()], ..options() });
+    for (all, alone) in result.metrics.iter().zip(&alone.metrics) {
+        assert_eq!((all.values[2].value, all.values[5].value), (alone.values[0].value, alone.values[1].value));
+    }
+    let samples = fs::read_to_string(out.join("samples.jsonl")).unwrap();
+    let sample: serde_json::Value = serde_json::from_str(samples.lines().next().unwrap()).unwrap();
+    let logged: Vec<&str> =
+        sample["answers"].as_array().unwrap().iter().map(|a| a["gates"].as_str().unwrap()).collect();
+    assert_eq!(logged, ["0", "2-3=0", "1", "0.5", "0=0", "3=0.25"]);
+    let text = evaluation(&result, Form::Text(Style::Plain));
+    assert!(text.contains("LoRA at gates 3=0.25 against the full adapter: "), "{text}");
 }
 
 #[test]

@@ -3,24 +3,32 @@
 
 use std::fs;
 
-use plimsoll::choose::{self, Gain, Input, Interval, Options, Reason, Verdict};
-use plimsoll::gates::{Family, Variant};
+use plimsoll::choose::{self, Gain, Input, Interval, Options, Part, Power, Reason, Validation, Verdict};
+use plimsoll::gates::{Family, Projection, Variant};
 use plimsoll::report::{
-    AdapterFacts, Cost, DataFacts, DroppedBoundary, LensPoint, LensSummary, ModelFacts, RaceSummary, Rules,
-    ScoreSummary, SearchResult, Style, VariantSummary, Warning, html, sentence, table,
+    AdapterFacts, Agreement, Arbitration, Candidate, Control, Controls, Cost, DataFacts, Depth, DroppedBoundary,
+    EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary, FrontPoint, GuardSummary, LensPoint, LensSummary,
+    ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary, SearchResult, Style, VariantSummary, Warning, html,
+    sentence, table,
 };
 use plimsoll::stats::mean_and_se;
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/result.json");
+const TOKENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tokens.jsonl");
+/// The page's one script: the last element of its body.
+const SCRIPT: &str = include_str!("../src/report/report.js");
 
 #[test]
 fn the_example_stands_as_it_was_committed() {
-    let example = json(&example(30, 64, 32));
+    let example = json(&filled(example(30, 64, 32)));
+    let lines: String = tokens(12, 40).iter().map(|row| serde_json::to_string(row).unwrap() + "\n").collect();
     if std::env::var_os("INSTA_UPDATE").is_some_and(|value| value == "always") {
         fs::write(FIXTURE, &example).unwrap();
+        fs::write(TOKENS, &lines).unwrap();
     }
     let committed = fs::read_to_string(FIXTURE).unwrap();
-    assert_eq!(committed, example, "run with INSTA_UPDATE=always if meant");
+    assert!(committed == example, "run with INSTA_UPDATE=always if meant");
+    assert!(fs::read_to_string(TOKENS).unwrap() == lines, "run with INSTA_UPDATE=always if meant");
     let parsed: SearchResult = serde_json::from_str(&committed).unwrap();
     assert_eq!(json(&parsed), committed);
 }
@@ -58,19 +66,33 @@ fn every_answer_says_what_was_tested() {
         let gain = |mean, low, high, p| Gain { mean, low, high, p, samples: 32 };
         result.choice.gain = match reason {
             Reason::Better => gain(0.0123, 0.0041, 0.0207, 0.0031),
+            Reason::BetterThanBase => gain(0.0622, 0.0231, 0.1012, 0.0021),
+            Reason::Worse => gain(-0.0123, -0.0207, -0.0041, 0.0031),
             _ => gain(-0.0021, -0.0062, 0.0019, 0.31),
         };
         result.choice.adapter_gain = match reason {
-            Reason::BetterThanBase | Reason::AdapterNotBetter => gain(-0.031, -0.082, 0.021, 0.24),
+            Reason::AdapterNotBetter => gain(-0.062, -0.112, -0.011, 0.012),
+            Reason::BetterThanBase => gain(-0.031, -0.082, 0.021, 0.24),
+            Reason::AdapterNotShown => gain(0.012, -0.041, 0.064, 0.66),
             _ => gain(0.2134, 0.1511, 0.2761, 0.0001),
         };
         result.choice.base_gain = match reason {
             Reason::AdapterNotBetter => gain(0.0112, -0.0104, 0.0327, 0.29),
             _ => gain(0.0312, 0.0104, 0.0527, 0.004),
         };
-        let is_useful = !matches!(reason, Reason::BetterThanBase | Reason::AdapterNotBetter);
-        let (value, low, high) = if reason == Reason::NotShown { (0.971, 0.925, 1.018) } else { (1.004, 0.983, 1.026) };
+        let is_useful = !matches!(reason, Reason::BetterThanBase | Reason::AdapterNotBetter | Reason::AdapterNotShown);
+        let (value, low, high) = match reason {
+            Reason::NotShown => (0.971, 0.925, 1.018),
+            Reason::Worse => (0.942, 0.903, 0.981),
+            _ => (1.004, 0.983, 1.026),
+        };
         result.choice.retained = is_useful.then_some(Interval { value, low, high });
+        result.choice.power = match reason {
+            Reason::NotShown => Some(Power { detectable: 0.005_812, samples: None }),
+            Reason::AdapterNotShown => Some(Power { detectable: 0.074_12, samples: Some(1_234) }),
+            _ => None,
+        };
+        result.choice.abstains = result.choice.power.is_some();
         sentence(&result)
     };
     let sentences = [
@@ -78,7 +100,9 @@ fn every_answer_says_what_was_tested() {
         tell(Verdict::Trim, Reason::NotWorse, 18),
         tell(Verdict::Trim, Reason::BetterThanBase, 1),
         tell(Verdict::KeepFull, Reason::NoCut, 30),
+        tell(Verdict::KeepFull, Reason::Worse, 18),
         tell(Verdict::KeepFull, Reason::NotShown, 18),
+        tell(Verdict::KeepFull, Reason::AdapterNotShown, 18),
         tell(Verdict::UseBase, Reason::AdapterNotBetter, 18),
         tell(Verdict::UseBase, Reason::AdapterNotBetter, 0),
     ];
@@ -94,39 +118,133 @@ fn an_adapter_that_is_worse_than_the_base_is_said_to_be() {
     result.choice.one_se = 0;
     let mut told = |mean, low, high, p| {
         result.choice.adapter_gain = Gain { mean, low, high, p, samples: 32 };
-        table(&result, Style::Plain).replace('\n', " ")
+        // From the answer on.
+        let text = table(&result, Style::Plain).replace('\n', " ");
+        text.rsplit_once("Use the base model").unwrap().1.to_owned()
     };
     let worse = told(-0.2, -0.3, -0.1, 0.0001);
     assert!(worse.contains("the full adapter is worse than the base model"), "{worse}");
     assert!(worse.contains("On the held-out samples the adapter is worse than the base model"), "{worse}");
     assert!(!worse.contains("show"), "{worse}");
-    let open = told(-0.1, -0.3, 0.1, 0.3);
-    assert!(open.contains("the full adapter is not shown to be better than the base model"), "{open}");
-    assert!(open.contains("do not show that the adapter beats"), "{open}");
+    let little = told(0.001, -0.002, 0.004, 0.3);
+    assert!(little.contains("gains less over the base model than the 0.01 nats"), "{little}");
+    assert!(little.contains("do not show that the adapter beats"), "{little}");
+}
+
+#[test]
+fn judging_in_turn_and_a_margin_in_nats_are_said() {
+    let mut result = committed();
+    result.choice.validation = Validation::Nested { folds: 10 };
+    result.choice.reason = Reason::NotWorse;
+    result.rules.margin_nats = Some(0.02);
+    let told = sentence(&result);
+    assert!(told.contains("On 32 samples, each held out in turn (10 folds), the cut counts as not worse"), "{told}");
+    assert!(told.contains(": it surely loses less than 0.02 nats per answer token, and it retains"), "{told}");
+    result.choice.reason = Reason::NotShown;
+    result.choice.power = Some(Power { detectable: 0.0123, samples: Some(101) });
+    let told = sentence(&result);
+    assert!(
+        told.contains("With 32 samples a gain of 0.012 nats per answer token or more would be shown in 8 of 10"),
+        "{told}"
+    );
+    assert!(told.contains("to show one of the size seen takes about 110."), "{told}");
+    result.choice.gain = Gain { mean: -0.03, low: -0.05, high: -0.01, p: 0.01, samples: 32 };
+    let told = sentence(&result);
+    assert!(told.contains("what the rule picked on the others was worse than the full adapter"), "{told}");
 }
 
 #[test]
 fn the_page_needs_nothing_but_itself() {
-    let page = html(&committed());
-    for outside in ["<script", "<link", "<img", "@import", "url(", "src=", "javascript:"] {
+    let page = html(&committed(), &tokens(12, 40));
+    for outside in ["<link", "<img", "<iframe", "<object", "@import", "url(", "src=", "javascript:"] {
         assert!(!page.contains(outside), "{outside}");
     }
     // The one address is the paper's, as a link to follow.
     assert_eq!(page.matches("http").count() - page.matches("http-equiv").count(), 1);
-    assert!(page.contains("default-src 'none'"));
-    assert!(page.len() < 200_000, "{} bytes", page.len());
+    assert!(page.len() < 900_000, "{} bytes", page.len());
+}
+
+#[test]
+fn the_page_runs_one_script_and_no_other() {
+    use sha2::{Digest, Sha256};
+    let page = html(&committed(), &tokens(12, 40));
+    assert_eq!(page.matches("<script>").count(), 1);
+    assert_eq!(page.matches("<script").count(), 2, "the other is data");
+    assert_eq!(page.matches("<script type=\"application/json\"").count(), 1);
+    // Handlers in attributes would be scripts as well.
+    assert!(!page.contains(" onclick=") && !page.contains(" onload=") && !page.contains(" onerror="));
+
+    // A policy is read before anything else, forbids what it does not name, and names what stands in the page.
+    let script = page.split_once("<script>").unwrap().1.split_once("</script>").unwrap().0;
+    assert_eq!(script, SCRIPT);
+    let policy = page.split_once("Content-Security-Policy\" content=\"").unwrap().1.split_once('"').unwrap().0;
+    let hash = policy.split_once("script-src 'sha256-").unwrap().1.split_once('\'').unwrap().0;
+    assert_eq!(from_base64(hash), Sha256::digest(script.as_bytes()).as_slice());
+    assert_eq!(policy.split(';').next(), Some("default-src 'none'"));
+    assert_eq!(policy.matches("unsafe").count(), 1, "styles in line, and nothing else: {policy}");
+}
+
+#[test]
+fn the_script_reads_no_string_as_markup() {
+    let forbidden = [
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "Function(",
+        "fetch(",
+        "import",
+        "http",
+    ];
+    for word in forbidden {
+        assert!(!SCRIPT.contains(word), "{word}");
+    }
+    assert!(SCRIPT.contains("\"use strict\""));
+}
+
+/// The bytes that base64 digits stand for.
+fn from_base64(text: &str) -> Vec<u8> {
+    let digit = |c: char| match c {
+        'A'..='Z' => c as u32 - 65,
+        'a'..='z' => c as u32 - 71,
+        '0'..='9' => c as u32 + 4,
+        '+' => 62,
+        _ => 63,
+    };
+    let digits: Vec<u32> = text.trim_end_matches('=').chars().map(digit).collect();
+    let bytes = digits.chunks(4).flat_map(|chunk| {
+        let bits = chunk.iter().enumerate().fold(0, |bits, (place, digit)| bits | digit << (18 - 6 * place));
+        [16, 8, 0].map(|shift| (bits >> shift & 255) as u8).into_iter().take(chunk.len() - 1)
+    });
+    bytes.collect()
+}
+
+#[test]
+fn a_page_of_many_samples_stays_small() {
+    let page = html(&filled(example(30, 171, 85)), &tokens(256, 130));
+    assert!(page.len() < 2_000_000, "{} bytes", page.len());
+    let data = page.split_once("id=\"sample-data\">").unwrap().1.split_once("</script>").unwrap().0;
+    let data: serde_json::Value = serde_json::from_str(data).unwrap();
+    assert_eq!(data["samples"].as_array().unwrap().len(), 256);
+    assert_eq!(data["samples"][0]["b"].as_array().unwrap().len(), 130);
 }
 
 #[test]
 fn every_figure_has_a_caption_its_limits_and_its_numbers() {
-    let page = html(&committed());
-    assert_eq!(page.matches("<figure>").count(), 3);
-    for part in ["<figcaption>", "What it does not show.", "<details>"] {
-        assert_eq!(page.matches(part).count(), 3, "{part}");
-    }
-    // Three figures and the strip of layers.
-    assert_eq!(page.matches("role=\"img\" aria-label=\"").count(), 4);
     let result = committed();
+    let page = html(&result, &[]);
+    let figures = ["ablation", "controls", "stability", "lens", "modules", "layers", "effects", "front"];
+    assert_eq!(page.matches("<figure ").count(), figures.len());
+    for id in figures {
+        let section = page.split_once(&format!("<h2 id=\"{id}\">")).unwrap().1.split_once("</section>").unwrap().0;
+        for part in ["<figcaption>", "What it does not show.", "<details>", "<table", "role=\"img\" aria-label=\""] {
+            assert!(section.contains(part), "{id}: {part}");
+        }
+    }
+    // What was measured before families were, alone.
+    let page_of_boundaries = html(&example(30, 64, 32), &[]);
+    assert_eq!(page_of_boundaries.matches("<figure ").count(), 3);
     for variant in &result.variants {
         assert!(page.contains(&format!("<th scope=\"row\">{}</th>", variant.layers_kept)));
     }
@@ -134,9 +252,37 @@ fn every_figure_has_a_caption_its_limits_and_its_numbers() {
 }
 
 #[test]
-fn what_strangers_wrote_is_escaped() {
-    const EVIL: &str = "</code><script>alert('1')</script>\"&\u{202e}\u{1b}[2J";
+fn the_page_says_what_is_not_shown() {
+    let note = |result: &SearchResult| {
+        let page = html(result, &[]);
+        let notes = page.split("<p class=\"note\">").skip(1).map(|rest| rest.split_once("</p>").unwrap().0);
+        notes.collect::<Vec<&str>>().join("\n").replace('\u{a0}', " ")
+    };
     let mut result = committed();
+    let depth = note(&result);
+    assert!(depth.starts_with("It is not shown that depth is what helped."), "{depth}");
+    assert!(depth.contains("random-k") && !depth.contains("global-alpha"), "only what is not beaten: {depth}");
+    result.controls.as_mut().unwrap().depth = Depth::Shown;
+    assert_eq!(note(&result), "");
+
+    (result.choice.verdict, result.choice.reason) = (Verdict::KeepFull, Reason::NotShown);
+    result.choice.abstains = true;
+    result.choice.power = Some(Power { detectable: 0.031, samples: Some(212) });
+    let open = html(&result, &[]).replace('\u{a0}', " ");
+    assert!(open.contains("do not settle") && open.contains("gain of 0.031 nats"), "{open}");
+    assert_eq!(open.matches("takes about 220").count(), 1);
+    result.choice.validation = Validation::Nested { folds: 5 };
+    let page = html(&result, &[]);
+    assert!(page.contains("in 5 folds") && page.contains("each left out in turn (5 folds)"));
+}
+
+#[test]
+fn what_strangers_wrote_is_escaped() {
+    const EVIL: &str = "</code></script><script>alert('1')</script><!--\"&\u{202e}\u{1b}[2J";
+    let mut result = committed();
+    let candidate = result.candidate.as_mut().unwrap();
+    candidate.family = Family::Given;
+    let guard = result.guard.as_mut().unwrap();
     for text in [
         &mut result.tool,
         &mut result.command,
@@ -149,22 +295,53 @@ fn what_strangers_wrote_is_escaped() {
         &mut result.data.path,
         &mut result.data.sha256,
         &mut result.data.template,
+        &mut guard.path,
+        &mut guard.sha256,
+        &mut candidate.label,
+        &mut candidate.gates,
     ] {
         EVIL.clone_into(text);
     }
     result.adapter.modules = vec![EVIL.to_owned()];
-    let page = html(&result);
-    assert!(!page.contains("<script") && !page.contains('\u{202e}') && !page.contains('\u{1b}'));
-    assert!(page.matches("&lt;script&gt;").count() >= 11);
+    for variant in &mut result.variants {
+        (variant.label, variant.gates) = (EVIL.to_owned(), EVIL.to_owned());
+    }
+    for point in &mut result.front {
+        (point.label, point.gates) = (EVIL.to_owned(), EVIL.to_owned());
+    }
+    for control in &mut result.controls.as_mut().unwrap().rows {
+        control.label = EVIL.to_owned();
+    }
+    for family in &mut result.arbitration.as_mut().unwrap().families {
+        family.pick.label = EVIL.to_owned();
+    }
+    for measure in &mut result.effects.as_mut().unwrap().measures {
+        for value in measure.values.iter_mut().filter(|value| value.module.is_some()) {
+            value.module = Some(EVIL.to_owned());
+        }
+    }
+    let mut samples = tokens(2, 3);
+    samples[0].prompt = EVIL.to_owned();
+    samples[0].tokens[1] = EVIL.to_owned();
+    let page = html(&result, &samples);
+    // The data, and the script.
+    assert_eq!((page.matches("<script").count(), page.matches("</script").count()), (2, 2));
+    assert!(!page.contains("<!--") && !page.contains('\u{202e}') && !page.contains('\u{1b}'));
+    assert!(page.matches("&lt;script&gt;").count() >= 20);
+    let data = page.split_once("id=\"sample-data\">").unwrap().1.split_once("</script>").unwrap().0;
+    let data: serde_json::Value = serde_json::from_str(data).unwrap();
+    assert_eq!((&data["samples"][0]["q"], &data["samples"][0]["t"][1]), (&EVIL.into(), &EVIL.into()));
     balanced(&page);
-    assert!(!table(&result, Style::Plain).contains("script"));
+    let text = table(&result, Style::Plain);
+    assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'));
 }
 
 #[test]
 fn odd_results_are_still_told() {
     for result in odd_results() {
-        let page = html(&result);
+        let page = html(&result, &odd_tokens());
         balanced(&page);
+        let page = page.replace(SCRIPT, "");
         let text = format!("{page}\n{}\n{}", table(&result, Style::Colour), sentence(&result));
         for word in ["NaN", "inf ", "inf\"", ">inf", "-0.0<"] {
             assert!(!text.contains(word), "{word} with {} layers", result.model.layers);
@@ -214,7 +391,48 @@ fn odd_results() -> Vec<SearchResult> {
         variant.holdout = Some(ScoreSummary { mean_nll: f64::INFINITY, ..score });
     }
     wild.lens.full[0].high = f64::NAN;
-    vec![example(1, 2, 2), example(2, 3, 2), example(80, 20, 10), flat, empty, wild, raced()]
+    let mut hollow = filled(example(2, 4, 4));
+    for measure in &mut hollow.effects.as_mut().unwrap().measures {
+        for value in &mut measure.values {
+            (value.value, value.interval, value.layer) = (f64::NAN, Some([f64::INFINITY; 2]), usize::MAX);
+        }
+    }
+    for point in &mut hollow.front {
+        (point.nll, point.bytes, point.guard) = (f64::NAN, u64::MAX, None);
+    }
+    for control in &mut hollow.controls.as_mut().unwrap().rows {
+        (control.over_full.mean, control.cut_over.low, control.p_holm) = (f64::NAN, f64::INFINITY, f64::NAN);
+    }
+    let mut bare = filled(example(2, 4, 4));
+    bare.effects = Some(Effects { measures: vec![], agreement: vec![] });
+    bare.controls.as_mut().unwrap().rows.clear();
+    bare.arbitration.as_mut().unwrap().families.clear();
+    let mut large = filled(example(80, 20, 10));
+    let candidate = large.candidate.as_mut().unwrap();
+    (candidate.family, candidate.gates) = (Family::Greedy, "3=0,40-50=0.5,7.q_proj=0".to_owned());
+    vec![
+        example(1, 2, 2),
+        example(2, 3, 2),
+        filled(example(1, 2, 2)),
+        large,
+        flat,
+        empty,
+        wild,
+        hollow,
+        bare,
+        raced(),
+        filled(raced()),
+    ]
+}
+
+/// Samples at the edges: no tokens, lists of other lengths, no numbers.
+fn odd_tokens() -> Vec<SampleTokens> {
+    let mut samples = tokens(3, 2);
+    samples[0].tokens.clear();
+    samples[1].base.push(1.0);
+    samples[1].candidate = vec![f32::NAN, f32::NEG_INFINITY];
+    samples[2].full.clear();
+    samples
 }
 
 /// What a search could have found on an adapter whose upper layers do some harm.
@@ -336,6 +554,286 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
     }
 }
 
+/// The same search with everything beside the boundaries that a search can find.
+fn filled(mut result: SearchResult) -> SearchResult {
+    let layers = result.model.layers;
+    let mut noise = Noise(15_404);
+    let whole = result.variants.iter().find(|variant| variant.layers_kept == layers).unwrap().clone();
+    let score = |nll: f64| ScoreSummary {
+        mean_nll: rounded(nll),
+        se: 0.061,
+        mean_probability: rounded(1.0 / (1.0 + nll)),
+        token_accuracy: rounded(0.9 - 0.22 * nll),
+    };
+    let base = 1.6;
+    let mut variant = |family, at: f64, label: String, gates: &Variant, nll: f64| {
+        let kept = gates.layers_kept();
+        VariantSummary {
+            family,
+            label,
+            at,
+            gates: gates.spec(),
+            layers_kept: kept,
+            bytes: 327_680 * kept as u64,
+            selection: Some(score(nll + 0.01 * noise.next())),
+            holdout: (family != Family::RandomK).then(|| score(nll + 0.03 * noise.next())),
+            guard: (family == Family::GlobalAlpha).then(|| score(nll + 0.4)),
+        }
+    };
+    let full = base - 0.33;
+    let share = |k: usize| k as f64 / layers as f64;
+    for k in 0..=layers {
+        let gates = Variant::of_layers(layers, |layer| layer >= layers - k);
+        result.variants.push(variant(
+            Family::TopK,
+            k as f64,
+            format!("top {k}"),
+            &gates,
+            base - 0.33 * share(k) * share(k),
+        ));
+    }
+    for k in (0..=layers).step_by(6) {
+        for draw in 0..3 {
+            let gates = Variant::of_layers(layers, |layer| (layer * 7 + draw * 11) % layers.max(1) < k);
+            let nll = base - 0.28 * share(k) - 0.05 * share(k) * share(k);
+            result.variants.push(variant(
+                Family::RandomK,
+                k as f64,
+                format!("{k} drawn, draw {}", draw + 1),
+                &gates,
+                nll + 0.01 * draw as f64,
+            ));
+        }
+    }
+    for (family, gain) in [(Family::MagnitudeK, 0.3), (Family::OutputK, 0.32)] {
+        for k in (0..=layers).step_by(3) {
+            let gates = Variant::of_layers(layers, |layer| (layer * 7) % layers.max(1) < k);
+            let nll = base - gain * share(k) * (2.0 - share(k)) + 0.03 * share(k);
+            result.variants.push(variant(family, k as f64, format!("{k} layers"), &gates, nll));
+        }
+    }
+    let whole_gates = Variant::uniform(layers, 1.0);
+    for layer in 0..layers {
+        let out = whole_gates.clone().with(layer, None, 0.0);
+        result.variants.push(variant(
+            Family::LeaveOneOut,
+            layer as f64,
+            format!("without layer {layer}"),
+            &out,
+            full + 0.01,
+        ));
+        let alone = Variant::of_layers(layers, |other| other == layer);
+        result.variants.push(variant(Family::OneIn, layer as f64, format!("layer {layer} alone"), &alone, base - 0.02));
+    }
+    for strength in [0.25_f32, 0.5, 0.75, 1.25] {
+        let distance = f64::from(strength - 0.9);
+        let gates = Variant::uniform(layers, strength);
+        let label = format!("strength {strength}");
+        result.variants.push(variant(
+            Family::GlobalAlpha,
+            f64::from(strength),
+            label,
+            &gates,
+            full + 0.3 * distance * distance,
+        ));
+    }
+    for projection in [Projection::Q, Projection::V] {
+        let gates = (0..layers).fold(whole_gates.clone(), |gates, layer| gates.with(layer, Some(projection), 0.0));
+        let label = format!("without {}", projection.name());
+        result.variants.push(variant(Family::PerModule, 0.0, label, &gates, full + 0.05));
+    }
+    let half = Variant::bottom_k(layers, layers / 2);
+    result.variants.push(variant(Family::Greedy, 1.0, "greedy step 1".to_owned(), &half, full + 0.02));
+    result.variants.push(variant(Family::Ramp, 0.5, "ramp 1 to 0.5".to_owned(), &half, full + 0.01));
+
+    let kept = result.choice.one_se;
+    let candidate = Candidate {
+        family: Family::BottomK,
+        label: format!("{kept} layers"),
+        gates: Variant::bottom_k(layers, kept).spec(),
+        layers_kept: kept,
+        bytes: 327_680 * kept as u64,
+    };
+    let picks =
+        [(Family::BottomK, 1.2713, 0.0), (Family::GlobalAlpha, 1.2841, 0.0128), (Family::Greedy, 1.2722, 0.0009)];
+    result.arbitration = Some(Arbitration {
+        folds: 5,
+        families: picks
+            .into_iter()
+            .map(|(family, mean_nll, deficit)| FamilySummary {
+                family,
+                pick: Candidate { family, ..candidate.clone() },
+                members: result.variants.iter().filter(|variant| variant.family == family).count(),
+                mean_nll,
+                deficit,
+                se: 0.0041,
+                is_chosen: family == Family::BottomK,
+            })
+            .collect(),
+    });
+    let samples = result.data.holdout;
+    let gain =
+        |mean: f64, half: f64, p| Gain { mean, low: rounded(mean - half), high: rounded(mean + half), p, samples };
+    let control = |family, label: String, over_full, cut_over, p_holm| Control {
+        family,
+        label,
+        gates: vec![half.spec()],
+        over_full,
+        cut_over,
+        p_holm,
+    };
+    result.controls = Some(Controls {
+        rows: vec![
+            control(
+                Family::GlobalAlpha,
+                "strength 0.75".to_owned(),
+                gain(-0.004, 0.009, 0.4),
+                gain(0.021, 0.011, 0.0004),
+                0.0012,
+            ),
+            control(
+                Family::RandomK,
+                format!("{kept} random layers, 8 draws"),
+                gain(0.011, 0.016, 0.21),
+                gain(0.006, 0.015, 0.44),
+                0.44,
+            ),
+            control(
+                Family::TopK,
+                format!("the {kept} highest layers"),
+                gain(-0.082, 0.021, 0.0001),
+                gain(0.099, 0.024, 0.0001),
+                0.0003,
+            ),
+        ],
+        depth: Depth::NotShown,
+    });
+    result.effects = Some(effects(layers, result.data.selection));
+    result.guard = Some(GuardSummary {
+        path: "guard.jsonl".to_owned(),
+        sha256: "d4".repeat(32),
+        selection: 40,
+        holdout: 20,
+        margin: 0.02,
+        excluded: 3,
+        gain: Gain { samples: 20, ..gain(0.004, 0.009, 0.38) },
+        adapter_gain: Gain { samples: 20, ..gain(-0.051, 0.02, 0.0004) },
+        is_held: true,
+    });
+    let scored = result.variants.iter().filter(|variant| variant.selection.is_some());
+    let mut front: Vec<FrontPoint> = scored
+        .map(|variant| FrontPoint {
+            family: variant.family,
+            label: variant.label.clone(),
+            gates: variant.gates.clone(),
+            nll: variant.selection.unwrap().mean_nll,
+            guard: None,
+            bytes: variant.bytes,
+            is_on_front: false,
+        })
+        .collect();
+    for index in 0..front.len() {
+        let (nll, bytes) = (front[index].nll, front[index].bytes);
+        let is_beaten =
+            |other: &FrontPoint| (other.nll < nll && other.bytes <= bytes) || (other.nll <= nll && other.bytes < bytes);
+        front[index].is_on_front = !front.iter().any(is_beaten);
+    }
+    result.front = front;
+    result.candidate = Some(candidate);
+    // The full adapter of the boundaries is that of all families.
+    assert_eq!(whole.layers_kept, layers);
+    result
+}
+
+/// What layers and modules could contribute: the middle most, the top some harm.
+fn effects(layers: usize, samples: usize) -> Effects {
+    const MODULES: [&str; 4] = ["q_proj", "k_proj", "v_proj", "o_proj"];
+    let mut noise = Noise(77);
+    let mut measure = |kind, scale: f64, offset: f64, width: Option<f64>, has_modules: bool| {
+        let mut values = Vec::new();
+        for layer in 0..layers {
+            let depth = (layer as f64 + 0.5) / layers as f64;
+            let height = scale * (3.2 * depth * (1.0 - depth) - 0.25 + 0.3 * noise.next()) + offset;
+            let of = |module: Option<&str>, value: f64| EffectValue {
+                layer,
+                module: module.map(str::to_owned),
+                value: rounded(value),
+                interval: width.map(|width| [rounded(value - width), rounded(value + 1.2 * width)]),
+            };
+            values.push(of(None, height));
+            if has_modules {
+                values.extend(
+                    MODULES.map(|module| of(Some(module), (height - offset) * (0.25 + 0.4 * noise.next()) + offset)),
+                );
+            }
+        }
+        let permutations = if kind == EffectKind::Shapley { 64 } else { 0 };
+        let samples = if kind == EffectKind::Magnitude { 0 } else { samples };
+        EffectMeasure { kind, samples, permutations, values }
+    };
+    let measures = vec![
+        measure(EffectKind::LeaveOneOut, 0.02, 0.0, Some(0.004), true),
+        measure(EffectKind::OneIn, 0.06, 0.0, Some(0.009), true),
+        measure(EffectKind::Shapley, 0.03, 0.0, Some(0.005), false),
+        measure(EffectKind::Magnitude, 1.1, 2.4, None, true),
+        measure(EffectKind::Output, 14.0, 21.0, None, true),
+        measure(EffectKind::Lens, 0.3, 0.0, None, false),
+    ];
+    let row = |proxy, truth, rho, p| Agreement { proxy, truth, rho, p, layers };
+    let agreement = vec![
+        row(EffectKind::Magnitude, EffectKind::LeaveOneOut, 0.41, 0.021),
+        row(EffectKind::Output, EffectKind::LeaveOneOut, 0.68, 0.0001),
+        row(EffectKind::Lens, EffectKind::LeaveOneOut, -0.12, 0.53),
+        row(EffectKind::Magnitude, EffectKind::Shapley, 0.37, 0.044),
+        row(EffectKind::Output, EffectKind::Shapley, 0.71, 0.0001),
+        row(EffectKind::Lens, EffectKind::Shapley, 0.05, 0.79),
+    ];
+    Effects { measures, agreement }
+}
+
+/// Answers, token by token, of a search with a candidate.
+fn tokens(samples: usize, length: usize) -> Vec<SampleTokens> {
+    const WORDS: [&str; 16] = [
+        "Nat",
+        "alia",
+        " sold",
+        " ",
+        "48",
+        "/",
+        "2",
+        " =",
+        " 24",
+        " clips",
+        " in",
+        " May",
+        ".\n",
+        "####",
+        " 72",
+        "<|im_end|>",
+    ];
+    let mut noise = Noise(13);
+    let mut sample = |index: usize| {
+        let mut row = |fall: f64| -> Vec<f32> {
+            let nll = |noise: f64| (4.0 * (noise + 0.5) * (noise + 0.5) * (1.0 - fall) * 1e4).round() / 1e4;
+            (0..length).map(|_| nll(noise.next()) as f32).collect()
+        };
+        SampleTokens {
+            line: index + 1,
+            part: if index % 3 == 2 { Part::Holdout } else { Part::Selection },
+            prompt: format!(
+                "<|im_start|>user\nQuestion {}: Natalia sold clips to 48 of her friends in April, and then half as many in \
+                 May. How many clips did she sell altogether in April and May?<|im_end|>\n<|im_start|>assistant\n",
+                index + 1
+            ),
+            tokens: (0..length).map(|at| WORDS[at % WORDS.len()].to_owned()).collect(),
+            base: row(0.1 * (index % 5) as f64),
+            full: row(0.3),
+            candidate: row(0.35),
+        }
+    };
+    (0..samples).map(&mut sample).collect()
+}
+
 /// The same search as a race, in which all but a few boundaries left early.
 fn raced() -> SearchResult {
     let mut result = example(12, 24, 12);
@@ -362,7 +860,7 @@ fn a_race_says_what_was_not_scored_and_why() {
     let text = table(&result, Style::Plain).replace('\n', " ");
     assert!(text.contains("worse after 8") && text.contains("k = 1, 3. --search exact scores all."), "{text}");
     assert!(!text.contains("NaN"), "{text}");
-    let page = html(&result);
+    let page = html(&result, &[]);
     balanced(&page);
     assert!(page.contains("worse after 8") && page.contains("--search exact") && !page.contains("NaN"));
     // What is not a number in the result is none in its JSON either.
@@ -399,6 +897,9 @@ fn without_escapes(text: &str) -> String {
 fn balanced(page: &str) {
     const VOID: [&str; 2] = ["meta", "!DOCTYPE"];
     let mut open = Vec::new();
+    // Scripts hold no elements.
+    let (page, scripts) = (page.replace(SCRIPT, ""), page.matches("<script").count());
+    assert!((1..=2).contains(&scripts));
     for tag in page.split('<').skip(1) {
         let (tag, _) = tag.split_once('>').expect("a tag ends");
         let name = tag.split([' ', '/', '\n']).find(|part| !part.is_empty()).unwrap();

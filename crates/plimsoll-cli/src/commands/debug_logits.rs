@@ -13,16 +13,16 @@ use plimsoll::model::{Checkpoint, Dtype, Precision};
 
 use super::print;
 
-/// Print the logits of one sequence under one boundary.
+/// Print the logits of one sequence under one variant.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[arg(long)]
     model: PathBuf,
     #[arg(long)]
     adapter: PathBuf,
-    /// All layers where it is not given
-    #[arg(long)]
-    layers_kept: Option<usize>,
+    /// As `trim --gates` takes them
+    #[arg(long, default_value = "1", allow_hyphen_values = true)]
+    gates: String,
     #[arg(long, value_delimiter = ',', required = true)]
     tokens: Vec<u32>,
 }
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let largest = config.vocabulary - 1;
         return Err(plimsoll::Error::Usage(format!("token {token}: the model's tokens are 0 to {largest}")).into());
     }
-    let variant = Variant::bottom_k(config.layers, arguments.layers_kept.unwrap_or(config.layers));
+    let variant = Variant::parse(&arguments.gates, config.layers)?;
     let engine = Embedded::load(
         &checkpoint,
         &lora,

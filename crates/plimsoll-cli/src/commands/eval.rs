@@ -30,6 +30,7 @@ Examples:
   plimsoll eval --model model.gguf --adapter my-adapter --task gsm8k --data test.jsonl --max-samples 200
   plimsoll eval --model model.gguf --adapter my-adapter --task gsm8k --data test.jsonl --layers-kept base,18,full \\
     --out out --log-samples
+  plimsoll eval --model model.gguf --adapter my-adapter --task gsm8k --data test.jsonl --gates 20-29=0.5
   plimsoll eval --model model.gguf --adapter my-adapter --task my-task.toml --data test.csv --format markdown
 
 Built-in tasks, and the data that they read:
@@ -64,6 +65,10 @@ pub(super) struct Arguments {
     /// Which layers keep their LoRA, from the bottom: numbers, `base` for none, `full` for all
     #[arg(long, value_name = "K,…", value_delimiter = ',', requires = "adapter", default_value = "base,full")]
     layers_kept: Vec<LayersKept>,
+    /// Strengths of layers and modules to evaluate too, such as 0.5, 20-29=0.5 or 7.q_proj=0 (see `plimsoll trim
+    /// --help`); may be given several times
+    #[arg(long, value_name = "GATES", allow_hyphen_values = true, requires = "adapter")]
+    gates: Vec<String>,
     /// Examples before each prompt [default: as the task says]
     #[arg(long, value_name = "N")]
     shots: Option<usize>,
@@ -124,6 +129,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         shots: arguments.shots,
         examples: arguments.examples.clone(),
         layers_kept: arguments.layers_kept.clone(),
+        gates: arguments.gates.clone(),
         template: template(&arguments.template)?,
         max_samples: arguments.max_samples.map(NonZero::get),
         max_tokens: arguments.max_tokens.map(NonZero::get),

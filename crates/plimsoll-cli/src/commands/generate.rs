@@ -34,7 +34,7 @@ Examples:
   plimsoll generate --model model.gguf --adapter my-adapter --layers-kept base,18,full 'What is 12 times 14?'
   plimsoll generate --model model.gguf --adapter my-adapter --data prompts.jsonl --format json > answers.jsonl
   plimsoll generate --model model.gguf --adapter my-adapter --interactive --temperature 0.7 --top-p 0.9
-  plimsoll generate --model model.gguf --adapter my-adapter --strength 0-19=1,20-29=0.5 'Hello'
+  plimsoll generate --model model.gguf --adapter my-adapter --gates 20-29=0.5 --gates 20-29=0 'Hello'
 
 Lines of --data have the shapes that search reads; their answers may be missing, and are not looked at.")]
 pub(super) struct Arguments {
@@ -57,12 +57,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// Which layers keep their LoRA, from the bottom: a number, `base` for none, `full` for all; several answer side by
-    /// side
-    #[arg(long, value_name = "K,…", value_delimiter = ',', requires = "adapter", default_value = "full")]
+    /// side [default: full, where no --gates are given]
+    #[arg(long, value_name = "K,…", value_delimiter = ',', requires = "adapter")]
     layers_kept: Vec<LayersKept>,
-    /// How strongly LoRA is applied: a factor, or factors of layers such as 0-9=1,10-19=0.5
-    #[arg(long, value_name = "FACTOR", allow_hyphen_values = true, requires = "adapter")]
-    strength: Option<String>,
+    /// Strengths of layers and modules, such as 0.5, 20-29=0.5 or 7.q_proj=0 (see `plimsoll trim --help`); given
+    /// several times, each answers
+    #[arg(long, value_name = "GATES", allow_hyphen_values = true, requires = "adapter")]
+    gates: Vec<String>,
     /// How prompts are rendered: `tokenizer` for its own chat template, `none`, or a Jinja file
     #[arg(long, value_name = "tokenizer|none|FILE", default_value = "tokenizer")]
     template: String,
@@ -94,7 +95,8 @@ const LONGEST_TURN: u64 = 1 << 20;
 enum Format {
     /// The answers, as they come where there is one
     Text,
-    /// One JSON object a line for each prompt and variant: line, layers_kept, text, tokens, finish, prompt_tokens
+    /// One JSON object a line for each prompt and variant: line, layers_kept, gates, text, tokens, finish,
+    /// prompt_tokens
     Json,
 }
 
@@ -106,14 +108,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let adapter = arguments.adapter.as_deref().map(Adapter::open).transpose()?;
     let lora = checkpoint.bind(adapter.as_ref())?;
     let layers = checkpoint.config().layers;
-    let mut variants = match adapter {
-        Some(_) => LayersKept::variants(&arguments.layers_kept, layers)?,
+    let variants = match adapter {
         None => vec![Variant::bottom_k(layers, 0)],
+        Some(_) if arguments.layers_kept.is_empty() && arguments.gates.is_empty() => {
+            vec![Variant::uniform(layers, 1.0)]
+        }
+        Some(_) => LayersKept::variants(&arguments.layers_kept, &arguments.gates, layers)?,
     };
-    if let Some(text) = &arguments.strength {
-        let strengths = Variant::parse(text, layers)?;
-        variants = variants.into_iter().map(|variant| variant.times(&strengths)).collect();
-    }
     let tokenizer = checkpoint.tokenizer()?;
     let renderer = Renderer::new(&tokenizer, &template(&arguments.template)?)?;
     let questions = if arguments.interactive { Vec::new() } else { arguments.questions(&renderer, &checkpoint)? };
@@ -203,8 +204,8 @@ fn shown(text: &str) -> String {
 fn line(question: &Question, variant: &Variant, answer: &Generated) -> String {
     let Generated { text, tokens, finish } = answer;
     json!({
-        "line": question.line, "layers_kept": variant.layers_kept(), "text": text, "tokens": tokens, "finish": finish,
-        "prompt_tokens": question.tokens.len(),
+        "line": question.line, "layers_kept": variant.layers_kept(), "gates": variant.spec(), "text": text,
+        "tokens": tokens, "finish": finish, "prompt_tokens": question.tokens.len(),
     })
     .to_string()
 }

@@ -5,6 +5,7 @@ mod eval;
 mod generate;
 mod inputs;
 mod inspect;
+mod report;
 mod search;
 mod trim;
 
@@ -33,6 +34,7 @@ enum Command {
     Eval(eval::Arguments),
     Generate(generate::Arguments),
     Inspect(inspect::Arguments),
+    Report(report::Arguments),
     #[command(hide = true)]
     DebugLogits(debug_logits::Arguments),
 }
@@ -54,13 +56,16 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::DebugLogits(arguments) => debug_logits::run(&arguments),
     }
 }
 
-/// Whether stdout takes colour: a terminal, and nobody asked for none (no-color.org).
+/// Whether stdout takes colour: a terminal that knows some, and nobody asked for none (no-color.org).
 fn colour() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    std::io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|value| value != "dumb")
 }
 
 /// Prints a result. A reader that closed the pipe, such as `head`, is no error.

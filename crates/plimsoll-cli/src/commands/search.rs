@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use plimsoll::Error;
-use plimsoll::choose::Verdict;
+use plimsoll::choose::{Margin, Verdict};
 use plimsoll::data::Turns;
+use plimsoll::gates::{Family, Places};
 use plimsoll::report;
-use plimsoll::search::{Existing, Search, SearchOptions, Strategy};
+use plimsoll::search::{Controls, Existing, Judges, Plan, Search, SearchOptions, Strategy};
 
 use super::inputs::{EngineArguments, at_least_one, template};
 use super::{Format, colour, command_line, print};
@@ -31,6 +32,9 @@ Examples:
   plimsoll search --model model.gguf --adapter my-adapter --data data --out out --template none
   plimsoll search --model model.gguf --adapter my-adapter --data data --out out --search racing
   plimsoll search --model model.gguf --adapter my-adapter --data data --out out --metric gsm8k:flexible
+  plimsoll search --model model.gguf --adapter my-adapter --data data --out out --effects layers
+  plimsoll search --model model.gguf --adapter my-adapter --data data --out out --families top-k,greedy,strengths
+  plimsoll search --model model.gguf --adapter my-adapter --data data --out out --guard general.jsonl --budget 0.5
 
 Data is JSONL: `messages`, `prompt` and `completion`, `instruction`/`input`/`output`,
 `conversations`, or `text`. A folder stands for its valid.jsonl.
@@ -50,7 +54,7 @@ pub(super) struct Arguments {
     /// Validation samples: a JSONL file, or a folder with valid.jsonl
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
-    /// Folder for result.json, report.html, scores.jsonl and the trimmed adapter; until it is done, journal.jsonl, from
+    /// Folder for result.json, report.html, scores.jsonl, tokens.jsonl and the trimmed adapter; until it is done, journal.jsonl, from
     /// which an interrupted search goes on
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
@@ -63,9 +67,13 @@ pub(super) struct Arguments {
     /// Score at most N samples, drawn by the seed
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_samples: Option<NonZero<usize>>,
-    /// Share of the samples that is held out to judge the boundary, between 0 and 1
-    #[arg(long, value_name = "SHARE", default_value_t = 0.33, value_parser = share)]
-    holdout: f64,
+    /// Hold this share of the samples out to judge the boundary [default: 0.33 of 100 samples and more, and wherever
+    /// --folds does not go; --folds 10 of fewer]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    holdout: Option<f64>,
+    /// Judge in N folds, each by samples that had no part in its pick (nested cross-validation)
+    #[arg(long, value_name = "N", conflicts_with = "holdout", value_parser = at_least_one)]
+    folds: Option<NonZero<usize>>,
     /// Which boundaries are scored on which samples
     #[arg(long, value_enum, default_value = "exact")]
     search: SearchArgument,
@@ -80,6 +88,43 @@ pub(super) struct Arguments {
     /// With --metric, let at most N boundaries answer, of those whose NLL is near the best [default: 5]
     #[arg(long, value_name = "N", requires = "metric", value_parser = at_least_one)]
     metric_candidates: Option<NonZero<usize>>,
+    /// Score these families too, and let them compete with the boundaries: top-k, global-alpha, leave-one-out, one-in,
+    /// per-module, window, ramp, magnitude-k, output-k, random-k (which only compares), greedy, greedy-modules, strengths
+    #[arg(long, value_name = "FAMILY,…", value_delimiter = ',', help_heading = "What is searched")]
+    families: Vec<Family>,
+    /// Score these gates too, and let them compete, such as 7=0,20-29=0.5 [may be repeated]
+    #[arg(long, value_name = "GATES", help_heading = "What is searched")]
+    gates: Vec<String>,
+    /// Pick nothing with more than this share of the adapter's bytes
+    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "What is searched")]
+    budget: Option<f64>,
+    /// Samples of another kind, on which the cut must not be worse: a JSONL file or a folder
+    #[arg(long, value_name = "PATH", help_heading = "What is searched")]
+    guard: Option<PathBuf>,
+    /// With --guard: a loss of less than this counts as not worse [default: 0.01 nats per token]
+    #[arg(long, value_name = "NATS", requires = "guard", value_parser = nats, help_heading = "What is searched")]
+    guard_margin: Option<f64>,
+    /// What a cut has to keep to count as not worse: a share of the adapter's gain (98%), or all but a loss per token
+    /// (0.005nats; with --metric in its points) [default: 98%]
+    #[arg(long, value_name = "SHARE%|LOSSnats", value_parser = margin, help_heading = "What is searched")]
+    margin: Option<Margin>,
+    /// Do not hold a cut against a tuned factor on the whole adapter, random layers and the highest ones
+    #[arg(long, help_heading = "What is searched")]
+    no_controls: bool,
+    /// Measure what each layer contributes, or each module of each layer (several times as dear): left out, alone, and as its
+    /// Shapley value
+    #[arg(long, value_enum, value_name = "layers|modules", help_heading = "Evidence")]
+    effects: Option<EffectsArgument>,
+    /// Measure effects on at most N samples
+    #[arg(long, value_name = "N", default_value = "16", value_parser = at_least_one, help_heading = "Evidence")]
+    effect_samples: NonZero<usize>,
+    /// With --effects: pairs of orders behind the Shapley values, each as dear as two sweeps; 0 leaves them out
+    /// [default: 2]
+    #[arg(long, value_name = "N", requires = "effects", help_heading = "Evidence")]
+    orders: Option<usize>,
+    /// Tell in the report what every answer token got, of at most N samples
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Evidence")]
+    token_samples: usize,
     /// Draw the probability curves from at most N samples: they cost as much as the boundaries do
     #[arg(long, value_name = "N", default_value = "16", value_parser = at_least_one)]
     lens_samples: NonZero<usize>,
@@ -100,6 +145,39 @@ pub(super) struct Arguments {
     quiet: bool,
     #[command(flatten)]
     engine: EngineArguments,
+}
+
+/// Pairs of orders, where nothing else is said.
+const ORDER_PAIRS: usize = 2;
+
+/// A loss on the guard's samples that counts as none, where nothing else is said.
+const GUARD_MARGIN: f64 = 0.01;
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum EffectsArgument {
+    /// Of layers
+    Layers,
+    /// Of layers, and of single modules of layers
+    Modules,
+}
+
+fn nats(text: &str) -> Result<f64, &'static str> {
+    let nats = text.parse::<f64>().ok().filter(|nats| nats.is_finite() && *nats >= 0.0);
+    nats.ok_or("expected a number of nats per token, 0 or more")
+}
+
+fn margin(text: &str) -> Result<Margin, &'static str> {
+    match text.strip_suffix('%') {
+        Some(percent) => {
+            let percent = percent.trim().parse::<f64>().ok().filter(|percent| (0.0..=100.0).contains(percent));
+            percent.map(|percent| Margin::Share(percent / 100.0)).ok_or("expected a share from 0% to 100%")
+        }
+        None => {
+            let number = text.strip_suffix("nats");
+            let number = number.ok_or("expected a unit: a share such as 98%, or a loss such as 0.005nats")?;
+            nats(number.trim()).map(Margin::Nats)
+        }
+    }
 }
 
 /// How many boundaries answer, where nothing else is said.
@@ -137,6 +215,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let out = options.out.clone();
     let search = Search::open(options)?;
     opening.finish_and_clear();
+    if !quiet && arguments.tells_plan() {
+        progress::say(&plan(&search.plan()));
+    }
 
     interrupt::install();
     let mut scoring = progress::Scoring::new(search.samples(), quiet);
@@ -176,7 +257,26 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if kept && arguments.fail_if_kept { ExitCode::from(5) } else { ExitCode::SUCCESS })
 }
 
+/// What is about to be scored, and what it costs.
+fn plan(plan: &Plan) -> String {
+    let family = |(family, members): &(Family, usize)| match family.is_adaptive() {
+        true => format!("{family} (as it goes)"),
+        false => format!("{family} ({members})"),
+    };
+    let families: Vec<String> = plan.families.iter().map(family).collect();
+    let Plan { variants, passes, naive, .. } = plan;
+    format!(
+        "plimsoll: {}: {variants} variants in {passes} layer passes a sample; one by one they would be {naive}",
+        families.join(", ")
+    )
+}
+
 impl Arguments {
+    /// Whether more than the boundaries is searched.
+    fn tells_plan(&self) -> bool {
+        !(self.families.is_empty() && self.gates.is_empty())
+    }
+
     fn options(&self) -> Result<SearchOptions> {
         Ok(SearchOptions {
             model: self.model.clone(),
@@ -189,7 +289,25 @@ impl Arguments {
                 TurnsArgument::All => Turns::All,
             },
             max_samples: self.max_samples.map(NonZero::get),
-            holdout: self.holdout,
+            judges: match (self.holdout, self.folds) {
+                (Some(share), _) => Judges::HeldOut(share),
+                (None, Some(folds)) => Judges::Folds(folds.get()),
+                (None, None) => Judges::Suitable,
+            },
+            families: self.families.clone(),
+            given: self.gates.clone(),
+            controls: if self.no_controls { Controls::Omitted } else { Controls::Scored },
+            effects: self.effects.map(|effects| match effects {
+                EffectsArgument::Layers => Places::Layers,
+                EffectsArgument::Modules => Places::Modules,
+            }),
+            effect_samples: self.effect_samples,
+            order_pairs: self.orders.unwrap_or(ORDER_PAIRS),
+            guard: self.guard.clone(),
+            guard_margin: self.guard_margin.unwrap_or(GUARD_MARGIN),
+            margin: self.margin.unwrap_or(Margin::Share(0.98)),
+            budget: self.budget,
+            token_samples: self.token_samples,
             strategy: match (self.search, self.error_rate) {
                 (SearchArgument::Exact, None) => Strategy::Exact,
                 (SearchArgument::Exact, Some(_)) => {

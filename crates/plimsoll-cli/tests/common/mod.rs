@@ -27,10 +27,15 @@ pub(crate) fn data() -> PathBuf {
     golden().join("data/valid.jsonl")
 }
 
+/// The result that the library's tests render.
+pub(crate) fn result() -> PathBuf {
+    golden().join("../result.json").canonicalize().unwrap()
+}
+
 /// The built program, with nothing in its environment that changes what it prints.
 pub(crate) fn plimsoll() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
-    for variable in ["COLUMNS", "CLICOLOR_FORCE", "NO_COLOR"] {
+    for variable in ["COLUMNS", "CLICOLOR_FORCE", "NO_COLOR", "TERM"] {
         command.env_remove(variable);
     }
     command
@@ -56,6 +61,15 @@ pub(crate) fn run<I: IntoIterator<Item: AsRef<OsStr>>>(arguments: I) -> Run {
 /// `plimsoll search` on the four paths, with further arguments.
 pub(crate) fn search(model: &Path, adapter: &Path, data: &Path, out: &Path, more: &[&str]) -> Run {
     run(search_arguments(model, adapter, data, out).iter().map(AsRef::as_ref).chain(more.iter().map(OsStr::new)))
+}
+
+/// The same of boundaries alone, with a third held out.
+pub(crate) fn plain_search(model: &Path, adapter: &Path, data: &Path, out: &Path, more: &[&str]) -> Run {
+    let mut plain = vec!["--no-controls"];
+    if !more.contains(&"--holdout") {
+        plain.extend(["--holdout", "0.33"]);
+    }
+    search(model, adapter, data, out, &[&plain, more].concat())
 }
 
 pub(crate) fn search_arguments(model: &Path, adapter: &Path, data: &Path, out: &Path) -> Vec<PathBuf> {

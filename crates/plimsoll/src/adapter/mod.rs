@@ -7,10 +7,11 @@
 //! module that the config targets must have its tensors, or the adapter is refused with the names of those at fault.
 //!
 //! - [`Adapter::open`] checks all that can be checked without the base model, [`Adapter::bind`] the rest;
-//! - [`write_trimmed`] keeps the LoRA of some layers, byte for byte, in a folder that PEFT loads without a warning;
+//! - [`write_trimmed`] writes what a variant leaves of the LoRA to a folder that PEFT loads without a warning;
 //! - [`inspect()`] says what is in an adapter, and what each runtime makes of it.
 
 mod config;
+mod fold;
 mod inspect;
 mod runtimes;
 mod targets;
@@ -23,8 +24,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, shown};
 use crate::files;
-use crate::gates::Projection;
-use crate::model::Tensors;
+use crate::gates::{Projection, Variant};
+use crate::model::{MAX_LAYERS, Tensors};
 
 pub use config::{AdapterConfig, Scaling};
 pub use inspect::{Inspection, ModuleInspection, inspect};
@@ -149,6 +150,26 @@ pub enum AdapterProblem {
     /// Tensors that do not fit.
     #[error("{0}")]
     Faults(Faults),
+    /// A tensor that cannot be multiplied by its gate and keep its type.
+    #[error(
+        "{}: its largest value, {value:?}, times the gate {gate} is {product:?}, and {dtype} holds {limit:?} at most: give a \
+         gate nearer to 0, or convert the adapter to a type that holds more",
+        shown(tensor)
+    )]
+    Overflow {
+        /// The tensor's name in the file.
+        tensor: String,
+        /// Its largest value.
+        value: f32,
+        /// The gate.
+        gate: f32,
+        /// What becomes of the value.
+        product: f64,
+        /// The type that it is stored in.
+        dtype: &'static str,
+        /// The largest number of that type.
+        limit: f64,
+    },
 }
 
 /// Tensors that fit neither the config nor each other nor the base model: the first few, and how many there are.
@@ -327,9 +348,11 @@ impl Adapter {
         self.modules.values().map(|module| module.bytes).sum()
     }
 
-    /// Bytes of the tensors in the layers `0..layers_kept`.
-    pub fn bytes_below(&self, layers_kept: usize) -> u64 {
-        self.modules.values().filter(|module| module.layer < layers_kept).map(|module| module.bytes).sum()
+    /// Bytes of the tensors whose gates in a variant are not 0.
+    pub fn bytes_kept(&self, variant: &Variant) -> u64 {
+        let is_kept =
+            |module: &&Module| variant.gates.get(module.layer).is_some_and(|gates| gates.get(module.projection) != 0.0);
+        self.modules.values().filter(is_kept).map(|module| module.bytes).sum()
     }
 
     /// The validated config.
@@ -562,6 +585,9 @@ impl Place {
             let Some((number, module)) = rest.split_once('.') else { continue };
             let layer = number.parse::<usize>().ok().filter(|layer| layer.to_string() == number);
             if let (Some(layer), Some(projection)) = (layer, Projection::from_path(module)) {
+                if layer >= MAX_LAYERS {
+                    return Err("a layer so high is not supported: no model has so many");
+                }
                 return Ok(Self { stack, layer, projection, half });
             }
         }
@@ -604,6 +630,7 @@ mod tests {
             ("base_model.model.lm_head.lora_A.weight", "not supported"),
             ("base_model.model.model.layers.01.self_attn.q_proj.lora_A.weight", "not supported"),
             ("base_model.model.model.layers.99999999999999999999.self_attn.q_proj.lora_A.weight", "not supported"),
+            ("base_model.model.model.layers.1024.self_attn.q_proj.lora_A.weight", "no model has so many"),
             ("base_model.model.model.vision_tower.layers.0.self_attn.q_proj.lora_A.weight", "not supported"),
             ("base_model.model.model.layers.0.input_layernorm.weight", "unknown tensor"),
         ] {

@@ -1,10 +1,14 @@
-//! Writing a trimmed adapter: the LoRA of some layers, byte for byte, in a folder that PEFT loads without a warning.
+//! Writing a trimmed adapter: what a variant leaves of the LoRA, in a folder that PEFT loads without a warning.
+//!
+//! A module whose gate is 0 leaves the files; one whose gate is 1 keeps its tensors byte for byte; any other gate is
+//! folded into B (see `fold`), so that the scale stays what it was.
 //!
 //! Deleting tensors is not enough: PEFT then warns of missing keys, and goes on computing with zeros. The config must
-//! say which layers are left, and there are two ways to say it (PEFT 0.21.2, `check_target_module_exists`):
-//! 1. `target_modules` as a list of names, with `layers_to_transform` and `layers_pattern`. A regular expression and
-//!    `all-linear` are expanded to a list first, because PEFT refuses them together with `layers_to_transform`;
-//! 2. where layers differ in their modules, or the list names full paths (which `layers_to_transform` does not
+//! say which modules are left, and there are three ways to say it (PEFT 0.21.2, `check_target_module_exists`):
+//! 1. `target_modules` as it is, where it is a list, with `layers_to_transform` and `layers_pattern`;
+//! 2. the same with `target_modules` as the names of the modules that are left. A regular expression and `all-linear`
+//!    are expanded so, because PEFT refuses them together with `layers_to_transform`;
+//! 3. where layers differ in their modules, or the list names full paths (which `layers_to_transform` does not
 //!    restrict), `target_modules` as the full path of every module that is left.
 //!
 //! Which one is right is not reasoned about but tried: the new config is parsed again and asked about every module.
@@ -22,10 +26,11 @@ use safetensors::{Dtype, SafeTensorError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::fold::fold;
 use super::{Adapter, AdapterConfig, CONFIG_FILE, Module, WEIGHTS_FILE};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::gates::Projection;
+use crate::gates::{Projection, Variant};
 
 /// The name of the model card.
 pub const CARD_FILE: &str = "README.md";
@@ -97,103 +102,129 @@ pub struct Estimate {
 }
 
 /// What was written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Written {
     /// The new folder.
     pub folder: PathBuf,
-    /// Layers whose LoRA is in it, ascending.
+    /// The gates of the adapter's layers, as [`Variant::parse`] reads them.
+    pub gates: String,
+    /// Layers that have LoRA in it, ascending.
     pub layers_kept: Vec<usize>,
-    /// Layers whose LoRA was dropped, ascending.
+    /// Layers whose whole LoRA was dropped, ascending.
     pub layers_dropped: Vec<usize>,
     /// Number of LoRA modules in it.
     pub modules: usize,
+    /// Number of LoRA modules that were dropped.
+    pub modules_dropped: usize,
+    /// Gates that were folded into B: those that occur but 0 and 1, ascending.
+    pub strengths: Vec<f32>,
     /// Bytes of its tensors.
     pub bytes: u64,
     /// Bytes of the whole adapter's tensors.
     pub bytes_before: u64,
 }
 
-/// Writes the adapter's LoRA in the layers `keep` to the new folder `out`, with its config, a model card and its
-/// provenance. Layers of `keep` that have no LoRA are passed over; tensors keep their type and their bytes.
+/// The adapter's modules under a variant, each in the order of [`Adapter::modules`].
+struct Cut<'a> {
+    /// Those that stay, with their gates.
+    kept: Vec<(&'a Module, f32)>,
+    dropped: Vec<&'a Module>,
+}
+
+/// Writes what the variant leaves of the adapter to the new folder `out`, with its config, a model card and its
+/// provenance. Gates of places without LoRA say nothing, and the variant may have more layers than the adapter.
 ///
 /// # Errors
-/// `keep` is not strictly ascending, or has no layer with LoRA; `out` exists already; the folder cannot be written.
-pub fn write_trimmed(adapter: &Adapter, keep: &[usize], card: &Provenance, out: &Path) -> Result<Written> {
-    if !keep.is_sorted_by(|a, b| a < b) {
-        return Err(Error::Usage(format!("the layers to keep must be ascending, without repetition: got {keep:?}")));
+/// The adapter has LoRA in a layer that the variant has not; no module is kept; a gate makes a tensor's values too
+/// large for their type; `out` exists already; the folder cannot be written.
+pub fn write_trimmed(adapter: &Adapter, variant: &Variant, card: &Provenance, out: &Path) -> Result<Written> {
+    let layers = adapter.layers();
+    let highest = layers.last().copied().unwrap_or(0);
+    let Some(gates) = variant.gates.get(..=highest) else {
+        let found = variant.gates.len();
+        return Err(Error::Usage(format!("gates of {found} layers: the adapter has LoRA in layer {highest}")));
+    };
+    let mut cut = Cut { kept: Vec::new(), dropped: Vec::new() };
+    for module in adapter.modules() {
+        match gates[module.layer].get(module.projection) {
+            0.0 => cut.dropped.push(module),
+            gate => cut.kept.push((module, gate)),
+        }
     }
-    let wanted: BTreeSet<usize> = keep.iter().copied().collect();
-    let (layers_kept, layers_dropped): (Vec<usize>, Vec<usize>) =
-        adapter.layers().into_iter().partition(|layer| wanted.contains(layer));
-    if layers_kept.is_empty() {
+    if cut.kept.is_empty() {
         return Err(Error::Usage(
-            "no layer with LoRA is kept: use the base model without an adapter; nothing is written".to_owned(),
+            "no LoRA is kept: use the base model without an adapter; nothing is written".to_owned(),
         ));
     }
-    let modules: Vec<&Module> = adapter.modules().filter(|module| wanted.contains(&module.layer)).collect();
+    let mut strengths: Vec<f32> = cut.kept.iter().map(|(_, gate)| *gate).filter(|gate| *gate != 1.0).collect();
+    strengths.sort_by(f32::total_cmp);
+    strengths.dedup();
+    let (layers_kept, layers_dropped) =
+        layers.into_iter().partition(|layer| cut.kept.iter().any(|(module, _)| module.layer == *layer));
     let written = Written {
         folder: out.to_owned(),
-        modules: modules.len(),
-        bytes: modules.iter().map(|module| module.bytes).sum(),
-        bytes_before: adapter.bytes(),
+        gates: Variant { gates: gates.to_vec() }.spec(),
         layers_kept,
         layers_dropped,
+        modules: cut.kept.len(),
+        modules_dropped: cut.dropped.len(),
+        strengths,
+        bytes: cut.kept.iter().map(|(module, _)| module.bytes).sum(),
+        bytes_before: adapter.bytes(),
     };
-    let config = if written.layers_dropped.is_empty() {
-        adapter.config.clone()
-    } else {
-        trimmed_config(adapter, &written.layers_kept)?
-    };
-    let weights = views(adapter, &modules)?;
+    let config = if cut.dropped.is_empty() { adapter.config.clone() } else { trimmed_config(adapter, &cut)? };
+    let folded = folded(adapter, &cut)?;
+    let weights = views(adapter, &cut, &folded)?;
     files::write_folder(out, |folder| {
         write_json(&folder.join(CONFIG_FILE), config.raw())?;
         let weights_path = folder.join(WEIGHTS_FILE);
         write_weights(&weights_path, weights)?;
         // What serialises them makes the file private to its owner.
         files::make_readable(&weights_path, 0o644).map_err(Error::write(&weights_path))?;
-        write_json(&folder.join(PROVENANCE_FILE), &provenance(&written, card)?)?;
+        write_json(&folder.join(PROVENANCE_FILE), &ProvenanceFile::new(&written, card)?)?;
         let readme = folder.join(CARD_FILE);
-        fs::write(&readme, model_card(adapter, &written, card)).map_err(Error::write(&readme))
+        fs::write(&readme, model_card(adapter, &cut, &written, card)).map_err(Error::write(&readme))
     })?;
     Ok(written)
 }
 
-/// The adapter's config, restricted to the layers `kept`.
-fn trimmed_config(adapter: &Adapter, kept: &[usize]) -> Result<AdapterConfig> {
+/// The adapter's config, restricted to the modules that are kept.
+fn trimmed_config(adapter: &Adapter, cut: &Cut<'_>) -> Result<AdapterConfig> {
     let config = &adapter.config;
     let problem = |problem| Error::input(adapter.config_path(), problem);
-    let is_kept = |module: &&Module| kept.binary_search(&module.layer).is_ok();
-    let paths: Vec<String> =
-        adapter.modules().filter(is_kept).map(|module| adapter.path(module.layer, module.projection)).collect();
-    let mut by_layer = config.patterns_for(&paths).map_err(problem)?;
-    let mut by_path = by_layer.clone();
-
+    let kept: BTreeSet<(usize, Projection)> =
+        cut.kept.iter().map(|(module, _)| (module.layer, module.projection)).collect();
+    let paths: Vec<String> = kept.iter().map(|&(layer, projection)| adapter.path(layer, projection)).collect();
+    let layers: BTreeSet<usize> = kept.iter().map(|(layer, _)| *layer).collect();
+    let has = |projection: &Projection| kept.iter().any(|(_, kept)| kept == projection);
+    let names: Vec<&str> = Projection::ALL.into_iter().filter(has).map(Projection::name).collect();
     let container = adapter.stack.rsplit_once('.').map_or(adapter.stack, |(_, name)| name);
-    by_layer.extend([("layers_to_transform", json!(kept)), ("layers_pattern", json!(container))]);
-    if !config.targets().is_list() {
-        let names = |projection: &Projection| adapter.modules().any(|module| module.projection == *projection);
-        let names: Vec<_> = Projection::ALL.into_iter().filter(names).map(Projection::name).collect();
-        by_layer.push(("target_modules", json!(names)));
-    }
-    let by_layer = config.with_fields(&by_layer).map_err(problem)?;
-    if says_exactly(&by_layer, adapter, kept).map_err(problem)? {
-        return Ok(by_layer);
-    }
 
-    by_path.push(("target_modules", json!(paths)));
-    by_path.extend([("layers_to_transform", Value::Null), ("layers_pattern", Value::Null)]);
-    let by_path = config.with_fields(&by_path).map_err(problem)?;
-    if says_exactly(&by_path, adapter, kept).map_err(problem)? {
-        return Ok(by_path);
+    let as_it_is = config.raw().get("target_modules").filter(|_| config.targets().is_list()).cloned();
+    let by_layer = [("layers_to_transform", json!(layers)), ("layers_pattern", json!(container))];
+    let by_path = [("layers_to_transform", Value::Null), ("layers_pattern", Value::Null)];
+    let ways = as_it_is.into_iter().chain([json!(names)]).map(|targets| (targets, &by_layer));
+    for (targets, layers) in ways.chain([(json!(paths), &by_path)]) {
+        let mut fields = config.patterns_for(&paths).map_err(problem)?;
+        fields.push(("target_modules", targets));
+        fields.extend(layers.iter().cloned());
+        let trimmed = config.with_fields(&fields).map_err(problem)?;
+        if says_exactly(&trimmed, adapter, &kept).map_err(problem)? {
+            return Ok(trimmed);
+        }
     }
     Err(Error::Internal("the trimmed adapter's config does not name exactly the modules that are kept".to_owned()))
 }
 
-/// Whether the config targets all modules of the adapter in the layers `kept` and no other module of its layers.
-fn says_exactly(config: &AdapterConfig, adapter: &Adapter, kept: &[usize]) -> Result<bool, super::AdapterProblem> {
+/// Whether the config targets the modules `kept` and no other module of the adapter's layers.
+fn says_exactly(
+    config: &AdapterConfig,
+    adapter: &Adapter,
+    kept: &BTreeSet<(usize, Projection)>,
+) -> Result<bool, super::AdapterProblem> {
     for layer in adapter.layers() {
         for projection in Projection::ALL {
-            let is_kept = adapter.modules.contains_key(&(layer, projection)) && kept.binary_search(&layer).is_ok();
+            let is_kept = kept.contains(&(layer, projection));
             let path = adapter.path(layer, projection);
             if config.adapts(&path)? != is_kept {
                 return Ok(false);
@@ -207,23 +238,43 @@ fn says_exactly(config: &AdapterConfig, adapter: &Adapter, kept: &[usize]) -> Re
     Ok(true)
 }
 
-/// The modules' tensors as they lie in the file.
-fn views<'a>(adapter: &'a Adapter, modules: &[&'a Module]) -> Result<BTreeMap<&'a str, TensorView<'a>>> {
+/// The bytes of every B whose gate is folded into it.
+fn folded<'a>(adapter: &Adapter, cut: &Cut<'a>) -> Result<BTreeMap<&'a str, Vec<u8>>> {
+    let fold = |&(module, gate): &(&'a Module, f32)| {
+        let values = adapter.tensors.read(&module.b)?;
+        let bytes = fold(&module.b, &values, gate, dtype(adapter, &module.b)?);
+        Ok((module.b.as_str(), bytes.map_err(|problem| Error::input(adapter.weights_path(), problem))?))
+    };
+    cut.kept.iter().filter(|(_, gate)| *gate != 1.0).map(fold).collect()
+}
+
+/// The tensors that stay: as they lie in the file, or folded.
+fn views<'a>(
+    adapter: &'a Adapter,
+    cut: &Cut<'a>,
+    folded: &'a BTreeMap<&str, Vec<u8>>,
+) -> Result<BTreeMap<&'a str, TensorView<'a>>> {
     let view = |name: &'a String| {
-        let dtype = match adapter.tensors.dtype(name)? {
-            "F32" => Dtype::F32,
-            "F16" => Dtype::F16,
-            "BF16" => Dtype::BF16,
-            _ => return None,
-        };
-        TensorView::new(dtype, adapter.tensors.shape(name)?.to_vec(), adapter.tensors.bytes(name)?).ok()
+        let bytes = folded.get(name.as_str()).map(Vec::as_slice).or_else(|| adapter.tensors.bytes(name));
+        let shape = adapter.tensors.shape(name).unwrap_or_default().to_vec();
+        let view = TensorView::new(dtype(adapter, name)?, shape, bytes.unwrap_or_default());
+        Ok((name.as_str(), view.map_err(|_| lost(name))?))
     };
-    let names = modules.iter().flat_map(|module| [&module.a, &module.b]);
-    let with_view = |name: &'a String| {
-        let lost = || Error::Internal(format!("tensor {name} is not what it was when the adapter was opened"));
-        view(name).map(|view| (name.as_str(), view)).ok_or_else(lost)
-    };
-    names.map(with_view).collect()
+    cut.kept.iter().flat_map(|(module, _)| [&module.a, &module.b]).map(view).collect()
+}
+
+/// The type that a tensor of the adapter is stored in.
+fn dtype(adapter: &Adapter, name: &str) -> Result<Dtype> {
+    match adapter.tensors.dtype(name) {
+        Some("F32") => Ok(Dtype::F32),
+        Some("F16") => Ok(Dtype::F16),
+        Some("BF16") => Ok(Dtype::BF16),
+        _ => Err(lost(name)),
+    }
+}
+
+fn lost(name: &str) -> Error {
+    Error::Internal(format!("tensor {name} is not what it was when the adapter was opened"))
 }
 
 fn write_weights(path: &Path, weights: BTreeMap<&str, TensorView<'_>>) -> Result<()> {
@@ -244,24 +295,44 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 }
 
 /// The content of [`PROVENANCE_FILE`].
-fn provenance(written: &Written, card: &Provenance) -> Result<Value> {
-    let mut fields = json!({
-        "schema": SCHEMA,
-        "layers_kept": written.layers_kept,
-        "layers_dropped": written.layers_dropped,
-        "modules": written.modules,
-        "bytes": written.bytes,
-        "bytes_before": written.bytes_before,
-    });
-    let card = serde_json::to_value(card).map_err(|error| Error::Internal(error.to_string()))?;
-    if let (Value::Object(fields), Value::Object(card)) = (&mut fields, card) {
-        fields.extend(card.into_iter().filter(|(_, value)| !value.is_null()));
+#[derive(Serialize)]
+struct ProvenanceFile<'a> {
+    schema: u32,
+    gates: &'a str,
+    layers_kept: &'a [usize],
+    layers_dropped: &'a [usize],
+    modules: usize,
+    modules_dropped: usize,
+    strengths: &'a [f32],
+    bytes: u64,
+    bytes_before: u64,
+    #[serde(flatten)]
+    card: Value,
+}
+
+impl<'a> ProvenanceFile<'a> {
+    fn new(written: &'a Written, card: &Provenance) -> Result<Self> {
+        let mut card = serde_json::to_value(card).map_err(|error| Error::Internal(error.to_string()))?;
+        if let Some(fields) = card.as_object_mut() {
+            fields.retain(|_, value| !value.is_null());
+        }
+        Ok(Self {
+            schema: SCHEMA,
+            gates: &written.gates,
+            layers_kept: &written.layers_kept,
+            layers_dropped: &written.layers_dropped,
+            modules: written.modules,
+            modules_dropped: written.modules_dropped,
+            strengths: &written.strengths,
+            bytes: written.bytes,
+            bytes_before: written.bytes_before,
+            card,
+        })
     }
-    Ok(fields)
 }
 
 /// The content of [`CARD_FILE`], in the form that the Hugging Face Hub reads.
-fn model_card(adapter: &Adapter, written: &Written, card: &Provenance) -> String {
+fn model_card(adapter: &Adapter, cut: &Cut<'_>, written: &Written, card: &Provenance) -> String {
     let base = adapter.config.base_model();
     let mut text = String::from("---\n");
     // Only a repository's id may stand here: the Hub refuses a card that names somebody's local path.
@@ -269,23 +340,14 @@ fn model_card(adapter: &Adapter, written: &Written, card: &Provenance) -> String
         text += &format!("base_model: {id}\n");
     }
     text += "library_name: peft\ntags:\n- lora\n- plimsoll\n---\n\n# A trimmed LoRA adapter\n\n";
-    let total = written.layers_kept.len() + written.layers_dropped.len();
-    if written.layers_dropped.is_empty() {
-        text += &format!("All {total} layers of the adapter are kept.");
-    } else {
-        text += &format!(
-            "LoRA is kept in the layers {} and dropped in the layers {} (0 is next to the embedding). ",
-            ranges(&written.layers_kept),
-            ranges(&written.layers_dropped)
-        );
-        text += "Nothing was retrained: the kept tensors are those of the whole adapter, byte for byte.";
-    }
+    text += &what_is_kept(cut, written);
     text += &format!(
-        "\n\n| | |\n|---|---|\n| LoRA modules | {} of {} |\n| bytes of tensors | {} of {} |\n",
+        "\n\n| | |\n|---|---|\n| LoRA modules | {} of {} |\n| bytes of tensors | {} of {} |\n| gates | {} |\n",
         written.modules,
         adapter.modules().len(),
         written.bytes,
-        written.bytes_before
+        written.bytes_before,
+        code(&written.gates)
     );
     if let Some(base) = base {
         let base = if is_repository_id(base) { base } else { last_component(base) };
@@ -310,6 +372,54 @@ fn model_card(adapter: &Adapter, written: &Written, card: &Provenance) -> String
     let command = if card.command.is_some() { ", with the command that repeats it" } else { "" };
     text += &format!("\nThe same, for programs{command}: `{PROVENANCE_FILE}`.\n");
     text
+}
+
+/// What a reader of the card should know of the tensors, in sentences.
+fn what_is_kept(cut: &Cut<'_>, written: &Written) -> String {
+    let Written { layers_kept, layers_dropped, .. } = written;
+    let mut text = if layers_dropped.is_empty() {
+        format!("All {} layers of the adapter are kept.", layers_kept.len())
+    } else {
+        let (kept, dropped) = (layers(layers_kept), layers(layers_dropped));
+        format!("LoRA is kept in {kept} and dropped in {dropped} (0 is next to the embedding).")
+    };
+    let in_kept_layers = |module: &&Module| layers_kept.contains(&module.layer);
+    let dropped: Vec<&Module> = cut.dropped.iter().copied().filter(in_kept_layers).collect();
+    if !dropped.is_empty() {
+        text += &format!(" Of the layers that are kept, single modules are dropped: {}.", places(&dropped));
+    }
+    if written.strengths.is_empty() {
+        if !cut.dropped.is_empty() {
+            text += " Nothing was retrained: the kept tensors are those of the whole adapter, byte for byte.";
+        }
+        return text;
+    }
+    text += " Nothing was retrained, but strengths are multiplied into lora_B, which is rounded to the type that it is \
+             stored in:";
+    for (index, strength) in written.strengths.iter().enumerate() {
+        let of_strength = cut.kept.iter().filter(|(_, gate)| gate == strength).map(|(module, _)| *module);
+        let places = places(&of_strength.collect::<Vec<_>>());
+        text += &format!("{} {strength} for {places}", if index > 0 { ";" } else { "" });
+    }
+    text + ". All other tensors are those of the whole adapter."
+}
+
+/// Modules, those of the same layers drawn together: `q_proj, k_proj in the layers 0–3; v_proj in layer 2`.
+fn places(modules: &[&Module]) -> String {
+    let mut by_layers: BTreeMap<Vec<usize>, Vec<&str>> = BTreeMap::new();
+    for projection in Projection::ALL {
+        let of_it = modules.iter().filter(|module| module.projection == projection);
+        by_layers.entry(of_it.map(|module| module.layer).collect()).or_default().push(projection.name());
+    }
+    by_layers.remove(&Vec::new());
+    let told = by_layers.iter().map(|(numbers, names)| format!("{} in {}", names.join(", "), layers(numbers)));
+    told.collect::<Vec<_>>().join("; ")
+}
+
+/// Layers in a sentence: `layer 7`, `the layers 0–3, 7`.
+fn layers(numbers: &[usize]) -> String {
+    let word = if numbers.len() == 1 { "layer" } else { "the layers" };
+    format!("{word} {}", ranges(numbers))
 }
 
 /// The last part of a path of any system: a card is made to be published, and where things lay on somebody's disk is

@@ -3,25 +3,37 @@
 //! A boundary k keeps LoRA in layers `0..k` (arXiv:2503.23360): k = L is the full adapter, k = 0 the base model. Three
 //! rules pick one from the *selection* samples ([`Choice::best`], [`Choice::one_se`], [`Choice::curve`]); the
 //! one-standard-error rule's is the candidate, and the *held-out* samples, which had no part in picking it, decide what
-//! to do with it ([`Verdict`]). The unit is nats per answer token, the mean over samples of the sample's mean; every
-//! comparison is paired and every resampling is by sample. A task's metric can take the place of the NLL, as the highest
-//! value that it can have less the value of the sample: what is said of nats then holds for its points.
+//! to do with it ([`judge`], [`Verdict`]); where samples are few, each is held out in turn ([`choose_nested`]). The unit is
+//! nats per answer token, the mean over samples of the sample's mean; every comparison is paired and every resampling is
+//! by sample. A task's metric can take the place of the NLL, as the highest value that it can have less the value of the
+//! sample: what is said of nats then holds for its points.
 //!
 //! The paper looks for the boundary and cuts there. Here "keep the full adapter" and "use the base model" are answers
-//! too, and no gain is quoted from the samples that chose k.
+//! too, "the samples do not tell" is said where they do not ([`Choice::abstains`]), and no gain is quoted from the samples
+//! that chose k. The rules, their sources, and how often they err in simulated searches stand in `docs/choosing.md`.
 //!
 //! Pure `f64`: nothing here knows a model, an engine or a file. The same input, options and seed give the same numbers
-//! on every platform.
+//! on every platform, but for the last digits of p-values from the t distribution.
 
+mod arbitrate;
+mod controls;
+pub mod greedy;
+mod judge;
+mod nested;
 pub mod race;
 mod rules;
 
 use std::fmt;
 use std::num::NonZeroUsize;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::stats::{self, Resampler, Stream};
+pub use self::arbitrate::{Standing, arbitrate};
+pub use self::controls::{ControlGains, controls};
+pub use self::judge::{CutKind, Judgement, judge, paired_gain, power};
+pub use self::nested::{choose_nested, cross_validate, folds, validation_for};
+use crate::stats::{Resampler, Stream};
 
 /// Fewest samples of a part: with one there is no spread to compare a difference with.
 const MIN_SAMPLES: usize = 2;
@@ -30,37 +42,45 @@ const MIN_SAMPLES: usize = 2;
 const MAX_MAGNITUDE: f64 = 1e100;
 
 /// What to do with the adapter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Keep LoRA in the lower layers only.
     Trim,
-    /// Keep the whole adapter.
+    /// Keep the whole adapter: because that is shown to be right, or because nothing is shown ([`Choice::abstains`]).
     KeepFull,
-    /// The adapter does not beat the base model: drop it.
+    /// The adapter is shown not to beat the base model by anything that matters: drop it.
     UseBase,
 }
 
 /// Why the verdict is what it is. "Shown" is by the held-out samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// `trim`: the cut is shown to be better than the full adapter.
     Better,
     /// `trim`: the cut is shown to keep at least the margin of the full adapter's gain over the base model.
     NotWorse,
-    /// `trim`: the full adapter is no better than the base model on the held-out mean, and the cut is shown to be.
+    /// `trim`: the full adapter's mean is no better than the base model's, and the cut is shown to be better than both.
     BetterThanBase,
     /// `keep-full`: the rule picked all layers.
     NoCut,
-    /// `keep-full`: the cut (to no layers at all, if `one_se` is 0) is shown to be neither better nor as good.
+    /// `keep-full`: the cut (to no layers at all, if `one_se` is 0) is shown to be worse than the full adapter.
+    Worse,
+    /// `keep-full`, abstaining: the cut is shown to be neither better, nor as good, nor worse. By nested cross-validation
+    /// no cut is called worse.
     NotShown,
-    /// `use-base`: the full adapter is no better than the base model on the held-out mean, and no cut is shown to be.
+    /// `keep-full`, abstaining: the samples do not show whether the full adapter beats the base model.
+    AdapterNotShown,
+    /// `keep-full`: the cut would be made, but is not shown to keep samples of another kind from getting worse.
+    GuardNotHeld,
+    /// `use-base`: the full adapter is shown to be worse than the base model, or to gain less than
+    /// [`Options::negligible`]; and no cut is shown to be better than both.
     AdapterNotBetter,
 }
 
 /// The answer, and what it rests on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Choice {
     /// What to do.
     pub verdict: Verdict,
@@ -97,7 +117,7 @@ pub struct Choice {
 }
 
 /// Which samples judge a candidate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Validation {
     /// Samples that had no part in picking it.
@@ -112,7 +132,7 @@ pub enum Validation {
 }
 
 /// What a test could have shown.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Power {
     /// A true gain of this size would be shown in 8 of 10 cases on as many samples as there were.
     pub detectable: f64,
@@ -121,7 +141,7 @@ pub struct Power {
 }
 
 /// A paired difference on held-out samples, of mean NLL (in nats per answer token) or of a task's metric.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Gain {
     /// Mean difference.
     pub mean: f64,
@@ -129,14 +149,14 @@ pub struct Gain {
     pub low: f64,
     /// Upper end of the 95 % bootstrap interval.
     pub high: f64,
-    /// Two-sided p-value of the paired randomisation test.
+    /// Two-sided p-value, the larger of two paired tests: randomisation, and the t-test corrected for skewness.
     pub p: f64,
     /// Number of held-out samples.
     pub samples: usize,
 }
 
 /// An estimate with its 95 % bootstrap interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Interval {
     /// The estimate.
     pub value: f64,
@@ -155,22 +175,42 @@ pub struct Options {
     pub choice_resamples: NonZeroUsize,
     /// Bootstrap resamples of each interval, and sign patterns of each randomisation test.
     pub resamples: NonZeroUsize,
-    /// A p-value below this shows a difference.
+    /// A p-value below this shows a difference; with fewer than 20 samples, one below half of it.
     pub alpha: f64,
-    /// A cut is not worse when it surely keeps more than this share of the full adapter's gain over the base model.
-    pub margin: f64,
+    /// What a cut may lose and still not count as worse.
+    pub margin: Margin,
+    /// An adapter that is shown to gain less than this over the base model gains nothing that matters. In nats per answer
+    /// token, or in the points of the metric whose values are judged; at 0 or less only a loss counts.
+    pub negligible: f64,
+}
+
+/// What a cut may lose and still not count as worse than the full adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Margin {
+    /// It surely keeps more than this share of the full adapter's gain over the base model: R(k) is above it.
+    Share(f64),
+    /// It surely loses less than this, in nats per answer token.
+    Nats(f64),
 }
 
 impl Default for Options {
     fn default() -> Self {
         const CHOICE_RESAMPLES: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
         const RESAMPLES: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
-        Self { seed: 0, choice_resamples: CHOICE_RESAMPLES, resamples: RESAMPLES, alpha: 0.05, margin: 0.98 }
+        Self {
+            seed: 0,
+            choice_resamples: CHOICE_RESAMPLES,
+            resamples: RESAMPLES,
+            alpha: 0.05,
+            margin: Margin::Share(0.98),
+            negligible: 0.01,
+        }
     }
 }
 
 /// One part of the samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
     /// The samples that pick the boundary.
@@ -229,8 +269,10 @@ pub enum ChooseProblem {
         layers: usize,
     },
     /// A boundary without which nothing can be judged.
-    #[error("boundary {boundary} was not scored on the held-out part")]
+    #[error("boundary {boundary} was not scored on the {part} part")]
     NotScored {
+        /// The part.
+        part: Part,
         /// The boundary k.
         boundary: usize,
     },
@@ -287,12 +329,11 @@ impl Input {
     pub fn of(selection: Scores, holdout: Scores, curve: &[f64]) -> Result<Self, ChooseProblem> {
         check_curve(curve)?;
         let layers = curve.len();
-        if let Some(&boundary) = selection.boundaries.iter().chain(&holdout.boundaries).find(|&&k| k > layers) {
-            return Err(ChooseProblem::Boundary { boundary, layers });
-        }
+        check_boundaries(&selection, layers)?;
+        check_boundaries(&holdout, layers)?;
         for boundary in [0, layers, selection.pick()] {
             if holdout.column(boundary).is_none() {
-                return Err(ChooseProblem::NotScored { boundary });
+                return Err(ChooseProblem::NotScored { part: Part::Holdout, boundary });
             }
         }
         Ok(Self { selection, holdout, curve: curve.to_vec(), whole: layers })
@@ -317,6 +358,13 @@ fn check_curve(curve: &[f64]) -> Result<(), ChooseProblem> {
     match curve.iter().enumerate().find(|(_, value)| !is_usable(**value)) {
         Some((layer, &found)) => Err(ChooseProblem::Curve { layer, found }),
         None => Ok(()),
+    }
+}
+
+fn check_boundaries(scores: &Scores, layers: usize) -> Result<(), ChooseProblem> {
+    match scores.boundaries.last() {
+        Some(&boundary) if boundary > layers => Err(ChooseProblem::Boundary { boundary, layers }),
+        _ => Ok(()),
     }
 }
 
@@ -356,12 +404,27 @@ impl Scores {
 
     /// What the one-standard-error rule picks: the boundary that the held-out samples are to judge.
     pub fn pick(&self) -> usize {
-        let everyone: Vec<usize> = (0..self.samples()).collect();
-        rules::pick(self, &everyone).one_se
+        rules::pick(self, &self.everyone()).one_se
     }
 
-    fn samples(&self) -> usize {
+    /// How many samples there are.
+    pub fn samples(&self) -> usize {
         self.nll.len() / self.boundaries.len()
+    }
+
+    /// The NLL of every sample at a boundary, where that was scored.
+    pub fn nll(&self, boundary: usize) -> Option<Vec<f64>> {
+        let column = self.column(boundary)?;
+        Some(self.nll.chunks_exact(self.boundaries.len()).map(|row| row[column]).collect())
+    }
+
+    fn everyone(&self) -> Vec<usize> {
+        (0..self.samples()).collect()
+    }
+
+    /// The NLL of a sample at a boundary that is known to be there.
+    fn at(&self, sample: usize, boundary: usize) -> f64 {
+        self.row(sample)[self.column(boundary).expect("a boundary of these scores")]
     }
 
     fn row(&self, sample: usize) -> &[f64] {
@@ -371,129 +434,59 @@ impl Scores {
     fn column(&self, boundary: usize) -> Option<usize> {
         self.boundaries.binary_search(&boundary).ok()
     }
-
-    /// `NLL(from) − NLL(to)` of every sample: what `to` gains over `from`. Empty where one of them was not scored.
-    fn gains(&self, from: usize, to: usize) -> Vec<f64> {
-        let (Some(from), Some(to)) = (self.column(from), self.column(to)) else { return Vec::new() };
-        self.nll.chunks_exact(self.boundaries.len()).map(|row| row[from] - row[to]).collect()
-    }
 }
 
 /// Picks a boundary on the selection samples, and judges it on the held-out ones.
 pub fn choose(input: &Input, options: &Options) -> Choice {
     let Input { selection, holdout, curve, whole } = input;
-    let layers = input.layers();
-    let everyone: Vec<usize> = (0..selection.samples()).collect();
-    let rules::Pick { best, one_se } = rules::pick(selection, &everyone);
-
-    let gain = measure(&holdout.gains(layers, one_se), options);
-    let adapter_gain = measure(&holdout.gains(0, layers), options);
-    let base_gain = measure(&holdout.gains(0, one_se), options);
-    let retained = (adapter_gain.low > 0.0)
-        .then(|| retained(&holdout.gains(0, one_se), &holdout.gains(0, layers), options))
-        .flatten();
-
-    let held_out = HeldOut { gain, adapter_gain, base_gain, retained };
-    let (verdict, reason) = judge(*whole, one_se, &held_out, options);
-    Choice {
-        verdict,
-        reason,
-        layers_kept: match verdict {
-            Verdict::Trim => one_se,
-            Verdict::KeepFull => layers,
-            Verdict::UseBase => 0,
-        },
-        best,
-        one_se,
-        curve: rules::change_point(curve),
-        bootstrap: rules::stability(selection, layers, options.choice_resamples, options.seed),
-        gain,
-        adapter_gain,
-        base_gain,
-        retained,
-        validation: Validation::Holdout,
-        abstains: false,
-        power: None,
-    }
+    let one_se = selection.pick();
+    let [base, full, cut] =
+        [0, input.layers(), one_se].map(|boundary| holdout.nll(boundary).expect("checked when the input was made"));
+    let judgement = judge(&base, &full, &cut, CutKind::of(one_se, *whole), options);
+    Choice::of(selection, &judgement, curve, Validation::Holdout, options)
 }
 
-/// What the held-out samples say of the candidate.
-struct HeldOut {
-    gain: Gain,
-    adapter_gain: Gain,
-    base_gain: Gain,
-    retained: Option<Interval>,
-}
-
-/// Compares the candidate with whichever of `full` and `base` has the better held-out mean; a tie goes to `base`, which
-/// costs nothing.
-///
-/// Against `full` the cut has to be better by the test, or not worse by the margin. Against `base` it has to be better
-/// by the test: a cut of a harmful adapter beats the full one merely by being nearer to the base model. For k = 0 and for
-/// k = L the candidate is itself one of the two, and there is no third to keep.
-fn judge(whole: usize, one_se: usize, held_out: &HeldOut, options: &Options) -> (Verdict, Reason) {
-    let HeldOut { gain, adapter_gain, base_gain, retained } = held_out;
-    let is_shown = |gain: &Gain| gain.mean > 0.0 && gain.p < options.alpha;
-    let is_cut = 0 < one_se && one_se < whole;
-
-    if adapter_gain.mean <= 0.0 {
-        return if is_cut && is_shown(base_gain) {
-            (Verdict::Trim, Reason::BetterThanBase)
-        } else {
-            (Verdict::UseBase, Reason::AdapterNotBetter)
-        };
-    }
-    if one_se >= whole {
-        return (Verdict::KeepFull, Reason::NoCut);
-    }
-    // A margin of 0 or less must not let a cut through that is worse than the base model.
-    let is_candidate = is_cut && base_gain.mean > 0.0;
-    if is_candidate && is_shown(gain) {
-        return (Verdict::Trim, Reason::Better);
-    }
-    // A share of the adapter's gain means something only where that gain is itself shown.
-    let is_kept = |retained: &Interval| is_shown(adapter_gain) && retained.low > options.margin;
-    if is_candidate && retained.as_ref().is_some_and(is_kept) {
-        return (Verdict::Trim, Reason::NotWorse);
-    }
-    (Verdict::KeepFull, Reason::NotShown)
-}
-
-/// The mean of paired gains with its interval and its test.
-fn measure(gains: &[f64], options: &Options) -> Gain {
-    let (low, high) = stats::bootstrap_mean(gains, options.resamples, holdout_resampler(gains, options));
-    Gain {
-        mean: stats::mean(gains),
-        low,
-        high,
-        p: stats::sign_flip_p(gains, options.resamples, options.seed),
-        samples: gains.len(),
-    }
-}
-
-/// The retained gain `R = Σ part / Σ whole` with the percentile interval of the ratio of sums, resampled by sample.
-///
-/// A resample whose whole is not above 0 has no ratio. It counts as the worst at both ends, −∞ for the lower and +∞ for
-/// the upper, so that the interval is never narrower for leaving it out; `None` where that reaches an end.
-fn retained(part: &[f64], whole: &[f64], options: &Options) -> Option<Interval> {
-    let mut resampler = holdout_resampler(whole, options);
-    let mut lows = Vec::new();
-    let mut highs = Vec::new();
-    for _ in 0..options.resamples.get() {
-        let (mut kept, mut all) = (0.0, 0.0);
-        for &sample in resampler.draw() {
-            kept += part[sample];
-            all += whole[sample];
+impl Choice {
+    /// Puts together what picked and what judged.
+    fn of(selection: &Scores, judgement: &Judgement, curve: &[f64], validation: Validation, options: &Options) -> Self {
+        let layers = curve.len();
+        let rules::Pick { best, one_se } = rules::pick(selection, &selection.everyone());
+        let &Judgement { verdict, reason, abstains, gain, adapter_gain, base_gain, retained, power } = judgement;
+        Self {
+            verdict,
+            reason,
+            layers_kept: match verdict {
+                Verdict::Trim => one_se,
+                Verdict::KeepFull => layers,
+                Verdict::UseBase => 0,
+            },
+            best,
+            one_se,
+            curve: rules::change_point(curve),
+            bootstrap: rules::stability(selection, layers, options.choice_resamples, options.seed),
+            gain,
+            adapter_gain,
+            base_gain,
+            retained,
+            validation,
+            abstains,
+            power,
         }
-        let ratio = kept / all;
-        let has_ratio = all > 0.0 && ratio.is_finite();
-        lows.push(if has_ratio { ratio } else { f64::NEG_INFINITY });
-        highs.push(if has_ratio { ratio } else { f64::INFINITY });
     }
-    let value = stats::mean(part) / stats::mean(whole);
-    let (low, _) = stats::percentile_interval(&mut lows);
-    let (_, high) = stats::percentile_interval(&mut highs);
-    [value, low, high].iter().all(|end| end.is_finite()).then_some(Interval { value, low, high })
+}
+
+impl Choice {
+    /// The same rules' picks, with the judgement on a candidate that is not one of them and keeps LoRA in so many layers.
+    #[must_use]
+    pub fn with(self, judgement: &Judgement, layers_kept: usize) -> Self {
+        let Judgement { verdict, reason, abstains, gain, adapter_gain, base_gain, retained, power } = *judgement;
+        let layers_kept = match verdict {
+            Verdict::Trim => layers_kept,
+            Verdict::KeepFull => self.bootstrap.len() - 1,
+            Verdict::UseBase => 0,
+        };
+        Self { verdict, reason, layers_kept, abstains, gain, adapter_gain, base_gain, retained, power, ..self }
+    }
 }
 
 fn holdout_resampler(samples: &[f64], options: &Options) -> Resampler {
@@ -508,45 +501,6 @@ fn is_usable(value: f64) -> bool {
 mod tests {
     use super::*;
 
-    const LAYERS: usize = 10;
-
-    fn measured(mean: f64, p: f64) -> Gain {
-        Gain { mean, low: mean - 0.1, high: mean + 0.1, p, samples: 50 }
-    }
-
-    fn judged(one_se: usize, gain: Gain, adapter_gain: Gain, base_gain: Gain, low: Option<f64>) -> (Verdict, Reason) {
-        let retained = low.map(|low| Interval { value: low + 0.01, low, high: low + 0.02 });
-        judge(LAYERS, one_se, &HeldOut { gain, adapter_gain, base_gain, retained }, &Options::default())
-    }
-
-    #[test]
-    fn a_useful_adapter_is_cut_only_for_a_shown_reason() {
-        let (useful, none) = (measured(0.5, 0.001), measured(0.0, 1.0));
-        let cut = |gain, low| judged(4, gain, useful, measured(0.5, 0.001), low);
-        assert_eq!(cut(measured(0.1, 0.01), Some(1.05)), (Verdict::Trim, Reason::Better));
-        assert_eq!(cut(measured(-0.001, 0.01), Some(0.981)), (Verdict::Trim, Reason::NotWorse));
-        assert_eq!(cut(measured(0.1, 0.06), None), (Verdict::KeepFull, Reason::NotShown));
-        assert_eq!(cut(measured(-0.1, 0.01), Some(0.98)), (Verdict::KeepFull, Reason::NotShown));
-        assert_eq!(judged(LAYERS, none, useful, useful, Some(1.0)), (Verdict::KeepFull, Reason::NoCut));
-        // Three samples can show nothing: the exact test's least p is 0.25, however narrow their interval.
-        let unproven = measured(0.5, 0.25);
-        assert_eq!(judged(4, none, unproven, useful, Some(0.99)), (Verdict::KeepFull, Reason::NotShown));
-        assert_eq!(judged(0, measured(-0.5, 0.001), useful, none, Some(0.0)), (Verdict::KeepFull, Reason::NotShown));
-    }
-
-    #[test]
-    fn a_useless_adapter_is_dropped_unless_its_cut_is_shown_to_help() {
-        let useless = measured(-0.3, 0.001);
-        let cut = |base_gain| judged(4, measured(0.4, 0.001), useless, base_gain, None);
-        assert_eq!(cut(measured(0.1, 0.2)), (Verdict::UseBase, Reason::AdapterNotBetter));
-        assert_eq!(cut(measured(0.1, 0.01)), (Verdict::Trim, Reason::BetterThanBase));
-        let none = measured(0.0, 1.0);
-        assert_eq!(judged(LAYERS, none, useless, useless, None), (Verdict::UseBase, Reason::AdapterNotBetter));
-        assert_eq!(judged(0, measured(0.3, 0.001), useless, none, None), (Verdict::UseBase, Reason::AdapterNotBetter));
-        // An adapter that changes nothing.
-        assert_eq!(judged(0, none, none, none, None), (Verdict::UseBase, Reason::AdapterNotBetter));
-    }
-
     #[test]
     fn a_boundary_above_all_lora_is_no_cut() {
         let rows = vec![vec![2.0, 1.5, 1.0, 1.0, 1.0]; 12];
@@ -554,27 +508,6 @@ mod tests {
         let reason = |input: &Input| choose(input, &Options::default()).reason;
         assert_eq!(reason(&input), Reason::NotWorse);
         assert_eq!(reason(&input.with_whole(2)), Reason::NoCut);
-    }
-
-    #[test]
-    fn no_margin_lets_a_cut_through_that_is_worse_than_the_base() {
-        let options = Options { margin: -1.0, ..Options::default() };
-        let held_out = HeldOut {
-            gain: measured(-0.6, 0.001),
-            adapter_gain: measured(0.5, 0.001),
-            base_gain: measured(-0.1, 0.5),
-            retained: Some(Interval { value: -0.2, low: -0.3, high: -0.1 }),
-        };
-        assert_eq!(judge(LAYERS, 4, &held_out, &options), (Verdict::KeepFull, Reason::NotShown));
-    }
-
-    #[test]
-    fn a_ratio_to_almost_nothing_has_no_interval() {
-        let options = Options::default();
-        let whole = [1.0, -0.9, 0.8, -0.7, 0.6, -0.5];
-        assert_eq!(retained(&[1.0; 6], &whole, &options), None);
-        let kept = retained(&[0.5; 6], &[1.0; 6], &options);
-        assert_eq!(kept, Some(Interval { value: 0.5, low: 0.5, high: 0.5 }));
     }
 
     #[test]

@@ -10,7 +10,7 @@ const SEGMENT: usize = 2;
 
 /// How far above one standard error a deficit still counts as equal to it. Where one sample alone makes the difference
 /// the two are equal exactly, and the order of the samples must not decide through the last digit.
-const ROUNDING: f64 = 1e-9;
+pub(super) const ROUNDING: f64 = 1e-9;
 
 /// What the rules on the scores pick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use crate::adapter::{LayerLora, LoraWeights};
 use crate::data::Sample;
 use crate::error::{Error, Result};
 use crate::gates::{LayerGates, Projection, Variant};
-use crate::model::{Checkpoint, Lora, Model, Precision, Scratch, Segment};
+use crate::model::{Checkpoint, Grams, Lora, Model, Precision, Scratch, Segment};
 
 /// Rows that one thread takes through a layer at a time, and those of the sequence that fills them up: enough for the
 /// matrix products to reach their speed, few enough for the intermediate results to stay in the second-level cache.
@@ -134,14 +134,67 @@ impl Embedded {
         self.pool.current_num_threads()
     }
 
-    /// Layers computed for each sample of a request, as it is and with one run for each variant.
-    pub fn layer_passes(&self, request: &Request) -> (usize, usize) {
-        (Trie::new(&request.variants, &self.adapted).passes(), request.variants.len() * self.model.config().layers)
+    /// Which modules have LoRA, layer by layer.
+    pub fn adapted(&self) -> &[[bool; Projection::COUNT]] {
+        &self.adapted
     }
 
     /// Where sequences grow, with room for so many tokens in each.
     pub fn decoding(&self, positions: usize) -> Decoding<'_> {
         Decoding::new(self, positions)
+    }
+
+    /// How much each module's update adds to what flows through it: `Σ ‖s·B·A·x‖²` over all tokens of the samples, by layer
+    /// and then by `Projection as usize`, in the runs of the full adapter; 0 where there is no LoRA. `lora` is what the
+    /// engine was loaded with.
+    ///
+    /// LoRA-drop (Zhou et al., arXiv:2402.07721) ranks layers by this energy. It is `zᵀ·(BᵀB)·z` with the scaled
+    /// `z = s·A·x` that the engine has in hand anyway, so that no product with B is formed for it.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] where `go_on` broke.
+    pub fn output_energy(
+        &self,
+        lora: &[LayerLora],
+        samples: &[Sample],
+        go_on: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<Vec<[f64; Projection::COUNT]>> {
+        let grams: Vec<Grams> = self.pool.install(|| lora.par_iter().map(Grams::new).collect());
+        let full = Variant::uniform(self.lora.len(), 1.0);
+        let longest = samples.iter().map(|sample| sample.tokens.len()).max().unwrap_or(0);
+        let rope = self.model.rope(longest);
+        let mut energy = vec![[0.0; Projection::COUNT]; self.lora.len()];
+        // A few at a time, so that the caller is heard between them; sums stay in the order of the samples.
+        for samples in samples.chunks(4 * self.threads()) {
+            let of_sample = |sample: &Sample| {
+                let Workspace { x, scratch } = &mut *self.workspace();
+                *x = self.model.embed(&sample.tokens);
+                let of_layer = |(layer, lora): (usize, &Lora)| {
+                    let rows = 0..sample.tokens.len();
+                    let gates = full.gates[layer];
+                    let mut segments = [Segment { rows, gates, past: None, cache: None, wanted: None }];
+                    let metered = scratch.meter(&grams[layer]);
+                    self.model.block(layer, lora, &mut segments, &rope, x, Threads::One, metered);
+                    scratch.metered()
+                };
+                self.lora.iter().enumerate().map(of_layer).collect::<Vec<_>>()
+            };
+            let measured: Vec<_> = self.pool.install(|| samples.par_iter().map(of_sample).collect());
+            for layers in &measured {
+                for (sum, energy) in energy.iter_mut().zip(layers) {
+                    sum.iter_mut().zip(energy).for_each(|(sum, energy)| *sum += energy);
+                }
+            }
+            stop_if(go_on(self.energy_work(samples)))?;
+        }
+        Ok(energy)
+    }
+
+    /// Multiply-adds of [`output_energy`](Self::output_energy).
+    pub fn energy_work(&self, samples: &[Sample]) -> u64 {
+        let of_layer = |layer: usize, rows: usize| self.layer_work(layer, &LayerGates::ON, 0, rows, None);
+        let layers = 0..self.lora.len();
+        samples.iter().flat_map(|sample| layers.clone().map(|layer| of_layer(layer, sample.tokens.len()))).sum()
     }
 
     /// Logits `(tokens, vocabulary)` of one sequence under one variant.
@@ -283,7 +336,7 @@ impl Embedded {
             let (next, of_layer): (Vec<_>, Vec<_>) = computed.into_iter().unzip();
             (states, _) = (next, caches.push(of_layer));
             let work = |node: &Node| self.layer_work(layer, &node.gates, 0, tokens.len(), wanted);
-            go_on(observe(Event::Work(nodes.iter().map(work).sum())))?;
+            stop_if(observe(Event::Work(nodes.iter().map(work).sum())))?;
         }
         Ok(caches)
     }
@@ -298,7 +351,7 @@ impl Embedded {
         to: &mut Vec<f32>,
         observe: Observer<'_>,
     ) -> Result<()> {
-        let Pass { batch, trie, rope, past } = *pass;
+        let Pass { batch, trie, rope, past, .. } = *pass;
         let hidden = self.model.config().hidden;
         let is_last = layer + 1 == self.lora.len();
         let nodes = trie.level(layer);
@@ -350,7 +403,7 @@ impl Embedded {
                     to.copy_from_slice(x);
                 }
             });
-            go_on(observe(Event::Work(done)))?;
+            stop_if(observe(Event::Work(done)))?;
         }
         Ok(())
     }
@@ -379,7 +432,7 @@ impl Embedded {
                         .flatten_iter(),
                 );
             });
-            go_on(observe(Event::Work(self.head_work(wanted.len()))))?;
+            stop_if(observe(Event::Work(self.head_work(wanted.len()))))?;
         }
         Ok(scores)
     }
@@ -421,6 +474,11 @@ impl Embedded {
                 if layer == last {
                     let score = |variant| VariantScore::of(of(trie.node(variant, last), sequence));
                     measured.variants = (0..trie.variants()).map(score).collect();
+                    if pass.token_nll {
+                        let tokens = |variant| of(trie.node(variant, last), sequence).iter();
+                        let nll = |score: &TokenScore| -score.log_probability as f32;
+                        measured.token_nll = (0..trie.variants()).map(|v| tokens(v).map(nll).collect()).collect();
+                    }
                 }
             }
         }
@@ -451,6 +509,8 @@ struct Pass<'a> {
     trie: &'a Trie,
     rope: &'a RopeTable,
     past: Option<&'a Caches>,
+    /// Whether the NLL of every answer token is kept.
+    token_nll: bool,
 }
 
 /// What is known of one sample after a pass.
@@ -458,6 +518,7 @@ struct Pass<'a> {
 struct Measured {
     variants: Vec<VariantScore>,
     lens: Vec<LensCurve>,
+    token_nll: Vec<Vec<f32>>,
 }
 
 impl Engine for Embedded {
@@ -510,15 +571,18 @@ impl Engine for Embedded {
                     tokens: sample.answer.len(),
                     variants: Vec::new(),
                     lens: vec![LensCurve::default(); request.lens.len()],
+                    token_nll: Vec::new(),
                 })
                 .collect();
             for (variants, trie) in &tries {
                 let ours = |&(_, variant): &(usize, usize)| variants.contains(&variant);
                 let lens: Vec<(usize, usize)> = request.lens.iter().copied().enumerate().filter(ours).collect();
                 let of_trie: Vec<usize> = lens.iter().map(|(_, variant)| variant - variants.start).collect();
-                let pass = Pass { batch: &batch, trie, rope: &rope, past: caches.as_ref() };
+                let (past, token_nll) = (caches.as_ref(), request.token_nll);
+                let pass = Pass { batch: &batch, trie, rope: &rope, past, token_nll };
                 for (scores, measured) in finished.iter_mut().zip(self.batch(&pass, &of_trie, observe)?) {
                     scores.variants.extend(measured.variants);
+                    scores.token_nll.extend(measured.token_nll);
                     for (&(index, _), curve) in lens.iter().zip(measured.lens) {
                         scores.lens[index] = curve;
                     }
@@ -528,7 +592,7 @@ impl Engine for Embedded {
                 finished.into_iter().map(|scores| finite(scores, &request.variants)).collect::<Result<_>>()?;
             let flow = observe(Event::Scored(&finished));
             all.extend(finished);
-            go_on(flow)?;
+            stop_if(flow)?;
         }
         Ok(all)
     }
@@ -647,7 +711,7 @@ impl LensCurve {
     }
 }
 
-fn go_on(flow: ControlFlow<()>) -> Result<()> {
+fn stop_if(flow: ControlFlow<()>) -> Result<()> {
     if flow.is_break() { Err(Error::Interrupted) } else { Ok(()) }
 }
 

@@ -9,26 +9,29 @@ mod trie;
 
 use std::ops::ControlFlow;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Sample;
 use crate::error::Result;
-use crate::gates::Variant;
+use crate::gates::{Projection, Variant};
 
 pub use decoding::{Decoding, Prefix, Sequence, Turn};
 pub use embedded::{Embedded, EngineOptions, MAX_THREADS};
 
 /// What to compute for every sample.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     /// Every variant to score.
     pub variants: Vec<Variant>,
     /// Indices into `variants` of those whose ground-truth probability is wanted after every layer.
     pub lens: Vec<usize>,
+    /// Whether the NLL of every single answer token is wanted, under all variants.
+    pub token_nll: bool,
 }
 
 /// All that was measured on one sample. One line of `scores.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SampleScores {
     /// The sample's line in its file, from 1.
     pub line: usize,
@@ -39,6 +42,9 @@ pub struct SampleScores {
     /// One curve for each entry of the request's `lens`; empty where it was not asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lens: Vec<LensCurve>,
+    /// For each variant the NLL of every answer token, in nats; empty where it was not asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_nll: Vec<Vec<f32>>,
 }
 
 impl SampleScores {
@@ -49,7 +55,7 @@ impl SampleScores {
 }
 
 /// How well one variant predicts one sample's answer.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VariantScore {
     /// Negative log-likelihood of the whole answer, in nats: the sum over its tokens.
     pub nll: f64,
@@ -60,7 +66,7 @@ pub struct VariantScore {
 }
 
 /// The logit lens on one sample: one entry for each layer, after that layer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LensCurve {
     /// `softmax(W_U · norm_f(h_l(t)))[y_t]`, mean over the answer's positions.
     pub probability: Vec<f64>,
@@ -77,6 +83,15 @@ pub enum Event<'a> {
     Work(u64),
     /// Samples that are finished, in the order in which they were given.
     Scored(&'a [SampleScores]),
+}
+
+/// Layers computed for each sample that is scored under some variants, by the trie of shared gates, and with one run for each
+/// variant. `adapted` says which modules have LoRA, layer by layer.
+///
+/// # Panics
+/// If a variant has another number of layers.
+pub fn layer_passes(variants: &[Variant], adapted: &[[bool; Projection::COUNT]]) -> (usize, usize) {
+    (trie::Trie::new(variants, adapted).passes(), variants.len() * adapted.len())
 }
 
 /// Something that can score variants of an adapter on a base model.

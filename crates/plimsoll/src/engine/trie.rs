@@ -4,6 +4,8 @@
 //! model with L layers then costs L + L(L+1)/2 layer passes in place of L(L+1), and the scores are those of one run for
 //! each variant.
 
+use std::collections::HashMap;
+
 use crate::gates::{LayerGates, Projection, Variant};
 
 /// The nodes of every layer, and where each variant passes.
@@ -30,23 +32,23 @@ impl Trie {
     /// # Panics
     /// If a variant has another number of layers than `adapted`.
     pub(super) fn new(variants: &[Variant], adapted: &[[bool; Projection::COUNT]]) -> Self {
-        let mut levels = vec![Vec::<Node>::new(); adapted.len()];
+        let mut levels = vec![(Vec::<Node>::new(), HashMap::new()); adapted.len()];
         let mut paths = Vec::with_capacity(variants.len());
         for variant in variants {
             assert_eq!(variant.gates.len(), adapted.len(), "a variant of another model");
             let mut parent = 0;
-            let path = levels.iter_mut().zip(&variant.gates).zip(adapted).map(|((level, gates), adapted)| {
-                let gates = LayerGates(std::array::from_fn(|i| if adapted[i] { gates.0[i] } else { 0.0 }));
-                let node = Node { parent, gates };
-                parent = level.iter().position(|known| *known == node).unwrap_or_else(|| {
-                    level.push(node);
+            let path = levels.iter_mut().zip(&variant.gates).zip(adapted).map(|(((level, known), gates), adapted)| {
+                // Adding 0 makes −0 the same gate as 0.
+                let gates = LayerGates(std::array::from_fn(|i| if adapted[i] { gates.0[i] + 0.0 } else { 0.0 }));
+                parent = *known.entry((parent, gates.0.map(f32::to_bits))).or_insert_with(|| {
+                    level.push(Node { parent, gates });
                     level.len() - 1
                 });
                 parent
             });
             paths.push(path.collect());
         }
-        Self { levels, paths }
+        Self { levels: levels.into_iter().map(|(level, _)| level).collect(), paths }
     }
 
     /// The nodes of a layer.

@@ -67,8 +67,10 @@ pub struct EvalOptions {
     pub shots: Option<usize>,
     /// Where examples are taken from, where not from the task.
     pub examples: Option<PathBuf>,
-    /// What to evaluate.
+    /// What to evaluate: boundaries.
     pub layers_kept: Vec<LayersKept>,
+    /// What to evaluate beside them: gates, as [`Variant::parse`] reads them.
+    pub gates: Vec<String>,
     /// How prompts are rendered.
     pub template: TemplateChoice,
     /// Evaluate at most so many samples, drawn by the seed.
@@ -152,8 +154,8 @@ pub struct Answered {
     cost: EvalCost,
 }
 
-/// What is known, by line and boundary.
-type Known = HashMap<(usize, usize), Piece>;
+/// What is known, by line and gates.
+type Known = HashMap<(usize, String), Piece>;
 
 /// What is known of one sample under one variant.
 #[derive(Clone, Debug, Default)]
@@ -167,7 +169,7 @@ struct Piece {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Entry {
     line: usize,
-    layers_kept: usize,
+    gates: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     answer: Option<Generated>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -195,7 +197,7 @@ impl Evaluation {
         let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
         let lora = checkpoint.bind(adapter.as_ref())?;
         let variants = match adapter {
-            Some(_) => LayersKept::variants(&options.layers_kept, config.layers)?,
+            Some(_) => LayersKept::variants(&options.layers_kept, &options.gates, config.layers)?,
             None => vec![Variant::bottom_k(config.layers, 0)],
         };
         let tokenizer = checkpoint.tokenizer()?;
@@ -283,12 +285,11 @@ impl Evaluation {
         let tokens = self.generate(&engine, &tokenizer, &mut keeper, observe)?;
         let efficiency = match &self.adapter {
             Some(adapter) => {
-                let boundaries: Vec<usize> = self.variants.iter().map(|variant| variant.layers_kept()).collect();
                 let prompts: Vec<&[u32]> = self.questions.iter().take(8).map(Question::prompt).collect();
                 let mut go_on = || observe(Progress::Timing);
                 let scratch = &self.options.scratch;
                 let subject = Subject { engine: &engine, checkpoint: &self.checkpoint, adapter, scratch };
-                Some(efficiency::measure(&subject, &boundaries, &prompts, &mut go_on)?)
+                Some(efficiency::measure(&subject, &self.variants, &prompts, &mut go_on)?)
             }
             None => None,
         };
@@ -325,7 +326,7 @@ impl Evaluation {
             .filter(|question| !is_known(question))
             .map(|question| question.sample.clone())
             .collect();
-        let request = Request { variants: self.variants.clone(), lens: Vec::new() };
+        let request = Request { variants: self.variants.clone(), ..Request::default() };
         let (mut done, total) = (0, engine.work(&samples, &request));
         let mut failed = None;
         let scored = engine.score(&samples, &request, &mut |event| {
@@ -335,7 +336,7 @@ impl Evaluation {
                     let entries = scores.iter().flat_map(|sample| {
                         self.variants.iter().zip(&sample.variants).map(|(variant, score)| Entry {
                             line: sample.line,
-                            layers_kept: variant.layers_kept(),
+                            gates: variant.spec(),
                             answer: None,
                             score: Some((score.nll, sample.tokens)),
                         })
@@ -368,7 +369,7 @@ impl Evaluation {
                 if keeper.piece(question, variant).is_none_or(|piece| piece.answer.is_none()) {
                     let (tokens, number) = (question.prompt().to_vec(), question.line() as u64);
                     prompts.push(Prompt { tokens, variant: index, number });
-                    origins.push((question.line(), variant.layers_kept()));
+                    origins.push((question.line(), variant.spec()));
                 }
             }
         }
@@ -381,8 +382,8 @@ impl Evaluation {
                 generate::Event::Tokens(more) => tokens += more,
                 generate::Event::Finished(index, answer) => {
                     answers += 1;
-                    let (line, layers_kept) = origins[index];
-                    let entry = Entry { line, layers_kept, answer: Some(answer.clone()), score: None };
+                    let (line, gates) = origins[index].clone();
+                    let entry = Entry { line, gates, answer: Some(answer.clone()), score: None };
                     failed = failed.take().or(keeper.take(vec![entry]).err());
                 }
             }
@@ -428,7 +429,7 @@ impl Evaluation {
 
     fn result(&self, answered: &Answered) -> Result<EvalResult> {
         let layers = self.checkpoint.config().layers;
-        let pairs = pairs(&self.variants, layers);
+        let pairs = pairs(&self.variants);
         // Enough for the smallest p-value to stay small once it is adjusted for all comparisons.
         let resamples = RESAMPLES.max(100 * pairs.len() * self.task.metrics.len());
         let resamples = NonZero::new(resamples).unwrap_or(NonZero::<usize>::MIN);
@@ -441,15 +442,11 @@ impl Evaluation {
         let mut metrics = Vec::with_capacity(self.task.metrics.len());
         for Measured { name, metric } in &self.task.metrics {
             let rows = self.statistics(metric, answered)?;
-            let row = |kept: usize| {
-                // Pairs are of the variants.
-                let index = self.variants.iter().position(|variant| variant.layers_kept() == kept);
-                index.map_or(&[][..], |index| &rows[index])
-            };
-            let comparison = |&(layers_kept, against): &(usize, usize)| Comparison {
-                layers_kept,
-                against,
-                difference: compare(metric, row(against), row(layers_kept), options),
+            let comparison = |&(one, other): &(usize, usize)| Comparison {
+                layers_kept: self.variants[one].layers_kept(),
+                gates: self.variants[one].spec(),
+                against: self.variants[other].layers_kept(),
+                difference: compare(metric, &rows[other], &rows[one], options),
                 p_holm: 1.0,
             };
             metrics.push(MetricResult {
@@ -496,7 +493,12 @@ impl Evaluation {
             },
             model: ModelFacts::of(&self.checkpoint, &self.options.model, &self.hashes.0),
             adapter: self.adapter.as_ref().zip(self.hashes.1.as_ref()).map(|(adapter, hash)| {
-                AdapterFacts::of(adapter, self.options.adapter.as_deref().unwrap_or(Path::new("")), hash, layers)
+                AdapterFacts::of(
+                    adapter,
+                    self.options.adapter.as_deref().unwrap_or(Path::new("")),
+                    hash,
+                    &Variant::uniform(layers, 1.0),
+                )
             }),
             data: self.facts.clone(),
             generation: Generation { max_tokens, stop, sampling },
@@ -509,15 +511,16 @@ impl Evaluation {
     }
 
     fn variant(&self, variant: &Variant, answered: &Answered) -> EvalVariant {
-        let kept = variant.layers_kept();
-        let pieces = self.questions.iter().filter_map(|question| answered.known.get(&(question.line(), kept)));
+        let gates = variant.spec();
+        let pieces = self.questions.iter().filter_map(|question| answered.known.get(&(question.line(), gates.clone())));
         let answers: Vec<&Generated> = pieces.filter_map(|piece| piece.answer.as_ref()).collect();
         let mean = |of: &dyn Fn(&Generated) -> f64| {
             (!answers.is_empty()).then(|| answers.iter().map(|answer| of(answer)).sum::<f64>() / answers.len() as f64)
         };
         EvalVariant {
-            layers_kept: kept,
+            layers_kept: variant.layers_kept(),
             name: variant.name(),
+            gates: gates.clone(),
             answer_tokens: mean(&|answer| answer.tokens.len() as f64),
             cut: mean(&|answer| if answer.finish == Finish::Length { 1.0 } else { 0.0 }),
         }
@@ -527,7 +530,7 @@ impl Evaluation {
     fn statistics(&self, metric: &Metric, answered: &Answered) -> Result<Vec<Vec<Vec<f64>>>> {
         let missing = || Error::Internal("a sample without an answer or a score".to_owned());
         let of = |question: &Question, variant: &Variant| {
-            let piece = answered.known.get(&(question.line(), variant.layers_kept())).ok_or_else(missing)?;
+            let piece = answered.known.get(&(question.line(), variant.spec())).ok_or_else(missing)?;
             if metric.is_of_text() {
                 let answer = piece.answer.as_ref().ok_or_else(missing)?;
                 Ok(statistics(metric, &answer.text, &question.rendered.references))
@@ -548,13 +551,14 @@ impl Evaluation {
         }
         let lines = self.questions.iter().enumerate().map(|(sample, question)| {
             let answers = self.variants.iter().enumerate().map(|(index, variant)| {
-                let piece = answered.known.get(&(question.line(), variant.layers_kept()));
+                let piece = answered.known.get(&(question.line(), variant.spec()));
                 let metrics: serde_json::Map<String, serde_json::Value> = statistics
                     .iter()
                     .map(|(name, metric, rows)| ((*name).clone(), metric.value(&rows[index][sample], 1).into()))
                     .collect();
                 serde_json::json!({
                     "layers_kept": variant.layers_kept(),
+                    "gates": variant.spec(),
                     "answer": piece.and_then(|piece| piece.answer.as_ref()),
                     "nll": piece.and_then(|piece| piece.score).map(|(nll, _)| nll),
                     "metrics": metrics,
@@ -578,19 +582,14 @@ pub(crate) fn statistics(metric: &Metric, answer: &str, references: &[String]) -
     metric.statistics(answer.trim(), &references)
 }
 
-/// What is held against what: every cut against the full adapter and against the base, and these two.
-fn pairs(variants: &[Variant], layers: usize) -> Vec<(usize, usize)> {
-    let has = |kept: usize| variants.iter().any(|variant| variant.layers_kept() == kept);
-    let mut pairs = Vec::new();
-    for kept in variants.iter().map(|variant| variant.layers_kept()) {
-        if kept > 0 && has(0) {
-            pairs.push((kept, 0));
-        }
-        if kept > 0 && kept < layers && has(layers) {
-            pairs.push((kept, layers));
-        }
-    }
-    pairs
+/// What is held against what, by its place: every variant against the full adapter and against the base, and these two.
+fn pairs(variants: &[Variant]) -> Vec<(usize, usize)> {
+    let place = |name: &str| variants.iter().position(|variant| variant.name() == name);
+    let (base, full) = (place("base"), place("full"));
+    let others = (0..variants.len()).filter(|one| Some(*one) != base);
+    let of_one =
+        |one: usize| [base, full.filter(|full| *full != one)].into_iter().flatten().map(move |other| (one, other));
+    others.flat_map(of_one).collect()
 }
 
 enum QuestionProblem {
@@ -647,11 +646,11 @@ impl Keeper {
     }
 
     fn piece(&self, question: &Question, variant: &Variant) -> Option<&Piece> {
-        self.known.get(&(question.line(), variant.layers_kept()))
+        self.known.get(&(question.line(), variant.spec()))
     }
 
     fn note(&mut self, entry: Entry) {
-        let piece = self.known.entry((entry.line, entry.layers_kept)).or_default();
+        let piece = self.known.entry((entry.line, entry.gates)).or_default();
         piece.answer = entry.answer.or(piece.answer.take());
         piece.score = entry.score.filter(|(nll, tokens)| nll.is_finite() && *tokens > 0).or(piece.score);
     }

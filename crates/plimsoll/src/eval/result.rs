@@ -29,7 +29,7 @@ pub struct EvalResult {
     pub data: EvalData,
     /// How answers were generated.
     pub generation: Generation,
-    /// What was evaluated, by the number of layers that keep their LoRA, ascending.
+    /// What was evaluated: by the number of layers that keep their LoRA, ascending, then by gates as they were given.
     pub variants: Vec<EvalVariant>,
     /// What came out.
     pub metrics: Vec<MetricResult>,
@@ -89,10 +89,13 @@ pub struct Generation {
 /// What one variant answered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EvalVariant {
-    /// Layers that keep their LoRA.
+    /// Layers that keep any LoRA.
     pub layers_kept: usize,
-    /// `base`, `full`, or the number of layers.
+    /// `base`, `full`, the number of layers, or the gates.
     pub name: String,
+    /// Its gates, as `trim --gates` takes them: no two variants have the same.
+    #[serde(default)]
+    pub gates: String,
     /// Tokens of an answer, mean over samples; null where nothing was generated.
     pub answer_tokens: Option<f64>,
     /// Share of answers that were cut at the most tokens there may be; null where nothing was generated.
@@ -124,12 +127,15 @@ pub enum Better {
     Lower,
 }
 
-/// One variant held against another.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// One variant held against the base model or the full adapter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// Layers kept of the one.
     pub layers_kept: usize,
-    /// Layers kept of the other, which is taken off.
+    /// Gates of the one.
+    #[serde(default)]
+    pub gates: String,
+    /// Layers kept of the other, which is taken off: none of the base model, all of the full adapter.
     pub against: usize,
     /// The difference, its interval and its p-value.
     #[serde(flatten)]

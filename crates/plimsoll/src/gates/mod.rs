@@ -6,7 +6,7 @@
 
 mod families;
 
-pub use families::Family;
+pub use families::{Facts, Family, Member, Place, Places, VariantSet};
 
 use crate::error::{Error, Result};
 
@@ -105,19 +105,6 @@ impl Variant {
         Self::of_layers(layers, |layer| layer < layers_kept)
     }
 
-    /// The same with every gate multiplied by the one of `other`.
-    ///
-    /// # Panics
-    /// If it is of another number of layers.
-    #[must_use]
-    pub fn times(mut self, other: &Self) -> Self {
-        assert_eq!(self.gates.len(), other.gates.len(), "a variant of another model");
-        for (gates, factors) in self.gates.iter_mut().zip(&other.gates) {
-            gates.0.iter_mut().zip(factors.0).for_each(|(gate, factor)| *gate *= factor);
-        }
-        self
-    }
-
     /// The same with one layer's gates, or those of one of its modules, set.
     ///
     /// # Panics
@@ -147,6 +134,7 @@ impl Variant {
         match self.boundary() {
             Some(0) => "base".to_owned(),
             Some(kept) if kept == self.gates.len() => "full".to_owned(),
+            Some(1) => "1 layer".to_owned(),
             Some(kept) => format!("{kept} layers"),
             None => self.spec(),
         }
@@ -231,7 +219,7 @@ impl Variant {
                     };
                     if first > last || last >= layers {
                         let highest = layers.saturating_sub(1);
-                        return problem(format!("layers {first} to {last}: the model's are 0 to {highest}"));
+                        return problem(format!("layers {first} to {last}: expected layers from 0 to {highest}"));
                     }
                     first..last + 1
                 }
@@ -261,11 +249,12 @@ pub enum LayersKept {
 }
 
 impl LayersKept {
-    /// The variants that are asked for, each once, by the number of layers that keep their LoRA.
+    /// The variants that are asked for, each once: by the number of layers that keep their LoRA, then by their gates in
+    /// the order given.
     ///
     /// # Errors
-    /// More layers than the model has.
-    pub fn variants(asked: &[Self], layers: usize) -> Result<Vec<Variant>> {
+    /// More layers than the model has, or gates that [`Variant::parse`] cannot read.
+    pub fn variants(asked: &[Self], gates: &[String], layers: usize) -> Result<Vec<Variant>> {
         let kept = asked.iter().map(|kept| match *kept {
             Self::Base => Ok(0),
             Self::Full => Ok(layers),
@@ -275,7 +264,14 @@ impl LayersKept {
         let mut kept = kept.collect::<Result<Vec<usize>>>()?;
         kept.sort_unstable();
         kept.dedup();
-        Ok(kept.into_iter().map(|kept| Variant::bottom_k(layers, kept)).collect())
+        let mut variants: Vec<Variant> = kept.into_iter().map(|kept| Variant::bottom_k(layers, kept)).collect();
+        for text in gates {
+            let variant = Variant::parse(text, layers)?;
+            if !variants.contains(&variant) {
+                variants.push(variant);
+            }
+        }
+        Ok(variants)
     }
 }
 
@@ -347,9 +343,11 @@ mod tests {
     #[test]
     fn variants_are_asked_for_by_name_or_number() {
         let asked: Vec<LayersKept> = ["full", "2", "0", "base"].iter().map(|text| text.parse().unwrap()).collect();
-        let variants = LayersKept::variants(&asked, 4).unwrap();
-        assert_eq!(variants.iter().map(Variant::name).collect::<Vec<_>>(), ["base", "2 layers", "full"]);
-        assert!(LayersKept::variants(&[LayersKept::Some(5)], 4).is_err());
+        let gates = ["0.5", "2-3=0", "0", "1=0"].map(str::to_owned);
+        let variants = LayersKept::variants(&asked, &gates, 4).unwrap();
+        assert_eq!(variants.iter().map(Variant::name).collect::<Vec<_>>(), ["base", "2 layers", "full", "0.5", "1=0"]);
+        assert!(LayersKept::variants(&[LayersKept::Some(5)], &[], 4).is_err());
+        assert!(LayersKept::variants(&[], &["4=0".to_owned()], 4).is_err());
         assert!("half".parse::<LayersKept>().is_err());
     }
 

@@ -18,6 +18,7 @@
 
 use std::num::NonZeroUsize;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Metric;
@@ -40,7 +41,7 @@ impl Default for Options {
 }
 
 /// A metric's value for one system.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Estimate {
     /// The value, on the metric's own scale.
     pub value: f64,

@@ -10,7 +10,7 @@ use super::ModelProblem;
 use super::gguf::{Metadata, Value};
 
 /// Model dimensions above these are refused; the largest dense models published stay an order of magnitude below.
-const MAX_LAYERS: usize = 1_024;
+pub(crate) const MAX_LAYERS: usize = 1_024;
 const MAX_WIDTH: usize = 1 << 20;
 const MAX_VOCABULARY: usize = 1 << 24;
 

@@ -16,7 +16,7 @@ use super::Precision;
 use super::checkpoint::{Checkpoint, Weight, WeightRows};
 use super::config::Config;
 use super::linears::Input;
-use super::lora::{Lora, LowRank};
+use super::lora::{Grams, Lora, LowRank, Meter};
 use crate::error::Result;
 use crate::gates::{LayerGates, Projection};
 
@@ -70,6 +70,19 @@ pub struct Scratch {
     attention: AttentionScratch,
     keys: KeyValues,
     low_rank: LowRank,
+}
+
+impl Scratch {
+    /// Has the next block measured: the energy of its modules' updates.
+    pub fn meter(&mut self, grams: &Grams) -> &mut Self {
+        self.low_rank.meter = Some(Meter { grams: grams.clone(), energy: [0.0; Projection::COUNT] });
+        self
+    }
+
+    /// What was measured since [`meter`](Self::meter), by `Projection as usize`; measures no longer.
+    pub fn metered(&mut self) -> [f64; Projection::COUNT] {
+        self.low_rank.meter.take().map_or([0.0; Projection::COUNT], |meter| meter.energy)
+    }
 }
 
 impl Model {

@@ -5,13 +5,14 @@
 //! sums before they leave the registers. Rows whose gates are all 0 cost nothing.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use plimsoll_kernels::{Dtype, Isa, Mode, Packed, PackedUpdate, Rows, Threads, Update, UpdateModule, linear_rows};
 
 use super::config::Config;
 use super::decoder::sized;
 use super::linears::Input;
-use crate::adapter::LayerLora;
+use crate::adapter::{LayerLora, LoraWeights};
 use crate::gates::{LayerGates, Projection};
 
 /// The LoRA of one layer, packed for one model.
@@ -78,17 +79,56 @@ impl Group {
     }
 }
 
+/// `BᵀB` of each module of a layer, with which the size of an update follows from `z` alone: `‖B·z‖² = zᵀ·(BᵀB)·z`.
+#[derive(Clone, Debug)]
+pub struct Grams([Option<Arc<[f64]>>; Projection::COUNT]);
+
+impl Grams {
+    /// Of a layer's LoRA.
+    pub fn new(lora: &LayerLora) -> Self {
+        Self(Projection::ALL.map(|projection| {
+            let LoraWeights { b, rank, .. } = lora.get(projection)?;
+            let mut gram = vec![0.0; rank * rank];
+            for row in b.chunks_exact(*rank) {
+                for (sums, x) in gram.chunks_exact_mut(*rank).zip(row) {
+                    sums.iter_mut().zip(row).for_each(|(sum, y)| *sum += f64::from(*x) * f64::from(*y));
+                }
+            }
+            Some(gram.into())
+        }))
+    }
+}
+
+/// Adds up the energy of updates while they are made.
+#[derive(Debug)]
+pub(super) struct Meter {
+    pub(super) grams: Grams,
+    pub(super) energy: [f64; Projection::COUNT],
+}
+
+impl Meter {
+    /// Takes in the scaled `z` of one row of a module.
+    fn add(&mut self, projection: Projection, z: &[f32]) {
+        let Some(gram) = &self.grams.0[projection as usize] else { return };
+        let along = |row: &[f64]| row.iter().zip(z).map(|(g, z)| g * f64::from(*z)).sum::<f64>();
+        let energy: f64 = gram.chunks_exact(z.len()).zip(z).map(|(row, z)| f64::from(*z) * along(row)).sum();
+        self.energy[projection as usize] += energy;
+    }
+}
+
 /// The low-rank activations of a product; memory that is meant to be used again.
 #[derive(Debug)]
 pub(super) struct LowRank {
     numbers: Vec<f32>,
     z: Rows,
     rows: Vec<Range<usize>>,
+    /// Measures the updates, where that is asked for.
+    pub(super) meter: Option<Meter>,
 }
 
 impl LowRank {
     pub(super) fn new(dtype: Dtype) -> Self {
-        Self { numbers: Vec::new(), z: Rows::new(dtype), rows: Vec::new() }
+        Self { numbers: Vec::new(), z: Rows::new(dtype), rows: Vec::new(), meter: None }
     }
 
     /// The update of the rows whose gates are not all 0, if there are any. Runs are in the order of the rows.
@@ -114,6 +154,9 @@ impl LowRank {
                 for Module { projection, z: range, scale } in modules {
                     let factor = gates.get(*projection) * scale;
                     z[range.clone()].iter_mut().for_each(|z| *z *= factor);
+                    if let Some(meter) = &mut self.meter {
+                        meter.add(*projection, &z[range.clone()]);
+                    }
                 }
             }
             self.z.write(isa, rows.start, numbers);

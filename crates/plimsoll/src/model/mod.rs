@@ -10,10 +10,11 @@ mod lora;
 mod tensors;
 
 pub use checkpoint::Checkpoint;
+pub(crate) use config::MAX_LAYERS;
 pub use config::{Config, RopeScaling};
 pub use decoder::{Model, Scratch, Segment};
 pub use gguf::{Gguf, GgufProblem, Metadata, Value};
-pub use lora::Lora;
+pub use lora::{Grams, Lora};
 pub use plimsoll_kernels::{Dtype, Isa};
 pub use tensors::{Tensors, TensorsProblem};
 

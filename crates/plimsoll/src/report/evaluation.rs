@@ -1,12 +1,12 @@
 //! An evaluation told as tables: for the terminal, and as Markdown for a pull request or a model card.
 
 use super::result::{MetricSummary, MetricVariant};
-use super::table::Style;
-use super::table::{Look, wrap};
+use super::sections::clipped;
+use super::table::{Look, Style, WIDTH, wrap};
 use super::words::{self, NONE, Sign, bytes, count, counted, fixed, percent, plain, tame};
 use crate::choose::Interval;
 use crate::efficiency::{Efficiency, Speed};
-use crate::eval::{Better, Comparison, EvalResult, MetricResult};
+use crate::eval::{Better, Comparison, EvalResult, EvalVariant, MetricResult};
 use crate::metrics::compare::{Difference, Estimate};
 
 /// How the tables are written.
@@ -66,7 +66,7 @@ pub(super) fn efficiency_note(measured: &Efficiency) -> String {
         "Measured here: {} side by side, {}, {}; the median of {} rounds in turns, with the slowest and the fastest. Merged \
          into the weights an adapter costs nothing, whatever its boundary.",
         counted(measured.batch, "sequence"),
-        measured.dtype,
+        clipped(&measured.dtype, 28),
         counted(measured.threads, "thread"),
         measured.variants.first().map_or(0, |variant| variant.tokens_per_second.rounds),
     )
@@ -162,20 +162,23 @@ fn values(result: &EvalResult) -> Grid {
             let Estimate { value, low, high, .. } = *value;
             let [value, low, high] = words::estimate(&Interval { value, low, high }, 1.0, 3, Sign::Minus);
             let name = if index == 0 { format!("{}{arrow}", tame(&metric.name)) } else { String::new() };
-            let [full, full_p] = against(metric, variant.layers_kept, result.model.layers);
-            let [base, base_p] = against(metric, variant.layers_kept, 0);
+            let [full, full_p] = against(metric, variant, result.model.layers);
+            let [base, base_p] = against(metric, variant, 0);
             grid.row(vec![name, variant.name.clone(), value, format!("{low} to {high}"), full, full_p, base, base_p]);
         }
     }
     grid
 }
 
-fn against(metric: &MetricResult, layers_kept: usize, against: usize) -> [String; 2] {
-    let found = metric
-        .comparisons
-        .iter()
-        .find(|comparison| comparison.layers_kept == layers_kept && comparison.against == against);
-    match found {
+/// A variant held against the base model or the full adapter. Results of earlier versions have no gates, and are of
+/// boundaries.
+fn comparison<'a>(metric: &'a MetricResult, of: &EvalVariant, against: usize) -> Option<&'a Comparison> {
+    let is_it = |c: &&Comparison| c.gates == of.gates && c.layers_kept == of.layers_kept && c.against == against;
+    metric.comparisons.iter().find(is_it)
+}
+
+fn against(metric: &MetricResult, variant: &EvalVariant, against: usize) -> [String; 2] {
+    match comparison(metric, variant, against) {
         None => [String::new(), String::new()],
         Some(Comparison { difference, p_holm, .. }) => {
             let star = if *p_holm < 0.05 { " *" } else { "" };
@@ -209,8 +212,9 @@ pub(super) fn efficiency(measured: &Efficiency) -> Grid {
     let merged = measured.variants.first().map_or(0.0, |variant| variant.tokens_per_second.median);
     for variant in &measured.variants {
         let Speed { median, low, high, .. } = variant.tokens_per_second;
+        let name = clipped(&variant.name, 28);
         grid.row(vec![
-            if variant.layers_kept.is_some() { format!("unmerged, {}", variant.name) } else { variant.name.clone() },
+            if variant.layers_kept.is_some() { format!("unmerged, {name}") } else { name },
             if variant.adapter_bytes > 0 { bytes(variant.adapter_bytes) } else { NONE.to_owned() },
             variant
                 .load_seconds
@@ -226,10 +230,10 @@ pub(super) fn efficiency(measured: &Efficiency) -> Grid {
 /// For each cut, what the numbers say of it, in a sentence.
 fn verdicts(result: &EvalResult) -> Vec<String> {
     let layers = result.model.layers;
-    let verdict = |kept: usize, name: &str, against: usize, other: &str| {
+    let verdict = |variant: &EvalVariant, name: &str, against: usize, other: &str| {
         let (mut better, mut worse, mut alike) = (Vec::new(), Vec::new(), 0);
         for metric in &result.metrics {
-            let found = metric.comparisons.iter().find(|c| c.layers_kept == kept && c.against == against)?;
+            let found = comparison(metric, variant, against)?;
             let gain =
                 if metric.better == Better::Lower { -found.difference.difference } else { found.difference.difference };
             match (found.p_holm < 0.05, gain > 0.0) {
@@ -254,33 +258,37 @@ fn verdicts(result: &EvalResult) -> Vec<String> {
     let mut sentences = Vec::new();
     for variant in &result.variants {
         let name = match variant.layers_kept {
+            // What has another name is a boundary.
+            _ if variant.name == variant.gates => format!("LoRA at gates {}", variant.name),
             kept if kept == layers => "The full adapter".to_owned(),
             kept => format!("LoRA in {kept} of {layers} layers"),
         };
-        if variant.layers_kept < layers {
-            sentences.extend(verdict(variant.layers_kept, &name, layers, "the full adapter"));
-        }
-        sentences.extend(verdict(variant.layers_kept, &name, 0, "the base model"));
+        sentences.extend(verdict(variant, &name, layers, "the full adapter"));
+        sentences.extend(verdict(variant, &name, 0, "the base model"));
     }
     sentences
 }
 
 /// On which side of its column a text stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
+pub(super) enum Side {
     Left,
     Right,
+    /// On the left; left out of Markdown, whose letters need not be of one width.
+    Bar,
 }
 
 /// A table of short texts.
 pub(super) struct Grid {
     columns: Vec<(&'static str, Side)>,
     pub(super) rows: Vec<Vec<String>>,
+    /// Rows that are set apart.
+    chosen: Vec<usize>,
 }
 
 impl Grid {
-    fn new(columns: &[(&'static str, Side)]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new() }
+    pub(super) fn new(columns: &[(&'static str, Side)]) -> Self {
+        Self { columns: columns.to_vec(), rows: Vec::new(), chosen: Vec::new() }
     }
 
     /// Names of the columns.
@@ -288,7 +296,13 @@ impl Grid {
         self.columns.iter().map(|(name, _)| *name).collect()
     }
 
-    fn row(&mut self, cells: Vec<String>) {
+    pub(super) fn row(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
+    /// Adds a row that is set apart.
+    pub(super) fn chosen(&mut self, cells: Vec<String>) {
+        self.chosen.push(self.rows.len());
         self.rows.push(cells);
     }
 
@@ -296,14 +310,24 @@ impl Grid {
         let header: Vec<String> = self.head().into_iter().map(str::to_owned).collect();
         match form {
             Form::Markdown => {
-                let line = |cells: &[String]| {
-                    let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+                let is_told = |side: Side| side != Side::Bar;
+                let line = |cells: &[String], around: &str| {
+                    let told = cells.iter().zip(&self.columns).filter(|(_, (_, side))| is_told(*side));
+                    let cells: Vec<String> = told
+                        .map(|(cell, _)| match cell.trim() {
+                            "" => String::new(),
+                            cell => format!("{around}{}{around}", markup_free(cell)),
+                        })
+                        .collect();
                     format!("| {} |\n", cells.join(" | "))
                 };
-                out.push_str(&line(&header));
-                let rule = self.columns.iter().map(|(_, side)| if *side == Side::Left { "---" } else { "---:" });
+                out.push_str(&line(&header, ""));
+                let sides = self.columns.iter().map(|(_, side)| *side).filter(|side| is_told(*side));
+                let rule = sides.map(|side| if side == Side::Left { "---" } else { "---:" });
                 out.push_str(&format!("|{}|\n", rule.collect::<Vec<_>>().join("|")));
-                self.rows.iter().for_each(|row| out.push_str(&line(row)));
+                for (index, row) in self.rows.iter().enumerate() {
+                    out.push_str(&line(row, if self.chosen.contains(&index) { "**" } else { "" }));
+                }
             }
             Form::Text(style) => {
                 let width = |column: usize| {
@@ -314,15 +338,17 @@ impl Grid {
                 let line = |cells: &[String]| {
                     let cells =
                         cells.iter().zip(&self.columns).zip(&widths).map(|((cell, (_, side)), width)| match side {
-                            Side::Left => format!("{cell:<width$}"),
+                            Side::Left | Side::Bar => format!("{cell:<width$}"),
                             Side::Right => format!("{cell:>width$}"),
                         });
-                    cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+                    // Only numbers beyond all reason make a row so long.
+                    clipped(cells.collect::<Vec<_>>().join("  ").trim_end(), WIDTH)
                 };
                 out.push_str(&style.dress(Look::Bold, &line(&header)));
                 out.push('\n');
-                for row in &self.rows {
-                    out.push_str(&line(row));
+                for (index, row) in self.rows.iter().enumerate() {
+                    let look = if self.chosen.contains(&index) { Look::Chosen } else { Look::Plain };
+                    out.push_str(&style.dress(look, &line(row)));
                     out.push('\n');
                 }
             }
@@ -334,12 +360,15 @@ impl Form {
     pub(super) fn paragraph(self, out: &mut String, look: Look, text: &str) {
         match self {
             Self::Markdown => {
-                // What a stranger called something must not become markup.
-                for c in text.chars() {
-                    if "\\`*_[]<>#|".contains(c) {
-                        out.push('\\');
-                    }
-                    out.push(c);
+                // A list, a numbered one or a heading's underline would begin so.
+                let number = text.trim_start_matches(|c: char| c.is_ascii_digit());
+                if text.starts_with(['-', '+', '=', ' ']) {
+                    out.push_str(if text.starts_with(' ') { "&#32;" } else { "\\" });
+                    out.push_str(&markup_free(text.strip_prefix(' ').unwrap_or(text)));
+                } else if number.len() < text.len() && number.starts_with(['.', ')']) {
+                    out.push_str(&format!("{}\\{}", &text[..text.len() - number.len()], markup_free(number)));
+                } else {
+                    out.push_str(&markup_free(text));
                 }
                 out.push('\n');
                 if matches!(look, Look::Bold) {
@@ -353,5 +382,57 @@ impl Form {
                 }
             }
         }
+    }
+}
+
+/// Text that Markdown shows as it is: what a stranger called something must not become markup, a link, or a call to
+/// somebody of that name.
+pub(super) fn markup_free(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let is_link = rest.starts_with("://") || rest.starts_with("www.");
+        match c {
+            // An empty comment parts the sign from the name.
+            '@' => out.push_str("@<!-- -->"),
+            'w' if is_link => {
+                out.push_str("www\\.");
+                rest = &rest["www.".len()..];
+                continue;
+            }
+            c if "\\`*_[]<>#|~&".contains(c) || is_link => {
+                out.push('\\');
+                out.push(c);
+            }
+            c => out.push(c),
+        }
+        rest = &rest[c.len_utf8()..];
+    }
+    out
+}
+
+/// A stranger's text as it was written, as code in Markdown.
+pub(super) fn code(text: &str) -> String {
+    let text = tame(text);
+    // A fence of backticks cannot hold all texts, and a table would part cells at a bar inside one. Character references
+    // are never markup.
+    if !text.is_empty() && !text.starts_with(' ') && !text.ends_with(' ') && !text.contains(['`', '|']) {
+        return format!("`{text}`");
+    }
+    let escape = |c: char| if c.is_alphanumeric() { c.to_string() } else { format!("&#{};", u32::from(c)) };
+    format!("<code>{}</code>", text.chars().map(escape).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_becomes_markup() {
+        let text = "a|b\\|c *d* <e> [f](http://g) @h www.i `j` &lt; ~~k~~";
+        let free = "a\\|b\\\\\\|c \\*d\\* \\<e\\> \\[f\\](http\\://g) @<!-- -->h www\\.i \\`j\\` \\&lt; \\~\\~k\\~\\~";
+        assert_eq!(markup_free(text), free);
+        assert_eq!(code("my adapter/*x*"), "`my adapter/*x*`");
+        assert_eq!(code("a`b|c\n"), "<code>a&#96;b&#124;c&#65533;</code>");
     }
 }

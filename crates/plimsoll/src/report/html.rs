@@ -1,27 +1,38 @@
-//! The report as one HTML file that needs nothing else: no network, no script.
+//! The report as one HTML file that needs nothing else: no network, and no program but the one script in it.
 //!
-//! Paths and names come from strangers. The template escapes whatever it is handed but for the figures, which escape
-//! their own text; a content security policy in the page forbids scripts and requests in any case. Everything a figure
-//! shows also stands in a table below it.
+//! Paths, names, prompts and answers come from strangers. The template escapes whatever it is handed but for the figures,
+//! which escape their own text, and the data of the samples, which the script shows as text only. A content security policy
+//! in the page forbids requests, and every script but the one whose hash it names. Everything a figure shows also stands in
+//! a table below it, and without the script all of the page but the samples can be read.
+
+use std::sync::LazyLock;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
-use super::evaluation::{Grid, efficiency, efficiency_note, written, written_note};
-use super::result::{LensPoint, LensSummary, SearchResult, VariantSummary};
-use super::svg::{self, Axis, Mark, Plot, Point, Series, Shape, Start, Ticks, Tone, Weight};
-use super::words::{
-    self, NONE, Sign, count, counted, decimals, fixed, glued, number, p_value, percent, plain, plus_minus, tame,
-};
-use super::{CHOSEN, boundaries, full, lost, marks, picked};
-use crate::choose::Gain;
+use super::evaluation::{efficiency, efficiency_note, written, written_note};
+use super::page::{Extra, Figure};
+use super::result::{SampleTokens, SearchResult};
+use super::svg::{self, Kept};
+use super::words::{self, NONE, Sign, count, counted, fixed, glued, number, p_value, percent, plain, tame};
+use super::{beyond, effects, evidence, figures, samples, variants};
+use crate::choose::{Gain, Validation, Verdict};
+use crate::gates::{Family, Variant};
 
 const TEMPLATE: &str = include_str!("report.html.jinja");
+/// The look of every page.
+pub(super) const STYLE: &str = include_str!("report.css");
+const SCRIPT: &str = include_str!("report.js");
 
-/// The report of a search as one self-contained page.
-pub fn html(result: &SearchResult) -> String {
+/// The script's hash, as a content security policy names it.
+static SCRIPT_HASH: LazyLock<String> =
+    LazyLock::new(|| format!("sha256-{}", base64(&Sha256::digest(SCRIPT.as_bytes()))));
+
+/// The report of a search as one self-contained page, with what each sample's tokens got where that is at hand.
+pub fn html(result: &SearchResult, samples: &[SampleTokens]) -> String {
     const RENDERS: &str = "the built-in template parses, and the page has all that it asks for";
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
@@ -29,23 +40,31 @@ pub fn html(result: &SearchResult) -> String {
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().expect(RENDERS));
     // The template is part of the program and is handed strings, lists and flags of a fixed shape only: no result can
     // make it fail, and the tests render every branch of it.
-    environment.render_named_str("report.html", TEMPLATE, Value::from(Serde(Page::new(result)))).expect(RENDERS)
+    environment
+        .render_named_str("report.html", TEMPLATE, Value::from(Serde(Page::new(result, samples))))
+        .expect(RENDERS)
 }
 
 /// What the template is handed: words only, nothing left to compute.
 #[derive(Serialize)]
 struct Page {
     title: String,
+    style: &'static str,
+    script: &'static str,
+    script_hash: &'static str,
     headline: String,
     grounds: String,
+    /// What has to be said beside the answer: that it is not shown, or not by depth.
+    notes: Vec<String>,
     strip: String,
     tests: String,
     race: Option<String>,
     facts: Vec<Fact>,
     warnings: Vec<Remark>,
-    figures: Vec<Figure>,
-    boundaries: Table,
-    extras: Vec<Extra>,
+    /// Figures and tables, in the order of the page.
+    sections: Vec<Section>,
+    /// The samples as JSON; null where there are none.
+    samples: Option<String>,
     /// Whether nothing was generated.
     by_nll: bool,
     provenance: Vec<Group>,
@@ -53,12 +72,20 @@ struct Page {
     tool: String,
 }
 
+/// A part of the page.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Section {
+    Figure(Figure),
+    Extra(Extra),
+}
+
 /// A number with what it is, how sure it is, and what it was measured on.
 #[derive(Serialize)]
 struct Fact {
     name: String,
     value: String,
-    unit: &'static str,
+    unit: String,
     lines: Vec<String>,
 }
 
@@ -66,68 +93,6 @@ struct Fact {
 struct Remark {
     matter: String,
     remedy: &'static str,
-}
-
-#[derive(Serialize)]
-struct Figure {
-    id: &'static str,
-    title: &'static str,
-    svg: String,
-    caption: String,
-    /// What it does not show.
-    limits: String,
-    table: Table,
-}
-
-/// A table with a title of its own.
-#[derive(Serialize)]
-struct Extra {
-    id: &'static str,
-    title: &'static str,
-    table: Table,
-}
-
-impl Extra {
-    fn new(id: &'static str, title: &'static str, note: &str, grid: Grid, chosen: Option<usize>) -> Self {
-        let head = grid.head();
-        let rows = grid.rows.into_iter().enumerate();
-        let rows = rows.map(|(index, cells)| Row { cells, is_chosen: Some(index) == chosen }).collect();
-        Self { id, title, table: Table { caption: glued(note), spans: Vec::new(), head, rows } }
-    }
-}
-
-/// What was generated, and what a cut saves, where these are known.
-fn extras(result: &SearchResult) -> Vec<Extra> {
-    let metric = result.metric.as_ref().map(|metric| {
-        let chosen = metric.variants.iter().position(|variant| variant.layers_kept == result.choice.layers_kept);
-        let grid = written(metric, result.model.layers);
-        Extra::new("written", "What the boundaries wrote", &written_note(metric), grid, chosen)
-    });
-    let measured = result.efficiency.as_ref().map(|measured| {
-        Extra::new("efficiency", "What a cut saves", &efficiency_note(measured), efficiency(measured), None)
-    });
-    metric.into_iter().chain(measured).collect()
-}
-
-#[derive(Serialize)]
-struct Table {
-    caption: String,
-    /// Names over several columns each; none where every column stands for itself.
-    spans: Vec<Span>,
-    head: Vec<&'static str>,
-    rows: Vec<Row>,
-}
-
-#[derive(Serialize)]
-struct Span {
-    name: &'static str,
-    columns: usize,
-}
-
-#[derive(Serialize)]
-struct Row {
-    cells: Vec<String>,
-    is_chosen: bool,
 }
 
 #[derive(Serialize)]
@@ -145,22 +110,26 @@ struct Entry {
 }
 
 impl Page {
-    fn new(result: &SearchResult) -> Self {
+    fn new(result: &SearchResult, samples: &[SampleTokens]) -> Self {
         let words::Answer { headline, grounds } = words::answer(result);
         let warnings = result.warnings.iter().map(|warning| words::advice(warning, result));
-        let figures = [ablation(result), lens(result), stability(result)];
+        // What the samples settle, and how many would, is among the grounds.
+        let note = evidence::depth(result);
         Self {
             title: format!("{} · {}", base_name(&result.adapter.path), base_name(&result.model.path)),
+            style: STYLE,
+            script: SCRIPT,
+            script_hash: &SCRIPT_HASH,
             headline: glued(&headline),
             grounds: glued(&grounds),
-            strip: svg::strip(result.choice.layers_kept, result.model.layers),
-            tests: tests(result),
+            notes: note.iter().map(|note| glued(note)).collect(),
+            strip: strip(result),
+            tests: how_judged(result),
             race: words::race(result).map(|text| glued(&text)),
             facts: facts(result),
             warnings: warnings.map(|advice| Remark { matter: glued(&advice.matter), remedy: advice.remedy }).collect(),
-            figures: figures.into_iter().flatten().collect(),
-            boundaries: every_boundary(result),
-            extras: extras(result),
+            sections: sections(result),
+            samples: samples::data(result, samples),
             by_nll: result.metric.is_none(),
             provenance: provenance(result),
             command: tame(&result.command),
@@ -169,40 +138,111 @@ impl Page {
     }
 }
 
+/// What there is to show, in the order of the page: the cut, what else could explain it, what the layers do, and then
+/// everything.
+fn sections(result: &SearchResult) -> Vec<Section> {
+    let figure = |figure: Option<Figure>| figure.map(Section::Figure);
+    let extra = |extra: Option<Extra>| extra.map(Section::Extra);
+    let cut = [
+        figure(figures::ablation(result)),
+        figure(figures::controls(result)),
+        extra(figures::arbitration(result)),
+        figure(figures::stability(result)),
+        extra(figures::guard(result)),
+        figure(figures::lens(result)),
+    ];
+    let layers = effects::figures(result).into_iter().map(Section::Figure);
+    let all = [
+        extra(effects::agreement(result)),
+        figure(figures::front(result)),
+        extra(Some(variants::every_boundary(result))),
+        extra(variants::everything(result)),
+        extra(what_was_written(result)),
+        extra(what_is_saved(result)),
+    ];
+    cut.into_iter().flatten().chain(layers).chain(all.into_iter().flatten()).collect()
+}
+
+/// What was generated, where it was.
+fn what_was_written(result: &SearchResult) -> Option<Extra> {
+    let metric = result.metric.as_ref()?;
+    let chosen = metric.variants.iter().position(|variant| variant.layers_kept == result.choice.layers_kept);
+    let (note, grid) = (written_note(metric), written(metric, result.model.layers));
+    Some(Extra::of_grid("written", "What the boundaries wrote", &note, grid, chosen))
+}
+
+/// What a cut saves, where that was measured.
+fn what_is_saved(result: &SearchResult) -> Option<Extra> {
+    let measured = result.efficiency.as_ref()?;
+    let (note, grid) = (efficiency_note(measured), efficiency(measured));
+    Some(Extra::of_grid("efficiency", "What a cut saves", &note, grid, None))
+}
+
+/// The layers of the answer.
+fn strip(result: &SearchResult) -> String {
+    /// Beyond this the answer is drawn by its number of layers alone.
+    const MOST: usize = 200;
+    let (choice, layers) = (&result.choice, result.model.layers);
+    let chosen = result.candidate.as_ref().filter(|candidate| {
+        choice.verdict == Verdict::Trim && candidate.family != Family::BottomK && (1..=MOST).contains(&layers)
+    });
+    let gates = chosen.and_then(|candidate| Variant::parse(&candidate.gates, layers).ok());
+    let Some(gates) = gates else { return svg::strip(choice.layers_kept, layers) };
+    let kept = gates.gates.iter().map(|gates| match &gates.0 {
+        gates if gates.iter().all(|gate| *gate == 0.0) => Kept::Nothing,
+        gates if gates.iter().all(|gate| *gate == 1.0) => Kept::Whole,
+        _ => Kept::Part,
+    });
+    svg::strip_of(&kept.collect::<Vec<Kept>>())
+}
+
 /// How the numbers of the answer came about.
-fn tests(result: &SearchResult) -> String {
-    let SearchResult { data, rules, .. } = result;
+fn how_judged(result: &SearchResult) -> String {
+    let SearchResult { data, rules, choice, .. } = result;
+    let judged = match choice.validation {
+        Validation::Holdout => format!(
+            "The candidate was picked on {}, and judged on {} that had no part in picking it.",
+            counted(data.selection, "selection sample"),
+            counted(data.holdout, "other sample"),
+        ),
+        Validation::Nested { folds } => format!(
+            "The candidate was picked on {}. They were judged in {}: the rule picks on all folds but one, and its pick is \
+             judged on that one, so what is judged is the rule's picks and not one boundary.",
+            counted(data.selection, "sample"),
+            counted(folds, "fold"),
+        ),
+    };
+    let power = if choice.abstains { None } else { evidence::power(result) };
     glued(&format!(
-        "The candidate was picked on {}, and judged on {} that had no part in picking it. Every comparison is paired: \
-         the same sample under both variants. Intervals are 95 % percentile bootstrap intervals ({} resamples by \
-         sample), p-values are two-sided, from the paired randomisation test; below {} counts as shown.",
-        counted(data.selection, "selection sample"),
-        counted(data.holdout, "other sample"),
+        "{judged} Every comparison is paired: the same sample under both variants. Intervals are 95 % percentile bootstrap \
+         intervals ({} resamples by sample), p-values are two-sided, the larger of the paired randomisation test's and that of a t-test corrected for skewness; \
+         below {} counts as shown. {}",
         count(rules.resamples as u64),
         plain(rules.alpha),
+        power.unwrap_or_default(),
     ))
 }
 
 fn facts(result: &SearchResult) -> Vec<Fact> {
     let SearchResult { choice, adapter, data, rules, model, .. } = result;
-    let candidate = format!("k = {}", choice.one_se);
-    let adapter_gain = gain_fact("Full adapter over the base model".to_owned(), &choice.adapter_gain);
+    let candidate = evidence::candidate(result);
+    let adapter_gain = gain_fact("Full adapter over the base model".to_owned(), &choice.adapter_gain, result);
     // Where the candidate is the full adapter, there is nothing to compare.
-    let mut facts = if choice.one_se >= model.layers {
+    let mut facts = if choice.one_se >= model.layers && beyond(result).is_none() {
         vec![adapter_gain]
     } else {
         vec![
-            gain_fact(format!("Candidate ({candidate}) over the full adapter"), &choice.gain),
-            gain_fact(format!("Candidate ({candidate}) over the base model"), &choice.base_gain),
+            gain_fact(format!("Candidate ({candidate}) over the full adapter"), &choice.gain, result),
+            gain_fact(format!("Candidate ({candidate}) over the base model"), &choice.base_gain, result),
             adapter_gain,
             retained_fact(format!("Share of the adapter's gain that {candidate} retains"), result),
         ]
     };
     let stable = choice.bootstrap.get(choice.one_se).copied().unwrap_or(f64::NAN);
     facts.push(Fact {
-        name: format!("Resamples that pick {candidate} as well"),
+        name: format!("Resamples that pick k = {} of the boundaries as well", choice.one_se),
         value: fixed(stable * 100.0, 1, Sign::Minus),
-        unit: "%",
+        unit: "%".to_owned(),
         lines: vec![
             format!("of {} bootstrap resamples", count(rules.choice_resamples as u64)),
             counted(data.selection, "selection sample"),
@@ -212,7 +252,7 @@ fn facts(result: &SearchResult) -> Vec<Fact> {
     facts.push(Fact {
         name: "Adapter tensors kept".to_owned(),
         value: words::bytes(adapter.bytes_kept),
-        unit: "",
+        unit: String::new(),
         lines: vec![
             glued(&format!("of {} ({})", words::bytes(adapter.bytes), percent(share))),
             format!("{} of {} layers", choice.layers_kept, model.layers),
@@ -222,283 +262,26 @@ fn facts(result: &SearchResult) -> Vec<Fact> {
 }
 
 fn retained_fact(name: String, result: &SearchResult) -> Fact {
-    let held_out = counted(result.choice.gain.samples, "held-out sample");
+    let held_out = evidence::judged_on(&result.choice.gain, result);
     let Some(retained) = &result.choice.retained else {
         let lines = vec!["not given: the adapter's own gain is not clear of 0".to_owned(), held_out];
-        return Fact { name, value: NONE.to_owned(), unit: "", lines };
+        return Fact { name, value: NONE.to_owned(), unit: String::new(), lines };
     };
     let [value, low, high] = words::estimate(retained, 100.0, 2, Sign::Minus);
     let lines = vec![glued(&format!("95 % interval {low} to {high} %")), held_out];
-    Fact { name, value, unit: "%", lines }
+    Fact { name, value, unit: "%".to_owned(), lines }
 }
 
-fn gain_fact(name: String, gain: &Gain) -> Fact {
+fn gain_fact(name: String, gain: &Gain, result: &SearchResult) -> Fact {
     let [value, low, high] = words::gain_digits(gain, Sign::Both);
     Fact {
         name,
         value,
-        unit: "nats per token",
+        unit: words::unit(result),
         lines: vec![
             glued(&format!("95 % interval {low} to {high}")),
-            glued(&format!("{}, {}", p_value(gain.p), counted(gain.samples, "held-out sample"))),
+            glued(&format!("{}, {}", p_value(gain.p), evidence::judged_on(gain, result))),
         ],
-    }
-}
-
-/// The score at every boundary, on both parts of the samples.
-fn ablation(result: &SearchResult) -> Option<Figure> {
-    let rows: Vec<&VariantSummary> = boundaries(result).collect();
-    let digits = nll_decimals(&rows);
-    let nats = |value| fixed(value, digits, Sign::Minus);
-    let (selection, holdout) = (result.data.selection, result.data.holdout);
-    let names = [format!("selection, ±1 standard error (n = {selection})"), format!("held out (n = {holdout})")];
-    let points = |is_holdout: bool| {
-        rows.iter().filter_map(move |row| {
-            let (part, score) = if is_holdout { ("held out", row.holdout()) } else { ("selection", row.selection()) };
-            let k = row.layers_kept;
-            let note = format!("{k} layers kept, {part}: {} ± {} nats per token", nats(score.mean_nll), nats(score.se));
-            let room = if is_holdout { 0.0 } else { score.se };
-            let (y, low, high) = (score.mean_nll, score.mean_nll - room, score.mean_nll + room);
-            let was_scored = if is_holdout { row.holdout.is_some() } else { row.selection.is_some() };
-            was_scored.then_some(Point { x: k as f64, y, low, high, note })
-        })
-    };
-    let series = vec![
-        Series { name: &names[0], tone: Tone::A, shape: Shape::Band, points: points(false).collect() },
-        Series { name: &names[1], tone: Tone::B, shape: Shape::Line, points: points(true).collect() },
-    ];
-    let layers = result.model.layers;
-    let plot = Plot {
-        label: "Line plot of the mean negative log-likelihood over the number of layers kept; its numbers stand in the \
-                table below",
-        x: "layers kept (k)",
-        y: Axis { name: "nats per answer token", start: Start::Data, ticks: Ticks::Plain },
-        series,
-        marks: choice_marks(result),
-    };
-    let table = Table {
-        caption: format!(
-            "Mean and standard error, nats per answer token; {selection} selection and {holdout} held-out samples"
-        ),
-        spans: spans([("", 1), ("selection", 2), ("held out", 2)]),
-        head: vec!["k", "NLL", "SE", "NLL", "SE"],
-        rows: rows
-            .iter()
-            .map(|row| Row {
-                cells: vec![
-                    row.layers_kept.to_string(),
-                    nats(row.selection().mean_nll),
-                    nats(row.selection().se),
-                    nats(row.holdout().mean_nll),
-                    nats(row.holdout().se),
-                ],
-                is_chosen: row.layers_kept == result.choice.layers_kept,
-            })
-            .collect(),
-    };
-    (!rows.is_empty()).then(|| Figure {
-        id: "ablation",
-        title: "How well each cut predicts the right answers",
-        svg: plot.render(),
-        caption: format!(
-            "Each point is the adapter cut at one boundary: LoRA stays in the lowest k layers and is dropped above, \
-             from the base model (k = 0) to the full adapter (k = {layers}). The height is the negative log-likelihood \
-             of the right answer, so lower is better. Marked are the lowest point on the selection samples (best), the \
-             smallest k that is within one paired standard error of it (one-SE, the candidate), the bend of the curve \
-             in the next figure (curve), and the answer (chosen)."
-        ),
-        limits: "The band is the spread between samples, easy and hard ones, not the uncertainty between two \
-                 boundaries: those are compared sample by sample, so even a difference well inside the band can be \
-                 sure. The lowest of many points looks better than it is, which is why no gain is read off this curve. \
-                 The vertical axis does not start at 0."
-            .to_owned(),
-        table,
-    })
-}
-
-/// The picks as marks over the number of layers kept.
-fn choice_marks(result: &SearchResult) -> Vec<Mark> {
-    let mark = |k: usize| {
-        let names = marks(result, k);
-        let weight = if names.contains(&CHOSEN) { Weight::Strong } else { Weight::Light };
-        Mark { x: k as f64, label: format!("{k}: {}", names.join(", ")), weight }
-    };
-    picked(result).into_iter().map(mark).collect()
-}
-
-/// The ground-truth probability after each layer, for base and full.
-fn lens(result: &SearchResult) -> Option<Figure> {
-    let LensSummary { base, full, samples: n } = &result.lens;
-    let n = *n;
-    let points = |name: &'static str, curve: &[LensPoint]| {
-        let point = |(layer, point): (usize, &LensPoint)| Point {
-            x: layer as f64,
-            y: point.probability,
-            low: point.low,
-            high: point.high,
-            note: format!(
-                "{name}, after layer {layer}: {} (95 % interval {} to {}); right token on top {}",
-                number(point.probability),
-                number(point.low),
-                number(point.high),
-                percent(point.top1),
-            ),
-        };
-        curve.iter().enumerate().map(point).collect::<Vec<Point>>()
-    };
-    let series = vec![
-        Series { name: "full adapter, 95 % interval", tone: Tone::A, shape: Shape::Band, points: points("full", full) },
-        Series { name: "base model, 95 % interval", tone: Tone::B, shape: Shape::Band, points: points("base", base) },
-    ];
-    // The change point is a number of layers: it lies between the last layer below and the first above.
-    let curve = result.choice.curve;
-    let is_bent = 0 < curve && curve < full.len();
-    let bend = || Mark {
-        x: curve as f64 - 0.5,
-        label: format!("bend between layers {} and {curve}", curve - 1),
-        weight: Weight::Strong,
-    };
-    let plot = Plot {
-        label: "Line plot of the probability of the right token after each layer, for the base model and the full \
-                adapter; its numbers stand in the table below",
-        x: "layer (0 next to the embedding)",
-        y: Axis { name: "probability of the right token", start: Start::Zero, ticks: Ticks::Plain },
-        series,
-        marks: is_bent.then(bend).into_iter().collect(),
-    };
-    let interval =
-        |point: &LensPoint| format!("{} to {}", fixed(point.low, 4, Sign::Minus), fixed(point.high, 4, Sign::Minus));
-    let cells = |point: Option<&LensPoint>| match point {
-        None => vec![NONE.to_owned(); 4],
-        Some(point) => vec![
-            fixed(point.probability, 4, Sign::Minus),
-            interval(point),
-            percent(point.top1),
-            fixed(point.rank, 1, Sign::Minus),
-        ],
-    };
-    let row = |layer: usize| {
-        let cells = [vec![layer.to_string()], cells(base.get(layer)), cells(full.get(layer))].concat();
-        Row { cells, is_chosen: false }
-    };
-    let found = if is_bent {
-        format!(
-            "The vertical line is the change point of the full curve, the split at which two straight lines fit it \
-             best: between layers {} and {curve}.",
-            curve - 1
-        )
-    } else {
-        "The full curve has no change point: it is too short, or one straight line fits it.".to_owned()
-    };
-    let length = base.len().max(full.len());
-    (length > 0).then(|| Figure {
-        id: "lens",
-        title: "Where the right answer appears",
-        svg: plot.render(),
-        caption: glued(&format!(
-            "If the model had to answer after each layer, this is the probability it would give to the right token \
-             (the logit lens): the mean over a sample's answer tokens, then over {}, with 95 % bootstrap intervals. \
-             {found}",
-            counted(n, "selection sample"),
-        )),
-        limits: "An early layer's state is read with a head made for the last layer's, so a low value there does not \
-                 mean that nothing useful is computed. No cut is tested here: both curves are of whole models, and the \
-                 change point is an indication only."
-            .to_owned(),
-        table: Table {
-            caption: format!(
-                "Probability of the right token with its 95 % interval, share of positions with it on top, and mean \
-                 number of tokens above it; {n} selection samples"
-            ),
-            spans: spans([("", 1), ("base model", 4), ("full adapter", 4)]),
-            head: vec!["layer", "mean", "interval", "on top", "above", "mean", "interval", "on top", "above"],
-            rows: (0..length).map(row).collect(),
-        },
-    })
-}
-
-/// How often each boundary is picked when the samples are drawn again.
-fn stability(result: &SearchResult) -> Option<Figure> {
-    let shares = &result.choice.bootstrap;
-    let (n, resamples) = (result.data.selection, count(result.rules.choice_resamples as u64));
-    let point = |(k, &share): (usize, &f64)| Point {
-        x: k as f64,
-        y: share,
-        low: share,
-        high: share,
-        note: format!("{k} layers kept: {} of resamples", percent(share)),
-    };
-    let points = shares.iter().enumerate().map(point).collect();
-    let candidate = result.choice.one_se;
-    let plot = Plot {
-        label: "Bar plot of how often each boundary is picked over bootstrap resamples; its numbers stand in the table \
-                below",
-        x: "layers kept (k)",
-        y: Axis { name: "share of resamples", start: Start::Zero, ticks: Ticks::Percent },
-        series: vec![Series { name: "share", tone: Tone::A, shape: Shape::Bars, points }],
-        marks: vec![Mark { x: candidate as f64, label: format!("{candidate}: one-SE"), weight: Weight::Light }],
-    };
-    let rows = shares.iter().enumerate().filter(|(_, share)| **share > 0.0).map(|(k, &share)| Row {
-        cells: vec![k.to_string(), percent(share)],
-        is_chosen: k == result.choice.layers_kept,
-    });
-    (!shares.is_empty()).then(|| Figure {
-        id: "stability",
-        title: "How stable the pick is",
-        svg: plot.render(),
-        caption: format!(
-            "The {n} selection samples are drawn again with replacement {resamples} times, and each time the \
-             one-standard-error rule picks anew. One tall bar means that the pick does not hang on single samples; \
-             where the bars spread, read the boundary as a range."
-        ),
-        limits: "It shows the chance in this sample of the data, not what other data or another task would give, and \
-                 it says nothing of whether the cut is worth it."
-            .to_owned(),
-        table: Table {
-            caption: format!(
-                "Share of {resamples} bootstrap resamples of {n} selection samples; boundaries never picked are left out"
-            ),
-            spans: vec![],
-            head: vec!["k", "share"],
-            rows: rows.collect(),
-        },
-    })
-}
-
-fn every_boundary(result: &SearchResult) -> Table {
-    let rows: Vec<&VariantSummary> = boundaries(result).collect();
-    let digits = nll_decimals(&rows);
-    let nats = |value| fixed(value, digits, Sign::Minus);
-    let full = full(result);
-    let row = |row: &&VariantSummary| {
-        let k = row.layers_kept;
-        let (selection, holdout) = (row.selection(), row.holdout());
-        let delta = full.map_or(f64::NAN, |full| selection.mean_nll - full.selection().mean_nll);
-        Row {
-            cells: vec![
-                k.to_string(),
-                plus_minus(nats(selection.mean_nll), &nats(selection.se)),
-                fixed(delta, digits, Sign::Both),
-                fixed(selection.mean_probability, 4, Sign::Minus),
-                percent(selection.token_accuracy),
-                plus_minus(nats(holdout.mean_nll), &nats(holdout.se)),
-                fixed(holdout.mean_probability, 4, Sign::Minus),
-                percent(holdout.token_accuracy),
-                marks(result, k).into_iter().map(str::to_owned).chain(lost(result, k)).collect::<Vec<_>>().join(", "),
-            ],
-            is_chosen: k == result.choice.layers_kept,
-        }
-    };
-    Table {
-        caption: format!(
-            "NLL: nats per answer token, mean ± standard error; Δ: difference to the full adapter, below 0 is better; \
-             prob.: mean probability of the right token; acc.: share of tokens with the right one on top. {} selection \
-             samples, {} held-out samples.",
-            result.data.selection, result.data.holdout
-        ),
-        spans: spans([("", 1), ("selection", 4), ("held out", 3), ("", 1)]),
-        head: vec!["k", "NLL", "Δ to full", "prob.", "acc.", "NLL", "prob.", "acc.", "picked by"],
-        rows: rows.iter().map(row).collect(),
     }
 }
 
@@ -512,7 +295,7 @@ fn provenance(result: &SearchResult) -> Vec<Group> {
         0 => String::new(),
         resumed => format!(", without {} that an interrupted run had scored", counted(resumed, "sample")),
     };
-    vec![
+    let mut groups = vec![
         Group {
             name: "Base model",
             entries: vec![
@@ -555,7 +338,12 @@ fn provenance(result: &SearchResult) -> Vec<Group> {
                 code("program", &result.tool),
                 text("seed", result.seed.to_string()),
                 text("shown below", format!("p = {}", plain(rules.alpha))),
-                text("not worse above", format!("{} % of the adapter's gain", plain(rules.margin * 100.0))),
+                match rules.margin_nats {
+                    None => text("not worse above", format!("{} % of the adapter's gain", plain(rules.margin * 100.0))),
+                    Some(nats) => {
+                        text("not worse", format!("where less than {} {} is lost", plain(nats), words::unit(result)))
+                    }
+                },
                 text("resamples", format!("{} of the pick", count(rules.choice_resamples as u64))),
                 text("", format!("{} of each interval and test", count(rules.resamples as u64))),
             ],
@@ -573,21 +361,56 @@ fn provenance(result: &SearchResult) -> Vec<Group> {
                 text("arithmetic", format!("{} on {}", tame(&cost.dtype), tame(&cost.instructions))),
             ],
         },
-    ]
-}
-
-fn spans<const N: usize>(spans: [(&'static str, usize); N]) -> Vec<Span> {
-    spans.map(|(name, columns)| Span { name, columns }).into()
-}
-
-/// Decimals of the likelihoods: five significant digits of the largest.
-fn nll_decimals(rows: &[&VariantSummary]) -> usize {
-    let means = rows.iter().map(|row| row.selection().mean_nll).filter(|mean| mean.is_finite());
-    decimals(means.fold(f64::NEG_INFINITY, f64::max), 5).min(5)
+    ];
+    if let Some(guard) = &result.guard {
+        let entries = vec![
+            code("path", &guard.path),
+            code("SHA-256", &guard.sha256),
+            text("selection", counted(guard.selection, "sample")),
+            text("held out", counted(guard.holdout, "sample")),
+        ];
+        groups.insert(3, Group { name: "Guard", entries });
+    }
+    groups
 }
 
 /// The last part of a path.
 fn base_name(path: &str) -> String {
     let path = path.trim_end_matches(['/', '\\']);
     tame(path.rsplit(['/', '\\']).next().unwrap_or(path))
+}
+
+/// Bytes in base64, with padding (RFC 4648).
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let group = |three: &[u8]| {
+        let byte = |i: usize| u32::from(three.get(i).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        let digit = move |i: usize| match i <= three.len() {
+            true => char::from(DIGITS[(bits >> (18 - 6 * i) & 63) as usize]),
+            false => '=',
+        };
+        [0, 1, 2, 3].map(digit)
+    };
+    bytes.chunks(3).flat_map(group).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_standard() {
+        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
+        for (bytes, expected) in cases {
+            assert_eq!(base64(bytes.as_bytes()), expected);
+        }
+    }
+
+    #[test]
+    fn script_and_style_end_no_element() {
+        for text in [SCRIPT, STYLE] {
+            assert!(!text.contains("</") && !text.contains("<!--") && text.is_ascii());
+        }
+    }
 }

@@ -58,16 +58,22 @@ pub fn inspection(inspection: &Inspection) -> String {
 /// What a trim left, in a line for the terminal. Ends with a line feed.
 pub fn trimmed(written: &Written) -> String {
     let (kept, dropped) = (written.layers_kept.len(), written.layers_dropped.len());
-    let nothing = if dropped == 0 {
+    let strengths: Vec<String> = written.strengths.iter().map(f32::to_string).collect();
+    let more = if !strengths.is_empty() {
+        let word = if strengths.len() == 1 { "strength" } else { "strengths" };
+        format!("; {word} {} folded into lora_B", strengths.join(", "))
+    } else if written.modules_dropped == 0 {
         let layers = if kept == 1 { "layer" } else { "layers" };
         format!("; nothing is dropped: the adapter has LoRA in {layers} {} only", ranges(&written.layers_kept))
     } else {
         String::new()
     };
     format!(
-        "{}: kept {kept} of {} layers with LoRA, {} of {}{nothing}\n",
+        "{}: kept {kept} of {} layers with LoRA, {} of {} modules, {} of {}{more}\n",
         written.folder.display(),
         kept + dropped,
+        written.modules,
+        written.modules + written.modules_dropped,
         bytes(written.bytes),
         bytes(written.bytes_before),
     )

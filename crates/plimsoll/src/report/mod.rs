@@ -1,31 +1,53 @@
-//! One search, told three ways: `result.json`, a table for the terminal, and one self-contained HTML file.
+//! One search, told four ways: `result.json`, a table for the terminal, Markdown, and one self-contained HTML file; and
+//! several searches side by side ([`compare`]).
 //!
-//! All three render the same [`SearchResult`]; nothing is computed here that the struct does not hold, but differences
+//! All render the same [`SearchResult`]; nothing is computed here that the struct does not hold, but differences
 //! of its means. Figures are SVG drawn by `svg`, the page is a template with escaping on, and both stand without a
-//! network or a script. Numbers and sentences come from `words`, so that the terminal and the page say the same.
+//! network or a script. Numbers and sentences come from `words`, and what stands below the boundaries from `sections`,
+//! so that the terminal, Markdown and the page say the same. What was written is read back by [`read`](read()), with
+//! limits: a result may come from a stranger.
 
+mod compare;
+mod effects;
 mod evaluation;
+mod evidence;
+mod figures;
 mod html;
 mod inspection;
+mod markdown;
+mod page;
+mod read;
 mod result;
+mod samples;
+mod schema;
+mod sections;
 mod svg;
 mod table;
+mod variants;
 mod words;
 
+pub use compare::{
+    ComparedRun, Comparison, CurvePoint, Same, Sort, compare, comparison, comparison_html, unique_names,
+};
 pub use evaluation::{Form, evaluation};
 pub use html::html;
 pub use inspection::{inspection, trimmed};
+pub use markdown::markdown;
+pub use read::{ReportProblem, SCHEMA, picked_gates, read, read_tokens};
 pub use result::{
     AdapterFacts, Agreement, Arbitration, Candidate, Control, Controls, Cost, DataFacts, Depth, DroppedBoundary,
     EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary, FrontPoint, GuardSummary, LensPoint, LensSummary,
     MetricSummary, MetricVariant, ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary, SearchResult,
     VariantSummary, Warning,
 };
+pub(crate) use schema::schema_of;
+pub use schema::{Document, schema};
 pub use table::{Style, table};
 pub use words::sentence;
 
 use serde::Serialize;
 
+use crate::choose::Verdict;
 use crate::error::{Error, Result};
 use crate::gates::Family;
 
@@ -61,19 +83,30 @@ fn full(result: &SearchResult) -> Option<&VariantSummary> {
     boundaries(result).find(|variant| variant.layers_kept == result.model.layers)
 }
 
+/// What was judged, where that is no boundary.
+fn beyond(result: &SearchResult) -> Option<&Candidate> {
+    result.candidate.as_ref().filter(|candidate| candidate.family != Family::BottomK)
+}
+
+/// The boundary that the answer comes to, if it comes to one.
+fn chosen(result: &SearchResult) -> Option<usize> {
+    let is_boundary = result.choice.verdict != Verdict::Trim || beyond(result).is_none();
+    is_boundary.then_some(result.choice.layers_kept)
+}
+
 /// Which rules picked the boundary `k`: of `best`, `one-SE`, `curve` and `chosen`.
 fn marks(result: &SearchResult, k: usize) -> Vec<&'static str> {
     let choice = &result.choice;
-    [("best", choice.best), ("one-SE", choice.one_se), ("curve", choice.curve), (CHOSEN, choice.layers_kept)]
-        .into_iter()
-        .filter_map(|(name, picked)| (picked == k).then_some(name))
-        .collect()
+    let rules = [("best", choice.best), ("one-SE", choice.one_se), ("curve", choice.curve)];
+    let chosen = chosen(result).map(|k| (CHOSEN, k));
+    rules.into_iter().chain(chosen).filter_map(|(name, picked)| (picked == k).then_some(name)).collect()
 }
 
 /// Every boundary that some rule picked, once each, ascending.
 fn picked(result: &SearchResult) -> Vec<usize> {
     let choice = &result.choice;
-    let mut picked = vec![choice.best, choice.one_se, choice.curve, choice.layers_kept];
+    let mut picked = vec![choice.best, choice.one_se, choice.curve];
+    picked.extend(chosen(result));
     picked.sort_unstable();
     picked.dedup();
     picked

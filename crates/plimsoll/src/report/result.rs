@@ -4,19 +4,21 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::Adapter;
-use crate::choose::{Choice, Gain, Options, Part};
+use crate::choose::{Choice, Gain, Margin, Options, Part};
 use crate::efficiency::Efficiency;
-use crate::gates::Family;
+use crate::gates::{Family, Variant};
 use crate::metrics::compare::Estimate;
 use crate::model::Checkpoint;
 
 /// The whole result of `search`. Written as `result.json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SearchResult {
     /// Version of this layout.
+    #[schemars(range(min = 1, max = 1))]
     pub schema: u32,
     /// Name and version of the program, such as `plimsoll 0.1.0`.
     pub tool: String,
@@ -72,7 +74,7 @@ pub struct SearchResult {
 }
 
 /// The base model of a search.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ModelFacts {
     /// As the user gave it.
     pub path: String,
@@ -110,7 +112,7 @@ impl ModelFacts {
 }
 
 /// The adapter of a search.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct AdapterFacts {
     /// As the user gave it.
     pub path: String,
@@ -129,8 +131,8 @@ pub struct AdapterFacts {
 }
 
 impl AdapterFacts {
-    /// Of an adapter of which the lowest layers are kept, with the path that the user gave.
-    pub fn of(adapter: &Adapter, path: &Path, sha256: &str, layers_kept: usize) -> Self {
+    /// Of an adapter of which a variant is kept, with the path that the user gave.
+    pub fn of(adapter: &Adapter, path: &Path, sha256: &str, kept: &Variant) -> Self {
         let mut ranks: Vec<usize> = adapter.modules().map(|module| module.rank).collect();
         ranks.sort_unstable();
         ranks.dedup();
@@ -144,13 +146,13 @@ impl AdapterFacts {
             modules: projections.into_iter().map(|projection| projection.name().to_owned()).collect(),
             layers: adapter.layers().len(),
             bytes: adapter.bytes(),
-            bytes_kept: adapter.bytes_below(layers_kept),
+            bytes_kept: adapter.bytes_kept(kept),
         }
     }
 }
 
 /// The samples of a search.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DataFacts {
     /// As the user gave it.
     pub path: String,
@@ -169,7 +171,7 @@ pub struct DataFacts {
 }
 
 /// One variant's scores.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct VariantSummary {
     /// The family it belongs to. A variant that several families have stands here once for each.
     pub family: Family,
@@ -191,13 +193,13 @@ pub struct VariantSummary {
     pub selection: Option<ScoreSummary>,
     /// On the samples that were held out; null where racing did not score it on them.
     pub holdout: Option<ScoreSummary>,
-    /// On the guard's samples, all of them; null where there is no guard or it was not scored on them.
+    /// On the guard's samples that keep variants from being picked; null where there is no guard or it was not scored on them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<ScoreSummary>,
 }
 
 /// Gates that were picked and judged.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Candidate {
     /// The family that they are of.
     pub family: Family,
@@ -215,7 +217,7 @@ pub struct Candidate {
 ///
 /// Each family's rule picks on the other folds and is scored on the one left out. The simplest family whose mean deficit to
 /// the best is within one paired standard error of it is taken.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Arbitration {
     /// Folds of the cross-validation.
     pub folds: usize,
@@ -224,7 +226,7 @@ pub struct Arbitration {
 }
 
 /// One family in the competition.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FamilySummary {
     /// The family.
     pub family: Family,
@@ -243,7 +245,7 @@ pub struct FamilySummary {
 }
 
 /// Controls beside a cut: if one of them does as well, it is not depth that helped.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Controls {
     /// The controls.
     pub rows: Vec<Control>,
@@ -252,7 +254,7 @@ pub struct Controls {
 }
 
 /// Whether it is which layers are kept that makes the cut as good as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Depth {
     /// The cut is shown to be better than every control.
@@ -262,7 +264,7 @@ pub enum Depth {
 }
 
 /// One control, on the held-out samples (or those left out in turn).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Control {
     /// `global-alpha`: a factor on the whole adapter, tuned on the selection samples. `random-k`: as many layers as the cut
     /// keeps, drawn; the mean over the draws. `top-k`: as many of the highest layers.
@@ -280,7 +282,7 @@ pub struct Control {
 }
 
 /// What layers and modules contribute: measured effects, and numbers that are cheaper and may predict them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Effects {
     /// Every measure, one value for each place.
     pub measures: Vec<EffectMeasure>,
@@ -289,7 +291,7 @@ pub struct Effects {
 }
 
 /// One measure of all places.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EffectMeasure {
     /// What is measured.
     pub kind: EffectKind,
@@ -303,25 +305,27 @@ pub struct EffectMeasure {
 }
 
 /// What is measured of a layer or a module. Effects are in nats per answer token, and positive where it helps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EffectKind {
     /// NLL without it, less NLL of the full adapter.
     LeaveOneOut,
     /// NLL of the base model, less NLL with it alone.
     OneIn,
+    /// NLL with the layers below it, less NLL with it on top of them: a step of the ablation curve.
+    Increment,
     /// Mean over orders of the layers of what it adds to those before it (Shapley, 1953).
     Shapley,
     /// Frobenius norm of its update, `‖s·B·A‖`.
     Magnitude,
     /// Energy of its update on samples: mean over tokens of `‖s·B·A·x‖²`.
     Output,
-    /// By how much the ground truth's log-probability rises over the layer, full adapter less base model (logit lens).
+    /// By how much the ground truth's probability rises over the layer, full adapter less base model (logit lens).
     Lens,
 }
 
 /// One number of one place.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EffectValue {
     /// The layer, 0 next to the embedding.
     pub layer: usize,
@@ -336,7 +340,7 @@ pub struct EffectValue {
 }
 
 /// A rank correlation of two measures over layers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Agreement {
     /// The cheaper measure.
     pub proxy: EffectKind,
@@ -351,7 +355,7 @@ pub struct Agreement {
 }
 
 /// Samples of another kind, and what the candidate does to them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GuardSummary {
     /// As the user gave it.
     pub path: String,
@@ -374,7 +378,7 @@ pub struct GuardSummary {
 }
 
 /// One variant among what is best at its price.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FrontPoint {
     /// Its family.
     pub family: Family,
@@ -394,7 +398,7 @@ pub struct FrontPoint {
 }
 
 /// Token by token, what one sample's answer got: a line of `tokens.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SampleTokens {
     /// The sample's line in its file, from 1.
     pub line: usize,
@@ -414,7 +418,7 @@ pub struct SampleTokens {
 }
 
 /// A metric of generated answers, on the boundaries that the NLL left.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct MetricSummary {
     /// Task and metric, such as `gsm8k flexible`.
     pub name: String,
@@ -430,7 +434,7 @@ pub struct MetricSummary {
 }
 
 /// One boundary's answers.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct MetricVariant {
     /// Layers that keep their LoRA.
     pub layers_kept: usize,
@@ -441,7 +445,7 @@ pub struct MetricVariant {
 }
 
 /// What racing left out, and why.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RaceSummary {
     /// The most probable that the best of the boundaries that were raced was dropped.
     pub error_rate: f64,
@@ -452,7 +456,7 @@ pub struct RaceSummary {
 }
 
 /// A boundary that left a race.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DroppedBoundary {
     /// Layers that keep their LoRA.
     pub layers_kept: usize,
@@ -467,7 +471,7 @@ pub struct DroppedBoundary {
 }
 
 /// Means over samples; the number of samples stands in [`DataFacts`].
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ScoreSummary {
     /// Mean over samples of the sample's nats per answer token.
     pub mean_nll: f64,
@@ -481,24 +485,24 @@ pub struct ScoreSummary {
 
 impl VariantSummary {
     /// The selection scores; [`ScoreSummary::MISSING`] where there are none.
-    pub(super) fn selection(&self) -> ScoreSummary {
+    pub fn selection(&self) -> ScoreSummary {
         self.selection.unwrap_or(ScoreSummary::MISSING)
     }
 
     /// The held-out scores; [`ScoreSummary::MISSING`] where there are none.
-    pub(super) fn holdout(&self) -> ScoreSummary {
+    pub fn holdout(&self) -> ScoreSummary {
         self.holdout.unwrap_or(ScoreSummary::MISSING)
     }
 }
 
 impl ScoreSummary {
     /// Stands for scores that were not measured: no number of it is one.
-    const MISSING: Self =
+    pub const MISSING: Self =
         Self { mean_nll: f64::NAN, se: f64::NAN, mean_probability: f64::NAN, token_accuracy: f64::NAN };
 }
 
 /// The ground-truth probability curves: one entry for each layer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LensSummary {
     /// With every LoRA update dropped.
     pub base: Vec<LensPoint>,
@@ -510,7 +514,7 @@ pub struct LensSummary {
 }
 
 /// What the model would say after one layer.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LensPoint {
     /// Mean over samples of the mean probability of the ground truth.
     pub probability: f64,
@@ -525,12 +529,19 @@ pub struct LensPoint {
 }
 
 /// What the answer was decided by: the options of [`choose`](crate::choose::choose), but for the seed.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rules {
     /// A p-value below this shows a difference.
     pub alpha: f64,
-    /// Share of the adapter's gain over the base that a cut must surely keep to count as not worse.
+    /// Share of the adapter's gain over the base that a cut must surely keep to count as not worse. Where `margin_nats` is
+    /// given, the share that it stands for is not a fixed one, and this is 0.
     pub margin: f64,
+    /// What a cut must surely lose less than to count as not worse, in nats per answer token, where that decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin_nats: Option<f64>,
+    /// An adapter that surely gains less than this over the base model gains nothing that matters.
+    #[serde(default)]
+    pub negligible: f64,
     /// Bootstrap resamples behind the shares of [`Choice::bootstrap`].
     pub choice_resamples: usize,
     /// Bootstrap resamples behind each interval, and sign patterns behind each p-value.
@@ -539,9 +550,15 @@ pub struct Rules {
 
 impl From<&Options> for Rules {
     fn from(options: &Options) -> Self {
+        let (margin, margin_nats) = match options.margin {
+            Margin::Share(share) => (share, None),
+            Margin::Nats(nats) => (0.0, Some(nats)),
+        };
         Self {
             alpha: options.alpha,
-            margin: options.margin,
+            margin,
+            margin_nats,
+            negligible: options.negligible,
             choice_resamples: options.choice_resamples.get(),
             resamples: options.resamples.get(),
         }
@@ -549,7 +566,7 @@ impl From<&Options> for Rules {
 }
 
 /// Something the reader should know before trusting the answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Warning {
     /// Too few samples for intervals to mean much.
@@ -581,7 +598,7 @@ pub enum Warning {
 }
 
 /// What the search cost.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Cost {
     /// Layers computed for a sample, mean over the samples.
     pub layer_passes: usize,

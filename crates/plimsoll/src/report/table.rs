@@ -1,15 +1,17 @@
 //! The terminal's table: one row for each boundary, then the answer and what to mind.
 //!
-//! Never wider than [`WIDTH`] columns. It holds numbers and this crate's own words only, no text of a stranger's that
-//! could steer a terminal.
+//! Never wider than [`WIDTH`] columns. It holds numbers and this crate's own words; the few names that a result gives to
+//! variants and metrics are cut to a length, and nothing in them can steer a terminal.
 
 use super::evaluation::{Form, efficiency, efficiency_note, written, written_note};
 use super::result::{SearchResult, VariantSummary};
-use super::words::{self, NONE, Sign, count, decimals, fixed, percent, plus_minus};
-use super::{CHOSEN, boundaries, full, lost, marks};
+use super::sections::{self, Extent, Section};
+use super::words::{self, Sign, count, decimals, fixed, percent, plus_minus};
+use super::{CHOSEN, beyond, boundaries, chosen, full, lost, marks};
+use crate::choose::Validation;
 
 /// Widest line, in columns.
-const WIDTH: usize = 100;
+pub(super) const WIDTH: usize = 100;
 /// Columns of the bar.
 const BAR: usize = 10;
 
@@ -19,9 +21,14 @@ fn picks(result: &SearchResult) -> String {
         Some(metric) => format!("the highest {} of those that answered", words::tame(&metric.name)),
         None => "the lowest NLL".to_owned(),
     };
+    let samples = match result.choice.validation {
+        Validation::Holdout => "the selection samples",
+        Validation::Nested { .. } => "all samples",
+    };
+    let is_candidate = if beyond(result).is_none() { ", which is the candidate" } else { "" };
     format!(
-        "Picked by, on the selection samples: best, {best}; one-SE, the smallest k within one paired standard error of the \
-         best, which is the candidate; curve, the bend of the probability after each layer."
+        "Picked by, on {samples}: best, {best}; one-SE, the smallest k within one paired standard error of the best\
+         {is_candidate}; curve, the bend of the probability after each layer."
     )
 }
 
@@ -45,12 +52,17 @@ pub fn table(result: &SearchResult, style: Style) -> String {
         out.push('\n');
     };
 
+    let samples = match result.choice.validation {
+        Validation::Holdout => {
+            format!("{} selection and {} held-out samples", count(data.selection as u64), count(data.holdout as u64))
+        }
+        Validation::Nested { folds } => {
+            format!("{} samples, each of which judges in turn ({folds} folds)", count(data.selection as u64))
+        }
+    };
     let note = format!(
-        "Nats per answer token, mean over samples; lower is better. {} selection and {} held-out samples, {} answer \
-         tokens. k layers keep LoRA, counted from the embedding: k = 0 is the base model, k = {} the full adapter. \
+        "Nats per answer token, mean over samples; lower is better. {samples}, {} answer tokens. k layers keep LoRA, counted from the embedding: k = 0 is the base model, k = {} the full adapter. \
          Bars span the lowest to the highest NLL of the selection. ▶ marks the answer.",
-        count(data.selection as u64),
-        count(data.holdout as u64),
         count(data.answer_tokens as u64),
         result.model.layers,
     );
@@ -65,7 +77,7 @@ pub fn table(result: &SearchResult, style: Style) -> String {
         let mut marks = marks(result, row.layers_kept);
         let lost = lost(result, row.layers_kept);
         marks.extend(lost.as_deref());
-        let look = if row.layers_kept == result.choice.layers_kept { Look::Chosen } else { Look::Plain };
+        let look = if Some(row.layers_kept) == chosen(result) { Look::Chosen } else { Look::Plain };
         line(look, &column.row(row, full, &marks));
     }
     line(Look::Plain, "");
@@ -79,6 +91,22 @@ pub fn table(result: &SearchResult, style: Style) -> String {
         }
     }
     let form = Form::Text(style);
+    for Section { title, grids, note } in sections::sections(result, Extent::Short) {
+        out.push('\n');
+        out.push_str(&style.dress(Look::Bold, title));
+        out.push('\n');
+        for (index, (name, grid)) in grids.iter().enumerate() {
+            if index > 0 {
+                out.push('\n');
+            }
+            if let Some(name) = name {
+                out.push_str(&style.dress(Look::Dim, name));
+                out.push('\n');
+            }
+            grid.write(&mut out, form);
+        }
+        form.paragraph(&mut out, Look::Dim, &note);
+    }
     if let Some(metric) = &result.metric {
         out.push('\n');
         written(metric, result.model.layers).write(&mut out, form);
@@ -184,16 +212,7 @@ impl Column {
 
     /// The mean between the lowest, a sliver, and the highest, the whole width.
     fn bar(&self, mean: f64) -> String {
-        const EIGHTHS: [char; 8] = ['█', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
-        if !mean.is_finite() {
-            return NONE.to_owned();
-        }
-        let span = self.range.1 - self.range.0;
-        let share = if span > 0.0 && span.is_finite() { (mean - self.range.0) / span } else { 0.0 };
-        let eighths = 1 + (share.clamp(0.0, 1.0) * (BAR * 8 - 1) as f64).round() as usize;
-        let mut bar = "█".repeat(eighths / 8);
-        bar.extend((!eighths.is_multiple_of(8)).then(|| EIGHTHS[eighths % 8]));
-        bar
+        sections::bar(mean, self.range)
     }
 }
 

@@ -3,8 +3,9 @@
 //! Estimates are rounded by their interval: more digits than the uncertainty supports would claim what was not
 //! measured. What is not finite is written as `–`, never as a number.
 
-use super::result::{RaceSummary, SearchResult, Warning};
-use crate::choose::{Gain, Interval, Reason, Verdict};
+use super::beyond;
+use super::result::{Candidate, RaceSummary, SearchResult, Warning};
+use crate::choose::{Gain, Interval, Power, Reason, Validation, Verdict};
 
 /// What stands for a number that is not there.
 pub(super) const NONE: &str = "–";
@@ -29,7 +30,12 @@ pub(super) fn answer(result: &SearchResult) -> Answer {
     let choice = &result.choice;
     let layers = result.model.layers;
     let headline = match choice.verdict {
-        Verdict::Trim => format!("Trim: keep LoRA in {}.", layers_kept(choice.layers_kept, layers)),
+        Verdict::Trim => match beyond(result) {
+            None => format!("Trim: keep LoRA in {}.", layers_kept(choice.layers_kept, layers)),
+            Some(candidate) if candidate.bytes < result.adapter.bytes => format!("Trim: {}.", beyond_words(candidate)),
+            Some(candidate) => format!("Change its strengths: {}.", beyond_words(candidate)),
+        },
+        Verdict::KeepFull if choice.abstains => "Keep the full adapter: the samples do not settle it.".to_owned(),
         Verdict::KeepFull => "Keep the full adapter.".to_owned(),
         Verdict::UseBase => "Use the base model, without the adapter.".to_owned(),
     };
@@ -39,7 +45,12 @@ pub(super) fn answer(result: &SearchResult) -> Answer {
 fn grounds(result: &SearchResult) -> String {
     let SearchResult { choice, rules, data, .. } = result;
     let layers = result.model.layers;
-    let on = format!("On {}", counted(choice.gain.samples, "held-out sample"));
+    let on = match choice.validation {
+        Validation::Holdout => format!("On {}", counted(choice.gain.samples, "held-out sample")),
+        Validation::Nested { folds } => {
+            format!("On {}, each held out in turn ({folds} folds),", counted(choice.gain.samples, "sample"))
+        }
+    };
     let unit = unit(result);
     let numbers = |gain: &Gain| numbers(gain, &unit);
     let gain = numbers(&choice.gain);
@@ -49,52 +60,123 @@ fn grounds(result: &SearchResult) -> String {
         let interval = format!("95 % interval {low} to {high} %{note}");
         format!("{before} it retains {value} % of the adapter's gain over the base model ({interval})")
     };
-    let candidate = format!("LoRA in {}", layers_kept(choice.one_se, layers));
+    let candidate = match beyond(result) {
+        None => format!("LoRA in {}", layers_kept(choice.one_se, layers)),
+        Some(candidate) => beyond_words(candidate),
+    };
     match choice.reason {
         Reason::Better => {
             format!("{on} the cut is better than the full adapter by {gain}{}.", retained(";", ""))
         }
         Reason::NotWorse => {
-            let note = format!("; the lower end has to be above {} %", plain(rules.margin * 100.0));
-            let retained = retained(":", &note);
+            let retained = match rules.margin_nats {
+                None => {
+                    let note = format!("; the lower end has to be above {} %", plain(rules.margin * 100.0));
+                    retained(":", &note)
+                }
+                Some(nats) => {
+                    let least = format!(": it surely loses less than {} {unit}", plain(nats));
+                    format!("{least}{}", retained(", and", ""))
+                }
+            };
             format!(
                 "{on} the cut counts as not worse than the full adapter, and it is smaller{retained}. It is not shown to be \
                  better: its gain is {gain}."
             )
         }
         Reason::BetterThanBase => format!(
-            "{on} the full adapter {} the base model: its gain is {}. The cut is better than the base model by {}.",
+            "{on} the full adapter {} the base model: its gain is {}. The cut is better than the base model by {}, and than \
+             the full adapter by {gain}.",
             against_base(result),
             numbers(&choice.adapter_gain),
             numbers(&choice.base_gain),
         ),
         Reason::NoCut => format!(
             "No smaller boundary came within one standard error of the best on {}, so there was no cut to test.",
-            counted(data.selection, "selection sample"),
+            match choice.validation {
+                Validation::Holdout => counted(data.selection, "selection sample"),
+                Validation::Nested { .. } => counted(choice.gain.samples, "sample"),
+            }
         ),
-        Reason::NotShown => {
-            let finding = if is_worse(&choice.gain, result) {
-                "is worse than the full adapter"
-            } else {
-                "is not shown to be as good as the full adapter"
-            };
-            format!("{on} the candidate, {candidate}, {finding}: its gain is {gain}{}.", retained(";", ""))
+        Reason::Worse => {
+            format!(
+                "{on} the candidate, {candidate}, is worse than the full adapter: its gain is {gain}{}.",
+                retained(";", "")
+            )
         }
+        Reason::GuardNotHeld => format!(
+            "{on} the candidate, {candidate}, gains {gain} over the full adapter, but it is not shown to keep the guard's samples \
+             from getting worse."
+        ),
+        // The picks of the folds lose, and the reported boundary need not: see `choose::choose_nested`.
+        Reason::NotShown if choice.gain.high < 0.0 => format!(
+            "{on} what the rule picked on the others was worse than the full adapter: its gain is {gain}{}. Of the candidate \
+             itself, {candidate}, that shows nothing. Keeping everything is what is safe, not what is shown.{}",
+            retained(";", ""),
+            power(result)
+        ),
+        Reason::NotShown => format!(
+            "{on} the candidate, {candidate}, is shown to be neither better than the full adapter, nor as good, nor worse: \
+             its gain is {gain}{}. Keeping everything is what is safe, not what is shown.{}",
+            retained(";", ""),
+            power(result)
+        ),
+        Reason::AdapterNotShown => format!(
+            "{on} it is not shown whether the full adapter is better than the base model: its gain is {}. It is kept because \
+             nothing is shown against it.{}",
+            numbers(&choice.adapter_gain),
+            power(result)
+        ),
         Reason::AdapterNotBetter => {
             let is_cut = 0 < choice.one_se && choice.one_se < layers;
             let cut = if is_cut {
                 let gain = numbers(&choice.base_gain);
-                format!(" Nor is a cut shown to be better than the base model: {candidate} gains {gain}.")
+                format!(" Nor is a cut shown to be better than both: {candidate} gains {gain} over the base model.")
             } else {
                 String::new()
             };
-            let gain = numbers(&choice.adapter_gain);
-            format!("{on} the full adapter {} the base model: its gain is {gain}.{cut}", against_base(result))
+            let finding = if is_worse(&choice.adapter_gain, result) {
+                "is worse than the base model".to_owned()
+            } else {
+                format!("gains less over the base model than the {} {unit} that would matter", plain(rules.negligible))
+            };
+            format!("{on} the full adapter {finding}: its gain is {}.{cut}", numbers(&choice.adapter_gain))
         }
     }
 }
 
-/// What the held-out samples say of an adapter that they do not show to be better than the base model.
+/// `without layer 7 (leave-one-out)`.
+fn beyond_words(candidate: &Candidate) -> String {
+    format!("{} ({})", tame(&candidate.label), candidate.family)
+}
+
+/// What the samples could have shown, and how many would show what was seen: sentences behind an abstention.
+fn power(result: &SearchResult) -> String {
+    let SearchResult { choice, .. } = result;
+    let Some(Power { detectable, samples }) = choice.power else { return String::new() };
+    let kind = match choice.validation {
+        Validation::Holdout => "held-out sample",
+        Validation::Nested { .. } => "sample",
+    };
+    let with = counted(choice.gain.samples, kind);
+    let shown = fixed(detectable, decimals(detectable, 2), Sign::Minus);
+    let unit = unit(result);
+    let wanted = samples.map_or_else(String::new, |samples| {
+        format!("; to show one of the size seen takes about {}", count(round_up(samples)))
+    });
+    format!(" With {with} a gain of {shown} {unit} or more would be shown in 8 of 10 cases{wanted}.")
+}
+
+/// The next number with two significant digits, for a count that is no better known than that.
+fn round_up(value: u64) -> u64 {
+    let mut unit = 1;
+    while value / unit >= 100 {
+        unit *= 10;
+    }
+    value.div_ceil(unit) * unit
+}
+
+/// What the held-out samples say of an adapter whose mean is not better than the base model's.
 fn against_base(result: &SearchResult) -> &'static str {
     if is_worse(&result.choice.adapter_gain, result) { "is worse than" } else { "is not shown to be better than" }
 }
@@ -324,10 +406,12 @@ pub(super) fn glued(text: &str) -> String {
 /// A stranger's text on one line: control characters, which could steer a terminal or reorder the text, become
 /// `\u{FFFD}`.
 pub(super) fn tame(text: &str) -> String {
-    let is_unruly = |c: char| {
-        c.is_control() || matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-    };
     text.chars().map(|c| if is_unruly(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Whether a character could steer a terminal or reorder text.
+pub(super) fn is_unruly(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

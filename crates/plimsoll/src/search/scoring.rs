@@ -4,30 +4,61 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use super::Progress;
-use super::journal::{Known, Memory, rows};
+use super::journal::{Known, Memory, Row, Set, Source};
 use crate::choose::Part;
 use crate::choose::race::{Race, Step};
 use crate::data::Sample;
-use crate::engine::{Embedded, Engine as _, Event, Request};
+use crate::engine::{Embedded, Engine as _, Event, Request, layer_passes};
 use crate::error::{Error, Result};
 use crate::gates::Variant;
 use crate::journal::Journal;
 
+/// More variants than this are scored in several passes: hidden states of all of them are held at once.
+const GROUP: usize = 128;
+
 /// Told how far the work is.
-type Observer<'a> = &'a mut dyn FnMut(Progress) -> ControlFlow<()>;
+pub(super) type Observer<'a> = &'a mut dyn FnMut(Progress) -> ControlFlow<()>;
+
+/// What is to be known beside the NLL of answers, of the samples that it is to be known of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Nothing.
+    Scores,
+    /// The NLL of every answer token.
+    Tokens,
+    /// That, and curves of the base model and of the full adapter.
+    TokensAndLens,
+}
+
+/// Lines of the samples of which more is wanted than scores.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shown {
+    /// Whose curves are drawn.
+    pub(super) lens: HashSet<usize>,
+    /// Of which every answer token is told.
+    pub(super) tokens: HashSet<usize>,
+}
 
 /// The scores of a search while they come in.
 pub(super) struct Scoring<'a> {
     engine: &'a Embedded,
     journal: Journal,
-    /// Lines of the samples whose curves are drawn.
-    lens: HashSet<usize>,
-    known: HashMap<(Part, usize), Known>,
+    shown: Shown,
+    known: HashMap<(Set, usize), Known>,
     progress: Progress,
-    /// Layers computed, summed over samples.
-    pub(super) passes: usize,
+    /// Variants that stand in `passes`, with the first of their samples.
+    counted: HashSet<(Set, String, usize)>,
+    /// Layers computed, summed over samples; and how many they would be with one run for each variant.
+    pub(super) passes: (usize, usize),
     /// Samples of which an earlier run had left scores.
     pub(super) resumed: usize,
+}
+
+/// Some variants to be scored on some samples, in one call of the engine.
+struct Job {
+    samples: Vec<Sample>,
+    gates: Vec<String>,
+    request: Request,
 }
 
 impl<'a> Scoring<'a> {
@@ -35,24 +66,19 @@ impl<'a> Scoring<'a> {
     pub(super) fn new(
         engine: &'a Embedded,
         (mut journal, memory): (Journal, Memory),
-        lens: HashSet<usize>,
-        selection: &[&Sample],
-        holdout: &[&Sample],
+        shown: Shown,
+        sets: &[(Set, &[&Sample])],
     ) -> Result<Self> {
-        let samples = || {
-            let selection = selection.iter().map(|&sample| (Part::Selection, sample));
-            selection.chain(holdout.iter().map(|&sample| (Part::Holdout, sample)))
-        };
-        let known: HashMap<_, _> = samples()
-            .map(|(part, sample)| ((part, sample.line), memory.known(part, sample, engine.layers())))
-            .collect();
+        let samples = sets.iter().flat_map(|(set, samples)| samples.iter().map(|&sample| (*set, sample)));
+        let known: HashMap<_, _> =
+            samples.map(|(set, sample)| ((set, sample.line), memory.known(set, sample, engine.layers()))).collect();
         let resumed: Vec<_> = known.iter().filter(|(_, known)| !known.scores.is_empty()).collect();
         let count = resumed.len();
         if count > 0 {
-            journal.begin(resumed.into_iter().map(|((part, _), known)| known.row(*part)))?;
+            journal.begin(resumed.into_iter().flat_map(|((set, _), known)| known.rows(*set)))?;
         }
-        let progress = Progress { done: 0, total: 0, samples: 0, answers: None };
-        Ok(Self { engine, journal, lens, known, progress, passes: 0, resumed: count })
+        let progress = Progress::default();
+        Ok(Self { engine, journal, shown, known, progress, counted: HashSet::new(), passes: (0, 0), resumed: count })
     }
 
     /// How far it is.
@@ -60,42 +86,102 @@ impl<'a> Scoring<'a> {
         self.progress
     }
 
+    /// What the next work is, for the user.
+    pub(super) fn begin(&mut self, stage: &'static str) {
+        self.progress.stage = stage;
+    }
+
     /// What is known of a sample.
-    pub(super) fn known(&self, part: Part, sample: &Sample) -> &Known {
-        &self.known[&(part, sample.line)]
+    pub(super) fn known(&self, set: Set, sample: &Sample) -> &Known {
+        &self.known[&(set, sample.line)]
     }
 
-    /// Multiply-adds that some boundaries would still cost on some samples.
-    pub(super) fn work(&self, part: Part, samples: &[&Sample], boundaries: &[usize]) -> u64 {
-        self.jobs(part, samples, boundaries).iter().map(|(samples, request)| self.engine.work(samples, request)).sum()
+    /// The mean NLL of samples under some gates, in the order of the samples.
+    pub(super) fn nll(&self, set: Set, samples: &[&Sample], gates: &str) -> Result<Vec<f64>> {
+        let nll = |sample: &&Sample| {
+            let missing = || Error::Internal(format!("line {} was not scored under `{gates}`", sample.line));
+            self.known(set, sample).mean_nll(gates).ok_or_else(missing)
+        };
+        samples.iter().map(nll).collect()
     }
 
-    /// Scores some boundaries on some samples, as far as they are not known; `later` is the work that will follow.
+    /// Whether every answer token of a sample is told.
+    pub(super) fn tells(&self, sample: &Sample) -> bool {
+        self.shown.tokens.contains(&sample.line)
+    }
+
+    /// Multiply-adds that some variants would still cost on some samples.
+    pub(super) fn work(&self, set: Set, samples: &[&Sample], variants: &[Variant], wanted: Wanted) -> u64 {
+        let jobs = self.jobs(set, samples, variants, wanted);
+        jobs.iter().map(|job| self.engine.work(&job.samples, &job.request)).sum()
+    }
+
+    /// Counts work that was done elsewhere.
+    pub(super) fn count(&mut self, work: u64, later: u64) -> Progress {
+        self.progress.done += work;
+        self.progress.total = self.progress.total.max(self.progress.done + later);
+        self.progress
+    }
+
+    /// Scores some variants on some samples, as far as they are not known; `later` is the work that will follow.
     pub(super) fn evaluate(
         &mut self,
-        part: Part,
+        set: Set,
         samples: &[&Sample],
-        boundaries: &[usize],
+        variants: &[Variant],
+        wanted: Wanted,
         later: u64,
         observe: Observer<'_>,
     ) -> Result<()> {
-        let jobs = self.jobs(part, samples, boundaries);
-        let todo: usize = jobs.iter().map(|(samples, _)| samples.len()).sum();
-        let work: u64 = jobs.iter().map(|(samples, request)| self.engine.work(samples, request)).sum();
-        let (passes, _) = self.engine.layer_passes(&request(self.engine.layers(), boundaries, false));
-        self.passes += samples.len() * passes;
+        self.run(set, samples, variants, wanted, later, (0, samples.len()), observe)
+    }
+
+    /// The same, after `done` samples of `of` that belong to the same stage.
+    #[allow(clippy::too_many_arguments, reason = "what is scored, and where it stands in what is told")]
+    fn run(
+        &mut self,
+        set: Set,
+        samples: &[&Sample],
+        variants: &[Variant],
+        wanted: Wanted,
+        later: u64,
+        (done, of): (usize, usize),
+        observe: Observer<'_>,
+    ) -> Result<()> {
+        let jobs = self.jobs(set, samples, variants, wanted);
+        let work: u64 = jobs.iter().map(|job| self.engine.work(&job.samples, &job.request)).sum();
+        let first = samples.first().map_or(0, |sample| sample.line);
+        let is_new = |variant: &&Variant| self.counted.insert((set, variant.spec(), first));
+        let new: Vec<Variant> = variants.iter().filter(is_new).cloned().collect();
+        for group in new.chunks(GROUP) {
+            let (passes, naive) = layer_passes(group, self.engine.adapted());
+            self.passes.0 += samples.len() * passes;
+            self.passes.1 += samples.len() * naive;
+        }
         self.progress.total = self.progress.done + work + later;
-        self.progress.samples += samples.len() - todo;
-        let (journal, progress) = (&mut self.journal, &mut self.progress);
+        (self.progress.samples, self.progress.of) = (done, of);
         let mut finished = Vec::new();
-        for (samples, request) in &jobs {
+        let mut seen: HashMap<usize, usize> = HashMap::new();
+        let jobs_of = |line: usize| jobs.iter().filter(|job| job.samples.iter().any(|s| s.line == line)).count();
+        let left: HashMap<usize, usize> = samples.iter().map(|sample| (sample.line, jobs_of(sample.line))).collect();
+        self.progress.samples += left.values().filter(|jobs| **jobs == 0).count();
+        let (journal, progress) = (&mut self.journal, &mut self.progress);
+        for Job { samples, gates, request } in &jobs {
             let mut journal_error = None;
             let scored = self.engine.score(samples, request, &mut |event| {
                 match event {
                     Event::Work(work) => progress.done += work,
                     Event::Scored(scores) => {
-                        progress.samples += scores.len();
-                        if let Err(error) = journal.append(rows(part, boundaries, scores)) {
+                        // A sample that several jobs have is finished with the last of them.
+                        for scores in scores {
+                            let jobs = seen.entry(scores.line).or_default();
+                            *jobs += 1;
+                            let is_last = left.get(&scores.line) == Some(jobs);
+                            progress.samples += usize::from(is_last);
+                            progress.finished += usize::from(is_last);
+                        }
+                        let row = |scores| Row { source: set.source, part: set.part, gates: gates.clone(), scores };
+                        if let Err(error) = journal.append(scores.iter().cloned().map(row)) {
                             journal_error = Some(error);
                             return ControlFlow::Break(());
                         }
@@ -106,11 +192,11 @@ impl<'a> Scoring<'a> {
             if let Some(error) = journal_error {
                 return Err(error);
             }
-            finished.extend(scored?);
+            finished.extend(scored?.into_iter().map(|scores| (gates.clone(), scores)));
         }
-        for scores in finished {
-            let known = self.known.get_mut(&(part, scores.line));
-            known.ok_or_else(|| Error::Internal("scores of an unknown sample".into()))?.take(boundaries, scores);
+        for (gates, scores) in finished {
+            let known = self.known.get_mut(&(set, scores.line));
+            known.ok_or_else(|| Error::Internal("scores of an unknown sample".into()))?.take(&gates, scores);
         }
         Ok(())
     }
@@ -119,50 +205,76 @@ impl<'a> Scoring<'a> {
     pub(super) fn race(
         &mut self,
         samples: &[&Sample],
-        holdout: &[&Sample],
         layers: usize,
         error_rate: f64,
+        later: u64,
         observe: Observer<'_>,
     ) -> Result<Race> {
+        let set = Set::data(Part::Selection);
+        let variants = |boundaries: &[usize]| -> Vec<Variant> {
+            boundaries.iter().map(|&k| Variant::bottom_k(layers, k)).collect()
+        };
+        let wanted = Wanted::TokensAndLens;
         let mut race = Race::new(layers, samples.len(), error_rate);
-        let before = self.progress.samples;
         while let Step::Score { samples: range, boundaries } = race.step() {
-            let rest = self.work(Part::Selection, &samples[range.end..], &race.left());
-            let later = rest + self.work(Part::Holdout, holdout, &[0, layers]);
-            // A sample that comes by again, with other boundaries, is one sample all the same.
-            self.progress.samples = before + range.start;
+            let rest = self.work(set, &samples[range.end..], &variants(&race.left()), wanted);
             let some = &samples[range.clone()];
-            self.evaluate(Part::Selection, some, &boundaries, later, observe)?;
+            let variants = variants(&boundaries);
+            // A sample that comes by again, with other boundaries, is one sample all the same.
+            self.run(set, some, &variants, wanted, rest + later, (range.start, samples.len()), observe)?;
+            let gates: Vec<String> = variants.iter().map(Variant::spec).collect();
             let row = |sample: &&Sample| {
-                let known = self.known(Part::Selection, sample);
-                boundaries.iter().filter_map(|&k| known.mean_nll(k)).collect::<Vec<f64>>()
+                let known = self.known(set, sample);
+                gates.iter().filter_map(|gates| known.mean_nll(gates)).collect::<Vec<f64>>()
             };
             race.record(range, &boundaries, &some.iter().map(row).collect::<Vec<_>>());
         }
-        self.progress.samples = before + samples.len();
         Ok(race)
     }
 
-    /// What is to be scored, in one job with curves and one without.
-    fn jobs(&self, part: Part, samples: &[&Sample], boundaries: &[usize]) -> Vec<(Vec<Sample>, Request)> {
+    /// What is to be scored: groups of variants, each on the samples that lack one of them, apart where more is wanted.
+    fn jobs(&self, set: Set, samples: &[&Sample], variants: &[Variant], wanted: Wanted) -> Vec<Job> {
         let layers = self.engine.layers();
-        let draws = part == Part::Selection && boundaries.contains(&0) && boundaries.contains(&layers);
-        let jobs = [true, false].map(|with_lens| {
-            let is_todo = |sample: &&&Sample| {
-                let known = self.known(part, sample);
-                let wants_lens = draws && self.lens.contains(&sample.line);
-                let is_known = boundaries.iter().all(|k| known.scores.contains_key(k));
-                wants_lens == with_lens && !(is_known && (!wants_lens || !known.lens.is_empty()))
-            };
-            let todo: Vec<Sample> = samples.iter().filter(is_todo).map(|&sample| sample.clone()).collect();
-            (todo, request(layers, boundaries, with_lens))
-        });
-        jobs.into_iter().filter(|(samples, _)| !samples.is_empty()).collect()
+        let ends = [Variant::uniform(layers, 0.0), Variant::uniform(layers, 1.0)];
+        let is_shown =
+            |lines: &HashSet<usize>, sample: &Sample| set.source == Source::Data && lines.contains(&sample.line);
+        let tells = |sample: &Sample| wanted != Wanted::Scores && is_shown(&self.shown.tokens, sample);
+        let draws = |sample: &Sample| {
+            let is_drawn = wanted == Wanted::TokensAndLens && is_shown(&self.shown.lens, sample);
+            is_drawn && self.known(set, sample).lens.is_empty()
+        };
+        let lacks = |sample: &Sample, gates: &String| {
+            let known = self.known(set, sample);
+            !known.scores.contains_key(gates) || (tells(sample) && !known.token_nll.contains_key(gates))
+        };
+        let keyed: Vec<(String, &Variant)> = variants.iter().map(|variant| (variant.spec(), variant)).collect();
+        let is_needed = |(gates, variant): &&(String, &Variant)| {
+            samples.iter().any(|sample| lacks(sample, gates) || (ends.contains(variant) && draws(sample)))
+        };
+        let mut needed: Vec<&(String, &Variant)> = keyed.iter().filter(is_needed).collect();
+        // Curves are of both ends at once: they have to be in one group.
+        needed.sort_by_key(|(_, variant)| !ends.contains(variant));
+        let mut jobs = Vec::new();
+        for group in needed.chunks(GROUP) {
+            let gates: Vec<String> = group.iter().map(|(gates, _)| gates.clone()).collect();
+            let variants: Vec<Variant> = group.iter().map(|(_, variant)| (*variant).clone()).collect();
+            let place = |end: &Variant| variants.iter().position(|variant| variant == end);
+            let curves: Vec<usize> = ends.iter().filter_map(place).collect();
+            let can_draw = curves.len() == ends.len();
+            for (with_lens, token_nll) in [(true, true), (true, false), (false, true), (false, false)] {
+                let is_todo = |sample: &&&Sample| {
+                    let draws = can_draw && draws(sample);
+                    (draws, tells(sample)) == (with_lens, token_nll)
+                        && (draws || gates.iter().any(|gates| lacks(sample, gates)))
+                };
+                let samples: Vec<Sample> = samples.iter().filter(is_todo).map(|&sample| sample.clone()).collect();
+                if !samples.is_empty() {
+                    let lens = if with_lens { curves.clone() } else { Vec::new() };
+                    let request = Request { variants: variants.clone(), lens, token_nll };
+                    jobs.push(Job { samples, gates: gates.clone(), request });
+                }
+            }
+        }
+        jobs
     }
-}
-
-/// Some boundaries, with curves of the first and the last of them or without.
-fn request(layers: usize, boundaries: &[usize], with_lens: bool) -> Request {
-    let variants = boundaries.iter().map(|&k| Variant::bottom_k(layers, k)).collect();
-    Request { variants, lens: if with_lens { vec![0, boundaries.len() - 1] } else { Vec::new() } }
 }

@@ -1,4 +1,5 @@
-//! Plots as SVG text: lines, bands, bars and labelled vertical marks on two linear axes.
+//! Figures as SVG text: lines, bands, bars and labelled vertical marks on two linear axes ([`Plot`]), fields of coloured
+//! cells ([`Heat`]), and estimates one below the other ([`Forest`]).
 //!
 //! Colours, fonts and strokes are the page's business: an element carries a class (`tone-a`, `grid`, `mark-strong`, …)
 //! and the page's style sheet gives it a look in the light and in the dark. Series differ by colour, by dash and by the
@@ -6,12 +7,18 @@
 //!
 //! Coordinates are in user units of a drawing [`WIDTH`] wide. What is not finite, or beyond all reason, is left out.
 
+mod forest;
+mod heat;
+
+pub(super) use forest::{Estimate, Forest};
+pub(super) use heat::{Cell, Heat, HeatRow, Legend, Palette};
+
 use std::fmt::Write as _;
 
 /// Width of every drawing, in user units.
 const WIDTH: f64 = 860.0;
-/// Height of the area between the axes.
-const INNER_HEIGHT: f64 = 280.0;
+/// Height of the area between the axes, where nothing speaks for another.
+pub(super) const INNER_HEIGHT: f64 = 280.0;
 /// Room left of the area, for the tick labels and the axis's name.
 const LEFT: f64 = 72.0;
 /// Room right of the area.
@@ -31,17 +38,20 @@ const SEARCHED_MARKS: usize = 6;
 pub(super) struct Plot<'a> {
     /// What a reader who does not see the figure is told.
     pub(super) label: &'a str,
-    /// The horizontal axis: whole numbers.
-    pub(super) x: &'a str,
+    /// The horizontal axis.
+    pub(super) x: Axis<'a>,
     /// The vertical axis.
     pub(super) y: Axis<'a>,
+    /// Height of the area between the axes.
+    pub(super) height: f64,
     /// What is drawn, from back to front.
     pub(super) series: Vec<Series<'a>>,
     /// Vertical lines with a label.
     pub(super) marks: Vec<Mark>,
 }
 
-/// A vertical axis.
+/// An axis.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Axis<'a> {
     /// Its name, with its unit.
     pub(super) name: &'a str,
@@ -58,6 +68,9 @@ pub(super) enum Start {
     Zero,
     /// Just below the lowest value.
     Data,
+    /// Half a step below the lowest value, and it ends half a step above the highest: values are whole numbers, and a bar
+    /// stands on each.
+    Whole,
 }
 
 /// What tick labels look like.
@@ -67,6 +80,8 @@ pub(super) enum Ticks {
     Plain,
     /// Shares, in per cent.
     Percent,
+    /// Sizes, in decimal units.
+    Bytes,
 }
 
 /// Values over the horizontal axis.
@@ -77,6 +92,9 @@ pub(super) struct Series<'a> {
     pub(super) tone: Tone,
     /// How it is drawn.
     pub(super) shape: Shape,
+    /// The longest way along the horizontal axis that its line crosses between two points: over places where nothing was
+    /// measured, a line makes up what lies there.
+    pub(super) reach: f64,
     /// Its values, ascending in x.
     pub(super) points: Vec<Point>,
 }
@@ -88,13 +106,31 @@ pub(super) enum Tone {
     A,
     /// Dashed, with square points.
     B,
+    /// Dotted, with triangles.
+    C,
+    /// Dashes and dots, with rhombi.
+    D,
+    /// Long dashes, with triangles upside down.
+    E,
+    /// Short dashes, with crosses.
+    F,
+    /// Grey, with small round points: what is there for comparison.
+    Quiet,
 }
 
 impl Tone {
+    /// All of them.
+    pub(super) const ALL: [Self; 6] = [Self::A, Self::B, Self::C, Self::D, Self::E, Self::F];
+
     fn class(self) -> &'static str {
         match self {
             Self::A => "tone-a",
             Self::B => "tone-b",
+            Self::C => "tone-c",
+            Self::D => "tone-d",
+            Self::E => "tone-e",
+            Self::F => "tone-f",
+            Self::Quiet => "tone-quiet",
         }
     }
 }
@@ -106,8 +142,12 @@ pub(super) enum Shape {
     Line,
     /// A line through the points, and a band from `low` to `high`.
     Band,
-    /// A bar from 0 to each value.
+    /// A bar from 0 to each value, and a whisker from `low` to `high` where these differ.
     Bars,
+    /// Points alone.
+    Dots,
+    /// Points, and the steps between them: what can be had at a price of x or less.
+    Stairs,
 }
 
 /// One value of a series.
@@ -123,6 +163,8 @@ pub(super) struct Point {
     pub(super) high: f64,
     /// What it says when pointed at.
     pub(super) note: String,
+    /// What stands beside it where there is room; nothing where it is empty.
+    pub(super) label: String,
 }
 
 /// A labelled vertical line.
@@ -154,36 +196,37 @@ impl Plot<'_> {
         let xs = extent(points().map(|point| point.x));
         let ys = extent(points().flat_map(|point| [point.y, point.low, point.high]));
 
-        // Half a step of room on both sides: a bar's half width, and where a boundary between two layers falls.
-        let x = Scale { from: xs.0 - 0.5, to: xs.1 + 0.5, start: LEFT, end: WIDTH - RIGHT };
+        let (from, to) = self.x.range(xs);
+        let x = Scale { from, to, start: LEFT, end: WIDTH - RIGHT };
         let marks: Vec<&Mark> = self.marks.iter().filter(|mark| (x.from..=x.to).contains(&mark.x)).collect();
         let labels: Vec<(f64, f64)> = marks.iter().map(|mark| (x.at(mark.x), text_width(&mark.label) + 8.0)).collect();
         let places = place(&labels);
         let rows = places.iter().map(|place| place.row + 1).max().unwrap_or(0);
 
-        let top = ROW * (rows as f64 + if self.series.len() > 1 { 1.6 } else { 0.6 });
-        let bottom = top + INNER_HEIGHT;
+        let legend = self.legend();
+        let legend_rows = legend.last().map_or(0.0, |&(row, _)| row as f64 + 1.0);
+        let top = ROW * (rows as f64 + legend_rows + 0.6);
+        let bottom = top + self.height;
         let height = bottom + BELOW;
         let (from, to) = self.y.range(ys);
         let y = Scale { from, to, start: bottom, end: top };
         let mut svg = Svg::open(self.label, height);
 
-        for (value, text) in ticks(y.from, y.to, 6, 0.0) {
+        for (value, text) in self.y.ticks(y, (self.height / 46.0).max(5.0) as usize) {
             let at = y.at(value);
             svg.line("grid", [LEFT, at, WIDTH - RIGHT, at]);
-            let text = match self.y.ticks {
-                Ticks::Plain => text,
-                Ticks::Percent => format!("{:.0} %", value * 100.0),
-            };
             svg.text("tick end", LEFT - 8.0, at + 4.0, &text);
         }
+        if y.from < 0.0 && 0.0 < y.to {
+            svg.line("axis", [LEFT, y.at(0.0), WIDTH - RIGHT, y.at(0.0)]);
+        }
         svg.line("axis", [LEFT, bottom, WIDTH - RIGHT, bottom]);
-        for (value, text) in ticks(xs.0, xs.1, 12, 1.0) {
+        for (value, text) in self.x.ticks(x, if self.x.ticks == Ticks::Bytes { 8 } else { 12 }) {
             let at = x.at(value);
             svg.line("axis", [at, bottom, at, bottom + 5.0]);
             svg.text("tick middle", at, bottom + 19.0, &text);
         }
-        svg.text("name middle", (LEFT + WIDTH - RIGHT) / 2.0, height - 6.0, self.x);
+        svg.text("name middle", (LEFT + WIDTH - RIGHT) / 2.0, height - 6.0, self.x.name);
         svg.turned("name middle", 14.0, (top + bottom) / 2.0, self.y.name);
 
         for (mark, place) in marks.iter().zip(&places) {
@@ -205,29 +248,99 @@ impl Plot<'_> {
             let points: Vec<&Point> = series.points.iter().filter(is_drawn).collect();
             series.draw(&mut svg, &points, x, y);
         }
-        if self.series.len() > 1 {
-            let mut at = LEFT;
-            for series in &self.series {
-                let tone = series.tone.class();
-                svg.line(&format!("line {tone}"), [at, 10.0, at + 30.0, 10.0]);
-                svg.dot(series.tone, at + 15.0, 10.0, "");
-                svg.text("tick", at + 37.0, 14.0, series.name);
-                at += 37.0 + text_width(series.name) + 24.0;
+        let area = [LEFT, top, WIDTH - RIGHT, bottom - 4.0];
+        let labelled = self.series.iter().flat_map(|series| &series.points).filter(is_drawn);
+        beside(&mut svg, labelled.map(|point| ([x.at(point.x), y.at(point.y)], point.label.as_str())), area);
+        for (series, &(row, at)) in self.series.iter().zip(&legend) {
+            let tone = series.tone.class();
+            let middle = 10.0 + ROW * row as f64;
+            if matches!(series.shape, Shape::Line | Shape::Band | Shape::Stairs) {
+                svg.line(&format!("line {tone}"), [at, middle, at + 30.0, middle]);
             }
+            svg.dot(series.tone, at + 15.0, middle, "");
+            svg.text("tick", at + 37.0, middle + 4.0, series.name);
         }
         svg.close()
+    }
+
+    /// Row and left end of each name in the legend; none where there is nothing to tell apart.
+    fn legend(&self) -> Vec<(usize, f64)> {
+        if self.series.len() < 2 {
+            return Vec::new();
+        }
+        let (mut row, mut at) = (0, LEFT);
+        let mut places = Vec::new();
+        for series in &self.series {
+            let width = 37.0 + text_width(series.name);
+            if at > LEFT && at + width > WIDTH {
+                (row, at) = (row + 1, LEFT);
+            }
+            places.push((row, at));
+            at += width + 20.0;
+        }
+        places
+    }
+}
+
+/// Writes labels beside points that are given in drawing units: left and below, where a front leaves room, or else around them, wherever they leave
+/// the area and meet neither a point nor another label. The last point comes first; a label that finds no room is left out,
+/// and the table has it.
+fn beside<'a>(svg: &mut Svg, points: impl Iterator<Item = ([f64; 2], &'a str)>, area: [f64; 4]) {
+    let points: Vec<([f64; 2], &str)> = points.collect();
+    let mut taken: Vec<[f64; 4]> = points.iter().map(|&([x, y], _)| [x - 4.0, y - 4.0, x + 4.0, y + 4.0]).collect();
+    let meets = |a: &[f64; 4], b: &[f64; 4]| a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
+    for &([x, y], label) in points.iter().rev().filter(|(_, label)| !label.is_empty()) {
+        let (width, half) = (text_width(label), text_width(label) / 2.0);
+        let places = [
+            ("label end", x - 5.0, y + 15.0, x - 5.0 - width),
+            ("label end", x - 8.0, y + 4.0, x - 8.0 - width),
+            ("label middle", x, y + 18.0, x - half),
+            ("label", x + 8.0, y + 4.0, x + 8.0),
+            ("label middle", x, y - 9.0, x - half),
+        ];
+        let free = places.into_iter().find_map(|(class, at, baseline, left)| {
+            let place = [left, baseline - 11.0, left + width, baseline + 3.0];
+            let is_inside = place[0] >= area[0] && place[1] >= area[1] && place[2] <= area[2] && place[3] <= area[3];
+            (is_inside && !taken.iter().any(|other| meets(&place, other))).then_some((class, at, baseline, place))
+        });
+        if let Some((class, at, baseline, place)) = free {
+            svg.text(class, at, baseline, label);
+            taken.push(place);
+        }
     }
 }
 
 impl Axis<'_> {
     /// The axis's range for values of an extent: with room around them, and never of zero width.
     fn range(&self, (low, high): (f64, f64)) -> (f64, f64) {
-        let low = if self.start == Start::Zero { low.min(0.0) } else { low };
+        if self.start == Start::Whole {
+            return (low - 0.5, high + 0.5);
+        }
+        let (low, high) = if self.start == Start::Zero { (low.min(0.0), high.max(0.0)) } else { (low, high) };
         let span = high - low;
         let room = if span > 0.0 { span * 0.06 } else { (high.abs() * 0.05).max(1e-3) };
         match self.start {
             Start::Zero if low == 0.0 => (0.0, high + room),
             _ => (low - room, high + room),
+        }
+    }
+
+    /// Round values on the axis, about `wanted` of them, with their labels.
+    fn ticks(&self, scale: Scale, wanted: usize) -> Vec<(f64, String)> {
+        let Scale { from, to, .. } = scale;
+        match self.ticks {
+            Ticks::Plain if self.start == Start::Whole => ticks(from + 0.5, to - 0.5, wanted, 1.0),
+            Ticks::Plain => ticks(from, to, wanted, 0.0),
+            Ticks::Percent => {
+                let shares = ticks(from, to, wanted, 0.0).into_iter();
+                shares.map(|(value, _)| (value, format!("{:.0} %", value * 100.0))).collect()
+            }
+            Ticks::Bytes => {
+                let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+                let (size, unit) = units.into_iter().find(|(size, _)| to >= *size).unwrap_or((1.0, "B"));
+                let sizes = ticks(from / size, to / size, wanted, 0.0).into_iter();
+                sizes.map(|(value, text)| (value * size, format!("{text} {unit}"))).collect()
+            }
         }
     }
 }
@@ -237,14 +350,23 @@ impl Series<'_> {
         let tone = self.tone.class();
         if self.shape == Shape::Bars {
             let half = (x.at(x.from + 1.0) - x.start).abs() * 0.38;
+            let floor = y.at(0.0);
             for point in points {
-                let (at, top) = (x.at(point.x), y.at(point.y));
-                svg.bar(tone, [at - half, top, half * 2.0, (y.start - top).max(0.0)], &point.note);
+                let (at, end) = (x.at(point.x), y.at(point.y));
+                svg.bar(tone, [at - half, end.min(floor), half * 2.0, (floor - end).abs()], &point.note);
+                if point.low < point.high {
+                    svg.whisker(at, [y.at(point.low), y.at(point.high)], half.min(4.0));
+                }
             }
             return;
         }
-        // A line over places where nothing was measured would make up what lies there.
-        for run in points.chunk_by(|a, b| b.x - a.x <= 1.0).filter(|run| run.len() > 1) {
+        if self.shape == Shape::Stairs {
+            let steps = points.iter().flat_map(|point| [point, point]).map(|point| (x.at(point.x), y.at(point.y)));
+            let (across, down) = (steps.clone().skip(1).map(|step| step.0), steps.map(|step| step.1));
+            svg.path(&format!("line {tone}"), across.zip(down));
+        }
+        let is_line = matches!(self.shape, Shape::Line | Shape::Band);
+        for run in points.chunk_by(|a, b| b.x - a.x <= self.reach).filter(|run| is_line && run.len() > 1) {
             if self.shape == Shape::Band {
                 let upper = run.iter().map(|point| (x.at(point.x), y.at(point.high)));
                 let lower = run.iter().rev().map(|point| (x.at(point.x), y.at(point.low)));
@@ -258,27 +380,32 @@ impl Series<'_> {
     }
 }
 
+/// What a layer keeps of its LoRA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// All of it, as trained.
+    Whole,
+    /// Some of its modules, or a factor that is not 1.
+    Part,
+    /// Nothing.
+    Nothing,
+}
+
+/// More cells than this would be thinner than their gaps.
+const CELLS: usize = 200;
+
 /// The model as a row of cells, one for each layer, those that keep LoRA filled.
 pub(super) fn strip(kept: usize, layers: usize) -> String {
-    /// More cells than this would be thinner than their gaps: two blocks are drawn then.
-    const CELLS: usize = 200;
     let kept = kept.min(layers);
     let label = format!("{kept} of {layers} layers keep LoRA, counted from the embedding");
     let mut svg = Svg::open(&label, 54.0);
-    let cell = WIDTH / layers.max(1) as f64;
-    let gap = if layers <= CELLS { (cell * 0.12).min(3.0) } else { 0.0 };
-    let blocks: Vec<(usize, usize)> = match layers {
-        ..=CELLS => (0..layers).map(|layer| (layer, layer + 1)).collect(),
-        _ => [(0, kept), (kept, layers)].into_iter().filter(|(from, to)| from < to).collect(),
-    };
-    for (from, to) in blocks {
-        let class = if from < kept { "cell-kept" } else { "cell-dropped" };
-        let (left, right) = (from as f64 * cell + gap / 2.0, to as f64 * cell - gap / 2.0);
-        svg.bar(
-            class,
-            [left, 2.0, right - left, 26.0],
-            &if to == from + 1 { format!("layer {from}") } else { String::new() },
-        );
+    if layers <= CELLS {
+        let cell = |layer| if layer < kept { Kept::Whole } else { Kept::Nothing };
+        svg.cells(&(0..layers).map(cell).collect::<Vec<Kept>>());
+    } else {
+        let share = kept as f64 / layers as f64;
+        svg.bar("cell-kept", [0.0, 2.0, WIDTH * share, 26.0], "");
+        svg.bar("cell-dropped", [WIDTH * share, 2.0, WIDTH * (1.0 - share), 26.0], "");
     }
     let range =
         |from: usize, to: usize| if to == from + 1 { format!("layer {from}") } else { format!("{from}–{}", to - 1) };
@@ -288,6 +415,20 @@ pub(super) fn strip(kept: usize, layers: usize) -> String {
     if kept < layers {
         svg.text("tick end", WIDTH, 48.0, &format!("{}: LoRA dropped", range(kept, layers)));
     }
+    svg.close()
+}
+
+/// The same where any layers keep LoRA, or parts of it.
+pub(super) fn strip_of(layers: &[Kept]) -> String {
+    let kept = layers.iter().filter(|layer| **layer != Kept::Nothing).count();
+    let part = layers.iter().filter(|layer| **layer == Kept::Part).count();
+    let mut label = format!("{kept} of {} layers keep LoRA", layers.len());
+    if part > 0 {
+        label.push_str(&format!(", {part} of them a part of it or a factor that is not 1 (lighter)"));
+    }
+    let mut svg = Svg::open(&label, 54.0);
+    svg.cells(layers);
+    svg.text("tick", 0.0, 48.0, &label);
     svg.close()
 }
 
@@ -438,12 +579,31 @@ impl Svg {
         self.add(format_args!(r#"<path class="{class}" d="{steps}"/>"#));
     }
 
+    /// An upright interval, with a stroke across each end.
+    fn whisker(&mut self, x: f64, [from, to]: [f64; 2], half: f64) {
+        let (left, right) = (x - half, x + half);
+        self.add(format_args!(
+            r#"<path class="whisker" d="M{x:.1} {from:.1}V{to:.1}M{left:.1} {from:.1}H{right:.1}M{left:.1} {to:.1}H{right:.1}"/>"#
+        ));
+    }
+
+    /// The same lying.
+    fn lying_whisker(&mut self, y: f64, [from, to]: [f64; 2], half: f64) {
+        let (top, bottom) = (y - half, y + half);
+        self.add(format_args!(
+            r#"<path class="whisker" d="M{from:.1} {y:.1}H{to:.1}M{from:.1} {top:.1}V{bottom:.1}M{to:.1} {top:.1}V{bottom:.1}"/>"#
+        ));
+    }
+
     fn dot(&mut self, tone: Tone, x: f64, y: f64, note: &str) {
         let class = tone.class();
         let note = title(note);
         match tone {
-            Tone::A => {
-                self.add(format_args!(r#"<circle class="dot {class}" cx="{x:.1}" cy="{y:.1}" r="3">{note}</circle>"#));
+            Tone::A | Tone::Quiet => {
+                let radius = if tone == Tone::A { "3" } else { "2.2" };
+                self.add(format_args!(
+                    r#"<circle class="dot {class}" cx="{x:.1}" cy="{y:.1}" r="{radius}">{note}</circle>"#
+                ));
             }
             Tone::B => {
                 let (x, y) = (x - 2.7, y - 2.7);
@@ -451,13 +611,35 @@ impl Svg {
                     r#"<rect class="dot {class}" x="{x:.1}" y="{y:.1}" width="5.4" height="5.4">{note}</rect>"#
                 ));
             }
+            Tone::C => self.glyph(class, x, y, "m0-3.8 3.6 6.4h-7.2z", &note),
+            Tone::D => self.glyph(class, x, y, "m0-4 4 4-4 4-4-4z", &note),
+            Tone::E => self.glyph(class, x, y, "m0 3.8 3.6-6.4h-7.2z", &note),
+            Tone::F => self.glyph(class, x, y, "m-1-3.5h2v2.5h2.5v2h-2.5v2.5h-2v-2.5h-2.5v-2h2.5z", &note),
         }
+    }
+
+    fn glyph(&mut self, class: &str, x: f64, y: f64, outline: &str, note: &str) {
+        self.add(format_args!(r#"<path class="dot {class}" d="M{x:.1} {y:.1}{outline}">{note}</path>"#));
     }
 
     fn bar(&mut self, class: &str, [x, y, width, height]: [f64; 4], note: &str) {
         let note = title(note);
         let place = format!(r#"x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}""#);
         self.add(format_args!(r#"<rect class="bar {class}" {place} rx="1.5">{note}</rect>"#));
+    }
+
+    fn cells(&mut self, layers: &[Kept]) {
+        let cell = WIDTH / layers.len().max(1) as f64;
+        let gap = (cell * 0.12).min(3.0);
+        for (layer, kept) in layers.iter().enumerate() {
+            let (class, what) = match kept {
+                Kept::Whole => ("cell-kept", "kept"),
+                Kept::Part => ("cell-part", "kept in part"),
+                Kept::Nothing => ("cell-dropped", "dropped"),
+            };
+            let place = [layer as f64 * cell + gap / 2.0, 2.0, cell - gap, 26.0];
+            self.bar(class, place, &format!("layer {layer}: LoRA {what}"));
+        }
     }
 
     fn text(&mut self, class: &str, x: f64, y: f64, text: &str) {
@@ -495,10 +677,14 @@ mod tests {
     use super::*;
 
     fn plot(points: &[(f64, f64)], marks: Vec<Mark>) -> String {
-        let points = points.iter().map(|&(x, y)| Point { x, y, low: y, high: y, note: "<note>".to_owned() }).collect();
-        let series = vec![Series { name: "a & b", tone: Tone::A, shape: Shape::Band, points }];
+        let points = points
+            .iter()
+            .map(|&(x, y)| Point { x, y, low: y, high: y, note: "<note>".to_owned(), label: String::new() })
+            .collect();
+        let series = vec![Series { name: "a & b", tone: Tone::A, shape: Shape::Band, reach: 1.0, points }];
+        let x = Axis { name: "k", start: Start::Whole, ticks: Ticks::Plain };
         let y = Axis { name: "nats", start: Start::Data, ticks: Ticks::Plain };
-        Plot { label: "\"quoted\"", x: "k", y, series, marks }.render()
+        Plot { label: "\"quoted\"", x, y, height: INNER_HEIGHT, series, marks }.render()
     }
 
     #[test]

@@ -1,0 +1,28 @@
+//! Writes the report of a result that a search left: `report RESULT.json PAGE.html [TOKENS.jsonl]`.
+//!
+//! With `--repeat N` each sample's tokens are put in N times, to see a page of many samples.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+
+use plimsoll::report::{SampleTokens, SearchResult, html};
+
+fn main() {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let repeat = match arguments.iter().position(|argument| argument == "--repeat") {
+        Some(at) => arguments.drain(at..).nth(1).and_then(|count| count.parse().ok()).expect("--repeat N"),
+        None => 1,
+    };
+    let [result, page, tokens @ ..] = arguments.as_slice() else {
+        panic!("usage: report RESULT.json PAGE.html [TOKENS.jsonl] [--repeat N]")
+    };
+    let result: SearchResult = serde_json::from_str(&fs::read_to_string(result).unwrap()).unwrap();
+    let lines = tokens.first().map(|path| fs::read_to_string(path).unwrap()).unwrap_or_default();
+    let samples: Vec<SampleTokens> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let samples: Vec<SampleTokens> = std::iter::repeat_n(samples, repeat)
+        .flatten()
+        .enumerate()
+        .map(|(index, sample)| if repeat > 1 { SampleTokens { line: index + 1, ..sample } } else { sample })
+        .collect();
+    fs::write(page, html(&result, &samples)).unwrap();
+}

@@ -1,0 +1,448 @@
+//! Several searches side by side: what each found, and whether they can be compared at all.
+//!
+//! Every number of a run is its own, with its own interval. Runs are not tested against each other: that takes their
+//! samples' scores, paired, which a result does not hold. Where they differ in data, or in which samples were held out,
+//! their gains were not measured on the same thing, and every form says so.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::evaluation::{Form, Grid, Side};
+use super::html::STYLE;
+use super::result::SearchResult;
+use super::sections::{clipped, p_cell, with_interval};
+use super::svg::{Axis, INNER_HEIGHT, Mark, Plot, Point, Series, Shape, Start, Ticks, Tone, Weight};
+use super::table::Look;
+use super::words::{self, NONE, Sign, bytes, count, counted, fixed, glued, number, percent, tame};
+use super::{boundaries, full, sections};
+use crate::choose::{Gain, Interval, Reason, Verdict};
+
+const TEMPLATE: &str = include_str!("compare.html.jinja");
+
+/// Longest name of a run in a table, in characters.
+const NAME: usize = 18;
+
+/// Several searches side by side. What `report --format json` prints of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Comparison {
+    /// Version of this layout.
+    #[schemars(range(min = 1, max = 1))]
+    pub schema: u32,
+    /// What all runs have in common.
+    pub same: Same,
+    /// The runs.
+    pub runs: Vec<ComparedRun>,
+}
+
+/// What all runs of a comparison have in common, told by hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Same {
+    /// The base model.
+    pub model: bool,
+    /// The adapter.
+    pub adapter: bool,
+    /// The file of samples.
+    pub data: bool,
+    /// The samples that chose and those that were held out: the data, the seed, and how many there are of each.
+    pub samples: bool,
+    /// What gains are given in.
+    pub metric: bool,
+}
+
+/// One search among others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ComparedRun {
+    /// What it is called here: its folder's name.
+    pub name: String,
+    /// The base model, as its user gave it.
+    pub model: String,
+    /// SHA-256 of the base model.
+    pub model_sha256: String,
+    /// The adapter, as its user gave it.
+    pub adapter: String,
+    /// SHA-256 of the adapter.
+    pub adapter_sha256: String,
+    /// The data, as its user gave it.
+    pub data: String,
+    /// SHA-256 of the data.
+    pub data_sha256: String,
+    /// Seed of the draw and the split of the samples.
+    pub seed: u64,
+    /// How many samples chose.
+    pub selection: usize,
+    /// How many samples judged.
+    pub holdout: usize,
+    /// What to do.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// What was judged: `18 layers`.
+    pub candidate: String,
+    /// Number of decoder layers.
+    pub layers: usize,
+    /// The metric that gains are in the points of; null where they are in nats per answer token.
+    pub metric: Option<String>,
+    /// What the candidate gains over the full adapter. Positive is better.
+    pub gain: Gain,
+    /// What the full adapter gains over the base model. Positive is better.
+    pub adapter_gain: Gain,
+    /// Share of the adapter's gain over the base model that the candidate retains, where that gain is clear of 0.
+    pub retained: Option<Interval>,
+    /// Bytes of the adapter's tensors that the answer keeps.
+    pub bytes_kept: u64,
+    /// Bytes of all its tensors.
+    pub bytes: u64,
+    /// Wall-clock seconds of scoring.
+    pub seconds: f64,
+    /// Every boundary that was scored on all selection samples.
+    pub curve: Vec<CurvePoint>,
+}
+
+/// One boundary of a run, in terms that models of any depth share.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CurvePoint {
+    /// Layers that keep their LoRA.
+    pub layers_kept: usize,
+    /// Their share of all layers.
+    pub depth: f64,
+    /// Mean NLL on the selection samples, less that of the full adapter: below 0 the cut is better.
+    pub over_full: f64,
+}
+
+/// In which order runs stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// As they were given.
+    Given,
+    /// By the candidate's gain over the full adapter, the largest first.
+    Gain,
+    /// By name.
+    Name,
+}
+
+/// Puts named results side by side.
+pub fn compare(runs: &[(String, SearchResult)], sort: Sort) -> Comparison {
+    let same = |of: fn(&SearchResult) -> String| {
+        runs.windows(2).all(|pair| matches!(pair, [(_, a), (_, b)] if of(a) == of(b)))
+    };
+    let metric = |result: &SearchResult| result.metric.as_ref().filter(|m| m.decided).map(|m| m.name.clone());
+    let same = Same {
+        model: same(|result| result.model.sha256.clone()),
+        adapter: same(|result| result.adapter.sha256.clone()),
+        data: same(|result| result.data.sha256.clone()),
+        samples: same(|result| {
+            let data = &result.data;
+            format!("{} {} {} {}", data.sha256, result.seed, data.selection, data.holdout)
+        }),
+        metric: runs.windows(2).all(|pair| matches!(pair, [(_, a), (_, b)] if metric(a) == metric(b))),
+    };
+    let mut rows: Vec<ComparedRun> = runs
+        .iter()
+        .map(|(name, result)| ComparedRun {
+            name: name.clone(),
+            model: result.model.path.clone(),
+            model_sha256: result.model.sha256.clone(),
+            adapter: result.adapter.path.clone(),
+            adapter_sha256: result.adapter.sha256.clone(),
+            data: result.data.path.clone(),
+            data_sha256: result.data.sha256.clone(),
+            seed: result.seed,
+            selection: result.data.selection,
+            holdout: result.data.holdout,
+            verdict: result.choice.verdict,
+            reason: result.choice.reason,
+            candidate: sections::candidate_name(result),
+            layers: result.model.layers,
+            metric: metric(result),
+            gain: result.choice.gain,
+            adapter_gain: result.choice.adapter_gain,
+            retained: result.choice.retained,
+            bytes_kept: result.adapter.bytes_kept,
+            bytes: result.adapter.bytes,
+            seconds: result.cost.seconds,
+            curve: curve(result),
+        })
+        .collect();
+    match sort {
+        Sort::Given => {}
+        Sort::Gain => rows.sort_by(|a, b| b.gain.mean.total_cmp(&a.gain.mean)),
+        Sort::Name => rows.sort_by(|a, b| a.name.cmp(&b.name)),
+    }
+    Comparison { schema: super::SCHEMA, same, runs: rows }
+}
+
+fn curve(result: &SearchResult) -> Vec<CurvePoint> {
+    let Some(full) = full(result).and_then(|full| full.selection) else { return Vec::new() };
+    let layers = result.model.layers.max(1) as f64;
+    let point = |layers_kept: usize, nll: f64| CurvePoint {
+        layers_kept,
+        depth: layers_kept as f64 / layers,
+        over_full: nll - full.mean_nll,
+    };
+    let points = boundaries(result).filter_map(|row| Some(point(row.layers_kept, row.selection?.mean_nll)));
+    points.filter(|point| point.over_full.is_finite()).collect()
+}
+
+/// Names for results by where they lie: the last part that says something, with its parent where two are alike, and a
+/// number where they still are.
+pub fn unique_names(files: &[&Path]) -> Vec<String> {
+    let parts = |file: &Path| -> Vec<String> {
+        // `result.json` says nothing; a file of another name does.
+        let named = match file.file_name() {
+            Some(name) if name == "result.json" => file.parent().unwrap_or(file).to_owned(),
+            _ => file.with_extension(""),
+        };
+        let named = named.canonicalize().unwrap_or(named);
+        named.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).rev().collect()
+    };
+    let parts: Vec<Vec<String>> = files.iter().map(|file| parts(file)).collect();
+    let name = |parts: &[String], length: usize| parts.iter().take(length).rev().cloned().collect::<Vec<_>>().join("/");
+    let mut names: Vec<String> = parts.iter().map(|parts| name(parts, 1)).collect();
+    let is_twice = |names: &[String], name: &str| names.iter().filter(|other| *other == name).count() > 1;
+    let twice: Vec<bool> = names.iter().map(|name| is_twice(&names, name)).collect();
+    for ((short, parts), is_twice) in names.iter_mut().zip(&parts).zip(twice) {
+        if is_twice {
+            *short = name(parts, 2);
+        }
+    }
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for name in &mut names {
+        let times = seen.entry(name.clone()).or_default();
+        *times += 1;
+        if *times > 1 {
+            name.push_str(&format!(" ({times})"));
+        }
+    }
+    names
+}
+
+/// A comparison as tables. Ends with a line feed.
+pub fn comparison(comparison: &Comparison, form: Form) -> String {
+    let mut out = String::new();
+    for (index, (_, grid)) in grids(comparison).iter().enumerate() {
+        if index > 0 {
+            out.push('\n');
+        }
+        grid.write(&mut out, form);
+    }
+    for (look, note) in notes(comparison) {
+        out.push('\n');
+        form.paragraph(&mut out, look, &note);
+    }
+    out
+}
+
+/// What the runs found, what that saves and costs, and what they were given.
+fn grids(comparison: &Comparison) -> [(&'static str, Grid); 3] {
+    let mut found = Grid::new(&[
+        ("run", Side::Left),
+        ("answer", Side::Left),
+        ("candidate", Side::Left),
+        ("over full", Side::Right),
+        ("95 % interval", Side::Left),
+        ("p", Side::Left),
+        ("adapter over base", Side::Right),
+    ]);
+    let mut kept = Grid::new(&[
+        ("run", Side::Left),
+        ("retained", Side::Right),
+        ("95 % interval", Side::Left),
+        ("tensors kept", Side::Right),
+        ("share", Side::Right),
+        ("samples", Side::Right),
+        ("scoring", Side::Right),
+    ]);
+    let mut given = Grid::new(&[
+        ("run", Side::Left),
+        ("model", Side::Left),
+        ("adapter", Side::Left),
+        ("data", Side::Left),
+        ("seed", Side::Right),
+    ]);
+    for run in &comparison.runs {
+        let name = clipped(&run.name, NAME);
+        let [gain, interval] = with_interval(&run.gain);
+        let [adapter_gain, _] = with_interval(&run.adapter_gain);
+        let cells = vec![
+            name.clone(),
+            answer(run.verdict).to_owned(),
+            clipped(&run.candidate, 14),
+            gain,
+            interval,
+            p_cell(run.gain.p),
+            adapter_gain,
+        ];
+        found.row(cells);
+        let [retained, interval] = match &run.retained {
+            None => [NONE.to_owned(), String::new()],
+            Some(retained) => {
+                let [value, low, high] = words::estimate(retained, 100.0, 2, Sign::Minus);
+                [format!("{value} %"), format!("{low} to {high} %")]
+            }
+        };
+        kept.row(vec![
+            name.clone(),
+            retained,
+            interval,
+            format!("{} of {}", bytes(run.bytes_kept), bytes(run.bytes)),
+            percent(run.bytes_kept as f64 / run.bytes.max(1) as f64),
+            format!("{} + {}", count(run.selection as u64), count(run.holdout as u64)),
+            format!("{} s", number(run.seconds)),
+        ]);
+        given.row(vec![
+            name,
+            input(&run.model, &run.model_sha256),
+            input(&run.adapter, &run.adapter_sha256),
+            input(&run.data, &run.data_sha256),
+            run.seed.to_string(),
+        ]);
+    }
+    [("What they found", found), ("What it saves and costs", kept), ("What they were given", given)]
+}
+
+fn answer(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Trim => "trim",
+        Verdict::KeepFull => "keep full",
+        Verdict::UseBase => "use base",
+    }
+}
+
+/// The last part of a path with the start of the hash, which tells what two of one name are.
+fn input(path: &str, sha256: &str) -> String {
+    let last = path.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next().unwrap_or(path);
+    format!("{} {}", clipped(last, 14), tame(&sha256.chars().take(7).collect::<String>()))
+}
+
+/// What keeps the runs from being compared, and what the tables show.
+fn notes(comparison: &Comparison) -> Vec<(Look, String)> {
+    let Same { model, adapter, data, samples, metric } = comparison.same;
+    let mut notes = Vec::new();
+    if !data {
+        let note = "The runs are on different data: their gains are not measured on the same samples, and which of them is \
+                    larger says little.";
+        notes.push((Look::Warning, note.to_owned()));
+    } else if !samples {
+        let note = "The runs drew or split the same data differently: a difference of their gains holds the luck of the \
+                    draw too.";
+        notes.push((Look::Warning, note.to_owned()));
+    }
+    if !metric {
+        let note = "The runs chose by different measures: their gains are in different units.";
+        notes.push((Look::Warning, note.to_owned()));
+    }
+    let inputs = [("base model", model), ("adapter", adapter), ("data", data)];
+    let told = |wanted: bool| {
+        let names: Vec<&str> = inputs.iter().filter(|(_, same)| *same == wanted).map(|(name, _)| *name).collect();
+        match names[..] {
+            [] => None,
+            [name] => Some(name.to_owned()),
+            [ref first @ .., last] => Some(format!("{} and {last}", first.join(", "))),
+        }
+    };
+    let shared = told(true).map(|names| format!("The same in all runs: {names}.")).unwrap_or_default();
+    let differ = told(false).map(|names| format!("Not the same: {names}.")).unwrap_or_default();
+    let unit = match comparison.runs.first().and_then(|run| run.metric.as_ref()) {
+        _ if !metric => "the unit of each run".to_owned(),
+        Some(name) => format!("points of {}", clipped(name, 40)),
+        None => "nats per answer token".to_owned(),
+    };
+    let note = format!(
+        "{shared} {differ} Gains are in {unit}, on each run's own held-out samples; above 0 is better. Intervals and \
+         p-values are of each run alone: runs are not tested against each other. Samples are those that chose and those \
+         that judged."
+    );
+    notes.push((Look::Dim, note.trim_start().replace("  ", " ")));
+    notes
+}
+
+/// What the template is handed: words only.
+#[derive(Serialize)]
+struct Page {
+    style: &'static str,
+    title: String,
+    warnings: Vec<String>,
+    note: String,
+    tables: Vec<PageTable>,
+    figures: Vec<Figure>,
+    caption: &'static str,
+}
+
+#[derive(Serialize)]
+struct PageTable {
+    title: &'static str,
+    head: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+}
+
+#[derive(Serialize)]
+struct Figure {
+    title: String,
+    svg: String,
+}
+
+/// A comparison as one self-contained page.
+pub fn comparison_html(comparison: &Comparison) -> String {
+    const RENDERS: &str = "the built-in template parses, and the page has all that it asks for";
+    let (warnings, others): (Vec<_>, Vec<_>) =
+        notes(comparison).into_iter().partition(|(look, _)| matches!(look, Look::Warning));
+    let text = |notes: Vec<(Look, String)>| notes.into_iter().map(|(_, note)| glued(&note)).collect::<Vec<_>>();
+    let tables = grids(comparison).map(|(title, grid)| PageTable { title, head: grid.head(), rows: grid.rows });
+    let page = Page {
+        style: STYLE,
+        title: counted(comparison.runs.len(), "search").replace("searchs", "searches"),
+        warnings: text(warnings),
+        note: text(others).join(" "),
+        tables: tables.into(),
+        figures: figures(comparison),
+        caption: "Mean NLL of each boundary on the selection samples, less that of the full adapter: below 0 the cut is \
+                  better. Drawn over the share of the layers that keep their LoRA, since models differ in depth. The lowest \
+                  of many points looks better than it is: gains are in the table, from other samples.",
+    };
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().expect(RENDERS));
+    environment.render_named_str("compare.html", TEMPLATE, Value::from(Serde(page))).expect(RENDERS)
+}
+
+/// Runs share a figure as far as it has looks for them.
+fn figures(comparison: &Comparison) -> Vec<Figure> {
+    let drawn: Vec<&ComparedRun> = comparison.runs.iter().filter(|run| !run.curve.is_empty()).collect();
+    drawn.chunks(Tone::ALL.len()).map(figure).collect()
+}
+
+fn figure(runs: &[&ComparedRun]) -> Figure {
+    let names: Vec<String> = runs.iter().map(|run| clipped(&run.name, 40)).collect();
+    let series = runs.iter().zip(&names).zip(Tone::ALL).map(|((run, name), tone)| Series {
+        name,
+        tone,
+        shape: Shape::Line,
+        // What was measured of a race lies far apart: two steps of its layers are the most that a line may cross.
+        reach: 2.5 / run.layers.max(1) as f64,
+        points: run.curve.iter().map(|point| plotted(name, run, point)).collect(),
+    });
+    let plot = Plot {
+        label: "Line plot of the mean negative log-likelihood relative to the full adapter, over the share of layers that \
+                keep LoRA",
+        x: Axis { name: "share of the layers that keep LoRA", start: Start::Data, ticks: Ticks::Percent },
+        y: Axis { name: "nats per answer token over full", start: Start::Data, ticks: Ticks::Plain },
+        height: INNER_HEIGHT,
+        series: series.collect(),
+        marks: vec![Mark { x: 1.0, label: "full adapter".to_owned(), weight: Weight::Light }],
+    };
+    let svg = plot.render();
+    Figure { title: names.join(" and "), svg }
+}
+
+fn plotted(name: &str, run: &ComparedRun, point: &CurvePoint) -> Point {
+    let over_full = point.over_full;
+    let note = format!("{name}, {} of {} layers: {}", point.layers_kept, run.layers, fixed(over_full, 5, Sign::Both));
+    Point { x: point.depth, y: over_full, low: over_full, high: over_full, note, label: String::new() }
+}

@@ -1,0 +1,222 @@
+//! The result as Markdown, for a model card or a pull request: the answer and what it rests on in sight, every number
+//! below it folded away.
+//!
+//! Names and paths come from strangers: in sentences and tables their markup is escaped, elsewhere they stand as code.
+
+use super::evaluation::{Form, Grid, Side, code, efficiency, efficiency_note, markup_free, written, written_note};
+use super::result::{SearchResult, VariantSummary};
+use super::sections::{self, Extent};
+use super::table::Look;
+use super::words::{self, Sign, bytes, count, counted, decimals, fixed, number, percent, plain, plus_minus, tame};
+use super::{CHOSEN, boundaries, full, lost, marks, picked};
+
+/// The report of a search as Markdown (GitHub's, for its tables). Ends with a line feed.
+pub fn markdown(result: &SearchResult) -> String {
+    let SearchResult { data, model, rules, .. } = result;
+    let mut out = String::new();
+    let words::Answer { headline, grounds } = words::answer(result);
+    out.push_str(&format!("### {}\n\n", markup_free(&headline)));
+    paragraph(&mut out, &grounds);
+    for warning in &result.warnings {
+        let words::Advice { matter, remedy } = words::advice(warning, result);
+        out.push_str(&format!("> **{}** {}\n\n", markup_free(&matter), markup_free(remedy)));
+    }
+
+    sections::facts(result).write(&mut out, Form::Markdown);
+    out.push('\n');
+    paragraph(
+        &mut out,
+        &format!(
+            "Gains are {}, on {}; above 0 is better. 95 % bootstrap intervals over samples; two-sided p-values, the \
+             larger of the paired randomisation test's and the skewness-corrected t-test's, below {} counts as shown.",
+            words::unit(result),
+            sections::judged_on(result, result.choice.gain.samples),
+            plain(rules.alpha),
+        ),
+    );
+    if let Some(candidate) = &result.candidate {
+        out.push_str(&format!("Gates that were judged: {}\n\n", code(&candidate.gates)));
+    }
+
+    heading(&mut out, "Boundaries");
+    let picked = picked(result);
+    let is_told = |row: &VariantSummary| {
+        row.layers_kept == 0 || row.layers_kept == model.layers || picked.contains(&row.layers_kept)
+    };
+    let shown = every_boundary(result, is_told);
+    shown.write(&mut out, Form::Markdown);
+    out.push('\n');
+    paragraph(
+        &mut out,
+        &format!(
+            "k of {} layers keep LoRA, counted from the embedding: k = 0 is the base model. NLL in nats per answer token, mean \
+             over {} and {}; lower is better. Picked by, on the selection samples: best, the lowest; one-SE, the smallest k \
+             within one paired standard error of it; curve, the bend of the probability after each layer.",
+            count(model.layers as u64),
+            counted(data.selection, "selection sample"),
+            counted(data.holdout, "held-out sample"),
+        ),
+    );
+    if let Some(race) = words::race(result) {
+        paragraph(&mut out, &race);
+    }
+    let all = every_boundary(result, |_| true);
+    if all.rows.len() > shown.rows.len() {
+        folded(&mut out, &format!("All {} boundaries", all.rows.len()), |out| all.write(out, Form::Markdown));
+    }
+
+    // What one look takes in stands in sight, all of it behind a line.
+    for (short, whole) in
+        sections::sections(result, Extent::Short).into_iter().zip(sections::sections(result, Extent::Whole))
+    {
+        heading(&mut out, whole.title);
+        for ((name, whole), (_, short)) in whole.grids.into_iter().zip(short.grids) {
+            let rows = whole.rows.len();
+            if let Some(name) = name {
+                let summary = format!("{name}: {}", counted(rows, "variant"));
+                folded(&mut out, &summary, |out| whole.write(out, Form::Markdown));
+                continue;
+            }
+            short.write(&mut out, Form::Markdown);
+            out.push('\n');
+            if rows > short.rows.len() {
+                folded(&mut out, &format!("All {rows}"), |out| whole.write(out, Form::Markdown));
+            }
+        }
+        paragraph(&mut out, &whole.note);
+    }
+    if let Some(metric) = &result.metric {
+        heading(&mut out, "What the boundaries wrote");
+        written(metric, model.layers).write(&mut out, Form::Markdown);
+        out.push('\n');
+        paragraph(&mut out, &written_note(metric));
+    }
+    if let Some(measured) = &result.efficiency {
+        heading(&mut out, "What a cut saves");
+        efficiency(measured).write(&mut out, Form::Markdown);
+        out.push('\n');
+        paragraph(&mut out, &efficiency_note(measured));
+    }
+
+    folded(&mut out, "Where this comes from", |out| provenance(out, result));
+    while out.ends_with("\n\n") {
+        out.pop();
+    }
+    out
+}
+
+fn heading(out: &mut String, title: &str) {
+    out.push_str(&format!("#### {}\n\n", markup_free(title)));
+}
+
+fn paragraph(out: &mut String, text: &str) {
+    Form::Markdown.paragraph(out, Look::Plain, text);
+    out.push('\n');
+}
+
+/// Puts something behind a line that opens it. Markdown inside of HTML wants empty lines around it.
+fn folded(out: &mut String, summary: &str, write: impl FnOnce(&mut String)) {
+    out.push_str(&format!("<details>\n<summary>{}</summary>\n\n", markup_free(summary)));
+    write(out);
+    out.push_str("\n</details>\n\n");
+}
+
+fn every_boundary(result: &SearchResult, is_told: impl Fn(&VariantSummary) -> bool) -> Grid {
+    let rows: Vec<&VariantSummary> = boundaries(result).collect();
+    let means = rows.iter().map(|row| row.selection().mean_nll).filter(|mean| mean.is_finite());
+    let digits = decimals(means.fold(f64::NEG_INFINITY, f64::max), 5).min(5);
+    let nats = |value| fixed(value, digits, Sign::Minus);
+    let full = full(result).map_or(f64::NAN, |full| full.selection().mean_nll);
+    let has_guard = result.guard.is_some();
+    let mut columns = vec![
+        ("k", Side::Right),
+        ("NLL ± SE", Side::Right),
+        ("Δ to full", Side::Right),
+        ("prob.", Side::Right),
+        ("accuracy", Side::Right),
+        ("held-out NLL", Side::Right),
+    ];
+    columns.extend(has_guard.then_some(("guard", Side::Right)));
+    columns.extend([("bytes", Side::Right), ("picked by", Side::Left)]);
+    let mut grid = Grid::new(&columns);
+    for row in rows.into_iter().filter(|row| is_told(row)) {
+        let (selection, k) = (row.selection(), row.layers_kept);
+        let marks = marks(result, k);
+        let is_chosen = marks.contains(&CHOSEN);
+        let mut cells = vec![
+            k.to_string(),
+            plus_minus(nats(selection.mean_nll), &nats(selection.se)),
+            fixed(selection.mean_nll - full, digits, Sign::Both),
+            fixed(selection.mean_probability, 4, Sign::Minus),
+            percent(selection.token_accuracy),
+            nats(row.holdout().mean_nll),
+        ];
+        cells.extend(has_guard.then(|| nats(row.guard.map_or(f64::NAN, |guard| guard.mean_nll))));
+        let told = marks.into_iter().map(str::to_owned).chain(lost(result, k));
+        cells.extend([bytes(row.bytes), told.collect::<Vec<_>>().join(", ")]);
+        if is_chosen { grid.chosen(cells) } else { grid.row(cells) }
+    }
+    grid
+}
+
+/// Inputs with their hashes, settings, cost, and the command.
+fn provenance(out: &mut String, result: &SearchResult) {
+    let SearchResult { model, adapter, data, cost, .. } = result;
+    let ranks: Vec<String> = adapter.ranks.iter().map(ToString::to_string).collect();
+    let modules: Vec<String> = adapter.modules.iter().map(|module| code(module)).collect();
+    let mut lines = vec![
+        format!(
+            "base model {}: {}, {} layers, {} parameters, stored as {}, SHA-256 {}",
+            code(&model.path),
+            code(&model.architecture),
+            count(model.layers as u64),
+            count(model.parameters),
+            code(&model.stored_as),
+            code(&model.sha256),
+        ),
+        format!(
+            "adapter {}: rank {} in {} of {} layers, {}, SHA-256 {}",
+            code(&adapter.path),
+            ranks.join(", "),
+            modules.join(", "),
+            count(adapter.layers as u64),
+            bytes(adapter.bytes),
+            code(&adapter.sha256),
+        ),
+        format!(
+            "data {}: {} and {}, {}, template {}, SHA-256 {}",
+            code(&data.path),
+            counted(data.selection, "selection sample"),
+            counted(data.holdout, "held-out sample"),
+            counted(data.answer_tokens, "answer token"),
+            code(&data.template),
+            code(&data.sha256),
+        ),
+    ];
+    lines.extend(result.guard.as_ref().map(|guard| {
+        format!(
+            "guard {}: {} and {}, SHA-256 {}",
+            code(&guard.path),
+            counted(guard.selection, "selection sample"),
+            counted(guard.holdout, "held-out sample"),
+            code(&guard.sha256),
+        )
+    }));
+    lines.push(format!(
+        "{}, seed {}, {} s of scoring with {} in {} on {}",
+        code(&result.tool),
+        result.seed,
+        number(cost.seconds),
+        counted(cost.threads, "thread"),
+        code(&cost.dtype),
+        code(&cost.instructions),
+    ));
+    for line in lines {
+        out.push_str(&format!("- {line}\n"));
+    }
+    let command = tame(&result.command);
+    // A fence that the command cannot close.
+    let runs = command.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(runs.max(2) + 1);
+    out.push_str(&format!("\n{fence}sh\n{command}\n{fence}\n"));
+}

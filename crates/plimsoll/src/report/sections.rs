@@ -1,0 +1,536 @@
+//! What stands below the boundaries, where it was measured: other families, how they competed, controls, effects, the
+//! guard and what is best at its price. One telling for the terminal and for Markdown.
+
+use super::boundaries;
+use super::evaluation::{Grid, Side};
+use super::evidence::effect;
+use super::result::{
+    Agreement, Arbitration, Controls, Depth, EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary,
+    FrontPoint, GuardSummary, ScoreSummary, SearchResult, VariantSummary,
+};
+use super::words::{
+    self, NONE, Sign, bytes, count, counted, decimals, fixed, gain_digits, p_value, percent, plain, plus_minus, tame,
+};
+use crate::choose::{Gain, Validation};
+use crate::gates::Family;
+
+/// Columns of a bar.
+const BAR: usize = 10;
+/// Longest name of a variant in a table, in characters.
+const NAME: usize = 28;
+/// At most so many rows of a family, of effects and of the front are shown where room is short.
+const FEW: usize = 10;
+
+/// How much of it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// The most telling rows.
+    Short,
+    /// All.
+    Whole,
+}
+
+/// A table, or a few, under a title.
+pub(super) struct Section {
+    /// What it is about.
+    pub(super) title: &'static str,
+    /// The tables, each with a name where there are several.
+    pub(super) grids: Vec<(Option<String>, Grid)>,
+    /// What they say, and what is left out.
+    pub(super) note: String,
+}
+
+/// Everything that was measured beside the boundaries. Empty where nothing was.
+pub(super) fn sections(result: &SearchResult, extent: Extent) -> Vec<Section> {
+    let all = [
+        families(result, extent),
+        result.arbitration.as_ref().map(arbitration),
+        result.controls.as_ref().map(|controls| told_controls(controls, result)),
+        result.effects.as_ref().and_then(|measured| effects(measured, extent)),
+        result.effects.as_ref().and_then(agreement),
+        result.guard.as_ref().map(guard),
+        front(result, extent),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+/// Scores of every family but the boundaries, a table each.
+fn families(result: &SearchResult, extent: Extent) -> Option<Section> {
+    let told_as_effect = |family| match (&result.effects, family) {
+        (Some(effects), Family::LeaveOneOut) => effects.of(EffectKind::LeaveOneOut).is_some(),
+        (Some(effects), Family::OneIn) => effects.of(EffectKind::OneIn).is_some(),
+        _ => false,
+    };
+    let mut of_family: Vec<(Family, Vec<&VariantSummary>)> = Vec::new();
+    for variant in &result.variants {
+        let family = variant.family;
+        if family == Family::BottomK || told_as_effect(family) {
+            continue;
+        }
+        match of_family.iter_mut().find(|(other, _)| *other == family) {
+            Some((_, members)) => members.push(variant),
+            None => of_family.push((family, vec![variant])),
+        }
+    }
+    let nll = |variant: &VariantSummary| variant.selection().mean_nll;
+    let shown = of_family.iter().flat_map(|(_, members)| members.iter().copied()).chain(boundaries(result));
+    let means = shown.map(nll).filter(|mean| mean.is_finite());
+    let range = means.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), mean| (low.min(mean), high.max(mean)));
+    let decimals = decimals(range.1, 5).min(5);
+    let nats = |value| fixed(value, decimals, Sign::Minus);
+    let full = super::full(result).map_or(f64::NAN, nll);
+    let has_guard = result.guard.is_some();
+
+    let mut left_out = Vec::new();
+    let mut grids = Vec::new();
+    for (family, mut members) in of_family {
+        if extent == Extent::Short && members.len() > FEW {
+            // The lowest, in the order that they had.
+            let mut ranked: Vec<f64> = members.iter().map(|variant| nll(variant)).collect();
+            ranked.sort_by(|a, b| a.is_nan().cmp(&b.is_nan()).then(a.total_cmp(b)));
+            let limit = ranked[FEW - 1];
+            let all = members.len();
+            members.retain(|variant| nll(variant) <= limit);
+            members.truncate(FEW);
+            left_out.push(format!("{} of {}", all - members.len(), Family::name(family)));
+        }
+        let mut columns = vec![
+            ("", Side::Left),
+            ("variant", Side::Left),
+            ("NLL ± SE", Side::Right),
+            ("Δ to full", Side::Right),
+            ("held out", Side::Right),
+        ];
+        columns.extend(has_guard.then_some(("guard", Side::Right)));
+        columns.extend([("bytes", Side::Right), ("NLL bar", Side::Bar)]);
+        let mut grid = Grid::new(&columns);
+        for variant in members {
+            let ScoreSummary { mean_nll, se, .. } = variant.selection();
+            let is_chosen = is_candidate(result, variant.family, &variant.gates);
+            let mut cells = vec![
+                arrow(is_chosen),
+                name(&variant.label, extent),
+                plus_minus(nats(mean_nll), &nats(se)),
+                fixed(mean_nll - full, decimals, Sign::Both),
+                nats(variant.holdout().mean_nll),
+            ];
+            cells.extend(has_guard.then(|| nats(variant.guard.map_or(f64::NAN, |guard| guard.mean_nll))));
+            cells.extend([bytes(variant.bytes), bar(mean_nll, range)]);
+            add(&mut grid, cells, is_chosen);
+        }
+        grids.push((Some(Family::name(family).to_owned()), grid));
+    }
+    let mut note =
+        "Nats per answer token on the selection samples; bars span the lowest to the highest NLL of all variants."
+            .to_owned();
+    if !left_out.is_empty() {
+        note.push_str(&format!(" Left out, with a higher NLL: {}.", left_out.join(", ")));
+    }
+    (!grids.is_empty()).then_some(Section { title: "Other families", grids, note })
+}
+
+fn arbitration(Arbitration { folds, families }: &Arbitration) -> Section {
+    let mut grid = Grid::new(&[
+        ("", Side::Left),
+        ("family", Side::Left),
+        ("pick", Side::Left),
+        ("of", Side::Right),
+        ("bytes", Side::Right),
+        ("NLL", Side::Right),
+        ("deficit ± SE", Side::Right),
+        ("deficit bar", Side::Bar),
+    ]);
+    let most = families.iter().map(|family| family.deficit).filter(|deficit| deficit.is_finite()).fold(0.0, f64::max);
+    let digits = decimals(families.iter().map(|family| family.mean_nll).fold(f64::NEG_INFINITY, f64::max), 5).min(5);
+    for FamilySummary { family, pick, members, mean_nll, deficit, se, is_chosen } in families {
+        let cells = vec![
+            arrow(*is_chosen),
+            Family::name(*family).to_owned(),
+            clipped(&pick.label, NAME),
+            count(*members as u64),
+            bytes(pick.bytes),
+            fixed(*mean_nll, digits, Sign::Minus),
+            plus_minus(fixed(*deficit, digits, Sign::Minus), &fixed(*se, digits, Sign::Minus)),
+            if *deficit > 0.0 { bar(*deficit, (0.0, most)) } else { String::new() },
+        ];
+        add(&mut grid, cells, *is_chosen);
+    }
+    let note = format!(
+        "Each family's rule picks on all but one of {} folds of the selection samples and is scored on that one: NLL is the \
+         mean, and the deficit what it is above the best family's. The first, simplest family within one standard error of the \
+         best is taken.",
+        count(*folds as u64)
+    );
+    Section { title: "How the families competed", grids: vec![(None, grid)], note }
+}
+
+fn told_controls(Controls { rows, depth }: &Controls, result: &SearchResult) -> Section {
+    let mut grid = Grid::new(&[
+        ("control", Side::Left),
+        ("over full", Side::Right),
+        ("95 % interval", Side::Left),
+        ("cut over it", Side::Right),
+        ("95 % interval", Side::Left),
+        ("p (Holm)", Side::Left),
+    ]);
+    for control in rows {
+        let [over_full, over_full_interval] = with_interval(&control.over_full);
+        let [cut, cut_interval] = with_interval(&control.cut_over);
+        let name = clipped(&control.label, NAME + 4);
+        grid.row(vec![name, over_full, over_full_interval, cut, cut_interval, p_cell(control.p_holm)]);
+    }
+    let found = match depth {
+        Depth::Shown => "The cut is shown to be better than every control: it is which layers are kept that helps.",
+        Depth::NotShown => "Some control is not shown to be worse than the cut: that depth is what helps is not shown.",
+    };
+    let note = format!(
+        "{found} On {}; above 0 is better, and \"cut over it\" is what the cut gains over the control.",
+        judged_on(result, rows.first().map_or(0, |control| control.cut_over.samples)),
+    );
+    Section { title: "Controls", grids: vec![(None, grid)], note }
+}
+
+/// What is shown of effects beside the measure that orders them.
+const BESIDE: [EffectKind; 3] = [EffectKind::LeaveOneOut, EffectKind::OneIn, EffectKind::Shapley];
+
+fn effects(effects: &Effects, extent: Extent) -> Option<Section> {
+    let first = BESIDE.into_iter().find_map(|kind| effects.of(kind))?;
+    let beside: Vec<&EffectMeasure> =
+        BESIDE.into_iter().filter(|kind| *kind != first.kind).filter_map(|kind| effects.of(kind)).collect();
+    let of_layers: Vec<&EffectValue> = first.values.iter().filter(|value| value.module.is_none()).collect();
+    let mut places = if of_layers.is_empty() { first.values.iter().collect() } else { of_layers };
+    let all = places.len();
+    places.sort_by(|a, b| b.value.abs().total_cmp(&a.value.abs()));
+    if extent == Extent::Short {
+        places.truncate(FEW);
+    }
+    let most = places.iter().map(|place| place.value.abs()).filter(|value| value.is_finite()).fold(0.0, f64::max);
+    // From what helps most to what harms most.
+    places.sort_by(|a, b| b.value.total_cmp(&a.value));
+    let digits = decimals(most, 3).min(6);
+
+    let mut columns = vec![("place", Side::Left), (effect(first.kind), Side::Right), ("95 % interval", Side::Left)];
+    columns.extend(beside.iter().map(|measure| (effect(measure.kind), Side::Right)));
+    columns.push(("harms │ helps", Side::Bar));
+    let mut grid = Grid::new(&columns);
+    for place in places {
+        let interval = place.interval.map_or_else(String::new, |[low, high]| {
+            format!("{} to {}", fixed(low, digits, Sign::Both), fixed(high, digits, Sign::Both))
+        });
+        let mut cells = vec![place_name(place), fixed(place.value, digits, Sign::Both), interval];
+        cells.extend(beside.iter().map(|measure| {
+            let same = |other: &&EffectValue| other.layer == place.layer && other.module == place.module;
+            fixed(measure.values.iter().find(same).map_or(f64::NAN, |value| value.value), digits, Sign::Both)
+        }));
+        cells.push(signed_bar(place.value, most));
+        grid.row(cells);
+    }
+    let left_out = all.saturating_sub(grid.rows.len());
+    let mut note = format!(
+        "Nats per answer token on {}; above 0 it helps. {}",
+        counted(first.samples, "sample"),
+        BESIDE.into_iter().filter(|kind| effects.of(*kind).is_some()).map(effect_meaning).collect::<Vec<_>>().join(" "),
+    );
+    if left_out > 0 {
+        note.push_str(&format!(" The strongest {FEW} are shown; {left_out} weaker ones are left out."));
+    }
+    Some(Section { title: "What each layer contributes", grids: vec![(None, grid)], note })
+}
+
+fn agreement(effects: &Effects) -> Option<Section> {
+    let mut grid = Grid::new(&[
+        ("cheaper measure", Side::Left),
+        ("measured effect", Side::Left),
+        ("Spearman's ρ", Side::Right),
+        ("p", Side::Left),
+        ("layers", Side::Right),
+        ("−1 │ 1", Side::Bar),
+    ]);
+    for Agreement { proxy, truth, rho, p, layers } in &effects.agreement {
+        grid.row(vec![
+            effect(*proxy).to_owned(),
+            effect(*truth).to_owned(),
+            fixed(*rho, 2, Sign::Both),
+            p_cell(*p),
+            count(*layers as u64),
+            signed_bar(*rho, 1.0),
+        ]);
+    }
+    let note =
+        "Whether cheaper numbers would have put the layers in the same order: 1 is the same, 0 no relation, −1 the \
+                reverse."
+            .to_owned();
+    (!effects.agreement.is_empty()).then_some(Section {
+        title: "What predicts the effects",
+        grids: vec![(None, grid)],
+        note,
+    })
+}
+
+fn guard(guard: &GuardSummary) -> Section {
+    let mut grid = Grid::new(&[
+        ("on the guard's held-out samples", Side::Left),
+        ("gain", Side::Right),
+        ("95 % interval", Side::Left),
+        ("p", Side::Left),
+    ]);
+    for (name, gain) in
+        [("candidate over the full adapter", &guard.gain), ("full adapter over the base model", &guard.adapter_gain)]
+    {
+        let [value, interval] = with_interval(gain);
+        grid.row(vec![name.to_owned(), value, interval, p_cell(gain.p)]);
+    }
+    let found = if guard.is_held { "The guard holds" } else { "The guard does not hold" };
+    let not = if guard.is_held { "" } else { "not " };
+    let excluded = match guard.excluded {
+        0 => String::new(),
+        excluded => format!(
+            " {} shown to be worse than that on {} and could not be picked.",
+            if excluded == 1 {
+                "1 variant was".to_owned()
+            } else {
+                format!("{} variants were", count(excluded as u64))
+            },
+            counted(guard.selection, "selection sample"),
+        ),
+    };
+    let note = format!(
+        "{found}: on {} of another kind the candidate is {not}shown to lose less than {} nats per answer token.{excluded}",
+        counted(guard.holdout, "held-out sample"),
+        plain(guard.margin),
+    );
+    Section { title: "Guard", grids: vec![(None, grid)], note }
+}
+
+fn front(result: &SearchResult, extent: Extent) -> Option<Section> {
+    let mut points: Vec<&FrontPoint> = result.front.iter().filter(|point| point.is_on_front).collect();
+    let beaten = result.front.len() - points.len();
+    points.sort_by_key(|point| point.bytes);
+    let all = points.len();
+    if extent == Extent::Short && all > FEW {
+        // Ends and what lies evenly between them.
+        points = (0..FEW).map(|place| points[place * (all - 1) / (FEW - 1)]).collect();
+    }
+    let has_guard = points.iter().any(|point| point.guard.is_some());
+    let mut columns = vec![
+        ("", Side::Left),
+        ("variant", Side::Left),
+        ("family", Side::Left),
+        ("bytes", Side::Right),
+        ("NLL", Side::Right),
+    ];
+    columns.extend(has_guard.then_some(("guard", Side::Right)));
+    columns.push(("bytes bar", Side::Bar));
+    let mut grid = Grid::new(&columns);
+    let most = points.iter().map(|point| point.bytes).max().unwrap_or(0) as f64;
+    let digits = decimals(points.iter().map(|point| point.nll).fold(f64::NEG_INFINITY, f64::max), 5).min(5);
+    for point in &points {
+        let is_chosen = is_candidate(result, point.family, &point.gates);
+        let mut cells = vec![
+            arrow(is_chosen),
+            name(&point.label, extent),
+            Family::name(point.family).to_owned(),
+            bytes(point.bytes),
+            fixed(point.nll, digits, Sign::Minus),
+        ];
+        cells.extend(has_guard.then(|| fixed(point.guard.unwrap_or(f64::NAN), digits, Sign::Minus)));
+        cells.push(if point.bytes > 0 { bar(point.bytes as f64, (0.0, most)) } else { String::new() });
+        add(&mut grid, cells, is_chosen);
+    }
+    let beaten = match beaten {
+        0 => String::new(),
+        beaten => format!(
+            " {} beaten and left out.",
+            if beaten == 1 { "1 is".to_owned() } else { format!("{} are", count(beaten as u64)) }
+        ),
+    };
+    let thinned = match all - points.len() {
+        0 => String::new(),
+        thinned => format!(" {} more are on the front.", count(thinned as u64)),
+    };
+    let guard = if has_guard { ", the guard's NLL" } else { "" };
+    let note = format!(
+        "No other variant is better in one of NLL on the selection samples{guard} and bytes, and as good in the \
+         others.{beaten}{thinned} Chosen from these, an NLL looks better than it is.",
+    );
+    (!points.is_empty()).then_some(Section { title: "Best at its price", grids: vec![(None, grid)], note })
+}
+
+impl Effects {
+    /// One measure.
+    pub(super) fn of(&self, kind: EffectKind) -> Option<&EffectMeasure> {
+        self.measures.iter().find(|measure| measure.kind == kind && !measure.values.is_empty())
+    }
+}
+
+fn effect_meaning(kind: EffectKind) -> &'static str {
+    match kind {
+        EffectKind::LeaveOneOut => "Leave-one-out: what the full adapter loses without it.",
+        EffectKind::OneIn => "One-in: what the base model gains by it alone.",
+        EffectKind::Increment => "Increment: what it adds to the layers below it, a step of the ablation curve.",
+        EffectKind::Shapley => "Shapley: what it adds to those before it, mean over orders.",
+        EffectKind::Magnitude | EffectKind::Output | EffectKind::Lens => "",
+    }
+}
+
+/// `layer 7`, `layer 7, q_proj`.
+pub(super) fn place_name(place: &EffectValue) -> String {
+    match &place.module {
+        None => format!("layer {}", place.layer),
+        Some(module) => format!("layer {}, {}", place.layer, clipped(module, 12)),
+    }
+}
+
+/// Whether these are the gates that were judged, told by the family that they were picked from.
+fn is_candidate(result: &SearchResult, family: Family, gates: &str) -> bool {
+    result.candidate.as_ref().is_some_and(|candidate| candidate.family == family && candidate.gates == gates)
+}
+
+fn arrow(is_chosen: bool) -> String {
+    if is_chosen { "▶" } else { "" }.to_owned()
+}
+
+fn add(grid: &mut Grid, cells: Vec<String>, is_chosen: bool) {
+    if is_chosen { grid.chosen(cells) } else { grid.row(cells) }
+}
+
+/// Which samples judged: `32 held-out samples`, or what took their place.
+pub(super) fn judged_on(result: &SearchResult, samples: usize) -> String {
+    match result.choice.validation {
+        Validation::Holdout => counted(samples, "held-out sample"),
+        Validation::Nested { folds } => {
+            format!("{}, each left out in turn ({} folds)", counted(samples, "sample"), count(folds as u64))
+        }
+    }
+}
+
+/// A gain, and its interval as `−0.0012 to +0.0207`.
+pub(super) fn with_interval(gain: &Gain) -> [String; 2] {
+    let [value, low, high] = gain_digits(gain, Sign::Both);
+    let interval = if value == NONE { String::new() } else { format!("{low} to {high}") };
+    [value, interval]
+}
+
+/// A p-value without its name: `< 0.001`, `0.003`.
+pub(super) fn p_cell(p: f64) -> String {
+    p_value(p).trim_start_matches("p ").trim_start_matches("= ").to_owned()
+}
+
+fn name(label: &str, extent: Extent) -> String {
+    match extent {
+        Extent::Short => clipped(label, NAME),
+        Extent::Whole => clipped(label, 4 * NAME),
+    }
+}
+
+/// A stranger's text on one line and of a limited length.
+pub(super) fn clipped(text: &str, most: usize) -> String {
+    let text = tame(text);
+    if text.chars().count() <= most {
+        return text;
+    }
+    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// A value between the ends of a range: the lowest a sliver, the highest the whole width.
+pub(super) fn bar(value: f64, range: (f64, f64)) -> String {
+    const EIGHTHS: [char; 8] = ['█', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+    if !value.is_finite() {
+        return NONE.to_owned();
+    }
+    let span = range.1 - range.0;
+    let share = if span > 0.0 && span.is_finite() { (value - range.0) / span } else { 0.0 };
+    let eighths = 1 + (share.clamp(0.0, 1.0) * (BAR * 8 - 1) as f64).round() as usize;
+    let mut bar = "█".repeat(eighths / 8);
+    bar.extend((!eighths.is_multiple_of(8)).then(|| EIGHTHS[eighths % 8]));
+    bar
+}
+
+/// A value on one side of a line in the middle: to the left below 0, to the right above.
+fn signed_bar(value: f64, most: f64) -> String {
+    /// Columns of one side.
+    const HALF: usize = 6;
+    if !value.is_finite() {
+        return NONE.to_owned();
+    }
+    let share = if most > 0.0 { (value.abs() / most).clamp(0.0, 1.0) } else { 0.0 };
+    // Blocks that grow to the left exist in whole and in half.
+    let halves = (share * (HALF * 2) as f64).round() as usize;
+    let (whole, half) = (halves / 2, halves % 2 == 1);
+    if value < 0.0 {
+        let bar = format!("{}{}", if half { "▐" } else { "" }, "█".repeat(whole));
+        format!("{bar:>HALF$}│")
+    } else {
+        format!("{:HALF$}│{}{}", "", "█".repeat(whole), if half { "▌" } else { "" })
+    }
+}
+
+/// What the answer and its tests come to, by name and value.
+pub(super) fn facts(result: &SearchResult) -> Grid {
+    let SearchResult { choice, adapter, rules, model, .. } = result;
+    let candidate = candidate_name(result);
+    let mut grid =
+        Grid::new(&[("", Side::Left), ("value", Side::Right), ("95 % interval", Side::Left), ("p", Side::Left)]);
+    let mut gain = |name: String, gain: &Gain| {
+        let [value, interval] = with_interval(gain);
+        grid.row(vec![name, value, interval, p_cell(gain.p)]);
+    };
+    if choice.one_se < model.layers || result.candidate.as_ref().is_some_and(|c| c.family != Family::BottomK) {
+        gain(format!("{candidate} over the full adapter"), &choice.gain);
+        gain(format!("{candidate} over the base model"), &choice.base_gain);
+    }
+    gain("full adapter over the base model".to_owned(), &choice.adapter_gain);
+    if let Some(retained) = &choice.retained {
+        let [value, low, high] = words::estimate(retained, 100.0, 2, Sign::Minus);
+        grid.row(vec![
+            "share of the adapter's gain that is retained".to_owned(),
+            format!("{value} %"),
+            format!("{low} to {high} %"),
+            String::new(),
+        ]);
+    }
+    if let Some(share) = choice.bootstrap.get(choice.one_se) {
+        grid.row(vec![
+            format!("of {} resamples, those that pick the same k", count(rules.choice_resamples as u64)),
+            percent(*share),
+            String::new(),
+            String::new(),
+        ]);
+    }
+    grid.row(vec![
+        format!("adapter tensors kept, of {}", bytes(adapter.bytes)),
+        bytes(adapter.bytes_kept),
+        String::new(),
+        String::new(),
+    ]);
+    grid
+}
+
+/// What the judged gates are called: `18 layers`.
+pub(super) fn candidate_name(result: &SearchResult) -> String {
+    match &result.candidate {
+        Some(candidate) if !candidate.label.is_empty() => clipped(&candidate.label, NAME),
+        _ => counted(result.choice.one_se, "layer"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_have_two_sides_about_a_line() {
+        assert_eq!(signed_bar(1.0, 1.0), "      │██████");
+        assert_eq!(signed_bar(-0.25, 1.0), "    ▐█│");
+        assert_eq!(signed_bar(0.0, 0.0), "      │");
+        assert_eq!(signed_bar(f64::NAN, 1.0), NONE);
+        assert_eq!(bar(0.0, (0.0, 1.0)), "▏");
+        assert_eq!(bar(1.0, (0.0, 1.0)), "█".repeat(BAR));
+    }
+
+    #[test]
+    fn a_long_name_is_cut() {
+        assert_eq!(clipped("abc\n", 4), "abc\u{fffd}");
+        assert_eq!(clipped("abcdef", 4), "abc…");
+    }
+}

@@ -1,0 +1,200 @@
+//! Which variant is to be judged: each family's rule picks among its members, and the families compete.
+//!
+//! A family's rule is the paired one-standard-error rule over its members, from the one that is preferred. A richer family
+//! has more to pick from and so looks better on the samples that picked: families are therefore compared by their picks on
+//! samples that did not pick (cross-validation), and the simplest that is within one paired standard error of the best is
+//! taken. The held-out samples have no part in any of this.
+//!
+//! Adaptive families ask for scores as they go. Each fold follows a path of its own on the other folds' samples.
+
+use crate::adapter::Adapter;
+use crate::choose::greedy::{Greedy, Options, Preference, Step};
+use crate::choose::{Part, Scores, Standing, arbitrate, cross_validate};
+use crate::error::{Error, Result};
+use crate::gates::{Facts, Family, Member, Place, Places, Variant};
+use crate::report::{Arbitration, Candidate, FamilySummary};
+
+/// Rounds of a greedy family at most.
+const ROUNDS: usize = 8;
+
+/// Moves that a greedy family goes on trying after the first round.
+const BREADTH: usize = 8;
+
+/// Factors that `strengths` tries in a layer.
+const STRENGTHS: [f32; 3] = [0.0, 0.5, 1.5];
+
+/// A family with the NLL of its members on the selection samples.
+pub(super) struct Class {
+    family: Family,
+    members: Vec<Member>,
+    scores: Scores,
+    /// Variants that it had to choose from.
+    tried: usize,
+    /// NLL of its picks on samples that did not pick.
+    unseen: Vec<f64>,
+}
+
+/// The mean NLL of the selection samples under some gates, where all of them were scored.
+pub(super) type Nll<'a> = &'a dyn Fn(&Variant) -> Option<Vec<f64>>;
+
+impl Class {
+    /// Of the members that are scored; none where there are none.
+    pub(super) fn new(family: Family, members: Vec<Member>, nll: Nll<'_>, folds: &[usize]) -> Result<Option<Self>> {
+        let (mut scored, mut columns) = (Vec::new(), Vec::new());
+        for member in members {
+            if let Some(column) = nll(&member.variant) {
+                scored.push(member);
+                columns.push(column);
+            }
+        }
+        if scored.is_empty() {
+            return Ok(None);
+        }
+        let rows: Vec<Vec<f64>> =
+            (0..columns[0].len()).map(|sample| columns.iter().map(|column| column[sample]).collect()).collect();
+        let places: Vec<usize> = (0..scored.len()).collect();
+        let scores = Scores::new(Part::Selection, &places, &rows);
+        let scores = scores.map_err(|problem| Error::Internal(problem.to_string()))?;
+        let unseen = cross_validate(&scores, folds);
+        let tried = scored.len();
+        Ok(Some(Self { family, members: scored, scores, tried, unseen }))
+    }
+
+    /// What its rule picks on all selection samples.
+    pub(super) fn pick(&self) -> &Member {
+        &self.members[self.scores.pick()]
+    }
+}
+
+/// The members of a family that may be picked, from the one that is preferred: those that `is_allowed` lets through, and the
+/// full adapter beside them.
+pub(super) fn allowed(
+    family: Family,
+    members: impl Iterator<Item = Member>,
+    adapter: &Adapter,
+    layers: usize,
+    is_allowed: &dyn Fn(&Variant) -> bool,
+) -> Vec<Member> {
+    let full = Variant::uniform(layers, 1.0);
+    let mut members: Vec<Member> = members.collect();
+    if !members.iter().any(|member| member.variant == full) {
+        members.push(Member { family, at: layers as f64, label: "full".to_owned(), variant: full.clone() });
+    }
+    members.retain(|member| is_allowed(&member.variant));
+    match family {
+        // Nothing leaves the files: what is nearest to the adapter as trained comes first.
+        Family::GlobalAlpha | Family::Ramp | Family::Strengths => {
+            members.sort_by_key(|member| member.variant != full);
+        }
+        _ => members.sort_by_key(|member| adapter.bytes_kept(&member.variant)),
+    }
+    members
+}
+
+/// Has the families compete: the index of the winner, and how each did.
+pub(super) fn decide(classes: &[Class], folds: usize, adapter: &Adapter) -> (usize, Arbitration) {
+    let unseen: Vec<Vec<f64>> = classes.iter().map(|class| class.unseen.clone()).collect();
+    let (winner, standings) = arbitrate(&unseen);
+    let summary = |(index, (class, standing)): (usize, (&Class, Standing))| {
+        let Standing { mean, deficit, se } = standing;
+        FamilySummary {
+            family: class.family,
+            pick: candidate(class.pick(), adapter),
+            members: class.tried,
+            mean_nll: mean,
+            deficit,
+            se,
+            is_chosen: index == winner,
+        }
+    };
+    let families = classes.iter().zip(standings).enumerate().map(summary).collect();
+    (winner, Arbitration { folds, families })
+}
+
+/// A member as the result tells it.
+pub(super) fn candidate(member: &Member, adapter: &Adapter) -> Candidate {
+    Candidate {
+        family: member.family,
+        label: member.label.clone(),
+        gates: member.variant.spec(),
+        layers_kept: member.variant.layers_kept(),
+        bytes: adapter.bytes_kept(&member.variant),
+    }
+}
+
+/// One thing that an adaptive family can do to the full adapter.
+#[derive(Clone, Copy, Debug)]
+struct Move {
+    place: Place,
+    gate: f32,
+}
+
+/// An adaptive family on its way.
+pub(super) struct Adaptive {
+    family: Family,
+    layers: usize,
+    moves: Vec<Move>,
+    greedy: Greedy,
+}
+
+impl Adaptive {
+    /// Begins with the full adapter.
+    pub(super) fn new(family: Family, facts: &Facts<'_>, folds: &[usize]) -> Self {
+        let places = if family == Family::GreedyModules { Places::Modules } else { Places::Layers };
+        let gates: &[f32] = if family == Family::Strengths { &STRENGTHS } else { &[0.0] };
+        let moves: Vec<Move> =
+            facts.places(places).flat_map(|place| gates.iter().map(move |&gate| Move { place, gate })).collect();
+        let preference = match family {
+            Family::Strengths => Preference::FewestMoves,
+            _ => Preference::MostMoves,
+        };
+        let at: Vec<usize> = (0..moves.len()).map(|index| index / gates.len()).collect();
+        let greedy = Greedy::new(&at, folds, Options { rounds: ROUNDS, breadth: BREADTH, preference });
+        Self { family, layers: facts.layers(), moves, greedy }
+    }
+
+    /// The variants that are to be scored next, with the sets of moves that they are; none when it has ended.
+    pub(super) fn step(&mut self) -> Option<(Vec<Vec<usize>>, Vec<Variant>)> {
+        match self.greedy.step() {
+            Step::Score(sets) => {
+                let variants = sets.iter().map(|set| self.variant(set)).collect();
+                Some((sets, variants))
+            }
+            Step::Done => None,
+        }
+    }
+
+    /// Takes the NLL of every selection sample under the sets of moves of a step.
+    pub(super) fn record(&mut self, sets: &[Vec<usize>], rows: &[Vec<f64>]) {
+        self.greedy.record(sets, rows);
+    }
+
+    /// The family with what its rule picks.
+    pub(super) fn class(&self, nll: Nll<'_>) -> Result<Option<Class>> {
+        let pick = self.member(self.greedy.picked());
+        let class = Class::new(self.family, vec![pick], nll, &vec![0; self.samples()])?;
+        Ok(class.map(|class| Class { unseen: self.greedy.cross_validated(), tried: self.greedy.scored(), ..class }))
+    }
+
+    /// The sets that it went through, as members of the family.
+    pub(super) fn members(&self) -> Vec<Member> {
+        self.greedy.path().iter().map(|stop| self.member(&stop.moves)).collect()
+    }
+
+    fn member(&self, moves: &[usize]) -> Member {
+        let variant = self.variant(moves);
+        Member { family: self.family, at: moves.len() as f64, label: variant.name(), variant }
+    }
+
+    fn samples(&self) -> usize {
+        self.greedy.cross_validated().len()
+    }
+
+    fn variant(&self, moves: &[usize]) -> Variant {
+        let full = Variant::uniform(self.layers, 1.0);
+        moves.iter().fold(full, |variant, &index| {
+            let Move { place, gate } = self.moves[index];
+            place.set(variant, gate)
+        })
+    }
+}

@@ -1,0 +1,102 @@
+"""Damages an adapter at known places, so that it is known what a search should find.
+
+    python damage_adapter.py examples/smollm2-gsm8k/adapter damaged --noise 20-29
+    python damage_adapter.py examples/smollm2-gsm8k/adapter damaged --zero 7,12.q_proj --scale 25-29:4
+
+LAYERS are numbers and ranges, separated by commas: 20-29, or 7,12. Behind a dot, one module only: 7.q_proj,
+20-29.down_proj. Only lora_B changes, computed in double precision and stored as it was (F32 or F16); the config is
+copied. What is done is printed. A place without LoRA, and one that two options name, is an error: neither can have
+been meant. Needs numpy and safetensors.
+"""
+
+import argparse
+import collections
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+WEIGHTS = "adapter_model.safetensors"
+LORA_B = re.compile(r".*\.(\d+)\.(?:self_attn|mlp)\.(\w+)\.lora_B\.weight")
+PLACE = re.compile(r"(\d+)(?:-(\d+))?(?:\.(\w+))?")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("adapter", type=Path, help="a PEFT LoRA folder")
+    parser.add_argument("out", type=Path, help="the folder to write; it must not exist")
+    parser.add_argument("--zero", metavar="LAYERS", help="set lora_B to 0")
+    parser.add_argument("--noise", metavar="LAYERS[:FACTOR]",
+                        help="replace lora_B by Gaussian noise of FACTOR (1) times its Frobenius norm")
+    parser.add_argument("--scale", metavar="LAYERS:FACTOR", help="multiply lora_B by FACTOR")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise; each module has its own")
+    args = parser.parse_args()
+    steps = [(how, *places(parser, how, text)) for how in ("zero", "noise", "scale") if (text := getattr(args, how))]
+    if not steps:
+        parser.error("nothing to do: give --zero, --noise or --scale")
+    if args.out.exists():
+        sys.exit(f"{args.out} exists already")
+
+    with safe_open(args.adapter / WEIGHTS, "numpy") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    done = collections.defaultdict(list)
+    unmet = {(how, place) for how, wanted, _ in steps for place in wanted}
+    for name in sorted(tensors):
+        match = LORA_B.fullmatch(name)
+        if not match:
+            continue
+        here = {(int(match[1]), None), (int(match[1]), match[2])}
+        damage = [(how, factor) for how, wanted, factor in steps if here & wanted]
+        unmet -= {(how, place) for how, _ in damage for place in here}
+        if len(damage) > 1:
+            sys.exit(f"{name}: --{damage[0][0]} and --{damage[1][0]} both name it")
+        if damage:
+            how, factor = damage[0]
+            tensors[name] = damaged(name, tensors[name], how, factor, args.seed)
+            done[how, factor].append(name)
+    if unmet:
+        told = [f"--{how} {layer}.{module}" if module else f"--{how} {layer}" for how, (layer, module) in unmet]
+        sys.exit(f"{args.adapter}: no LoRA there: {', '.join(sorted(told))}")
+
+    for (how, factor), names in done.items():
+        print(f"{how} {factor:g}: {len(names)} tensors, from {names[0]} to {names[-1]}")
+    args.out.mkdir(parents=True)
+    shutil.copyfile(args.adapter / "adapter_config.json", args.out / "adapter_config.json")
+    save_file(tensors, args.out / WEIGHTS, metadata)
+
+
+def places(parser, how, text):
+    """The places that an option names, as (layer, module or None), and its factor."""
+    form = {"zero": "LAYERS", "noise": "LAYERS or LAYERS:FACTOR", "scale": "LAYERS:FACTOR"}[how]
+    layers, *factors = text.split(":")
+    try:
+        [factor] = map(float, factors or {"zero": [0], "noise": [1], "scale": []}[how])
+    except ValueError:
+        parser.error(f"--{how} {text}: expected {form}")
+    if how == "zero" and factors:
+        parser.error(f"--{how} {text}: expected {form}")
+    wanted = set()
+    for term in layers.split(","):
+        match = PLACE.fullmatch(term)
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            parser.error(f"--{how} {text}: `{term}`: expected a layer, or layers, such as 7, 20-29 or 7.q_proj")
+        wanted |= {(layer, match[3]) for layer in range(int(match[1]), int(match[2] or match[1]) + 1)}
+    return wanted, factor
+
+
+def damaged(name, b, how, factor, seed):
+    """One lora_B, damaged."""
+    if b.dtype not in (np.float32, np.float16):
+        sys.exit(f"{name} is {b.dtype}: only F32 and F16 are damaged")
+    if how != "noise":
+        return (factor * b.astype(np.float64)).astype(b.dtype)
+    noise = np.random.default_rng([seed, *name.encode()]).standard_normal(b.shape)
+    return (noise * (factor * np.linalg.norm(b.astype(np.float64)) / np.linalg.norm(noise))).astype(b.dtype)
+
+
+if __name__ == "__main__":
+    main()
