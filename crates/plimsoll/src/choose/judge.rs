@@ -160,7 +160,14 @@ pub fn power(differences: &[f64], options: &Options) -> Power {
     let samples = (differences.len() as f64 * ratio * ratio).ceil();
     // Beyond this, JSON readers lose digits, and nobody has so many.
     let is_count = mean > 0.0 && samples <= 1e15;
-    Power { detectable, samples: is_count.then_some((samples as u64).max(super::MIN_SAMPLES as u64)) }
+    Power { detectable, samples: is_count.then_some((samples as u64).max(fewest_to_show(options.alpha) as u64)) }
+}
+
+/// Fewer samples than this show nothing, whatever they are: the exact randomisation test of n pairs has no p-value below
+/// `2 / 2ⁿ`.
+pub fn fewest_to_show(alpha: f64) -> usize {
+    // Below α/2, as few samples ask; a test at 2⁻⁶⁴ is none.
+    (1..64).find(|&pairs| 2_f64.powi(1 - pairs) < alpha / 2.0).map_or(64, |pairs| pairs as usize)
 }
 
 /// What `to` gains over `from` on samples that picked neither, by the NLL of each.
@@ -333,6 +340,9 @@ mod tests {
         assert_eq!(power(&around(-0.1, 0.1), &Options::default()).samples, None);
         assert_eq!(power(&[0.0; 5], &Options::default()), Power { detectable: 0.0, samples: None });
         assert_eq!(power(&[1e-300, 2e100, -2e100], &Options::default()).samples, None);
+        // However clear a gain is, six pairs cannot show it at 2.5 %: 2 / 2⁶ is 3.1 %.
+        assert_eq!(power(&[1.0, 1.01, 1.02], &Options::default()).samples, Some(7));
+        assert_eq!((fewest_to_show(0.05), fewest_to_show(1e-30)), (7, 64));
     }
 
     #[test]

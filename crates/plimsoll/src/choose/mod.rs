@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::arbitrate::{Standing, arbitrate};
 pub use self::controls::{ControlGains, controls};
-pub use self::judge::{CutKind, Judgement, judge, paired_gain, power};
+pub use self::judge::{CutKind, Judgement, fewest_to_show, judge, paired_gain, power};
 pub use self::nested::{choose_nested, cross_validate, folds, validation_for};
 use crate::stats::{Resampler, Stream};
 

@@ -5,7 +5,7 @@
 
 use super::beyond;
 use super::result::{Candidate, RaceSummary, SearchResult, Warning};
-use crate::choose::{Gain, Interval, Power, Reason, Validation, Verdict};
+use crate::choose::{Gain, Interval, Power, Reason, Validation, Verdict, fewest_to_show};
 
 /// What stands for a number that is not there.
 pub(super) const NONE: &str = "–";
@@ -159,6 +159,10 @@ fn power(result: &SearchResult) -> String {
         Validation::Nested { .. } => "sample",
     };
     let with = counted(choice.gain.samples, kind);
+    let fewest = fewest_to_show(result.rules.alpha);
+    if choice.gain.samples < fewest {
+        return format!(" {with} can show nothing by these tests: that takes {fewest} at least.");
+    }
     let shown = fixed(detectable, decimals(detectable, 2), Sign::Minus);
     let unit = unit(result);
     let wanted = samples.map_or_else(String::new, |samples| {
