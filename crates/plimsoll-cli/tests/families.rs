@@ -153,3 +153,26 @@ fn few_samples_judge_in_turn_and_a_budget_is_kept() {
     }
     assert!(result["candidate"]["bytes"].as_f64().unwrap() <= most);
 }
+
+/// What wins need not be a boundary, nor one that the race left.
+#[test]
+fn a_race_beside_other_families_comes_to_an_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let damaged = damaged(folder.path(), "0-3=3");
+    let many = folder.path().join("many.jsonl");
+    std::fs::write(&many, std::fs::read_to_string(data()).unwrap().repeat(4)).unwrap();
+    let out = folder.path().join("out");
+    let more = ["--template", "none", "--search", "racing", "--families", "global-alpha,top-k"];
+    let run = search(&model(), &damaged, &many, &out, &more);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let result = json(&out.join("result.json"));
+    assert_eq!(
+        (&result["candidate"]["family"], &result["candidate"]["gates"]),
+        (&"global-alpha".into(), &"0.25".into())
+    );
+    assert_eq!(result["choice"]["reason"], "better");
+    assert!(run.stdout.contains("Change its strengths: strength 0.25 (global-alpha)."), "{}", run.stdout);
+    assert!(!result["race"]["dropped"].as_array().unwrap().is_empty());
+    // It is the files that were judged: the trimmed adapter at full strength is the candidate.
+    assert_eq!(json(&out.join("adapter/plimsoll.json"))["strengths"], serde_json::json!([0.25]));
+}
