@@ -4,6 +4,7 @@
 //! Names and paths come from strangers: in sentences and tables their markup is escaped, elsewhere they stand as code.
 
 use super::evaluation::{Form, Grid, Side, code, efficiency, efficiency_note, markup_free, written, written_note};
+use super::evidence;
 use super::result::{SearchResult, VariantSummary};
 use super::sections::{self, Extent};
 use super::table::Look;
@@ -30,7 +31,7 @@ pub fn markdown(result: &SearchResult) -> String {
             "Gains are {}, on {}; above 0 is better. 95 % bootstrap intervals over samples; two-sided p-values, the \
              larger of the paired randomisation test's and the skewness-corrected t-test's, below {} counts as shown.",
             words::unit(result),
-            sections::judged_on(result, result.choice.gain.samples),
+            evidence::judged_on(&result.choice.gain, result),
             plain(rules.alpha),
         ),
     );

@@ -3,7 +3,7 @@
 
 use super::boundaries;
 use super::evaluation::{Grid, Side};
-use super::evidence::effect;
+use super::evidence::{effect, judged_on};
 use super::result::{
     Agreement, Arbitration, Controls, Depth, EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary,
     FrontPoint, GuardSummary, ScoreSummary, SearchResult, VariantSummary,
@@ -11,7 +11,7 @@ use super::result::{
 use super::words::{
     self, NONE, Sign, bytes, count, counted, decimals, fixed, gain_digits, p_value, percent, plain, plus_minus, tame,
 };
-use crate::choose::{Gain, Validation};
+use crate::choose::Gain;
 use crate::gates::Family;
 
 /// Columns of a bar.
@@ -185,7 +185,7 @@ fn told_controls(Controls { rows, depth }: &Controls, result: &SearchResult) -> 
     };
     let note = format!(
         "{found} On {}; above 0 is better, and \"cut over it\" is what the cut gains over the control.",
-        judged_on(result, rows.first().map_or(0, |control| control.cut_over.samples)),
+        rows.first().map_or_else(String::new, |control| judged_on(&control.cut_over, result)),
     );
     Section { title: "Controls", grids: vec![(None, grid)], note }
 }
@@ -392,16 +392,6 @@ fn arrow(is_chosen: bool) -> String {
 
 fn add(grid: &mut Grid, cells: Vec<String>, is_chosen: bool) {
     if is_chosen { grid.chosen(cells) } else { grid.row(cells) }
-}
-
-/// Which samples judged: `32 held-out samples`, or what took their place.
-pub(super) fn judged_on(result: &SearchResult, samples: usize) -> String {
-    match result.choice.validation {
-        Validation::Holdout => counted(samples, "held-out sample"),
-        Validation::Nested { folds } => {
-            format!("{}, each left out in turn ({} folds)", counted(samples, "sample"), count(folds as u64))
-        }
-    }
 }
 
 /// A gain, and its interval as `−0.0012 to +0.0207`.
