@@ -180,9 +180,7 @@ fn read_tokens(arguments: &Arguments) -> Result<Vec<Sample>> {
 
 fn engine(arguments: &Arguments) -> Result<Embedded> {
     let checkpoint = Checkpoint::open(&arguments.path("model")?)?;
-    let shape = |_, projection| checkpoint.linear_shape(projection);
-    let base = Base { layers: checkpoint.config().layers, shape: &shape };
-    let lora = Adapter::open(&arguments.path("adapter")?)?.bind(&base)?;
+    let lora = checkpoint.bind(Some(&Adapter::open(&arguments.path("adapter")?)?))?;
     let options = EngineOptions {
         threads: NonZero::new(arguments.number("threads", 2)?),
         precision: Precision::new(arguments.dtype()?),

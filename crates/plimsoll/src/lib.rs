@@ -16,8 +16,7 @@
 //! # fn main() -> plimsoll::Result<()> {
 //! let checkpoint = Checkpoint::open("model.gguf".as_ref())?;
 //! let layers = checkpoint.config().layers;
-//! let shape = |_, projection| checkpoint.linear_shape(projection);
-//! let lora = Adapter::open("my-adapter".as_ref())?.bind(&Base { layers, shape: &shape })?;
+//! let lora = checkpoint.bind(Some(&Adapter::open("my-adapter".as_ref())?))?;
 //! let engine = Embedded::load(&checkpoint, &lora, EngineOptions::default())?;
 //!
 //! let sample = Sample { line: 1, tokens: vec![1, 2, 3, 4], answer: vec![2, 3] };

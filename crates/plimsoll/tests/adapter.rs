@@ -138,8 +138,9 @@ fn refusal(config: &Value, tensors: &Tensors) -> String {
     Adapter::open(folder(config, tensors).path()).expect_err("should be refused").to_string()
 }
 
-fn shape(_: usize, _: Projection) -> (usize, usize) {
-    (OUTPUT, INPUT)
+fn shape(_: usize, projection: Projection) -> Option<(usize, usize)> {
+    let is_fused = matches!(projection, Projection::Qkv | Projection::GateUp);
+    (!is_fused).then_some((OUTPUT, INPUT))
 }
 
 #[test]
@@ -199,7 +200,7 @@ fn tensors_that_do_not_fit_the_config_are_named() {
 fn another_base_model_is_told_by_both_shapes() {
     let folder = folder(&config(), &tensors());
     let adapter = Adapter::open(folder.path()).unwrap();
-    let message = adapter.bind(&Base { layers: LAYERS, shape: &|_, _| (576, 576) }).unwrap_err().to_string();
+    let message = adapter.bind(&Base { layers: LAYERS, shape: &|_, _| Some((576, 576)) }).unwrap_err().to_string();
     let expected = "model.layers.0.self_attn.q_proj.lora_A.weight is (2, 6), the base model has (576, 576) there: this \
                     adapter was trained on another base model";
     assert!(message.contains(expected), "{message}");
@@ -571,7 +572,7 @@ fn any_dtype() -> impl Strategy<Value = Dtype> {
 /// An adapter of some layers and modules, of one type, with any finite values.
 fn any_adapter() -> impl Strategy<Value = (Value, Tensors)> {
     let layers = prop::collection::btree_set(0_usize..40, 1..6);
-    let modules = prop::sample::subsequence(Projection::ALL.to_vec(), 1..=Projection::COUNT);
+    let modules = prop::sample::subsequence(Projection::ALL[..7].to_vec(), 1..=7);
     let sizes = (1_usize..5, 1_usize..9, 1_usize..9);
     let styles = prop::sample::select(vec!["list", "layers", "regex", "paths"]);
     (layers, modules, sizes, any_dtype(), styles, any::<u64>()).prop_map(

@@ -33,8 +33,10 @@ fn sweep(layers: usize) -> Request {
     Request { variants: Variant::every_boundary(layers), lens: vec![0, layers], ..Request::default() }
 }
 
+/// One gate for each of the modules that are not fused.
 fn gated(gates: &[[f32; 7]]) -> Variant {
-    Variant { gates: gates.iter().map(|&gates| LayerGates(gates)).collect() }
+    let of_layer = |gates: &[f32; 7]| LayerGates(std::array::from_fn(|at| gates.get(at).copied().unwrap_or(0.0)));
+    Variant { gates: gates.iter().map(of_layer).collect() }
 }
 
 /// All samples of a file, as `search` reads them by default.
@@ -582,7 +584,7 @@ struct Energy {
     model: String,
     adapter: String,
     sequences: Vec<Vec<u32>>,
-    energies: Vec<[f64; Projection::COUNT]>,
+    energies: Vec<[f64; 7]>,
 }
 
 #[test]
@@ -607,7 +609,7 @@ fn energies_of_updates_are_those_of_peft() {
         let found = engine.output_energy(&lora, &samples, &mut observe).unwrap();
         assert_eq!(work, engine.energy_work(&samples));
         for (layer, (found, expected)) in found.iter().zip(&energies).enumerate() {
-            for projection in Projection::ALL {
+            for projection in Projection::ALL.into_iter().take(expected.len()) {
                 // Single precision: a norm differs by about 1e-6 of it, its square by twice that.
                 let what = format!("{model}, {adapter}, layer {layer}, {}", projection.name());
                 assert_near(found[projection as usize], expected[projection as usize], 2e-5, &what);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use plimsoll::adapter::{Adapter, Base};
+use plimsoll::adapter::Adapter;
 use plimsoll::engine::{Embedded, EngineOptions};
 use plimsoll::gates::Variant;
 use plimsoll::model::{Checkpoint, Dtype, Precision};
@@ -31,8 +31,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let checkpoint = Checkpoint::open(&arguments.model)?;
     let config = checkpoint.config().clone();
-    let shape = |_, projection| checkpoint.linear_shape(projection);
-    let lora = Adapter::open(&arguments.adapter)?.bind(&Base { layers: config.layers, shape: &shape })?;
+    let lora = checkpoint.bind(Some(&Adapter::open(&arguments.adapter)?))?;
     if let Some(token) = arguments.tokens.iter().find(|&&token| token as usize >= config.vocabulary) {
         let largest = config.vocabulary - 1;
         return Err(plimsoll::Error::Usage(format!("token {token}: the model's tokens are 0 to {largest}")).into());

@@ -249,6 +249,9 @@ pub struct LoraWeights {
     pub rank: usize,
     /// The scale s in `y = Wx + s·B(Ax)`.
     pub scale: f32,
+    /// The magnitudes m of DoRA (arXiv:2402.09353), where the module has them: the row `w` of `W + s·BA` with the
+    /// magnitude `m` is applied as `m·w/‖w‖`.
+    pub magnitude: Option<Vec<f32>>, // (out)
 }
 
 /// The LoRA of one decoder block.
@@ -266,8 +269,8 @@ impl LayerLora {
 pub struct Base<'a> {
     /// How many decoder layers it has.
     pub layers: usize,
-    /// The shape (out, in) of a linear module of a layer below `layers`.
-    pub shape: &'a dyn Fn(usize, Projection) -> (usize, usize),
+    /// The shape (out, in) of a linear module of a layer below `layers`; none where its layers have no such module.
+    pub shape: &'a dyn Fn(usize, Projection) -> Option<(usize, usize)>,
 }
 
 impl Adapter {
@@ -308,6 +311,9 @@ impl Adapter {
         }
         for layer in 0..base.layers {
             for projection in Projection::ALL {
+                if (base.shape)(layer, projection).is_none() {
+                    continue;
+                }
                 let path = self.path(layer, projection);
                 let adapts = self.config.adapts(&path).map_err(|problem| Error::input(self.config_path(), problem))?;
                 if adapts && !self.modules.contains_key(&(layer, projection)) {
@@ -385,7 +391,7 @@ impl Adapter {
 
     fn read(&self, module: &Module) -> Result<LoraWeights> {
         let (a, b) = (self.tensors.read(&module.a)?, self.tensors.read(&module.b)?);
-        Ok(LoraWeights { a, b, rank: module.rank, scale: module.scale as f32 })
+        Ok(LoraWeights { a, b, rank: module.rank, scale: module.scale as f32, magnitude: None })
     }
 
     fn check_base(&self, module: &Module, base: &Base<'_>, faults: &mut Faults) {
@@ -396,8 +402,10 @@ impl Adapter {
                 base.layers
             ));
         }
-        let (out, input) = (base.shape)(module.layer, module.projection);
         let another = "this adapter was trained on another base model";
+        let Some((out, input)) = (base.shape)(module.layer, module.projection) else {
+            return faults.push(format_args!("{path}: the base model has no such module: {another}"));
+        };
         if module.in_features != input {
             faults.push(format_args!(
                 "{path}.lora_A.weight is ({}, {}), the base model has ({out}, {input}) there: {another}",

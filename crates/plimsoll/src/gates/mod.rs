@@ -27,14 +27,19 @@ pub enum Projection {
     Up,
     /// The MLP's down projection.
     Down,
+    /// Attention queries, keys and values in one module, as Phi-3 has them.
+    Qkv,
+    /// The MLP's gate and up projection in one module, as Phi-3 has them.
+    GateUp,
 }
 
 impl Projection {
     /// How many there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 9;
 
-    /// All of them, in the order in which a block applies them.
-    pub const ALL: [Self; Self::COUNT] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
+    /// All of them, in the order in which a block applies them; the fused ones, of which a model has none or both, last.
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down, Self::Qkv, Self::GateUp];
 
     /// The module's path below its block in Hugging Face names, such as `self_attn.q_proj`.
     pub fn path(self) -> &'static str {
@@ -46,6 +51,8 @@ impl Projection {
             Self::Gate => "mlp.gate_proj",
             Self::Up => "mlp.up_proj",
             Self::Down => "mlp.down_proj",
+            Self::Qkv => "self_attn.qkv_proj",
+            Self::GateUp => "mlp.gate_up_proj",
         }
     }
 

@@ -94,7 +94,7 @@ impl Checkpoint {
     /// The adapter does not fit.
     pub fn bind(&self, adapter: Option<&Adapter>) -> Result<Vec<LayerLora>> {
         let layers = self.config.layers;
-        let shape = |_, projection| self.linear_shape(projection);
+        let shape = |_, projection| self.module_shape(projection);
         match adapter {
             Some(adapter) => adapter.bind(&Base { layers, shape: &shape }),
             None => Ok(vec![LayerLora::default(); layers]),
@@ -174,8 +174,16 @@ impl Checkpoint {
         Ok(values)
     }
 
-    /// Shape of a linear module of any layer: (outputs, inputs).
-    pub fn linear_shape(&self, projection: Projection) -> (usize, usize) {
+    /// Shape of a linear module of any layer, (outputs, inputs); none where the layers have no such module.
+    pub fn module_shape(&self, projection: Projection) -> Option<(usize, usize)> {
+        match projection {
+            Projection::Qkv | Projection::GateUp => None,
+            _ => Some(self.linear_shape(projection)),
+        }
+    }
+
+    /// Shape of a linear map of any layer, whether it is a module of its own or a part of a fused one: (outputs, inputs).
+    fn linear_shape(&self, projection: Projection) -> (usize, usize) {
         let Config { hidden, intermediate, heads, kv_heads, head_dim, .. } = self.config;
         match projection {
             Projection::Q => (heads * head_dim, hidden),
@@ -183,6 +191,8 @@ impl Checkpoint {
             Projection::O => (hidden, heads * head_dim),
             Projection::Gate | Projection::Up => (intermediate, hidden),
             Projection::Down => (hidden, intermediate),
+            Projection::Qkv => ((heads + 2 * kv_heads) * head_dim, hidden),
+            Projection::GateUp => (2 * intermediate, hidden),
         }
     }
 
@@ -202,7 +212,7 @@ impl Checkpoint {
     fn weights(&self) -> impl Iterator<Item = Weight> + use<> {
         let head = (!self.config.tied_head).then_some(Weight::Head);
         let blocks = (0..self.config.layers).flat_map(|layer| {
-            let linears = Projection::ALL.into_iter().map(move |projection| Weight::Linear(layer, projection));
+            let linears = Projection::ALL.into_iter().take(7).map(move |projection| Weight::Linear(layer, projection));
             [Weight::AttentionNorm(layer), Weight::MlpNorm(layer)].into_iter().chain(linears)
         });
         [Weight::Embedding, Weight::FinalNorm].into_iter().chain(head).chain(blocks)
@@ -235,6 +245,8 @@ impl Checkpoint {
                     Projection::Gate => "ffn_gate",
                     Projection::Up => "ffn_up",
                     Projection::Down => "ffn_down",
+                    Projection::Qkv => "attn_qkv",
+                    Projection::GateUp => "ffn_up",
                 };
                 format!("blk.{layer}.{name}.weight")
             }

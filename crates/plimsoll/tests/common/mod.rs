@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use plimsoll::adapter::{Adapter, Base, LayerLora};
+use plimsoll::adapter::{Adapter, LayerLora};
 use plimsoll::data::Sample;
 use plimsoll::engine::{Embedded, EngineOptions};
 use plimsoll::model::{Checkpoint, Dtype, Precision, Tensors};
@@ -44,8 +44,7 @@ pub(crate) fn checkpoint(model: &str) -> Checkpoint {
 }
 
 pub(crate) fn bind(checkpoint: &Checkpoint, adapter: &Path) -> Vec<LayerLora> {
-    let shape = |_, projection| checkpoint.linear_shape(projection);
-    Adapter::open(adapter).unwrap().bind(&Base { layers: checkpoint.config().layers, shape: &shape }).unwrap()
+    checkpoint.bind(Some(&Adapter::open(adapter).unwrap())).unwrap()
 }
 
 /// In `f32`: golden values are held to its rounding.
