@@ -7,12 +7,13 @@
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use plimsoll_kernels::{
-    Attention, AttentionScratch, AttentionShape, Dtype, Isa, KeyValues, Mode, Packed, Rows, Threads, attend, gated,
-    linear, peak, rms_norm, score_tokens,
+    Activation, Attention, AttentionRule, AttentionScratch, AttentionShape, Dtype, Isa, KeyValues, Mode, Packed, Rows,
+    Threads, attend, gated, linear, peak, rms_norm, score_tokens,
 };
 
 const HIDDEN: usize = 576;
 const INTERMEDIATE: usize = 1536;
+const RULE: AttentionRule = AttentionRule { scale: 0.125, softcap: None, window: None };
 const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
 
 fn main() {
@@ -56,7 +57,7 @@ fn bench_gated(bencher: Bencher<'_, '_>, dtype: Dtype) {
     let mut y = rows(dtype, 128, INTERMEDIATE);
     bencher
         .counter(ItemsCount::new(4 * 128 * HIDDEN * INTERMEDIATE))
-        .bench_local(|| gated(Isa::best(), black_box(&mut y), &x, &w, None, Threads::One));
+        .bench_local(|| gated(Isa::best(), black_box(&mut y), &x, &w, Activation::Silu, None, Threads::One));
 }
 
 #[divan::bench(args = DTYPES)]
@@ -64,7 +65,7 @@ fn bench_head(bencher: Bencher<'_, '_>, dtype: Dtype) {
     let (x, w, tokens) = (rows(dtype, 128, HIDDEN), packed(dtype, 49_152, HIDDEN), vec![7; 128]);
     bencher
         .counter(ItemsCount::new(2 * 128 * HIDDEN * 49_152))
-        .bench_local(|| score_tokens(Isa::best(), black_box(&x), &w, &tokens));
+        .bench_local(|| score_tokens(Isa::best(), black_box(&x), &w, &tokens, None));
 }
 
 #[divan::bench(args = [64, 256, 1024], consts = [0, 1])]
@@ -79,7 +80,7 @@ fn bench_attention<const DTYPE: usize>(bencher: Bencher<'_, '_>, count: usize) {
     let mut scratch = AttentionScratch::new(dtype);
     bencher
         .counter(ItemsCount::new(2 * count * (count + 1) * HIDDEN))
-        .bench_local(|| attend(isa, black_box(&mut out), &attention, Threads::One, &mut scratch));
+        .bench_local(|| attend(isa, black_box(&mut out), RULE, &attention, Threads::One, &mut scratch));
 }
 
 #[divan::bench(args = DTYPES)]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::isa::{Isa, Kernel, LANES, Simd, bf16_bits, exp};
+use crate::isa::{Isa, Kernel, LANES, Simd, bf16_bits, exp, softcap};
 use crate::packed::PANEL;
 use crate::product::{Destination, Factor, Half, Single, Step, Threads, multiply, on_each, tiles, with_rows};
 use crate::words::{Dtype, Line, Rows, Words, encode, words_of_mut};
@@ -23,6 +23,26 @@ pub struct AttentionShape {
     pub kv_heads: usize,
     /// Width of one head; even, and at most [`MAX_HEAD_DIM`].
     pub head_dim: usize,
+}
+
+/// What becomes of a query's products with the keys before they are weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionRule {
+    /// What they are multiplied by; `1 / √head_dim` in most models.
+    pub scale: f32,
+    /// The bound c of `c · tanh(score / c)`, where scores are softly bounded (Gemma 2, arXiv:2408.00118).
+    pub softcap: Option<f32>,
+    /// How many positions a query sees, its own included; all before it where none is given (Beltagy et al.,
+    /// arXiv:2004.05150).
+    pub window: Option<usize>,
+}
+
+impl AttentionRule {
+    /// The first position that the query of a position sees.
+    #[inline(always)]
+    fn first(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
 }
 
 impl AttentionShape {
@@ -259,19 +279,28 @@ const ITEM_ROWS: usize = 96;
 /// Below this number of multiply-adds a second thread costs more than it takes over.
 const WORTH_SHARING: usize = 200_000;
 
-/// `softmax(q · kᵀ / √head_dim) · v` for some positions of each sequence, each seeing itself and what lies before it.
+/// `softmax(scale · q · kᵀ) · v` for some positions of each sequence, each seeing itself and what lies before it, as far
+/// as the rule's window reaches.
 ///
 /// Rows of `out` are `heads · head_dim` numbers wide; sequences come in the order of theirs. Scores are held for 12 rows
 /// at a time: no buffer of size positions² exists. Threads take a head of a sequence at a time.
 ///
 /// # Panics
 /// If the dimensions do not fit together.
-pub fn attend(isa: Isa, out: &mut Rows, sequences: &[Attention<'_>], threads: Threads, scratch: &mut AttentionScratch) {
+pub fn attend(
+    isa: Isa,
+    out: &mut Rows,
+    rule: AttentionRule,
+    sequences: &[Attention<'_>],
+    threads: Threads,
+    scratch: &mut AttentionScratch,
+) {
     let Some(AttentionShape { heads, kv_heads, head_dim }) = sequences.first().map(|first| first.own.shape) else {
         return;
     };
     let dtype = out.dtype;
     assert!(scratch.dtype == dtype && out.width() == heads * head_dim, "lengths do not fit");
+    assert!(rule.window != Some(0), "a window in which nothing is seen");
     let (mut items, mut free, mut work) = (Vec::new(), 0, 0);
     for (sequence, attention) in sequences.iter().enumerate() {
         attention.check(dtype);
@@ -300,7 +329,7 @@ pub fn attend(isa: Isa, out: &mut Rows, sequences: &[Attention<'_>], threads: Th
         let Destination(out) = { out };
         while let Some((sequence, head, rows)) = items.get(next.fetch_add(1, Ordering::Relaxed)).cloned() {
             let attention = sequences[sequence];
-            isa.run(Attend { out, stride, attention, head, rows, hand });
+            isa.run(Attend { out, stride, rule, attention, head, rows, hand });
         }
     });
 }
@@ -310,6 +339,7 @@ struct Attend<'a> {
     out: *mut u32,
     /// Words from a row of `out` to the next.
     stride: usize,
+    rule: AttentionRule,
     attention: Attention<'a>,
     head: usize,
     rows: Range<usize>,
@@ -332,10 +362,10 @@ impl Attend<'_> {
     /// Lays the queries out one after the other, scaled.
     #[inline(always)]
     fn gather<S: Simd>(&mut self, s: S) {
-        let Self { attention, rows, hand, .. } = self;
+        let Self { attention, rows, hand, rule, .. } = self;
         let AttentionShape { head_dim, .. } = attention.own.shape;
         let (group, width, dtype) = (attention.own.shape.group(), attention.own.shape.width(), attention.own.dtype);
-        let scale = 1.0 / (head_dim as f32).sqrt();
+        let scale = rule.scale;
         let mut scaled = [0.0; MAX_HEAD_DIM];
         let scaled = &mut scaled[..head_dim];
         hand.queries.resize(rows.len(), head_dim);
@@ -356,12 +386,12 @@ impl Attend<'_> {
         }
     }
 
-    /// The lines of the head in the blocks that hold `keys` positions.
+    /// The lines of the head in the blocks that hold the positions `keys`.
     #[inline(always)]
-    fn blocks(&self, keys: usize) -> impl Iterator<Item = (&[Line], &[Line])> {
+    fn blocks(&self, keys: Range<usize>) -> impl Iterator<Item = (&[Line], &[Line])> {
         let Attention { past, own, .. } = self.attention;
         let (key_lines, value_lines) = own.shape.head_lines(own.dtype);
-        (0..keys.div_ceil(BLOCK)).map(move |block| {
+        (keys.start / BLOCK..keys.end.div_ceil(BLOCK)).map(move |block| {
             let lines = match past {
                 Some(past) if block * BLOCK < own.first => past.block(block),
                 _ => own.block(block),
@@ -376,9 +406,12 @@ impl Attend<'_> {
         let AttentionShape { head_dim, .. } = self.attention.own.shape;
         let (group, dtype) = (self.attention.own.shape.group(), self.attention.own.dtype);
         let query = |r: usize| (self.rows.start + row + r) / group;
-        let seen = |r: usize| self.attention.query(query(r)).1 + 1;
-        let keys = seen(R - 1);
-        let columns = keys.div_ceil(BLOCK) * BLOCK;
+        // Columns of the scores are keys from the first block on that any of the rows sees.
+        let position = |r: usize| self.attention.query(query(r)).1;
+        let base = self.rule.first(position(0)) / BLOCK * BLOCK;
+        let seen = |r: usize| self.rule.first(position(r)) - base..position(r) + 1 - base;
+        let keys = base..position(R - 1) + 1;
+        let columns = keys.len().div_ceil(BLOCK) * BLOCK;
 
         let mut scores = std::mem::take(&mut self.hand.scores);
         if scores.len() < R * columns {
@@ -386,7 +419,7 @@ impl Attend<'_> {
         }
         let stride = self.hand.queries.stride;
         let words = self.hand.queries.words.as_slice()[row * stride..][..R * stride].as_ptr();
-        for (block, (key_panel, _)) in self.blocks(keys).enumerate() {
+        for (block, (key_panel, _)) in self.blocks(keys.clone()).enumerate() {
             let mut sums = [[s.splat(0.0); 2]; R]; // (rows, keys)
             // SAFETY: the slice above has `R` rows of as many words as a key has, and a key panel has two lines for each.
             #[allow(unsafe_code)]
@@ -406,6 +439,12 @@ impl Attend<'_> {
         weights.grow(R * stride);
         let mut normalisers = [0.0; R];
         for (r, scores) in scores.chunks_exact_mut(columns).take(R).enumerate() {
+            if let Some(cap) = self.rule.softcap {
+                for scores in scores.as_chunks_mut::<LANES>().0 {
+                    let bounded = softcap(s, cap, s.load(scores));
+                    s.store(scores, bounded);
+                }
+            }
             normalisers[r] = 1.0 / softmax(s, scores, seen(r));
             encode(s, dtype, &mut weights.as_mut_slice()[r * stride..][..stride], scores);
         }
@@ -414,8 +453,8 @@ impl Attend<'_> {
         let block_words = dtype.words(BLOCK);
         for panel in 0..head_dim.div_ceil(PANEL) {
             let mut sums = [[s.splat(0.0); 2]; R]; // (rows, dimensions)
-            for (block, (_, values)) in self.blocks(keys).enumerate() {
-                let words_here = dtype.words((keys - block * BLOCK).min(BLOCK));
+            for (block, (_, values)) in self.blocks(keys.clone()).enumerate() {
+                let words_here = dtype.words((keys.len() - block * BLOCK).min(BLOCK));
                 let values = &values[panel * 2 * block_words..][..2 * words_here];
                 // SAFETY: the slice above has `R` rows of as many words as there are keys, of which this block's begin
                 // at `block * block_words`; `values` has two lines for each of the words that are used.
@@ -447,9 +486,13 @@ impl Attend<'_> {
     }
 }
 
-/// `e^(x − max)` of the first `seen` scores, zeros behind them, and the sum of the former.
+/// `e^(x − max)` of the scores `seen`, zeros beside them, and the sum of the former.
 #[inline(always)]
-fn softmax<S: Simd>(s: S, scores: &mut [f32], seen: usize) -> f32 {
+fn softmax<S: Simd>(s: S, scores: &mut [f32], seen: Range<usize>) -> f32 {
+    let (before, scores) = scores.split_at_mut(seen.start / LANES * LANES);
+    before.fill(0.0);
+    let (hidden, seen) = (seen.start % LANES, seen.end - before.len());
+    scores[..hidden].fill(f32::NEG_INFINITY);
     let (vectors, _) = scores.as_chunks_mut::<LANES>();
     let (whole, rest) = vectors.split_at_mut(seen / LANES);
     let mut largest = s.splat(f32::NEG_INFINITY);
@@ -462,15 +505,23 @@ fn softmax<S: Simd>(s: S, scores: &mut [f32], seen: usize) -> f32 {
     }
     let shift = s.splat(s.largest(largest));
     let mut sums = s.splat(0.0);
-    for vector in whole {
+    for (at, vector) in whole.iter_mut().enumerate() {
         let e = exp(s, s.sub(s.load(vector), shift));
-        sums = s.add(sums, e);
         s.store(vector, e);
+        if at == 0 && hidden > 0 {
+            vector[..hidden].fill(0.0);
+            sums = s.add(sums, s.load(vector));
+        } else {
+            sums = s.add(sums, e);
+        }
     }
     if let Some((last, rest)) = rest.split_first_mut() {
         let e = exp(s, s.sub(s.load(last), shift));
         s.store(last, e);
         last[seen % LANES..].fill(0.0);
+        if whole.is_empty() {
+            last[..hidden].fill(0.0);
+        }
         sums = s.add(sums, s.load(last));
         rest.as_flattened_mut().fill(0.0);
     }
@@ -484,7 +535,7 @@ mod tests {
     use super::*;
     use crate::testing::{assert_close, decode, each_isa, rounded, values};
 
-    fn plain(qkv: &[f32], shape: AttentionShape, dtype: Dtype) -> Vec<f64> {
+    fn plain(qkv: &[f32], shape: AttentionShape, rule: AttentionRule, dtype: Dtype) -> Vec<f64> {
         let AttentionShape { heads, kv_heads, head_dim } = shape;
         let rows: Vec<&[f32]> = qkv.chunks(shape.width()).collect();
         let mut out = Vec::new();
@@ -492,20 +543,20 @@ mod tests {
             for head in 0..heads {
                 let q = &row[head * head_dim..][..head_dim];
                 let at = (heads + head * kv_heads / heads) * head_dim;
-                let weights: Vec<f64> = rows[..=position]
+                let first = rule.window.map_or(0, |window| (position + 1).saturating_sub(window));
+                let weights: Vec<f64> = rows[first..=position]
                     .iter()
                     .map(|row| {
                         let k = &row[at..][..head_dim];
-                        let scale = 1.0 / (head_dim as f32).sqrt();
-                        let dot: f64 =
-                            q.iter().zip(k).map(|(&q, &k)| rounded(dtype, q * scale) * rounded(dtype, k)).sum();
-                        dot.exp()
+                        let scaled = |q: &f32| rounded(dtype, q * rule.scale);
+                        let dot: f64 = q.iter().zip(k).map(|(q, &k)| scaled(q) * rounded(dtype, k)).sum();
+                        rule.softcap.map_or(dot, |cap| f64::from(cap) * (dot / f64::from(cap)).tanh()).exp()
                     })
                     .collect();
                 let total: f64 = weights.iter().sum();
                 for i in 0..head_dim {
                     let v = |row: &&[f32]| rounded(dtype, row[at + kv_heads * head_dim + i]);
-                    out.push(rows.iter().zip(&weights).map(|(row, weight)| weight / total * v(row)).sum());
+                    out.push(rows[first..].iter().zip(&weights).map(|(row, weight)| weight / total * v(row)).sum());
                 }
             }
         }
@@ -519,34 +570,43 @@ mod tests {
         })
     }
 
-    fn run(isa: Isa, dtype: Dtype, shape: AttentionShape, qkv: &[f32]) -> Rows {
+    fn rules() -> impl Strategy<Value = AttentionRule> {
+        let window = proptest::option::of(1_usize..80);
+        (0.05_f32..0.6, proptest::option::of(0.5_f32..5.0), window).prop_map(|(scale, softcap, window)| AttentionRule {
+            scale,
+            softcap,
+            window,
+        })
+    }
+
+    fn run(isa: Isa, dtype: Dtype, shape: AttentionShape, rule: AttentionRule, qkv: &[f32]) -> Rows {
         let mut own = KeyValues::new(dtype, shape);
         own.extend(isa, qkv);
         let mut out = Rows::new(dtype);
         out.resize(qkv.len() / shape.width(), shape.heads * shape.head_dim);
         let attention = Attention { to: 0, qkv, wanted: None, past: None, own: &own };
-        attend(isa, &mut out, &[attention], Threads::One, &mut AttentionScratch::new(dtype));
+        attend(isa, &mut out, rule, &[attention], Threads::One, &mut AttentionScratch::new(dtype));
         out
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20))]
         #[test]
-        fn agrees_with_the_definition((shape, qkv) in shapes()) {
+        fn agrees_with_the_definition((shape, qkv) in shapes(), rule in rules()) {
             each_isa(|isa, dtype| {
-                let found = decode(&run(isa, dtype, shape, &qkv));
+                let found = decode(&run(isa, dtype, shape, rule, &qkv));
                 // In bf16 the weights are rounded as well, to 2⁻⁹ of each, and so is the result.
                 let tolerance = if dtype == Dtype::F32 { 1e-5 } else { 2.0_f64.powi(-6) };
-                assert_close(&found, &plain(&qkv, shape, dtype), tolerance);
+                assert_close(&found, &plain(&qkv, shape, rule, dtype), tolerance);
             });
         }
 
         /// Positions in one go, one at a time, after a shared past, and some of them only: the same to the last bit.
         #[test]
-        fn the_past_may_lie_elsewhere((shape, qkv) in shapes(), cut in 0.0..1.0, seed in 0_usize..1000) {
+        fn the_past_may_lie_elsewhere((shape, qkv) in shapes(), rule in rules(), cut in 0.0..1.0, seed in 0_usize..1000) {
             each_isa(|isa, dtype| {
                 let (width, count) = (shape.width(), qkv.len() / shape.width());
-                let whole = decode(&run(isa, dtype, shape, &qkv));
+                let whole = decode(&run(isa, dtype, shape, rule, &qkv));
                 let cut = (cut * count as f64) as usize;
                 let mut scratch = AttentionScratch::new(dtype);
 
@@ -564,7 +624,7 @@ mod tests {
                 let all = Attention { to: 0, qkv: &qkv, wanted: None, past: None, own: &alone };
                 let some = Attention { to: count, qkv: &qkv[cut * width..], wanted: Some(&wanted), past: Some(&past), own: &own };
                 for threads in [Threads::One, Threads::All] {
-                    attend(isa, &mut out, &[all, some], threads, &mut scratch);
+                    attend(isa, &mut out, rule, &[all, some], threads, &mut scratch);
                     let found = decode(&out);
                     let size = shape.heads * shape.head_dim;
                     assert_eq!(found[..count * size], whole, "{isa}");
@@ -577,7 +637,7 @@ mod tests {
                 for (position, row) in qkv.chunks(width).enumerate() {
                     own.extend(isa, row);
                     let attention = Attention { to: 0, qkv: row, wanted: None, past: None, own: &own };
-                    attend(isa, &mut out, &[attention], Threads::One, &mut scratch);
+                    attend(isa, &mut out, rule, &[attention], Threads::One, &mut scratch);
                     let size = shape.heads * shape.head_dim;
                     assert_eq!(decode(&out)[..size], whole[position * size..][..size], "{isa}");
                 }
@@ -588,6 +648,7 @@ mod tests {
     #[test]
     fn threads_share_the_work() {
         let shape = AttentionShape { heads: 6, kv_heads: 3, head_dim: 16 };
+        let rule = AttentionRule { scale: 0.25, softcap: None, window: None };
         let qkv: Vec<f32> = (0..150 * shape.width()).map(|i| (i as f32 * 0.37).sin()).collect();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("a pool");
         each_isa(|isa, dtype| {
@@ -598,7 +659,7 @@ mod tests {
             let run = |threads| {
                 let mut out = Rows::new(dtype);
                 out.resize(152, shape.heads * shape.head_dim);
-                attend(isa, &mut out, &[whole, last], threads, &mut AttentionScratch::new(dtype));
+                attend(isa, &mut out, rule, &[whole, last], threads, &mut AttentionScratch::new(dtype));
                 decode(&out)
             };
             assert!(pool.install(|| run(Threads::All)) == run(Threads::One), "{isa}");

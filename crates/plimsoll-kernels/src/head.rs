@@ -1,6 +1,6 @@
 //! The language-model head, for the tokens that are wanted and no others.
 
-use crate::isa::{Isa, Kernel, LANES, Simd, exp};
+use crate::isa::{Isa, Kernel, LANES, Simd, exp, softcap};
 use crate::packed::{PANEL, Packed};
 use crate::product::{Epilogue, Factor, Half, Product, Single, Step, multiply};
 use crate::words::{Dtype, Rows};
@@ -19,21 +19,48 @@ pub struct TokenScore {
 }
 
 /// Scores `tokens[i]` under the logits `x[i] · wᵀ`, with one row of `x` for each token and one column of `w` for each
-/// entry of the vocabulary.
+/// entry of the vocabulary. With a bound c they are softly bounded first: `c · tanh(logit / c)`.
 ///
 /// The log-sum-exp is folded from the products' registers, so logits are never stored. On one thread.
 ///
 /// # Panics
 /// If the dimensions do not fit together, or a token is not in the vocabulary.
-pub fn score_tokens(isa: Isa, x: &Rows, w: &Packed, tokens: &[u32]) -> Vec<TokenScore> {
+pub fn score_tokens(isa: Isa, x: &Rows, w: &Packed, tokens: &[u32], cap: Option<f32>) -> Vec<TokenScore> {
     assert_eq!(x.rows(), tokens.len(), "lengths do not fit");
     assert!(x.width() == w.inputs() && x.dtype == w.dtype, "factors do not fit");
     assert!(tokens.iter().all(|&token| (token as usize) < w.columns()), "a token outside of the vocabulary");
-    let wanted = isa.run(Wanted { x, w, tokens });
+    let wanted = isa.run(Wanted { x, w, tokens, cap });
     let rows = tokens.iter().zip(wanted).map(|(&token, wanted)| Row::new(token, wanted)).collect();
-    let fold = Fold { rows, columns: w.columns() };
+    let fold = Fold { rows, columns: w.columns(), cap };
     let fold = isa.run(Product::new(x, 0..x.rows(), w, 0..w.panels(), None, fold));
     fold.rows.iter().map(Row::finish).collect()
+}
+
+/// Softly bounds logits in place, as [`score_tokens`] does.
+pub fn cap_logits(isa: Isa, logits: &mut [f32], cap: f32) {
+    isa.run(Cap { logits, cap });
+}
+
+struct Cap<'a> {
+    logits: &'a mut [f32],
+    cap: f32,
+}
+
+impl Kernel for Cap<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (vectors, rest) = self.logits.as_chunks_mut::<LANES>();
+        for vector in vectors {
+            let capped = softcap(s, self.cap, s.load(vector));
+            s.store(vector, capped);
+        }
+        let mut last = [0.0; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        let capped = softcap(s, self.cap, s.load(&last));
+        s.store(&mut last, capped);
+        rest.copy_from_slice(&last[..rest.len()]);
+    }
 }
 
 /// The logit of each row's own token, as the product with the whole vocabulary gives it to the last bit.
@@ -41,6 +68,7 @@ struct Wanted<'a> {
     x: &'a Rows,
     w: &'a Packed,
     tokens: &'a [u32],
+    cap: Option<f32>,
 }
 
 impl Wanted<'_> {
@@ -58,7 +86,7 @@ impl Wanted<'_> {
                 multiply::<S, D, 1>(s, &mut sums, a, self.w.panel(token as usize / PANEL));
             }
             let mut lanes = [0.0; LANES];
-            s.store(&mut lanes, sums[0][token as usize % PANEL / LANES]);
+            s.store(&mut lanes, capped(s, self.cap, sums[0][token as usize % PANEL / LANES]));
             logits.push(lanes[token as usize % LANES]);
         }
         logits
@@ -144,6 +172,12 @@ impl Row {
 struct Fold {
     rows: Vec<Row>,
     columns: usize,
+    cap: Option<f32>,
+}
+
+#[inline(always)]
+fn capped<S: Simd>(s: S, cap: Option<f32>, logits: S::F) -> S::F {
+    cap.map_or(logits, |cap| softcap(s, cap, logits))
 }
 
 impl Epilogue for Fold {
@@ -151,6 +185,7 @@ impl Epilogue for Fold {
     fn take<S: Simd, const R: usize>(&mut self, s: S, row: usize, panel: usize, sums: &[[S::F; 2]; R]) {
         let columns = self.columns - panel * PANEL;
         for (row, &logits) in self.rows[row..row + R].iter_mut().zip(sums) {
+            let logits = logits.map(|logits| capped(s, self.cap, logits));
             let logits = if columns < PANEL { without_padding(s, logits, columns) } else { logits };
             row.take(s, panel, logits);
         }
@@ -174,14 +209,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::{each_isa, rounded, values};
+    use crate::testing::{assert_close, each_isa, rounded, values};
 
-    fn score(isa: Isa, dtype: Dtype, x: &[f32], w: &[f32], tokens: &[u32]) -> Vec<TokenScore> {
+    fn score(isa: Isa, dtype: Dtype, x: &[f32], w: &[f32], tokens: &[u32], cap: Option<f32>) -> Vec<TokenScore> {
         let width = x.len().checked_div(tokens.len()).unwrap_or(w.len());
         let mut rows = Rows::new(dtype);
         rows.resize(tokens.len(), width);
         rows.write(isa, 0, x);
-        score_tokens(isa, &rows, &Packed::from_rows(dtype, w, width), tokens)
+        score_tokens(isa, &rows, &Packed::from_rows(dtype, w, width), tokens, cap)
     }
 
     proptest! {
@@ -190,17 +225,25 @@ mod tests {
         fn agrees_with_the_definition(
             (x, w, tokens) in (0_usize..40, 1_usize..5, 1_usize..1200).prop_flat_map(|(rows, width, vocabulary)| {
                 (values(rows * width), values(vocabulary * width), proptest::collection::vec(0..vocabulary as u32, rows))
-            })
+            }),
+            cap in proptest::option::of(0.5_f32..10.0),
         ) {
             each_isa(|isa, dtype| {
                 let width = x.len().checked_div(tokens.len()).unwrap_or(1);
-                let found = score(isa, dtype, &x, &w, &tokens);
+                let found = score(isa, dtype, &x, &w, &tokens, cap);
                 assert_eq!(found.len(), tokens.len());
                 for ((found, &token), x) in found.iter().zip(&tokens).zip(x.chunks(width)) {
                     let logits: Vec<f64> = w
                         .chunks(width)
                         .map(|w| x.iter().zip(w).map(|(&x, &w)| rounded(dtype, x) * rounded(dtype, w)).sum())
+                        .map(|logit: f64| cap.map_or(logit, |cap| f64::from(cap) * (logit / f64::from(cap)).tanh()))
                         .collect();
+                    let mut bounded: Vec<f32> = logits.iter().map(|&logit| logit as f32).collect();
+                    if let Some(cap) = cap {
+                        cap_logits(isa, &mut bounded, cap);
+                        let twice = |logit: &f64| f64::from(cap) * (logit / f64::from(cap)).tanh();
+                        assert_close(&bounded, &logits.iter().map(twice).collect::<Vec<_>>(), 1e-5);
+                    }
                     let wanted = logits[token as usize];
                     let expected = wanted - logits.iter().map(|logit| logit.exp()).sum::<f64>().ln();
                     assert!((found.log_probability - expected).abs() < 1e-5, "{isa}: {found:?}, expected {expected}");
@@ -223,7 +266,7 @@ mod tests {
                 for at in [10, 11, 50, 90] {
                     w[at] = 2.0;
                 }
-                score(isa, dtype, &[1.0], &w, &[token as u32])[0].rank
+                score(isa, dtype, &[1.0], &w, &[token as u32], None)[0].rank
             };
             assert_eq!([10, 11, 50, 90, 0, 99].map(rank), [0, 1, 2, 3, 4, 99], "{isa}");
         });
@@ -232,7 +275,7 @@ mod tests {
     #[test]
     fn large_logits_do_not_overflow() {
         each_isa(|isa, dtype| {
-            let found = score(isa, dtype, &[100.0], &[10.0, -10.0], &[1])[0];
+            let found = score(isa, dtype, &[100.0], &[10.0, -10.0], &[1], None)[0];
             assert_eq!(found, TokenScore { log_probability: -2000.0, rank: 1 }, "{isa}");
         });
     }

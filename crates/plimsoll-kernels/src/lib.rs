@@ -19,12 +19,12 @@ mod product;
 mod rope;
 mod words;
 
-pub use attention::{Attention, AttentionScratch, AttentionShape, KeyValues, MAX_HEAD_DIM, attend};
-pub use head::{TokenScore, score_tokens};
+pub use attention::{Attention, AttentionRule, AttentionScratch, AttentionShape, KeyValues, MAX_HEAD_DIM, attend};
+pub use head::{TokenScore, cap_logits, score_tokens};
 pub use isa::Isa;
-pub use norm::rms_norm;
+pub use norm::{add_rms_norm, norm_heads, rms_norm};
 pub use packed::{Packed, PackedUpdate, UpdateModule};
-pub use product::{Mode, Threads, Update, gated, linear, linear_rows, peak};
+pub use product::{Activation, Mode, Threads, Update, gated, linear, linear_rows, peak};
 pub use rope::{RopeTable, rotate};
 pub use words::{Dtype, Rows};
 

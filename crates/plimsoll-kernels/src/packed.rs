@@ -20,6 +20,8 @@ pub struct Packed {
     words: Words,
     inputs: usize,
     columns: usize,
+    /// What is added to each column, as long as all panels; empty where nothing is.
+    bias: Vec<f32>,
 }
 
 impl Packed {
@@ -52,7 +54,7 @@ impl Packed {
                 Ok(())
             },
         )?;
-        Ok(Self { dtype, words, inputs, columns })
+        Ok(Self { dtype, words, inputs, columns, bias: Vec::new() })
     }
 
     /// Packs a matrix `(columns, inputs)` that lies in memory.
@@ -69,6 +71,24 @@ impl Packed {
         packed
     }
 
+    /// The same with a number for each column that every product with it adds to that column.
+    ///
+    /// # Panics
+    /// If there is not one for each column.
+    #[must_use]
+    pub fn with_bias(mut self, mut bias: Vec<f32>) -> Self {
+        assert_eq!(bias.len(), self.columns, "lengths do not fit");
+        bias.resize(self.panels() * PANEL, 0.0);
+        self.bias = bias;
+        self
+    }
+
+    /// What is added to the columns of a panel, if anything is.
+    #[inline(always)]
+    pub(crate) fn bias(&self, panel: usize) -> Option<&[[f32; LANES]]> {
+        self.bias.get(panel * PANEL..(panel + 1) * PANEL).map(|bias| bias.as_chunks().0)
+    }
+
     /// Numbers of a column.
     pub fn inputs(&self) -> usize {
         self.inputs
@@ -77,6 +97,11 @@ impl Packed {
     /// How many columns there are.
     pub fn columns(&self) -> usize {
         self.columns
+    }
+
+    /// The same with those that fill up the last panel of 32.
+    pub fn padded_columns(&self) -> usize {
+        self.panels() * PANEL
     }
 
     pub(crate) fn panels(&self) -> usize {

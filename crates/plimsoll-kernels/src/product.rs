@@ -32,6 +32,15 @@ pub enum Threads {
     All,
 }
 
+/// What a gated MLP applies to its gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x · σ(x)` (Elfwing et al., arXiv:1702.03118).
+    Silu,
+    /// `x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))`, GELU's approximation (Hendrycks and Gimpel, arXiv:1606.08415).
+    GeluTanh,
+}
+
 /// A low-rank update that is added to a product: `z · bᵀ`.
 #[derive(Clone, Copy, Debug)]
 pub struct Update<'a> {
@@ -41,9 +50,12 @@ pub struct Update<'a> {
     pub b: &'a PackedUpdate,
     /// Runs of rows, in order, to which anything is added; the rows of `z` beside them are not read.
     pub rows: &'a [Range<usize>],
+    /// What the product is multiplied by before the update is added, one number for each column and for each that fills
+    /// up the last 32, run after run; nothing where this is empty. It is how DoRA (arXiv:2402.09353) changes a length.
+    pub factors: &'a [f32], // (runs, panels · 32)
 }
 
-/// `y (rows, columns) = x (rows, inputs) · wᵀ`, plus the update's rows. Rows of `y` are `w.columns()` long.
+/// `y (rows, columns) = x (rows, inputs) · wᵀ`, plus the update's rows and the bias of `w`. Rows of `y` are `w.columns()` long.
 ///
 /// # Panics
 /// If the dimensions do not fit together.
@@ -76,12 +88,20 @@ pub fn linear_rows(
     });
 }
 
-/// A gated MLP's activations: `y (rows, columns / 2) = silu(gate) · up` (Shazeer, arXiv:2002.05202), where `gate` and
-/// `up` come from one product whose columns are 16 of the gate, 16 of the up projection, and so on in turn.
+/// A gated MLP's activations: `y (rows, columns / 2) = f(gate) · up` (Shazeer, arXiv:2002.05202), where `gate` and `up`
+/// come from one product whose columns are 16 of the gate, 16 of the up projection, and so on in turn.
 ///
 /// # Panics
 /// If the dimensions do not fit together.
-pub fn gated(isa: Isa, y: &mut Rows, x: &Rows, w: &Packed, update: Option<Update<'_>>, threads: Threads) {
+pub fn gated(
+    isa: Isa,
+    y: &mut Rows,
+    x: &Rows,
+    w: &Packed,
+    activation: Activation,
+    update: Option<Update<'_>>,
+    threads: Threads,
+) {
     assert!(w.columns().is_multiple_of(PANEL), "gate and up do not come in pairs of 16");
     assert!(
         y.rows() == x.rows() && y.width() <= w.columns() / 2 && y.width() + LANES > w.columns() / 2,
@@ -91,7 +111,8 @@ pub fn gated(isa: Isa, y: &mut Rows, x: &Rows, w: &Packed, update: Option<Update
     let y = Destination(y.words.as_mut_slice().as_mut_ptr());
     over_panels(w.panels(), threads, |panels| {
         let Destination(y) = { y };
-        isa.run(Product::new(x, 0..x.rows(), w, panels, update, Gate { y, dtype, stride, width }));
+        let epilogue = Gate { y, dtype, stride, width, activation };
+        isa.run(Product::new(x, 0..x.rows(), w, panels, update, epilogue));
     });
 }
 
@@ -326,10 +347,11 @@ impl<'a, E: Epilogue> Product<'a, E> {
         assert!(rows.start <= rows.end && rows.end <= x.rows(), "rows outside of the factor");
         assert!(x.width() == w.inputs() && x.dtype == w.dtype, "factors do not fit");
         assert!(panels.end <= w.panels(), "panels outside of the weight");
-        if let Some(Update { z, b, rows: runs }) = update {
+        if let Some(Update { z, b, rows: runs, factors }) = update {
             assert!(rows == (0..x.rows()) && z.rows() == x.rows() && b.panels() == w.panels(), "update does not fit");
             assert!(z.width() == b.width() && z.dtype == w.dtype && b.dtype == w.dtype, "update does not fit");
             assert!(runs.iter().all(|run| run.start <= run.end && run.end <= z.rows()), "update does not fit");
+            assert!(factors.is_empty() || factors.len() == runs.len() * w.panels() * PANEL, "update does not fit");
         }
         let words = x.words.as_slice()[(rows.start * x.stride).min(x.words.as_slice().len())..].as_ptr();
         let x = Factor { words, stride: x.stride };
@@ -363,24 +385,25 @@ impl<'a, E: Epilogue> Product<'a, E> {
             let a = Factor { words: a.words.add(next.len() / 2), ..a };
             multiply::<S, D, R>(s, &mut sums, a, rest);
         }
-        if let Some(Update { z, b, rows: runs }) = self.update {
-            self.add::<S, D, R>(s, &mut sums, row, panel, z, b, runs);
+        if let Some(update) = self.update {
+            self.add::<S, D, R>(s, &mut sums, row, panel, update);
+        }
+        if let Some(&[left, right]) = self.w.bias(panel).and_then(<[_]>::first_chunk) {
+            let bias = [s.load(&left), s.load(&right)];
+            sums = sums.map(|[a, b]| [s.add(a, bias[0]), s.add(b, bias[1])]);
         }
         self.epilogue.take::<S, R>(s, row, panel, &sums);
     }
 
     /// Adds the update to the rows of a tile that have one.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments, reason = "it is a part of `tile`")]
     fn add<S: Simd, D: Step, const R: usize>(
         &self,
         s: S,
         sums: &mut [[S::F; 2]; R],
         row: usize,
         panel: usize,
-        z: &Rows,
-        b: &PackedUpdate,
-        runs: &[Range<usize>],
+        Update { z, b, rows: runs, factors }: Update<'_>,
     ) {
         let (words, b) = b.panel(panel);
         if b.is_empty() {
@@ -391,7 +414,16 @@ impl<'a, E: Epilogue> Product<'a, E> {
             Factor { words, stride: z.stride }
         };
         let first = runs.partition_point(|run| run.end <= row);
-        for run in runs[first..].iter().take_while(|run| run.start < row + R) {
+        for (at, run) in runs.iter().enumerate().skip(first).take_while(|(_, run)| run.start < row + R) {
+            let factors = factors.chunks_exact(self.w.panels() * PANEL).nth(at);
+            if let Some(&[left, right]) =
+                factors.and_then(|factors| factors[panel * PANEL..].as_chunks().0.first_chunk())
+            {
+                let factors = [s.load(&left), s.load(&right)];
+                for sums in &mut sums[run.start.max(row) - row..run.end.min(row + R) - row] {
+                    *sums = [s.mul(sums[0], factors[0]), s.mul(sums[1], factors[1])];
+                }
+            }
             if run.start <= row && row + R <= run.end {
                 // SAFETY: rows of `z` are those of the product, and `words` is inside of each of them: both were checked
                 // when the product and the update were made.
@@ -470,12 +502,16 @@ impl Epilogue for Store {
     }
 }
 
+/// 2 · √(2/π)
+const TWICE_ROOT: f32 = 2.0 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
+
 /// Gates the second vector of a panel by the first.
 struct Gate {
     y: *mut u32,
     dtype: Dtype,
     stride: usize,
     width: usize,
+    activation: Activation,
 }
 
 impl Epilogue for Gate {
@@ -485,7 +521,15 @@ impl Epilogue for Gate {
         let columns = self.width.saturating_sub(column).min(LANES);
         for (r, &[gate, up]) in sums.iter().enumerate() {
             let one = s.splat(1.0);
-            let e = exp(s, s.sub(s.splat(0.0), gate));
+            // Both are x · σ(t): (1 + tanh u) / 2 = σ(2u).
+            let t = match self.activation {
+                Activation::Silu => gate,
+                Activation::GeluTanh => {
+                    let square = s.mul(gate, gate);
+                    s.mul(gate, s.fma(square, s.splat(TWICE_ROOT * 0.044_715), s.splat(TWICE_ROOT)))
+                }
+            };
+            let e = exp(s, s.sub(s.splat(0.0), t));
             let gated = s.mul(s.div(gate, s.add(one, e)), up);
             let (at, words) = (self.dtype.words(column), self.dtype.words(columns));
             // SAFETY: `y` has as many rows as the product, `stride` words apart, of `width` numbers: `gated` checked it.
@@ -543,6 +587,7 @@ mod tests {
         b: PackedUpdate,
         rows: Vec<Range<usize>>,
         dense: Vec<f32>,
+        factors: Vec<f32>,
     }
 
     impl TwoModules {
@@ -585,7 +630,13 @@ mod tests {
                     }
                 }
             }
-            Self { z, b: packed, rows: (0..rows).step_by(3).map(|row| row..row + 1).collect(), dense }
+            let rows: Vec<Range<usize>> = (0..rows).step_by(3).map(|row| row..row + 1).collect();
+            let padded = columns.div_ceil(PANEL) * PANEL;
+            let is_used = |panel: usize| !packed.panel(panel).1.is_empty();
+            // Where a panel has no module, nothing is rescaled.
+            let factor = |i: usize| if is_used(i % padded / PANEL) { number(i * 13) } else { 1.0 };
+            let factors = (0..rows.len() * padded).map(factor).collect();
+            Self { z, b: packed, rows, dense, factors }
         }
     }
 
@@ -606,11 +657,24 @@ mod tests {
 
                 let two = TwoModules::new(dtype, rows, columns, &w);
                 let z = rows_of(isa, dtype, &two.z, rows, TwoModules::WIDTH);
-                let update = Some(Update { z: &z, b: &two.b, rows: &two.rows });
+                let update = Some(Update { z: &z, b: &two.b, rows: &two.rows, factors: &[] });
                 let mut added = y.clone();
                 linear(isa, &mut added, &factor, &packed, update, Mode::Add, Threads::One);
                 let sum = |i: usize| expected[i] + f64::from(y[i]) + f64::from(two.dense[i]);
                 assert_close(&added, &(0..y.len()).map(sum).collect::<Vec<_>>(), ROUNDING);
+
+                let bias: Vec<f32> = w.iter().cycle().take(columns).copied().collect();
+                let biased = Packed::from_rows(dtype, &w, inputs).with_bias(bias.clone());
+                let update_too = Some(Update { factors: &two.factors, ..update.unwrap() });
+                let mut scaled = y.clone();
+                linear(isa, &mut scaled, &factor, &biased, update_too, Mode::Add, Threads::One);
+                let padded = columns.div_ceil(PANEL) * PANEL;
+                let sum = |i: usize| {
+                    let (row, column) = (i / columns, i % columns);
+                    let factor = if row % 3 == 0 { two.factors[row / 3 * padded + column] } else { 1.0 };
+                    f64::from(factor) * expected[i] + f64::from(y[i]) + f64::from(two.dense[i]) + f64::from(bias[column])
+                };
+                assert_close(&scaled, &(0..y.len()).map(sum).collect::<Vec<_>>(), 2.0 * ROUNDING);
 
                 // More threads, or fewer rows, and not a bit is another.
                 let mut again = y.clone();
@@ -642,12 +706,20 @@ mod tests {
                 .unwrap();
                 let factor = rows_of(isa, dtype, &x, rows, inputs);
                 let (gate, up) = (plain(dtype, &x, &gate, inputs), plain(dtype, &x, &up, inputs));
-                let expected: Vec<f64> = gate.iter().zip(&up).map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up).collect();
-                let mut found = Rows::new(dtype);
-                found.resize(rows, width);
-                gated(isa, &mut found, &factor, &packed, None, Threads::All);
-                // The rounding of the gate's sum counts as often as `up` is large, and that may be a hundred times.
-                assert_close(&decode(&found), &expected, if dtype == Dtype::F32 { 1e-4 } else { 2.0_f64.powi(-8) });
+                let silu = |x: f64| x / (1.0 + (-x).exp());
+                let gelu = |x: f64| {
+                    x / 2.0 * (1.0 + (std::f64::consts::FRAC_2_PI.sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+                };
+                let activations: [(Activation, &dyn Fn(f64) -> f64); 2] =
+                    [(Activation::Silu, &silu), (Activation::GeluTanh, &gelu)];
+                for (activation, f) in activations {
+                    let expected: Vec<f64> = gate.iter().zip(&up).map(|(&gate, up)| f(gate) * up).collect();
+                    let mut found = Rows::new(dtype);
+                    found.resize(rows, width);
+                    gated(isa, &mut found, &factor, &packed, activation, None, Threads::All);
+                    // The rounding of the gate's sum counts as often as `up` is large, and that may be a hundred times.
+                    assert_close(&decode(&found), &expected, if dtype == Dtype::F32 { 1e-4 } else { 2.0_f64.powi(-8) });
+                }
             });
         }
 

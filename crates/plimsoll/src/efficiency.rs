@@ -194,8 +194,8 @@ fn load(subject: &Subject<'_>, adapter: &Adapter) -> Result<(u64, f64)> {
     for _ in 0..3 {
         let clock = Instant::now();
         let lora = checkpoint.bind(Some(&Adapter::open(adapter.folder())?))?;
-        let dtype = engine.model().precision().dtype;
-        let packed: Vec<Lora> = lora.iter().map(|layer| Lora::new(checkpoint.config(), dtype, layer)).collect();
+        let pack = |(layer, lora)| Lora::new(engine.model(), layer, lora);
+        let packed: Vec<Lora> = engine.pool().install(|| lora.iter().enumerate().map(pack).collect());
         fastest = fastest.min(clock.elapsed().as_secs_f64());
         drop(packed);
     }

@@ -182,14 +182,15 @@ mod tests {
         // A = [[1, 2, 3], [0, -1, 1]] and B = [[1, 0], [2, 1]], so BA = [[1, 2, 3], [2, 3, 7]]: 14 + 62 = 76.
         let a = vec![1.0, 2.0, 3.0, 0.0, -1.0, 1.0];
         let b = vec![1.0, 0.0, 2.0, 1.0];
-        let norm = product_norm(&LoraWeights { a, b, rank: 2, scale: 1.0 });
+        let norm = product_norm(&LoraWeights { a, b, rank: 2, scale: 1.0, magnitude: None });
         assert!((norm - 76.0_f64.sqrt()).abs() < 1e-12, "{norm}");
     }
 
     #[test]
     fn a_product_that_cancels_has_norm_zero() {
         // Two equal rows of A and opposite columns of B.
-        let weights = LoraWeights { a: vec![0.1, 0.7, 0.1, 0.7], b: vec![0.3, -0.3], rank: 2, scale: 1.0 };
+        let weights =
+            LoraWeights { a: vec![0.1, 0.7, 0.1, 0.7], b: vec![0.3, -0.3], rank: 2, scale: 1.0, magnitude: None };
         assert!(product_norm(&weights) < 1e-8);
     }
 

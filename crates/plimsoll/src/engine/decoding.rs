@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use plimsoll_kernels::{KeyValues, RopeTable, Threads};
+use plimsoll_kernels::{KeyValues, Threads};
 
 use super::Embedded;
 use crate::error::Result;
 use crate::gates::{LayerGates, Variant};
-use crate::model::{Scratch, Segment};
+use crate::model::{Ropes, Scratch, Segment};
 
 /// Leading tokens that several sequences share: computed once, read by all that follow them.
 #[derive(Debug)]
@@ -62,7 +62,10 @@ pub struct Turn<'a> {
 #[derive(Debug)]
 pub struct Decoding<'a> {
     engine: &'a Embedded,
-    rope: RopeTable,
+    /// Tokens that there is room for in each sequence. Rotary embeddings that depend on a length take it for each: a
+    /// sequence's keys are kept, and may not change when it has grown.
+    positions: usize,
+    ropes: Ropes,
     scratch: Scratch,
     /// Memory of sequences that have ended.
     spare: Vec<Vec<KeyValues>>,
@@ -71,7 +74,7 @@ pub struct Decoding<'a> {
 impl<'a> Decoding<'a> {
     pub(super) fn new(engine: &'a Embedded, positions: usize) -> Self {
         let model = engine.model();
-        Self { engine, rope: model.rope(positions), scratch: model.scratch(), spare: Vec::new() }
+        Self { engine, positions, ropes: model.ropes([positions]), scratch: model.scratch(), spare: Vec::new() }
     }
 
     /// The engine that it runs on.
@@ -116,7 +119,7 @@ impl<'a> Decoding<'a> {
     /// If a turn has no tokens, one of them is not in the vocabulary, or a sequence outgrows the positions that the
     /// decoding has room for.
     pub fn feed(&mut self, turns: &mut [Turn<'_>]) -> Vec<f32> {
-        let Self { engine, rope, scratch, .. } = self;
+        let Self { engine, positions, ropes, scratch, .. } = self;
         let (model, layers) = (engine.model(), engine.lora().len());
         let tokens: Vec<u32> = turns.iter().flat_map(|turn| turn.tokens).copied().collect();
         let last: Vec<[usize; 1]> = turns.iter().map(|turn| [turn.tokens.len() - 1]).collect();
@@ -132,13 +135,14 @@ impl<'a> Decoding<'a> {
                     Segment {
                         rows,
                         gates: gates[layer],
+                        length: *positions,
                         past: past.as_ref().map(|past| &past.caches[layer]),
                         cache: Some(&mut caches[layer]),
                         wanted: is_last.then_some(last),
                     }
                 });
                 let mut segments: Vec<Segment<'_>> = segments.collect();
-                model.block(layer, lora, &mut segments, rope, &mut x, Threads::All, scratch);
+                model.block(layer, lora, &mut segments, ropes, &mut x, Threads::All, scratch);
             }
             model.logits(&x, Threads::All, scratch)
         })

@@ -9,7 +9,7 @@ use std::num::NonZero;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use plimsoll_kernels::{KeyValues, RopeTable, Threads, TokenScore};
+use plimsoll_kernels::{KeyValues, Threads, TokenScore};
 use rayon::prelude::*;
 
 use super::trie::{Node, Trie};
@@ -18,7 +18,7 @@ use crate::adapter::{LayerLora, LoraWeights};
 use crate::data::Sample;
 use crate::error::{Error, Result};
 use crate::gates::{LayerGates, Projection, Variant};
-use crate::model::{Checkpoint, Grams, Lora, Model, Precision, Scratch, Segment};
+use crate::model::{Checkpoint, Grams, Lora, Model, Precision, Ropes, Scratch, Segment};
 
 /// Rows that one thread takes through a layer at a time, and those of the sequence that fills them up: enough for the
 /// matrix products to reach their speed, few enough for the intermediate results to stay in the second-level cache.
@@ -100,7 +100,8 @@ impl Embedded {
         Ok(Self {
             adapted: lora.iter().map(|layer| Projection::ALL.map(|p| layer.get(p).is_some())).collect(),
             lora_work: lora.iter().map(|layer| Projection::ALL.map(|p| layer.get(p).map_or(0, work))).collect(),
-            lora: lora.iter().map(|layer| Lora::new(model.config(), precision.dtype, layer)).collect(),
+            lora: pool
+                .install(|| lora.iter().enumerate().map(|(layer, lora)| Lora::new(&model, layer, lora)).collect()),
             workspaces: (0..pool.current_num_threads())
                 .map(|_| Mutex::new(Workspace { x: Vec::new(), scratch: model.scratch() }))
                 .collect(),
@@ -161,8 +162,7 @@ impl Embedded {
     ) -> Result<Vec<[f64; Projection::COUNT]>> {
         let grams: Vec<Grams> = self.pool.install(|| lora.par_iter().map(Grams::new).collect());
         let full = Variant::uniform(self.lora.len(), 1.0);
-        let longest = samples.iter().map(|sample| sample.tokens.len()).max().unwrap_or(0);
-        let rope = self.model.rope(longest);
+        let ropes = self.model.ropes(samples.iter().map(|sample| sample.tokens.len()));
         let mut energy = vec![[0.0; Projection::COUNT]; self.lora.len()];
         // A few at a time, so that the caller is heard between them; sums stay in the order of the samples.
         for samples in samples.chunks(4 * self.threads()) {
@@ -172,9 +172,10 @@ impl Embedded {
                 let of_layer = |(layer, lora): (usize, &Lora)| {
                     let rows = 0..sample.tokens.len();
                     let gates = full.gates[layer];
-                    let mut segments = [Segment { rows, gates, past: None, cache: None, wanted: None }];
+                    let length = rows.len();
+                    let mut segments = [Segment { rows, gates, length, past: None, cache: None, wanted: None }];
                     let metered = scratch.meter(&grams[layer]);
-                    self.model.block(layer, lora, &mut segments, &rope, x, Threads::One, metered);
+                    self.model.block(layer, lora, &mut segments, &ropes, x, Threads::One, metered);
                     scratch.metered()
                 };
                 self.lora.iter().enumerate().map(of_layer).collect::<Vec<_>>()
@@ -212,14 +213,15 @@ impl Embedded {
     /// A variant of another model.
     pub fn hidden_states(&self, tokens: &[u32], variant: &Variant) -> Result<Vec<Vec<f32>>> {
         self.check(std::slice::from_ref(variant))?;
-        let rope = self.model.rope(tokens.len());
+        let ropes = self.model.ropes([tokens.len()]);
         let mut x = self.model.embed(tokens);
         let mut scratch = self.model.scratch();
         let states = self.lora.iter().zip(&variant.gates).enumerate().map(|(layer, (lora, &gates))| {
-            let segment = Segment { rows: 0..tokens.len(), gates, past: None, cache: None, wanted: None };
+            let (rows, length) = (0..tokens.len(), tokens.len());
+            let segment = Segment { rows, gates, length, past: None, cache: None, wanted: None };
             let mut segments = [segment];
             self.pool.install(|| {
-                self.model.block(layer, lora, &mut segments, &rope, &mut x, Threads::All, &mut scratch);
+                self.model.block(layer, lora, &mut segments, &ropes, &mut x, Threads::All, &mut scratch);
             });
             x.clone()
         });
@@ -285,7 +287,8 @@ impl Embedded {
         if states(&trie, longest) <= available {
             let caches = |prefix: usize| (trie.passes() * self.model.key_value_bytes(prefix)) as u64;
             let need = |prefix: usize| caches(prefix) + states(&trie, prefix.max(longest - prefix));
-            let prefix = (0..=shared_prefix(samples)).rev().find(|&prefix| need(prefix) <= available).unwrap_or(0);
+            let shared = if self.rotates_alike(samples) { shared_prefix(samples) } else { 0 };
+            let prefix = (0..=shared).rev().find(|&prefix| need(prefix) <= available).unwrap_or(0);
             let prefix = if prefix < SHORTEST_PREFIX { 0 } else { prefix };
             let rows = (available - caches(prefix)) / states(&trie, 1).max(1);
             let tokens = usize::try_from(rows).unwrap_or(usize::MAX).min(BATCH_TOKENS * threads.max(2));
@@ -316,8 +319,22 @@ impl Embedded {
         Ok(Plan { tries, prefix: 0, tokens: 1 })
     }
 
-    /// Takes leading tokens through all nodes, and keeps their keys and values: `[layer][node]`.
-    fn prefix(&self, tokens: &[u32], trie: &Trie, rope: &RopeTable, observe: Observer<'_>) -> Result<Caches> {
+    /// Whether what samples share is the same in each of them.
+    fn rotates_alike(&self, samples: &[Sample]) -> bool {
+        let length = |sample: &Sample| sample.tokens.len();
+        samples.windows(2).all(|pair| self.model.config().rotates_alike(length(&pair[0]), length(&pair[1])))
+    }
+
+    /// Takes the leading `tokens` of sequences of `length` tokens, or of others that are rotated alike, through all nodes, and
+    /// keeps their keys and values: `[layer][node]`.
+    fn prefix(
+        &self,
+        tokens: &[u32],
+        length: usize,
+        trie: &Trie,
+        ropes: &Ropes,
+        observe: Observer<'_>,
+    ) -> Result<Caches> {
         let mut states = vec![self.model.embed(tokens)]; // [node] (tokens, hidden)
         let mut caches = Vec::with_capacity(self.lora.len());
         for (layer, lora) in self.lora.iter().enumerate() {
@@ -328,8 +345,8 @@ impl Embedded {
                 let Workspace { scratch, .. } = &mut *self.workspace();
                 let (mut x, mut cache) = (states[node.parent].clone(), self.model.key_values());
                 let (rows, gates) = (0..tokens.len(), node.gates);
-                let mut segments = [Segment { rows, gates, past: None, cache: Some(&mut cache), wanted }];
-                self.model.block(layer, lora, &mut segments, rope, &mut x, Threads::One, scratch);
+                let mut segments = [Segment { rows, gates, length, past: None, cache: Some(&mut cache), wanted }];
+                self.model.block(layer, lora, &mut segments, ropes, &mut x, Threads::One, scratch);
                 (x, cache)
             };
             let computed: Vec<_> = self.pool.install(|| nodes.par_iter().map(advance).collect());
@@ -351,7 +368,7 @@ impl Embedded {
         to: &mut Vec<f32>,
         observe: Observer<'_>,
     ) -> Result<()> {
-        let Pass { batch, trie, rope, past, .. } = *pass;
+        let Pass { batch, trie, ropes, past, .. } = *pass;
         let hidden = self.model.config().hidden;
         let is_last = layer + 1 == self.lora.len();
         let nodes = trie.level(layer);
@@ -394,12 +411,13 @@ impl Embedded {
                         segments.push(Segment {
                             rows: at..at + rows.len(),
                             gates: nodes[node].gates,
+                            length: batch.first + rows.len(),
                             past: past.map(|past| &past[layer][node]),
                             cache: None,
                             wanted: is_last.then_some(wanted),
                         });
                     }
-                    self.model.block(layer, &self.lora[layer], &mut segments, rope, x, Threads::One, scratch);
+                    self.model.block(layer, &self.lora[layer], &mut segments, ropes, x, Threads::One, scratch);
                     to.copy_from_slice(x);
                 }
             });
@@ -507,7 +525,7 @@ struct Plan {
 struct Pass<'a> {
     batch: &'a Batch,
     trie: &'a Trie,
-    rope: &'a RopeTable,
+    ropes: &'a Ropes,
     past: Option<&'a Caches>,
     /// Whether the NLL of every answer token is kept.
     token_nll: bool,
@@ -556,9 +574,12 @@ impl Engine for Embedded {
             return Ok(Vec::new());
         }
         let Plan { tries, prefix, tokens } = self.plan(samples, request)?;
-        let rope = self.model.rope(samples.iter().map(|sample| sample.tokens.len()).max().unwrap_or(0));
+        let ropes = self.model.ropes(samples.iter().map(|sample| sample.tokens.len()));
         let caches = match tries.as_slice() {
-            [(_, trie)] if prefix > 0 => Some(self.prefix(&samples[0].tokens[..prefix], trie, &rope, observe)?),
+            [(_, trie)] if prefix > 0 => {
+                let tokens = &samples[0].tokens;
+                Some(self.prefix(&tokens[..prefix], tokens.len(), trie, &ropes, observe)?)
+            }
             _ => None,
         };
         let mut all = Vec::with_capacity(samples.len());
@@ -579,7 +600,7 @@ impl Engine for Embedded {
                 let lens: Vec<(usize, usize)> = request.lens.iter().copied().enumerate().filter(ours).collect();
                 let of_trie: Vec<usize> = lens.iter().map(|(_, variant)| variant - variants.start).collect();
                 let (past, token_nll) = (caches.as_ref(), request.token_nll);
-                let pass = Pass { batch: &batch, trie, rope: &rope, past, token_nll };
+                let pass = Pass { batch: &batch, trie, ropes: &ropes, past, token_nll };
                 for (scores, measured) in finished.iter_mut().zip(self.batch(&pass, &of_trie, observe)?) {
                     scores.variants.extend(measured.variants);
                     scores.token_nll.extend(measured.token_nll);

@@ -41,6 +41,9 @@ impl Projection {
     pub const ALL: [Self; Self::COUNT] =
         [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down, Self::Qkv, Self::GateUp];
 
+    /// The linear maps of a block, of which some models keep several in one module.
+    pub const SINGLE: [Self; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
+
     /// The module's path below its block in Hugging Face names, such as `self_attn.q_proj`.
     pub fn path(self) -> &'static str {
         match self {

@@ -1,14 +1,16 @@
 //! A model on disk, in either of two forms, under one set of names.
 //!
-//! Everything above this file speaks Hugging Face's tensor names and row orders. A GGUF file of a Llama differs in
-//! both: its tensors have short names, and the rows of its query and key projections are interleaved, because
-//! llama.cpp rotates neighbouring dimensions where Hugging Face rotates the two halves of a head.
+//! Everything above this file speaks Hugging Face's tensor names and row orders. A GGUF file differs in its names, and
+//! that of a Llama in its rows, too: those of its query and key projections are interleaved, because llama.cpp rotates
+//! neighbouring dimensions there, where Hugging Face rotates the two halves of a head. Both forms keep some models' q, k
+//! and v in one tensor: what is asked for here is always a part of its own.
 
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::blocks::Stored;
+use super::config::FromTensors;
 use super::gguf::Gguf;
 use super::tensors::Tensors;
 use super::{Config, ModelProblem};
@@ -28,19 +30,58 @@ pub struct Checkpoint {
 
 #[derive(Debug)]
 enum Source {
-    Folder(Tensors),
-    Gguf(Box<Gguf>),
+    Folder {
+        tensors: Tensors,
+        /// What stands before `layers.0`: `model.`, but where a vision model has its decoder elsewhere.
+        prefix: &'static str,
+    },
+    Gguf {
+        gguf: Box<Gguf>,
+        /// Whether the rows of queries and keys are in llama.cpp's own order.
+        is_interleaved: bool,
+    },
 }
 
-/// A tensor of the decoder.
+/// Where folders keep the decoder, with where they keep its head, and the other parts of such a model.
+const PREFIXES: [(&str, &str, &[&str]); 3] = [
+    ("model.", "lm_head.weight", &[]),
+    ("language_model.model.", "language_model.lm_head.weight", &["vision_tower.", "multi_modal_projector."]),
+    ("model.language_model.", "lm_head.weight", &["model.vision_tower.", "model.multi_modal_projector."]),
+];
+
+/// A tensor of the decoder, or a part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Weight {
     Embedding,
     Head,
     FinalNorm,
-    AttentionNorm(usize),
-    MlpNorm(usize),
+    Norm(usize, Norm),
+    /// Never a fused one.
     Linear(usize, Projection),
+    /// Never a fused one.
+    Bias(usize, Projection),
+}
+
+/// A norm of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Norm {
+    Attention,
+    PostAttention,
+    Mlp,
+    PostMlp,
+    Query,
+    Key,
+}
+
+/// Where a weight lies.
+#[derive(Debug)]
+struct Place {
+    /// The tensor's name.
+    name: String,
+    /// The tensor's shape.
+    shape: Vec<usize>,
+    /// The weight's first row in it.
+    first: usize,
 }
 
 impl Checkpoint {
@@ -60,19 +101,30 @@ impl Checkpoint {
             }
             let text = files::read_config(&config)?;
             let config = Config::from_json(&text).map_err(|problem| Error::input(config, problem))?;
-            Self { path: path.to_owned(), config, source: Source::Folder(Tensors::open(path)?) }
+            let tensors = Tensors::open(path)?;
+            let is_there = |prefix: &str| tensors.shape(&format!("{prefix}embed_tokens.weight")).is_some();
+            let prefix = PREFIXES.iter().map(|(prefix, ..)| *prefix).find(|prefix| is_there(prefix));
+            let source = Source::Folder { prefix: prefix.unwrap_or("model."), tensors };
+            Self { path: path.to_owned(), config, source }
         } else if path.extension().is_some_and(|extension| extension == "safetensors") {
             let found = "a safetensors file: give the folder that it lies in".to_owned();
             return Err(Error::input(path, ModelProblem::NotAModel(found)));
         } else {
             let gguf = Gguf::open(path)?;
-            let tied = gguf.shape("output.weight").is_none();
-            let mut config = Config::from_gguf(gguf.metadata(), tied).map_err(|problem| Error::input(path, problem))?;
-            if gguf.shape("rope_freqs.weight").is_some() {
-                let divisors = gguf.read("rope_freqs.weight")?;
-                config = config.with_rope_divisors(divisors).map_err(|problem| Error::input(path, problem))?;
-            }
-            Self { path: path.to_owned(), config, source: Source::Gguf(Box::new(gguf)) }
+            let has = |name: &str| gguf.shape(name).is_some();
+            let read = |name: &str| has(name).then(|| gguf.read(name)).transpose();
+            let (short, long) = (read("rope_factors_short.weight")?, read("rope_factors_long.weight")?);
+            let is_biased = |projection: &Projection| has(&format!("blk.0.{}.bias", gguf_name(*projection)));
+            let from_tensors = FromTensors {
+                tied_head: !has("output.weight"),
+                biased: Projection::SINGLE.into_iter().filter(is_biased).collect(),
+                divisors: read("rope_freqs.weight")?,
+                short_and_long: short.zip(long),
+            };
+            let of_facts = |problem| Error::input(path, problem);
+            let config = Config::from_gguf(gguf.metadata(), from_tensors).map_err(of_facts)?;
+            let is_interleaved = Config::is_interleaved(gguf.metadata()).map_err(of_facts)?;
+            Self { path: path.to_owned(), config, source: Source::Gguf { gguf: Box::new(gguf), is_interleaved } }
         };
         checkpoint.check_tensors()?;
         Ok(checkpoint)
@@ -107,8 +159,8 @@ impl Checkpoint {
     /// It is missing, broken or of a kind that is not supported.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         match &self.source {
-            Source::Gguf(gguf) => Tokenizer::from_gguf(&self.path, gguf.metadata()),
-            Source::Folder(_) => Tokenizer::from_folder(&self.path),
+            Source::Gguf { gguf, .. } => Tokenizer::from_gguf(&self.path, gguf.metadata()),
+            Source::Folder { .. } => Tokenizer::from_folder(&self.path),
         }
     }
 
@@ -118,8 +170,8 @@ impl Checkpoint {
     /// An unreadable file.
     pub fn sha256(&self) -> Result<String> {
         match &self.source {
-            Source::Gguf(_) => files::sha256_of_files(std::slice::from_ref(&self.path)),
-            Source::Folder(tensors) => {
+            Source::Gguf { .. } => files::sha256_of_files(std::slice::from_ref(&self.path)),
+            Source::Folder { tensors, .. } => {
                 let mut paths = tensors.files().to_vec();
                 paths.push(self.path.join("config.json"));
                 files::sha256_of_files(&paths)
@@ -129,57 +181,47 @@ impl Checkpoint {
 
     /// The block type or dtype that most of the weights are stored in, such as `Q4_1` or `BF16`.
     pub fn stored_as(&self) -> &'static str {
-        let name = self.name(Weight::Linear(0, Projection::Down));
+        let name = self.place(Weight::Linear(0, Projection::Down)).name;
         match &self.source {
-            Source::Gguf(gguf) => gguf.block_type(&name),
-            Source::Folder(tensors) => tensors.dtype(&name),
+            Source::Gguf { gguf, .. } => gguf.block_type(&name),
+            Source::Folder { tensors, .. } => tensors.dtype(&name),
         }
         .unwrap_or("unknown")
     }
 
     /// Number of weights, a tied head counted once.
     pub fn parameters(&self) -> u64 {
-        self.weights().map(|weight| self.shape(weight).iter().product::<usize>() as u64).sum()
+        self.weights().map(|weight| self.len(weight) as u64).sum()
     }
 
-    /// A tensor whose rows can be read one by one, in Hugging Face's order.
+    /// A weight whose rows can be read one by one, in Hugging Face's order.
     pub(super) fn rows(&self, weight: Weight) -> Result<WeightRows<'_>> {
-        let Config { heads, kv_heads, .. } = self.config;
-        let name = self.name(weight);
+        let Place { name, first, .. } = self.place(weight);
         let stored = match &self.source {
-            Source::Folder(tensors) => tensors.stored(&name)?,
-            Source::Gguf(gguf) => gguf.stored(&name)?,
+            Source::Folder { tensors, .. } => tensors.stored(&name)?,
+            Source::Gguf { gguf, .. } => gguf.stored(&name)?,
         };
-        let shape = self.shape(weight);
-        let rows = if shape.len() == 2 { shape[0] } else { 1 };
-        let interleaved_head = match (&self.source, weight) {
-            (Source::Gguf(_), Weight::Linear(_, Projection::Q)) => Some(rows / heads),
-            (Source::Gguf(_), Weight::Linear(_, Projection::K)) => Some(rows / kv_heads),
-            _ => None,
-        };
-        Ok(WeightRows {
-            checkpoint: self,
-            name,
-            stored,
-            width: shape.iter().product::<usize>() / rows,
-            interleaved_head,
-        })
+        Ok(WeightRows { checkpoint: self, name, stored, first, width: self.width(weight), order: self.order(weight) })
     }
 
-    /// A tensor of one row.
+    /// A weight of one row.
     pub(super) fn read(&self, weight: Weight) -> Result<Vec<f32>> {
-        let rows = self.rows(weight)?;
-        let mut values = vec![0.0; rows.width];
-        rows.read(0, &mut values)?;
+        let mut values = vec![0.0; self.len(weight)];
+        WeightRows { order: None, ..self.rows(weight)? }.read(0, &mut values)?;
+        if let Some(head) = self.order(weight) {
+            let stored = values.clone();
+            let at = |row: usize| row / head * head + interleaved(row % head, head);
+            values.iter_mut().enumerate().for_each(|(row, value)| *value = stored[at(row)]);
+        }
+        if matches!(weight, Weight::FinalNorm | Weight::Norm(..)) {
+            values.iter_mut().for_each(|value| *value += self.config.norm_offset);
+        }
         Ok(values)
     }
 
     /// Shape of a linear module of any layer, (outputs, inputs); none where the layers have no such module.
     pub fn module_shape(&self, projection: Projection) -> Option<(usize, usize)> {
-        match projection {
-            Projection::Qkv | Projection::GateUp => None,
-            _ => Some(self.linear_shape(projection)),
-        }
+        self.config.modules().contains(&projection).then(|| self.linear_shape(projection))
     }
 
     /// Shape of a linear map of any layer, whether it is a module of its own or a part of a fused one: (outputs, inputs).
@@ -196,60 +238,140 @@ impl Checkpoint {
         }
     }
 
-    fn shape(&self, weight: Weight) -> Vec<usize> {
-        let Config { hidden, vocabulary, .. } = self.config;
+    /// Numbers of a weight.
+    fn len(&self, weight: Weight) -> usize {
+        let Config { hidden, vocabulary, head_dim, .. } = self.config;
         match weight {
-            Weight::Embedding | Weight::Head => vec![vocabulary, hidden],
-            Weight::FinalNorm | Weight::AttentionNorm(_) | Weight::MlpNorm(_) => vec![hidden],
+            Weight::Embedding | Weight::Head => vocabulary * hidden,
+            Weight::FinalNorm => hidden,
+            Weight::Norm(_, Norm::Query | Norm::Key) => head_dim,
+            Weight::Norm(..) => hidden,
             Weight::Linear(_, projection) => {
                 let (outputs, inputs) = self.linear_shape(projection);
-                vec![outputs, inputs]
+                outputs * inputs
             }
+            Weight::Bias(_, projection) => self.linear_shape(projection).0,
         }
     }
 
-    /// Every tensor that the decoder uses.
-    fn weights(&self) -> impl Iterator<Item = Weight> + use<> {
-        let head = (!self.config.tied_head).then_some(Weight::Head);
-        let blocks = (0..self.config.layers).flat_map(|layer| {
-            let linears = Projection::ALL.into_iter().take(7).map(move |projection| Weight::Linear(layer, projection));
-            [Weight::AttentionNorm(layer), Weight::MlpNorm(layer)].into_iter().chain(linears)
+    /// Numbers of a weight's row.
+    fn width(&self, weight: Weight) -> usize {
+        match weight {
+            Weight::Embedding | Weight::Head => self.config.hidden,
+            Weight::Linear(_, projection) => self.linear_shape(projection).1,
+            Weight::FinalNorm | Weight::Norm(..) | Weight::Bias(..) => self.len(weight),
+        }
+    }
+
+    /// Rows of a head of a weight that is stored interleaved.
+    fn order(&self, weight: Weight) -> Option<usize> {
+        let is_turned = |projection| matches!(projection, Projection::Q | Projection::K);
+        match (&self.source, weight) {
+            (
+                Source::Gguf { is_interleaved: true, .. },
+                Weight::Linear(_, projection) | Weight::Bias(_, projection),
+            ) if is_turned(projection) => Some(self.config.head_dim),
+            _ => None,
+        }
+    }
+
+    /// Every weight that the decoder uses.
+    fn weights(&self) -> impl Iterator<Item = Weight> {
+        let Config { layers, tied_head, query_key_norm, post_norms, ref biased, .. } = self.config;
+        let head = (!tied_head).then_some(Weight::Head);
+        let blocks = (0..layers).flat_map(move |layer| {
+            let norms = [Norm::Attention, Norm::Mlp].into_iter();
+            let norms = norms.chain(query_key_norm.then_some([Norm::Query, Norm::Key]).into_iter().flatten());
+            let norms = norms.chain(post_norms.then_some([Norm::PostAttention, Norm::PostMlp]).into_iter().flatten());
+            let linears = Projection::SINGLE.into_iter().map(move |projection| Weight::Linear(layer, projection));
+            let biases = biased.iter().map(move |&projection| Weight::Bias(layer, projection));
+            norms.map(move |norm| Weight::Norm(layer, norm)).chain(linears).chain(biases)
         });
         [Weight::Embedding, Weight::FinalNorm].into_iter().chain(head).chain(blocks)
     }
 
-    /// A tensor's name in this checkpoint.
-    fn name(&self, weight: Weight) -> String {
-        match (&self.source, weight) {
-            (Source::Folder(_), Weight::Embedding) => "model.embed_tokens.weight".into(),
-            (Source::Folder(_), Weight::Head) => "lm_head.weight".into(),
-            (Source::Folder(_), Weight::FinalNorm) => "model.norm.weight".into(),
-            (Source::Folder(_), Weight::AttentionNorm(layer)) => format!("model.layers.{layer}.input_layernorm.weight"),
-            (Source::Folder(_), Weight::MlpNorm(layer)) => {
-                format!("model.layers.{layer}.post_attention_layernorm.weight")
+    /// Where a weight lies in this checkpoint.
+    fn place(&self, weight: Weight) -> Place {
+        let name = match &self.source {
+            Source::Folder { prefix, .. } => {
+                let head =
+                    PREFIXES.iter().find(|(own, ..)| own == prefix).map_or("lm_head.weight", |(_, head, _)| head);
+                match weight {
+                    Weight::Head => head.to_owned(),
+                    _ => format!("{prefix}{}", self.folder_name(weight)),
+                }
             }
-            (Source::Folder(_), Weight::Linear(layer, projection)) => {
-                format!("model.layers.{layer}.{}.weight", projection.path())
-            }
-            (Source::Gguf(_), Weight::Embedding) => "token_embd.weight".into(),
-            (Source::Gguf(_), Weight::Head) => "output.weight".into(),
-            (Source::Gguf(_), Weight::FinalNorm) => "output_norm.weight".into(),
-            (Source::Gguf(_), Weight::AttentionNorm(layer)) => format!("blk.{layer}.attn_norm.weight"),
-            (Source::Gguf(_), Weight::MlpNorm(layer)) => format!("blk.{layer}.ffn_norm.weight"),
-            (Source::Gguf(_), Weight::Linear(layer, projection)) => {
-                let name = match projection {
-                    Projection::Q => "attn_q",
-                    Projection::K => "attn_k",
-                    Projection::V => "attn_v",
-                    Projection::O => "attn_output",
-                    Projection::Gate => "ffn_gate",
-                    Projection::Up => "ffn_up",
-                    Projection::Down => "ffn_down",
-                    Projection::Qkv => "attn_qkv",
-                    Projection::GateUp => "ffn_up",
+            Source::Gguf { .. } => match weight {
+                Weight::Embedding => "token_embd.weight".into(),
+                Weight::Head => "output.weight".into(),
+                Weight::FinalNorm => "output_norm.weight".into(),
+                Weight::Norm(layer, norm) => {
+                    let name = match norm {
+                        Norm::Attention => "attn_norm",
+                        Norm::PostAttention => "post_attention_norm",
+                        Norm::Mlp => "ffn_norm",
+                        Norm::PostMlp => "post_ffw_norm",
+                        Norm::Query => "attn_q_norm",
+                        Norm::Key => "attn_k_norm",
+                    };
+                    format!("blk.{layer}.{name}.weight")
+                }
+                Weight::Linear(layer, projection) => {
+                    format!("blk.{layer}.{}.weight", gguf_name(self.module(projection)))
+                }
+                Weight::Bias(layer, projection) => format!("blk.{layer}.{}.bias", gguf_name(self.module(projection))),
+            },
+        };
+        let (rows, first) = match weight {
+            Weight::Linear(_, projection) => {
+                let before = match projection {
+                    Projection::K if self.config.is_fused => &[Projection::Q][..],
+                    Projection::V if self.config.is_fused => &[Projection::Q, Projection::K],
+                    Projection::Up if self.config.is_fused => &[Projection::Gate],
+                    _ => &[],
                 };
-                format!("blk.{layer}.{name}.weight")
+                let rows = self.linear_shape(self.module(projection)).0;
+                (rows, before.iter().map(|&part| self.linear_shape(part).0).sum())
             }
+            _ => (self.len(weight) / self.width(weight), 0),
+        };
+        let shape = match weight {
+            Weight::FinalNorm | Weight::Norm(..) | Weight::Bias(..) => vec![self.len(weight)],
+            _ => vec![rows, self.width(weight)],
+        };
+        Place { name, shape, first }
+    }
+
+    /// The module that a linear map is, or is a part of.
+    fn module(&self, projection: Projection) -> Projection {
+        match projection {
+            Projection::Q | Projection::K | Projection::V if self.config.is_fused => Projection::Qkv,
+            Projection::Gate | Projection::Up if self.config.is_fused => Projection::GateUp,
+            _ => projection,
+        }
+    }
+
+    /// The name of a weight's tensor in Hugging Face's folders, below `model.`.
+    fn folder_name(&self, weight: Weight) -> String {
+        match weight {
+            Weight::Embedding => "embed_tokens.weight".into(),
+            Weight::Head => "lm_head.weight".into(),
+            Weight::FinalNorm => "norm.weight".into(),
+            Weight::Norm(layer, norm) => {
+                let name = match norm {
+                    Norm::Attention => "input_layernorm",
+                    // The name that other models have for the norm before the MLP.
+                    Norm::PostAttention => "post_attention_layernorm",
+                    Norm::Mlp if self.config.post_norms => "pre_feedforward_layernorm",
+                    Norm::Mlp => "post_attention_layernorm",
+                    Norm::PostMlp => "post_feedforward_layernorm",
+                    Norm::Query => "self_attn.q_norm",
+                    Norm::Key => "self_attn.k_norm",
+                };
+                format!("layers.{layer}.{name}.weight")
+            }
+            Weight::Linear(layer, projection) => format!("layers.{layer}.{}.weight", self.module(projection).path()),
+            Weight::Bias(layer, projection) => format!("layers.{layer}.{}.bias", self.module(projection).path()),
         }
     }
 
@@ -257,10 +379,10 @@ impl Checkpoint {
     fn check_tensors(&self) -> Result<()> {
         let mut used = std::collections::HashSet::new();
         for weight in self.weights() {
-            let (name, expected) = (self.name(weight), self.shape(weight));
+            let Place { name, shape: expected, .. } = self.place(weight);
             let found = match &self.source {
-                Source::Folder(tensors) => tensors.shape(&name),
-                Source::Gguf(gguf) => gguf.shape(&name),
+                Source::Folder { tensors, .. } => tensors.shape(&name),
+                Source::Gguf { gguf, .. } => gguf.shape(&name),
             };
             match found {
                 None => return Err(self.problem(ModelProblem::MissingTensor(name))),
@@ -272,15 +394,21 @@ impl Checkpoint {
             }
             used.insert(name);
         }
-        let names: Box<dyn Iterator<Item = &str>> = match &self.source {
-            Source::Folder(tensors) => Box::new(tensors.names()),
-            Source::Gguf(gguf) => Box::new(gguf.names()),
+        let (names, apart): (Box<dyn Iterator<Item = &str>>, &[&str]) = match &self.source {
+            Source::Folder { tensors, prefix } => {
+                let apart = PREFIXES.iter().find(|(own, ..)| own == prefix).map_or(&[][..], |(.., apart)| apart);
+                (Box::new(tensors.names()), apart)
+            }
+            Source::Gguf { gguf, .. } => (Box::new(gguf.names()), &[]),
         };
         for name in names {
-            // Derived from the configuration, or, for a tied head, from the embedding: nothing is lost with them.
-            let derived = name.ends_with("rotary_emb.inv_freq") || name == "rope_freqs.weight";
-            let tied = self.config.tied_head && name == "lm_head.weight";
-            if !derived && !tied && !used.contains(name) {
+            // Derived from the configuration, or, for a tied head, from the embedding: nothing is lost with them. Nor is
+            // with what sees pictures: text does not pass through it.
+            let derived = name.ends_with("rotary_emb.inv_freq")
+                || ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"].contains(&name);
+            let tied = self.config.tied_head && name.ends_with("lm_head.weight");
+            let apart = apart.iter().any(|part| name.starts_with(part));
+            if !derived && !tied && !apart && !used.contains(name) {
                 return Err(self.problem(ModelProblem::UnusedTensor(name.to_owned())));
             }
         }
@@ -314,22 +442,39 @@ fn without_config(folder: &Path) -> Result<String> {
     })
 }
 
-/// The rows of one tensor.
+/// The name of a module's tensors in a GGUF file.
+fn gguf_name(projection: Projection) -> &'static str {
+    match projection {
+        Projection::Q => "attn_q",
+        Projection::K => "attn_k",
+        Projection::V => "attn_v",
+        Projection::O => "attn_output",
+        Projection::Gate => "ffn_gate",
+        // Where gate and up are one module, llama.cpp calls it so.
+        Projection::Up | Projection::GateUp => "ffn_up",
+        Projection::Down => "ffn_down",
+        Projection::Qkv => "attn_qkv",
+    }
+}
+
+/// The rows of one weight.
 pub(super) struct WeightRows<'a> {
     checkpoint: &'a Checkpoint,
     name: String,
     stored: Stored<'a>,
+    /// The weight's first row in what is stored.
+    first: usize,
     /// Numbers of a row.
     width: usize,
     /// Rows of a head, where they are stored interleaved.
-    interleaved_head: Option<usize>,
+    order: Option<usize>,
 }
 
 impl WeightRows<'_> {
     /// Reads one row, as many numbers as `out` has.
     pub(super) fn read(&self, row: usize, out: &mut [f32]) -> Result<()> {
-        let row = self.interleaved_head.map_or(row, |head| row / head * head + interleaved(row % head, head));
-        self.stored.read_at(row * self.width, out);
+        let row = self.order.map_or(row, |head| row / head * head + interleaved(row % head, head));
+        self.stored.read_at((self.first + row) * self.width, out);
         if out.iter().all(|value| value.is_finite()) {
             Ok(())
         } else {

@@ -1,20 +1,22 @@
 //! The one decoder: embed, blocks, head.
 //!
-//! Pre-norm transformer with rotary attention and a gated MLP, as Llama has it (Touvron et al., arXiv:2302.13971).
-//! Rows of several sequences lie end to end, without padding; each sequence brings the gates of its own variant, so
-//! that many variants share one pass over the frozen weights.
+//! Pre-norm transformer with rotary attention and a gated MLP, as Llama has it (Touvron et al., arXiv:2302.13971), with
+//! what other models have besides as facts of their configuration. Rows of several sequences lie end to end, without
+//! padding; each sequence brings the gates of its own variant, so that many variants share one pass over the frozen
+//! weights.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use plimsoll_kernels::{
-    Attention, AttentionScratch, AttentionShape, KeyValues, Mode, Packed, RopeTable, Rows, Threads, TokenScore, attend,
-    gated, linear, rms_norm, rotate, score_tokens,
+    Attention, AttentionRule, AttentionScratch, AttentionShape, KeyValues, Mode, Packed, RopeTable, Rows, Threads,
+    TokenScore, add_rms_norm, attend, cap_logits, gated, linear, norm_heads, rms_norm, rotate, score_tokens,
 };
 use rayon::prelude::*;
 
 use super::Precision;
-use super::checkpoint::{Checkpoint, Weight, WeightRows};
-use super::config::Config;
+use super::checkpoint::{Checkpoint, Norm, Weight, WeightRows};
+use super::config::{Config, LayerAttention, Rope};
 use super::linears::Input;
 use super::lora::{Grams, Lora, LowRank, Meter};
 use crate::error::Result;
@@ -41,6 +43,10 @@ struct Block {
     attention_norm: Vec<f32>,
     /// `(hidden)`
     mlp_norm: Vec<f32>,
+    /// Of queries and of keys: `(head_dim)` each.
+    query_key_norms: Option<[Vec<f32>; 2]>,
+    /// Of what attention gives and of what the MLP gives: `(hidden)` each.
+    post_norms: Option<[Vec<f32>; 2]>,
     /// Indexed by `Input as usize`.
     linears: [Packed; Input::COUNT],
 }
@@ -52,6 +58,8 @@ pub struct Segment<'a> {
     pub rows: Range<usize>,
     /// How strongly the layer's LoRA is applied to it.
     pub gates: LayerGates,
+    /// Tokens that the whole sequence has, or is to have: some rotary embeddings depend on it.
+    pub length: usize,
     /// Keys and values of the positions before its first row.
     pub past: Option<&'a KeyValues>,
     /// Where its keys and values are to be kept: begun after `past`. They are dropped where none is given.
@@ -67,6 +75,8 @@ pub struct Scratch {
     qkv: Vec<f32>,
     mixed: Rows,
     gated: Rows,
+    /// What is normed before it is added.
+    branch: Vec<f32>,
     attention: AttentionScratch,
     keys: KeyValues,
     low_rank: LowRank,
@@ -102,7 +112,7 @@ impl Model {
         let linear = |layer, input: Input| {
             let of = |&projection| Ok((projection, checkpoint.rows(Weight::Linear(layer, projection))?));
             let rows: Vec<(Projection, WeightRows<'_>)> = input.projections().iter().map(of).collect::<Result<_>>()?;
-            Packed::new(dtype, input.columns(&config), input.width(&config), |column, out| {
+            let packed = Packed::new(dtype, input.columns(&config), input.width(&config), |column, out| {
                 let source = input.source(&config, column);
                 let found = source.and_then(|(projection, row)| {
                     rows.iter().find(|(candidate, _)| *candidate == projection).map(|(_, rows)| (rows, row))
@@ -114,12 +124,28 @@ impl Model {
                         Ok(())
                     }
                 }
-            })
+            })?;
+            let biased = input.projections().iter().filter(|projection| config.biased.contains(projection));
+            let of = |&projection| Ok((projection, checkpoint.read(Weight::Bias(layer, projection))?));
+            let biases: BTreeMap<Projection, Vec<f32>> = biased.map(of).collect::<Result<_>>()?;
+            if biases.is_empty() {
+                return Ok(packed);
+            }
+            let of_column = |column| {
+                let (projection, row) = input.source(&config, column)?;
+                biases.get(&projection).map(|bias| bias[row])
+            };
+            let columns = 0..input.columns(&config);
+            Ok(packed.with_bias(columns.map(|column| of_column(column).unwrap_or(0.0)).collect()))
         };
         let block = |layer| {
+            let norm = |norm| checkpoint.read(Weight::Norm(layer, norm));
+            let norms = |is_there: bool, a, b| is_there.then(|| Ok([norm(a)?, norm(b)?])).transpose();
             Ok(Block {
-                attention_norm: checkpoint.read(Weight::AttentionNorm(layer))?,
-                mlp_norm: checkpoint.read(Weight::MlpNorm(layer))?,
+                attention_norm: norm(Norm::Attention)?,
+                mlp_norm: norm(Norm::Mlp)?,
+                query_key_norms: norms(config.query_key_norm, Norm::Query, Norm::Key)?,
+                post_norms: norms(config.post_norms, Norm::PostAttention, Norm::PostMlp)?,
                 linears: [
                     linear(layer, Input::Attention)?,
                     linear(layer, Input::Mixed)?,
@@ -148,9 +174,14 @@ impl Model {
         self.precision
     }
 
-    /// The rotary embedding for sequences of up to `positions` tokens.
-    pub fn rope(&self, positions: usize) -> RopeTable {
-        RopeTable::new(&self.config.rope_frequencies(), positions)
+    /// The rotary embeddings for sequences of these lengths, in tokens.
+    pub fn ropes(&self, lengths: impl IntoIterator<Item = usize>) -> Ropes {
+        Ropes::new(&self.config, lengths)
+    }
+
+    /// The packed weights of the linear maps with one input.
+    pub(super) fn linears(&self, layer: usize, input: Input) -> &Packed {
+        &self.blocks[layer].linears[input as usize]
     }
 
     /// Room for the keys and values of one sequence in one layer.
@@ -171,6 +202,7 @@ impl Model {
             qkv: Vec::new(),
             mixed: Rows::new(dtype),
             gated: Rows::new(dtype),
+            branch: Vec::new(),
             attention: AttentionScratch::new(dtype),
             keys: self.key_values(),
             low_rank: LowRank::new(dtype),
@@ -179,9 +211,10 @@ impl Model {
 
     /// Bytes that [`scratch`](Self::scratch) grows to for so many rows.
     pub fn scratch_bytes(&self, rows: usize) -> usize {
-        let Config { hidden, intermediate, heads, head_dim, .. } = self.config;
+        let Config { hidden, intermediate, heads, head_dim, post_norms, .. } = self.config;
+        let branch = if post_norms { hidden } else { 0 };
         let factors = self.precision.dtype.bytes() * (hidden + heads * head_dim * 2 + intermediate);
-        rows * (factors + 4 * (2 * self.attention_shape().width() + hidden)) + self.key_value_bytes(rows)
+        rows * (factors + 4 * (2 * self.attention_shape().width() + hidden + branch)) + self.key_value_bytes(rows)
     }
 
     /// Hidden states before the first layer: `(tokens, hidden)`.
@@ -192,6 +225,7 @@ impl Model {
         let mut x = vec![0.0; tokens.len() * self.config.hidden];
         for (&token, x) in tokens.iter().zip(x.chunks_exact_mut(self.config.hidden)) {
             self.embedding.unpack(token as usize, x);
+            x.iter_mut().for_each(|x| *x *= self.config.embedding_scale);
         }
         x
     }
@@ -199,48 +233,56 @@ impl Model {
     /// Runs one layer over the hidden states `x (rows, hidden)`, in place. Rows whose output is not wanted leave `x`.
     ///
     /// # Panics
-    /// If the segments do not cover the rows, or one is longer than `rope`.
+    /// If the segments do not cover the rows, or one is longer than the lengths that `ropes` was made for.
     #[allow(clippy::too_many_arguments, reason = "a layer needs all of these, and nothing else")]
     pub fn block(
         &self,
         layer: usize,
         lora: &Lora,
         segments: &mut [Segment<'_>],
-        rope: &RopeTable,
+        ropes: &Ropes,
         x: &mut Vec<f32>,
         threads: Threads,
         scratch: &mut Scratch,
     ) {
-        let Config { hidden, intermediate, heads, kv_heads, head_dim, norm_epsilon, .. } = self.config;
+        let Config { hidden, intermediate, heads, kv_heads, head_dim, norm_epsilon, activation, .. } = self.config;
         let Precision { isa, .. } = self.precision;
         let block = &self.blocks[layer];
-        let weight = |input: Input| &block.linears[input as usize];
+        let weight = |input: Input| self.linears(layer, input);
+        let LayerAttention { window, rope } = self.config.attention[layer];
+        let rule = AttentionRule { scale: self.config.attention_scale, softcap: self.config.attention_softcap, window };
         let width = self.attention_shape().width();
-        let Scratch { normed, qkv, mixed, gated: activations, attention: hands, keys, low_rank } = scratch;
+        let Scratch { normed, qkv, mixed, gated: activations, branch, attention: hands, keys, low_rank } = scratch;
 
         rms_norm(isa, normed, x, &block.attention_norm, norm_epsilon); // (rows, hidden)
         let qkv = sized(qkv, normed.rows() * width);
-        let update = low_rank.update(isa, lora.get(Input::Attention), normed, runs(segments), threads);
-        linear(isa, qkv, normed, weight(Input::Attention), update, Mode::Set, threads); // (rows, q | k | v)
+        let w = weight(Input::Attention);
+        let update = low_rank.update(isa, lora.get(Input::Attention), normed, w, runs(segments), threads);
+        linear(isa, qkv, normed, w, update, Mode::Set, threads); // (rows, q | k | v)
+        if let Some([query, key]) = &block.query_key_norms {
+            norm_heads(isa, qkv, width, 0, heads, query, norm_epsilon);
+            norm_heads(isa, qkv, width, heads * head_dim, kv_heads, key, norm_epsilon);
+        }
 
         let wanted: usize = segments.iter().map(Segment::outputs).sum();
         mixed.resize(wanted, heads * head_dim);
         let mut to = 0;
         for segment in segments.iter_mut() {
             let outputs = segment.outputs();
-            let Segment { rows, past, cache, wanted, .. } = segment;
+            let Segment { rows, past, cache, wanted, length, .. } = segment;
             let qkv = &mut qkv[rows.start * width..rows.end * width];
             let is_kept = cache.is_some();
             let own = cache.as_deref_mut().unwrap_or_else(|| {
                 keys.restart(*past);
                 keys
             });
-            rotate(isa, qkv, heads + kv_heads, rope, own.len()..own.len() + rows.len());
+            let table = ropes.of(rope, *length);
+            rotate(isa, qkv, heads + kv_heads, head_dim, table, own.len()..own.len() + rows.len());
             own.extend(isa, qkv);
             // Those that are not kept share one memory, which the next one overwrites.
             if !is_kept {
                 let attention = [Attention { to, qkv, wanted: *wanted, past: *past, own }];
-                attend(isa, mixed, &attention, threads, hands);
+                attend(isa, mixed, rule, &attention, threads, hands);
             }
             to += outputs;
         }
@@ -254,7 +296,7 @@ impl Model {
             }
             to += segment.outputs();
         }
-        attend(isa, mixed, &kept, threads, hands); // (outputs, heads · head_dim)
+        attend(isa, mixed, rule, &kept, threads, hands); // (outputs, heads · head_dim)
 
         let rows = segments.iter().flat_map(|segment| {
             let all = segment.wanted.is_none().then(|| segment.rows.clone()).into_iter().flatten();
@@ -267,15 +309,28 @@ impl Model {
         x.truncate(wanted * hidden);
         let runs = output_runs(segments);
 
-        let update = low_rank.update(isa, lora.get(Input::Mixed), mixed, runs.clone(), threads);
-        linear(isa, x, mixed, weight(Input::Mixed), update, Mode::Add, threads); // (outputs, hidden)
+        // What a branch gives goes into the residual stream: as it is, or normed first.
+        let mut add = |x: &mut [f32], from: &Rows, input: Input, norm: Option<&Vec<f32>>, low_rank: &mut LowRank| {
+            let w = weight(input);
+            let update = low_rank.update(isa, lora.get(input), from, w, runs.clone(), threads);
+            match norm {
+                None => linear(isa, x, from, w, update, Mode::Add, threads),
+                Some(norm) => {
+                    let branch = sized(branch, x.len());
+                    linear(isa, branch, from, w, update, Mode::Set, threads);
+                    add_rms_norm(isa, x, branch, norm, norm_epsilon);
+                }
+            }
+        };
+        let [after_attention, after_mlp] = block.post_norms.as_ref().map_or([None, None], |[a, b]| [Some(a), Some(b)]);
+        add(x, mixed, Input::Mixed, after_attention, low_rank); // (outputs, hidden)
 
         rms_norm(isa, normed, x, &block.mlp_norm, norm_epsilon); // (outputs, hidden)
         activations.resize(wanted, intermediate);
-        let update = low_rank.update(isa, lora.get(Input::Mlp), normed, runs.clone(), threads);
-        gated(isa, activations, normed, weight(Input::Mlp), update, threads); // (outputs, intermediate)
-        let update = low_rank.update(isa, lora.get(Input::Gated), activations, runs, threads);
-        linear(isa, x, activations, weight(Input::Gated), update, Mode::Add, threads); // (outputs, hidden)
+        let w = weight(Input::Mlp);
+        let update = low_rank.update(isa, lora.get(Input::Mlp), normed, w, runs.clone(), threads);
+        gated(isa, activations, normed, w, activation, update, threads); // (outputs, intermediate)
+        add(x, activations, Input::Gated, after_mlp, low_rank); // (outputs, hidden)
     }
 
     /// Scores `tokens[i]` as what follows the hidden state `x[i]`, with `x (rows, hidden)` taken after any layer: the
@@ -284,16 +339,19 @@ impl Model {
     pub fn score(&self, x: &[f32], tokens: &[u32], scratch: &mut Scratch) -> Vec<TokenScore> {
         let Precision { isa, .. } = self.precision;
         rms_norm(isa, &mut scratch.normed, x, &self.final_norm, self.config.norm_epsilon); // (rows, hidden)
-        score_tokens(isa, &scratch.normed, self.head(), tokens)
+        score_tokens(isa, &scratch.normed, self.head(), tokens, self.config.logit_softcap)
     }
 
     /// Logits `(rows, vocabulary)` of hidden states `x (rows, hidden)` after the last layer.
     pub fn logits(&self, x: &[f32], threads: Threads, scratch: &mut Scratch) -> Vec<f32> {
-        let Config { hidden, vocabulary, norm_epsilon, .. } = self.config;
+        let Config { hidden, vocabulary, norm_epsilon, logit_softcap, .. } = self.config;
         let Precision { isa, .. } = self.precision;
         rms_norm(isa, &mut scratch.normed, x, &self.final_norm, norm_epsilon);
         let mut logits = vec![0.0; x.len() / hidden * vocabulary];
         linear(isa, &mut logits, &scratch.normed, self.head(), None, Mode::Set, threads);
+        if let Some(cap) = logit_softcap {
+            cap_logits(isa, &mut logits, cap);
+        }
         logits
     }
 
@@ -304,6 +362,42 @@ impl Model {
     fn attention_shape(&self) -> AttentionShape {
         let Config { heads, kv_heads, head_dim, .. } = self.config;
         AttentionShape { heads, kv_heads, head_dim }
+    }
+}
+
+/// A model's rotary embeddings, for sequences of some lengths.
+#[derive(Debug)]
+pub struct Ropes {
+    /// For each rotary embedding of the model the tables of the classes of length that it tells apart.
+    tables: Vec<(Rope, BTreeMap<usize, RopeTable>)>,
+}
+
+impl Ropes {
+    fn new(config: &Config, lengths: impl IntoIterator<Item = usize>) -> Self {
+        let lengths: Vec<usize> = lengths.into_iter().collect();
+        let tables = config.ropes.iter().map(|rope| {
+            // The longest of each class: all of a class have the same frequencies.
+            let mut longest = BTreeMap::new();
+            for &length in &lengths {
+                let longest = longest.entry(rope.class(length)).or_default();
+                *longest = length.max(*longest);
+            }
+            let table = |(class, length)| {
+                let frequencies = rope.frequencies(config.rotary_dim, length);
+                (class, RopeTable::new(&frequencies, rope.attention(), length))
+            };
+            (rope.clone(), longest.into_iter().map(table).collect())
+        });
+        Self { tables: tables.collect() }
+    }
+
+    /// The table of one rotary embedding for a sequence of so many tokens.
+    ///
+    /// # Panics
+    /// If it was made for no such sequence.
+    fn of(&self, rope: usize, length: usize) -> &RopeTable {
+        let (rope, tables) = &self.tables[rope];
+        &tables[&rope.class(length)]
     }
 }
 

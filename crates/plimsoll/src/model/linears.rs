@@ -26,7 +26,7 @@ impl Input {
     /// All of them, in the order in which a block comes to them.
     pub(super) const ALL: [Self; Self::COUNT] = [Self::Attention, Self::Mixed, Self::Mlp, Self::Gated];
 
-    /// The modules that read it.
+    /// The linear maps of it.
     pub(super) fn projections(self) -> &'static [Projection] {
         match self {
             Self::Attention => &[Projection::Q, Projection::K, Projection::V],
@@ -34,6 +34,29 @@ impl Input {
             Self::Mlp => &[Projection::Gate, Projection::Up],
             Self::Gated => &[Projection::Down],
         }
+    }
+
+    /// The modules that read it: each of these maps, or all of them in one.
+    pub(super) fn modules(self, config: &Config) -> &'static [Projection] {
+        match self {
+            Self::Attention if config.is_fused => &[Projection::Qkv],
+            Self::Mlp if config.is_fused => &[Projection::GateUp],
+            _ => self.projections(),
+        }
+    }
+
+    /// Which output of which module a column is; none where it only fills up a turn.
+    pub(super) fn module_output(self, config: &Config, column: usize) -> Option<(Projection, usize)> {
+        let (projection, row) = self.source(config, column)?;
+        let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        Some(match projection {
+            Projection::Q if config.is_fused => (Projection::Qkv, row),
+            Projection::K if config.is_fused => (Projection::Qkv, q + row),
+            Projection::V if config.is_fused => (Projection::Qkv, q + kv + row),
+            Projection::Gate if config.is_fused => (Projection::GateUp, row),
+            Projection::Up if config.is_fused => (Projection::GateUp, config.intermediate + row),
+            _ => (projection, row),
+        })
     }
 
     /// Its width.
@@ -54,7 +77,7 @@ impl Input {
         }
     }
 
-    /// Which output of which module a column is; none where it only fills up a turn.
+    /// Which output of which linear map a column is; none where it only fills up a turn.
     pub(super) fn source(self, config: &Config, column: usize) -> Option<(Projection, usize)> {
         let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         match self {

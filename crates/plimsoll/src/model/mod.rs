@@ -11,11 +11,11 @@ mod tensors;
 
 pub use checkpoint::Checkpoint;
 pub(crate) use config::MAX_LAYERS;
-pub use config::{Config, RopeScaling};
-pub use decoder::{Model, Scratch, Segment};
+pub use config::{Config, LayerAttention, Rope, RopeScaling};
+pub use decoder::{Model, Ropes, Scratch, Segment};
 pub use gguf::{Gguf, GgufProblem, Metadata, Value};
 pub use lora::{Grams, Lora};
-pub use plimsoll_kernels::{Dtype, Isa};
+pub use plimsoll_kernels::{Activation, Dtype, Isa};
 pub use tensors::{Tensors, TensorsProblem};
 
 use crate::error::shown;
@@ -74,7 +74,7 @@ pub enum ModelProblem {
         /// What stands there.
         found: String,
         /// What is supported.
-        supported: &'static str,
+        supported: String,
     },
     /// A dimension that is zero or absurdly large.
     #[error("{name} is {value}: expected 1 to {limit}")]
@@ -102,9 +102,11 @@ pub enum ModelProblem {
         /// Key and value heads.
         kv_heads: usize,
     },
-    /// `rope_freqs.weight` does not fit the head.
-    #[error("rope_freqs.weight has {found} divisors: expected {expected}, one for each pair of a head's dimensions")]
+    /// Divisors of rotary frequencies that do not fit the head.
+    #[error("{name} has {found} divisors: expected {expected}, one for each pair of dimensions that are rotated")]
     RopeDivisors {
+        /// Where they stand.
+        name: &'static str,
         /// How many there are.
         found: usize,
         /// How many there should be.

@@ -1,0 +1,214 @@
+//! Facts from a GGUF file's metadata, by the rules and the defaults of llama.cpp.
+
+use plimsoll_kernels::Activation;
+
+use super::family::{FAMILIES, Family, Windows};
+use super::rope::yarn_attention;
+use super::{Config, LayerAttention, MAX_LAYERS, ModelProblem, Rope, RopeScaling, listed, unsupported};
+use crate::gates::Projection;
+use crate::model::gguf::{Metadata, Value};
+
+/// The metadata key of a GGUF file's vocabulary.
+const TOKENS: &str = "tokenizer.ggml.tokens";
+
+/// The layers of Gemma 2 27B and Gemma 3 27B: they divide queries by another number than their head's width, and no key
+/// says it.
+const SCALED_BY_HIDDEN: [(&str, usize); 2] = [("gemma2", 46), ("gemma3", 62)];
+
+/// What only the tensors say.
+#[derive(Default)]
+pub(in crate::model) struct FromTensors {
+    /// Whether the embedding is the head, too.
+    pub(in crate::model) tied_head: bool,
+    /// The linear maps that have a bias.
+    pub(in crate::model) biased: Vec<Projection>,
+    /// `rope_freqs.weight`
+    pub(in crate::model) divisors: Option<Vec<f32>>,
+    /// `rope_factors_short.weight` and `rope_factors_long.weight`
+    pub(in crate::model) short_and_long: Option<(Vec<f32>, Vec<f32>)>,
+}
+
+/// The keys of one architecture.
+struct Keys<'a> {
+    metadata: &'a Metadata,
+    architecture: &'a str,
+}
+
+impl Keys<'_> {
+    fn name(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture)
+    }
+
+    fn optional(&self, name: &str) -> Result<Option<usize>, ModelProblem> {
+        let key = self.name(name);
+        let Some(value) = self.metadata.get(&key) else { return Ok(None) };
+        let number = value.as_u64().and_then(|value| usize::try_from(value).ok());
+        number.map(Some).ok_or(ModelProblem::BadKey { key, expected: "a whole number" })
+    }
+
+    fn required(&self, name: &str) -> Result<usize, ModelProblem> {
+        self.optional(name)?.ok_or_else(|| ModelProblem::MissingKey(self.name(name)))
+    }
+
+    fn float(&self, name: &str) -> Result<Option<f64>, ModelProblem> {
+        let key = self.name(name);
+        let Some(value) = self.metadata.get(&key) else { return Ok(None) };
+        value.as_f64().map(Some).ok_or(ModelProblem::BadKey { key, expected: "a floating-point number" })
+    }
+
+    fn float_or_whole(&self, name: &str) -> Result<Option<f64>, ModelProblem> {
+        let whole = self.metadata.get(&self.name(name)).and_then(Value::as_u64);
+        match whole {
+            Some(whole) => Ok(Some(whole as f64)),
+            None => self.float(name),
+        }
+    }
+
+    fn text(&self, name: &str) -> Result<Option<&str>, ModelProblem> {
+        text(self.metadata, &self.name(name))
+    }
+}
+
+/// A text in a GGUF file's metadata, if it is there.
+fn text<'a>(metadata: &'a Metadata, key: &str) -> Result<Option<&'a str>, ModelProblem> {
+    let Some(value) = metadata.get(key) else { return Ok(None) };
+    let text = value.as_str().ok_or_else(|| ModelProblem::BadKey { key: key.into(), expected: "a text" })?;
+    Ok(Some(text))
+}
+
+/// The family of a GGUF file.
+pub(super) fn family(metadata: &Metadata) -> Result<&'static Family, ModelProblem> {
+    let architecture = text(metadata, "general.architecture")?
+        .ok_or_else(|| ModelProblem::MissingKey("general.architecture".into()))?;
+    FAMILIES.iter().find(|family| family.architecture == architecture).ok_or_else(|| {
+        let mut names: Vec<&str> = FAMILIES.iter().map(|family| family.architecture).collect();
+        names.dedup();
+        unsupported("general.architecture", architecture.to_owned(), listed(names))
+    })
+}
+
+/// Reads the facts.
+///
+/// # Errors
+/// A key missing or out of range, or something that is not implemented, by name.
+pub(super) fn read(metadata: &Metadata, tensors: FromTensors) -> Result<Config, ModelProblem> {
+    let family = family(metadata)?;
+    let keys = Keys { metadata, architecture: family.architecture };
+    if keys.optional("expert_count")?.unwrap_or(0) > 0 {
+        return Err(unsupported(&keys.name("expert_count"), "experts".into(), "a dense model"));
+    }
+    let (hidden, heads, layers) =
+        (keys.required("embedding_length")?, keys.required("attention.head_count")?, keys.required("block_count")?);
+    if layers > MAX_LAYERS {
+        return Err(ModelProblem::OutOfRange { name: "layers", value: layers, limit: MAX_LAYERS });
+    }
+    let head_dim = match keys.optional("attention.key_length")? {
+        Some(head_dim) => head_dim,
+        None => hidden.checked_div(heads).unwrap_or(0),
+    };
+    if keys.optional("attention.value_length")?.is_some_and(|length| length != head_dim) {
+        let key = keys.name("attention.value_length");
+        return Err(unsupported(&key, "another width".into(), "the keys' width"));
+    }
+    let context = keys.required("context_length")?;
+    let vocabulary = match metadata.get(TOKENS) {
+        Some(tokens) => match tokens.as_array() {
+            Some(tokens) => tokens.len(),
+            None => return Err(ModelProblem::BadKey { key: TOKENS.into(), expected: "an array" }.into()),
+        },
+        None => keys.required("vocab_size")?,
+    };
+
+    let theta = keys.float("rope.freq_base")?.unwrap_or(10_000.0);
+    let mut ropes = vec![Rope { theta, scaling: scaling(&keys, tensors.divisors, tensors.short_and_long, context)? }];
+    if let Some(local) = family.local_theta {
+        let theta = keys.float("rope.freq_base_swa")?.unwrap_or(local);
+        ropes.push(Rope { theta, scaling: RopeScaling::None });
+    }
+    let window = keys.optional("attention.sliding_window")?.filter(|&window| window > 0);
+    let (windows, window) = match family.windows {
+        // Where a file mentions one, all layers that can have one have it.
+        Windows::None | Windows::Upper => (Windows::All, window),
+        Windows::All => (Windows::All, window),
+        Windows::AllBut { every } => {
+            let every = keys.optional("attention.sliding_window_pattern")?.filter(|&every| every > 0).unwrap_or(every);
+            (Windows::AllBut { every }, window.or(family.default_window))
+        }
+    };
+    let local = ropes.len() - 1;
+    let attention = windows.of(layers, window, 0).into_iter().map(|window| {
+        let rope = if window.is_some() { local } else { 0 };
+        LayerAttention { window, rope }
+    });
+    let softcap = |name: &str, default: Option<f64>| -> Result<Option<f32>, ModelProblem> {
+        Ok(keys.float(name)?.or(default).map(|cap| cap as f32))
+    };
+    let by_hidden = SCALED_BY_HIDDEN.contains(&(family.architecture, layers));
+    let scaled_by = if by_hidden { hidden.checked_div(heads).unwrap_or(0) } else { head_dim };
+    Config {
+        layers,
+        hidden,
+        intermediate: keys.required("feed_forward_length")?,
+        heads,
+        kv_heads: keys.optional("attention.head_count_kv")?.unwrap_or(heads),
+        head_dim,
+        vocabulary,
+        context,
+        norm_epsilon: keys.float("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5) as f32,
+        rotary_dim: keys.optional("rope.dimension_count")?.unwrap_or(head_dim),
+        ropes,
+        attention: attention.collect(),
+        attention_scale: (scaled_by as f64).powf(-0.5) as f32,
+        attention_softcap: softcap("attn_logit_softcapping", family.softcaps.0)?,
+        logit_softcap: softcap("final_logit_softcapping", family.softcaps.1)?,
+        embedding_scale: if family.is_gemma { (hidden as f64).sqrt() as f32 } else { 1.0 },
+        activation: if family.is_gemma { Activation::GeluTanh } else { Activation::Silu },
+        biased: tensors.biased,
+        query_key_norm: family.query_key_norm,
+        post_norms: family.is_gemma,
+        // What converts a model adds it.
+        norm_offset: 0.0,
+        is_fused: family.is_fused,
+        tied_head: tensors.tied_head,
+        architecture: family.architecture.to_owned(),
+    }
+    .validate()
+}
+
+/// What the metadata and the tensors that belong to it make of the rotary frequencies.
+fn scaling(
+    keys: &Keys<'_>,
+    divisors: Option<Vec<f32>>,
+    short_and_long: Option<(Vec<f32>, Vec<f32>)>,
+    context: usize,
+) -> Result<RopeScaling, ModelProblem> {
+    let original = keys.float_or_whole("rope.scaling.original_context_length")?;
+    let attention = keys.float("rope.scaling.attn_factor")?;
+    if let Some((short, long)) = short_and_long {
+        let original_context = original.unwrap_or(context as f64);
+        return Ok(RopeScaling::Long { short, long, original_context, attention: attention.unwrap_or(1.0) });
+    }
+    if let Some(divisors) = divisors {
+        return Ok(RopeScaling::Divisors(divisors));
+    }
+    let need = |name: &str| keys.float(name)?.ok_or_else(|| ModelProblem::MissingKey(keys.name(name)));
+    Ok(match keys.text("rope.scaling.type")? {
+        None | Some("none") => RopeScaling::None,
+        Some("linear") => RopeScaling::Linear { factor: keys.float("rope.scaling.factor")?.unwrap_or(1.0) },
+        Some("yarn") => {
+            let factor = need("rope.scaling.factor")?;
+            RopeScaling::Yarn {
+                factor,
+                fast: keys.float("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
+                slow: keys.float("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+                truncate: true,
+                original_context: original.unwrap_or(context as f64),
+                attention: attention.unwrap_or(1.0) * yarn_attention(factor, 1.0),
+            }
+        }
+        Some(other) => {
+            let supported = "none, linear, yarn, or tensors with factors";
+            return Err(unsupported(&keys.name("rope.scaling.type"), other.into(), supported));
+        }
+    })
+}

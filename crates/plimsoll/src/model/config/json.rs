@@ -1,0 +1,350 @@
+//! Facts from a Hugging Face `config.json`, by the rules and the defaults of transformers 5.23.
+
+use plimsoll_kernels::Activation;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use super::family::{FAMILIES, Family, Windows};
+use super::rope::{long_attention, yarn_attention};
+use super::{Config, LayerAttention, MAX_LAYERS, ModelProblem, Rope, RopeScaling, listed, unsupported};
+use crate::gates::Projection;
+
+/// `config.json` as it stands, of the fields that decide what a decoder computes.
+#[derive(Deserialize)]
+pub(super) struct RawConfig {
+    model_type: String,
+    num_hidden_layers: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    vocab_size: usize,
+    max_position_embeddings: Option<usize>,
+    original_max_position_embeddings: Option<f64>,
+    rms_norm_eps: Option<f64>,
+    rope_theta: Option<f64>,
+    rope_local_base_freq: Option<f64>,
+    rope_scaling: Option<Map<String, Value>>,
+    /// Where transformers 5 keeps all of these.
+    rope_parameters: Option<Map<String, Value>>,
+    partial_rotary_factor: Option<f64>,
+    tie_word_embeddings: Option<bool>,
+    hidden_act: Option<String>,
+    /// Gemma's name of it.
+    hidden_activation: Option<String>,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
+    query_pre_attn_scalar: Option<f64>,
+    /// Null and left out are not the same.
+    #[serde(default, deserialize_with = "given")]
+    attn_logit_softcapping: Option<Option<f64>>,
+    #[serde(default, deserialize_with = "given")]
+    final_logit_softcapping: Option<Option<f64>>,
+    #[serde(default, deserialize_with = "given")]
+    sliding_window: Option<Option<usize>>,
+    use_sliding_window: Option<bool>,
+    max_window_layers: Option<usize>,
+    sliding_window_pattern: Option<usize>,
+    layer_types: Option<Vec<String>>,
+    use_bidirectional_attention: Option<Value>,
+    pretraining_tp: Option<usize>,
+    quantization_config: Option<Value>,
+}
+
+impl RawConfig {
+    /// Reads the text; of a model that sees pictures, what it says of the decoder.
+    pub(super) fn read(text: &str) -> serde_json::Result<Self> {
+        let mut config: Map<String, Value> = serde_json::from_str(text)?;
+        if config.get("model_type").and_then(Value::as_str) == Some("gemma3")
+            && let Some(Value::Object(mut decoder)) = config.remove("text_config")
+        {
+            // What Gemma3TextConfig defaults to: files say what is different.
+            for (key, value) in [
+                ("vocab_size", 262_208),
+                ("hidden_size", 2304),
+                ("intermediate_size", 9216),
+                ("num_hidden_layers", 26),
+                ("num_attention_heads", 8),
+                ("num_key_value_heads", 4),
+            ] {
+                decoder.entry(key).or_insert(value.into());
+            }
+            decoder.insert("model_type".into(), "gemma3_text".into());
+            for key in ["quantization_config", "tie_word_embeddings"] {
+                if let Some(value) = config.remove(key) {
+                    decoder.insert(key.into(), value);
+                }
+            }
+            config = decoder;
+        }
+        Self::deserialize(Value::Object(config))
+    }
+}
+
+/// A value that is there, be it null.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// A table of rotary parameters.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct RawRope {
+    rope_theta: Option<f64>,
+    rope_type: Option<String>,
+    /// The older name of `rope_type`; some files have both.
+    r#type: Option<String>,
+    factor: Option<f64>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    original_max_position_embeddings: Option<f64>,
+    partial_rotary_factor: Option<f64>,
+    attention_factor: Option<f64>,
+    beta_fast: Option<f64>,
+    beta_slow: Option<f64>,
+    mscale: Option<f64>,
+    mscale_all_dim: Option<f64>,
+    truncate: Option<bool>,
+    short_factor: Option<Vec<f32>>,
+    long_factor: Option<Vec<f32>>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// What a table's values default to, and what stands beside the tables.
+struct Beside {
+    theta: f64,
+    context: f64,
+    original_context: Option<f64>,
+    partial: Option<f64>,
+    is_phi: bool,
+}
+
+impl TryFrom<RawConfig> for Config {
+    type Error = ModelProblem;
+
+    fn try_from(raw: RawConfig) -> Result<Self, ModelProblem> {
+        let Some(family) = FAMILIES.iter().find(|family| family.model_type == raw.model_type) else {
+            return Err(unsupported("model_type", raw.model_type, listed(FAMILIES.iter().map(|f| f.model_type))));
+        };
+        let activation = raw.hidden_activation.as_deref().or(raw.hidden_act.as_deref());
+        let activation = match activation.unwrap_or(if family.is_gemma { "gelu_pytorch_tanh" } else { "silu" }) {
+            "silu" | "swish" => Activation::Silu,
+            "gelu_pytorch_tanh" | "gelu_new" => Activation::GeluTanh,
+            // Gemma 2's files name the exact GELU where the model was made with the approximation, which is what
+            // transformers takes: `hidden_activation` counts, and its absence means the approximation.
+            "gelu" if family.is_gemma && raw.hidden_activation.is_none() => Activation::GeluTanh,
+            other => return Err(unsupported("hidden_act", other.into(), "silu or gelu_pytorch_tanh")),
+        };
+        if let Some(parts) = raw.pretraining_tp.filter(|&parts| parts > 1) {
+            return Err(unsupported("pretraining_tp", parts.to_string(), "1"));
+        }
+        if raw.quantization_config.as_ref().is_some_and(|config| !config.is_null()) {
+            return Err(unsupported("quantization_config", "present".into(), "unquantised weights, or a GGUF file"));
+        }
+        if let Some(on) =
+            raw.use_bidirectional_attention.as_ref().filter(|on| **on != Value::Null && **on != Value::Bool(false))
+        {
+            return Err(unsupported("use_bidirectional_attention", on.to_string(), "false"));
+        }
+        let layers = raw.num_hidden_layers;
+        if layers > MAX_LAYERS {
+            return Err(ModelProblem::OutOfRange { name: "layers", value: layers, limit: MAX_LAYERS });
+        }
+        let context = raw.max_position_embeddings.unwrap_or(family.context);
+        let head_dim = match raw.head_dim.or(family.head_dim) {
+            Some(head_dim) => head_dim,
+            None => raw.hidden_size.checked_div(raw.num_attention_heads).unwrap_or(0),
+        };
+
+        let beside = Beside {
+            theta: raw.rope_theta.unwrap_or(family.theta),
+            context: context as f64,
+            original_context: raw.original_max_position_embeddings.or(family.original_context),
+            partial: raw.partial_rotary_factor,
+            is_phi: family.is_fused,
+        };
+        let tables = tables(family, raw.rope_scaling.clone(), raw.rope_parameters.clone(), raw.rope_local_base_freq)?;
+        let mut ropes = Vec::new();
+        let mut rotary_dim = head_dim;
+        for table in tables {
+            let (rope, part) = beside.rope(table)?;
+            rotary_dim = (head_dim as f64 * part) as usize;
+            ropes.push(rope);
+        }
+
+        let windows = windows(family, &raw, layers)?;
+        let local = ropes.len() - 1;
+        let attention = windows.into_iter().map(|window| {
+            let rope = if window.is_some() { local } else { 0 };
+            LayerAttention { window, rope }
+        });
+        let scale = raw.query_pre_attn_scalar.filter(|_| family.is_gemma);
+        let mut biased = family.biased.to_vec();
+        if raw.attention_bias == Some(true) && !family.is_fused {
+            biased = vec![Projection::Q, Projection::K, Projection::V, Projection::O];
+        }
+        if raw.mlp_bias == Some(true) {
+            match family.model_type {
+                "llama" => biased.extend([Projection::Gate, Projection::Up, Projection::Down]),
+                _ => return Err(unsupported("mlp_bias", "true".into(), "false")),
+            }
+        }
+        let (attention_softcap, logit_softcap) = family.softcaps;
+        Self {
+            layers,
+            hidden: raw.hidden_size,
+            intermediate: raw.intermediate_size,
+            heads: raw.num_attention_heads,
+            kv_heads: raw.num_key_value_heads.unwrap_or(raw.num_attention_heads),
+            head_dim,
+            vocabulary: raw.vocab_size,
+            context,
+            norm_epsilon: raw.rms_norm_eps.unwrap_or(if family.is_fused { 1e-5 } else { 1e-6 }) as f32,
+            rotary_dim,
+            ropes,
+            attention: attention.collect(),
+            attention_scale: match scale.or(family.is_gemma.then_some(256.0)) {
+                Some(scalar) => scalar.powf(-0.5) as f32,
+                None => (head_dim as f64).powf(-0.5) as f32,
+            },
+            attention_softcap: raw.attn_logit_softcapping.unwrap_or(attention_softcap).map(|cap| cap as f32),
+            logit_softcap: raw.final_logit_softcapping.unwrap_or(logit_softcap).map(|cap| cap as f32),
+            embedding_scale: if family.is_gemma { (raw.hidden_size as f64).sqrt() as f32 } else { 1.0 },
+            activation,
+            biased,
+            query_key_norm: family.query_key_norm,
+            post_norms: family.is_gemma,
+            norm_offset: if family.is_gemma { 1.0 } else { 0.0 },
+            is_fused: family.is_fused,
+            tied_head: raw.tie_word_embeddings.unwrap_or(family.tied_head),
+            architecture: raw.model_type,
+        }
+        .validate()
+    }
+}
+
+/// The rotary tables of all layers and, where they have another, of those with a window.
+///
+/// As transformers 5.23 does (`convert_rope_params_to_dict`): the older table replaces the newer one, and for Gemma 3,
+/// which has one for each kind of layer, it is laid over that of the layers that see everything.
+fn tables(
+    family: &Family,
+    scaling: Option<Map<String, Value>>,
+    parameters: Option<Map<String, Value>>,
+    local_theta: Option<f64>,
+) -> Result<Vec<RawRope>, ModelProblem> {
+    let read = |table: Map<String, Value>| -> Result<RawRope, ModelProblem> {
+        let is_set = |(_, value): &(String, Value)| !value.is_null();
+        let table = table.into_iter().filter(is_set).collect();
+        RawRope::deserialize(Value::Object(table)).map_err(ModelProblem::Config)
+    };
+    let scaling = scaling.filter(|table| table.values().any(|value| !value.is_null()));
+    let Some(own_theta) = family.local_theta else {
+        return Ok(vec![read(scaling.or(parameters).unwrap_or_default())?]);
+    };
+    let of_kind = |kind: &str| match parameters.as_ref().and_then(|parameters| parameters.get(kind)) {
+        Some(Value::Object(table)) => table.clone(),
+        _ => Map::new(),
+    };
+    let (mut global, mut local) = (of_kind("full_attention"), of_kind("sliding_attention"));
+    global.extend(scaling.unwrap_or_default());
+    let theta = Value::from(local_theta.unwrap_or(own_theta));
+    local.entry("rope_theta").or_insert(theta);
+    Ok(vec![read(global)?, read(local)?])
+}
+
+impl Beside {
+    /// A table's embedding, and the part of the head that it rotates.
+    fn rope(&self, raw: RawRope) -> Result<(Rope, f64), ModelProblem> {
+        let need = |name: &str, value: Option<f64>| {
+            value.ok_or_else(|| ModelProblem::MissingKey(format!("rope_scaling.{name}")))
+        };
+        if let Some((key, value)) = raw.rest.iter().next() {
+            let key = format!("rope_scaling.{key}");
+            return Err(unsupported(&key, value.to_string(), "a rotary parameter that is implemented"));
+        }
+        let part = raw.partial_rotary_factor.or(self.partial).unwrap_or(1.0);
+        if !(part > 0.0 && part <= 1.0) {
+            return Err(unsupported("partial_rotary_factor", format!("{part:?}"), "more than 0, at most 1"));
+        }
+        let original_context = self.original_context.or(raw.original_max_position_embeddings).unwrap_or(self.context);
+        let growth = self.context / original_context;
+        let kind = raw.rope_type.as_deref().or(raw.r#type.as_deref()).unwrap_or("default");
+        // Phi-3's files of the first days call it so.
+        let kind = if self.is_phi && matches!(kind, "su" | "yarn") { "longrope" } else { kind };
+        let scaling = match kind {
+            "default" => RopeScaling::None,
+            "linear" => RopeScaling::Linear { factor: need("factor", raw.factor)? },
+            "dynamic" => RopeScaling::Dynamic { factor: need("factor", raw.factor)?, original_context: self.context },
+            "llama3" => RopeScaling::Llama3 {
+                factor: need("factor", raw.factor)?,
+                low: need("low_freq_factor", raw.low_freq_factor)?,
+                high: need("high_freq_factor", raw.high_freq_factor)?,
+                original_context,
+            },
+            "yarn" => {
+                let factor = raw.factor.unwrap_or(growth);
+                let inferred = match (raw.mscale.filter(|m| *m != 0.0), raw.mscale_all_dim.filter(|m| *m != 0.0)) {
+                    (Some(scale), Some(all)) => yarn_attention(factor, scale) / yarn_attention(factor, all),
+                    _ => yarn_attention(factor, 1.0),
+                };
+                RopeScaling::Yarn {
+                    factor,
+                    fast: raw.beta_fast.filter(|beta| *beta != 0.0).unwrap_or(32.0),
+                    slow: raw.beta_slow.filter(|beta| *beta != 0.0).unwrap_or(1.0),
+                    truncate: raw.truncate.unwrap_or(true),
+                    original_context,
+                    attention: raw.attention_factor.unwrap_or(inferred),
+                }
+            }
+            "longrope" => {
+                let missing = |name: &str| ModelProblem::MissingKey(format!("rope_scaling.{name}"));
+                let inferred = long_attention(raw.factor.unwrap_or(growth), original_context);
+                RopeScaling::Long {
+                    short: raw.short_factor.ok_or_else(|| missing("short_factor"))?,
+                    long: raw.long_factor.ok_or_else(|| missing("long_factor"))?,
+                    original_context,
+                    attention: raw.attention_factor.unwrap_or(inferred),
+                }
+            }
+            other => {
+                let supported = "default, linear, dynamic, llama3, yarn or longrope";
+                return Err(unsupported("rope_scaling.rope_type", other.into(), supported));
+            }
+        };
+        Ok((Rope { theta: raw.rope_theta.unwrap_or(self.theta), scaling }, part))
+    }
+}
+
+/// The window of each layer.
+fn windows(family: &Family, raw: &RawConfig, layers: usize) -> Result<Vec<Option<usize>>, ModelProblem> {
+    let window = raw.sliding_window.unwrap_or(family.default_window);
+    let window = match family.windows {
+        Windows::Upper => window.filter(|_| raw.use_sliding_window == Some(true)),
+        _ => window,
+    };
+    // transformers does not read the list where all layers, or none, have a window.
+    let listed = raw.layer_types.as_ref().filter(|_| matches!(family.windows, Windows::Upper | Windows::AllBut { .. }));
+    if let Some(types) = listed {
+        if types.len() != layers {
+            let found = format!("a list of {}", types.len());
+            return Err(unsupported("layer_types", found, "one entry for each layer"));
+        }
+        let of_type = |kind: &String| match kind.as_str() {
+            "full_attention" => Ok(None),
+            "sliding_attention" => match window {
+                Some(window) => Ok(Some(window)),
+                None => Err(ModelProblem::MissingKey("sliding_window".into())),
+            },
+            other => Err(unsupported("layer_types", other.into(), "full_attention or sliding_attention")),
+        };
+        return types.iter().map(of_type).collect();
+    }
+    let windows = match (family.windows, raw.sliding_window_pattern) {
+        // Gemma 2's is fixed; what a file says of it was never read.
+        (Windows::AllBut { .. }, Some(every)) if family.local_theta.is_some() && every > 0 => Windows::AllBut { every },
+        (windows, _) => windows,
+    };
+    Ok(windows.of(layers, window, raw.max_window_layers.unwrap_or(28)))
+}

@@ -1,0 +1,300 @@
+//! The facts of a decoder: what `config.json`, or the metadata of a GGUF file, says about the model.
+//!
+//! A family of models is a set of facts here and never a branch in the forward pass. What is not implemented is
+//! refused by name when the facts are read, so that the decoder never meets it.
+//!
+//! - `family.rs` says what comes with a family's name; `json.rs` and `gguf.rs` read the rest from a file's text;
+//! - `rope.rs` turns a rotary embedding's scaling into frequencies.
+
+mod family;
+mod gguf;
+mod json;
+mod rope;
+
+use plimsoll_kernels::{Activation, MAX_HEAD_DIM};
+
+use super::ModelProblem;
+use super::gguf::Metadata;
+use crate::gates::Projection;
+
+pub(super) use gguf::FromTensors;
+pub use rope::{Rope, RopeScaling};
+
+/// Model dimensions above these are refused; the largest dense models published stay an order of magnitude below.
+pub(crate) const MAX_LAYERS: usize = 1_024;
+const MAX_WIDTH: usize = 1 << 20;
+const MAX_VOCABULARY: usize = 1 << 24;
+
+/// The facts of a decoder. All numbers are positive, and `heads` is a multiple of `kv_heads`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Name of the architecture, such as `llama`: for people to read, the decoder does not.
+    pub architecture: String,
+    /// Number of decoder layers.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Width inside the MLP.
+    pub intermediate: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Number of tokens.
+    pub vocabulary: usize,
+    /// Longest sequence the model was made for, in tokens.
+    pub context: usize,
+    /// Added to the mean square in every norm.
+    pub norm_epsilon: f32,
+    /// Added to a norm's weight as it is stored: 1 where a weight of 0 changes nothing, else 0.
+    pub norm_offset: f32,
+    /// How many dimensions of a head are rotated, from its first on: an even number.
+    pub rotary_dim: usize,
+    /// The rotary embeddings that layers choose from.
+    pub ropes: Vec<Rope>,
+    /// How each layer attends.
+    pub attention: Vec<LayerAttention>,
+    /// What products of queries and keys are multiplied by.
+    pub attention_scale: f32,
+    /// The bound c of `c · tanh(score / c)`, where attention's scores are softly bounded.
+    pub attention_softcap: Option<f32>,
+    /// The same for logits.
+    pub logit_softcap: Option<f32>,
+    /// What embeddings are multiplied by.
+    pub embedding_scale: f32,
+    /// What is applied to the MLP's gate.
+    pub activation: Activation,
+    /// The linear maps that have a bias.
+    pub biased: Vec<Projection>,
+    /// Whether every head's query and key is normed before it is rotated.
+    pub query_key_norm: bool,
+    /// Whether what attention and the MLP give is normed before it is added to the residual stream.
+    pub post_norms: bool,
+    /// Whether q, k and v are one module, and gate and up another.
+    pub is_fused: bool,
+    /// Whether the head uses the embedding's weights.
+    pub tied_head: bool,
+}
+
+/// How a layer attends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerAttention {
+    /// How many positions a query sees, its own included; all before it where none is given.
+    pub window: Option<usize>,
+    /// Which of the model's rotary embeddings it uses.
+    pub rope: usize,
+}
+
+impl Config {
+    /// Reads the text of a Hugging Face `config.json`.
+    ///
+    /// # Errors
+    /// Not JSON, a field missing or out of range, or something that is not implemented, by name.
+    pub fn from_json(text: &str) -> Result<Self, ModelProblem> {
+        json::RawConfig::read(text).map_err(ModelProblem::Config)?.try_into()
+    }
+
+    /// Reads the metadata of a GGUF file, and what only its tensors say.
+    ///
+    /// # Errors
+    /// A key missing or out of range, or something that is not implemented, by name.
+    pub(super) fn from_gguf(metadata: &Metadata, tensors: FromTensors) -> Result<Self, ModelProblem> {
+        gguf::read(metadata, tensors)
+    }
+
+    /// Whether a GGUF file has the rows of its queries and keys in llama.cpp's own order.
+    ///
+    /// # Errors
+    /// An architecture that is not supported.
+    pub(super) fn is_interleaved(metadata: &Metadata) -> Result<bool, ModelProblem> {
+        gguf::family(metadata).map(|family| family.is_interleaved)
+    }
+
+    /// The modules that each layer has, in the order in which a block applies them.
+    pub fn modules(&self) -> &'static [Projection] {
+        use Projection::{Down, Gate, GateUp, K, O, Q, Qkv, Up, V};
+        if self.is_fused { &[Qkv, O, GateUp, Down] } else { &[Q, K, V, O, Gate, Up, Down] }
+    }
+
+    /// Whether sequences of two lengths are embedded alike, position by position: what one has of its first tokens is then
+    /// right for the other.
+    pub fn rotates_alike(&self, a: usize, b: usize) -> bool {
+        self.ropes.iter().all(|rope| rope.class(a) == rope.class(b))
+    }
+
+    /// Checks what the fields' documentation promises.
+    fn validate(self) -> Result<Self, ModelProblem> {
+        let within = |name: &'static str, value: usize, limit: usize| {
+            if (1..=limit).contains(&value) { Ok(()) } else { Err(ModelProblem::OutOfRange { name, value, limit }) }
+        };
+        within("layers", self.layers, MAX_LAYERS)?;
+        within("hidden_size", self.hidden, MAX_WIDTH)?;
+        within("intermediate_size", self.intermediate, MAX_WIDTH)?;
+        within("num_attention_heads", self.heads, MAX_WIDTH)?;
+        within("num_key_value_heads", self.kv_heads, self.heads)?;
+        within("head_dim", self.head_dim, MAX_HEAD_DIM)?;
+        within("rotary dimensions", self.rotary_dim, self.head_dim)?;
+        within("num_attention_heads × head_dim", self.heads * self.head_dim, MAX_WIDTH)?;
+        within("vocab_size", self.vocabulary, MAX_VOCABULARY)?;
+        within("max_position_embeddings", self.context, MAX_VOCABULARY)?;
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            return Err(ModelProblem::Heads { heads: self.heads, kv_heads: self.kv_heads });
+        }
+        for (name, dims) in [("head_dim", self.head_dim), ("rotary dimensions", self.rotary_dim)] {
+            if !dims.is_multiple_of(2) {
+                return Err(unsupported(name, dims.to_string(), "an even number"));
+            }
+        }
+        positive("rms_norm_eps", f64::from(self.norm_epsilon))?;
+        positive("query_pre_attn_scalar", f64::from(self.attention_scale))?;
+        for (name, cap) in
+            [("attn_logit_softcapping", self.attention_softcap), ("final_logit_softcapping", self.logit_softcap)]
+        {
+            cap.map_or(Ok(()), |cap| positive(name, f64::from(cap)))?;
+        }
+        for window in self.attention.iter().filter_map(|layer| layer.window) {
+            within("sliding_window", window, usize::MAX)?;
+        }
+        self.ropes.iter().try_for_each(|rope| rope.validate(self.rotary_dim))?;
+        Ok(self)
+    }
+}
+
+fn positive(name: &'static str, value: f64) -> Result<(), ModelProblem> {
+    if value.is_finite() && value > 0.0 { Ok(()) } else { Err(ModelProblem::NotPositive { name, value }) }
+}
+
+fn unsupported(key: &str, found: String, supported: impl Into<String>) -> ModelProblem {
+    ModelProblem::Unsupported { key: key.into(), found, supported: supported.into() }
+}
+
+/// Names in a sentence: `a, b or c`.
+fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.into_iter().collect();
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::gguf::Value;
+
+    fn with(changes: &serde_json::Value) -> Result<Config, ModelProblem> {
+        let mut config = json!({
+            "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128,
+            "num_attention_heads": 4, "vocab_size": 100, "max_position_embeddings": 512,
+        });
+        for (key, value) in changes.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        Config::from_json(&config.to_string())
+    }
+
+    #[test]
+    fn what_is_left_out_takes_the_defaults_of_transformers() {
+        let config = with(&json!({})).unwrap();
+        assert_eq!((config.kv_heads, config.head_dim, config.ropes[0].theta), (4, 16, 10_000.0));
+        assert_eq!((config.norm_epsilon, config.tied_head), (1e-6, false));
+    }
+
+    #[test]
+    fn both_places_of_the_rotary_base_are_read() {
+        assert_eq!(with(&json!({"rope_theta": 5e5})).unwrap().ropes[0].theta, 5e5);
+        let nested = json!({"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}});
+        assert_eq!(with(&nested).unwrap().ropes[0].theta, 1e6);
+    }
+
+    #[test]
+    fn of_two_rotary_tables_the_one_counts_that_transformers_takes() {
+        let both = |scaling: serde_json::Value| {
+            let parameters = json!({"rope_theta": 5e5, "rope_type": "default"});
+            with(&json!({"rope_parameters": parameters, "rope_scaling": scaling, "rope_theta": 7e4})).unwrap()
+        };
+        // LlamaConfig.from_dict of transformers 5.23: rope_theta 70000, rope_type linear, factor 2.
+        let config = both(json!({"rope_type": "linear", "type": "linear", "factor": 2.0}));
+        assert_eq!(config.ropes, [Rope { theta: 7e4, scaling: RopeScaling::Linear { factor: 2.0 } }]);
+        // And 500000, default, where rope_scaling is empty or null.
+        for nothing in [json!({}), json!(null)] {
+            let config = both(nothing);
+            assert_eq!(config.ropes, [Rope { theta: 5e5, scaling: RopeScaling::None }]);
+        }
+        assert_eq!(with(&json!({"partial_rotary_factor": 0.5})).unwrap().rotary_dim, 8);
+    }
+
+    #[test]
+    fn llama3_scaling_keeps_high_frequencies_and_divides_low_ones() {
+        let rope = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32});
+        let plain = with(&json!({})).unwrap().ropes[0].frequencies(16, 0);
+        let scaled = with(&json!({"rope_scaling": rope})).unwrap().ropes[0].frequencies(16, 0);
+        assert_eq!(scaled[0], plain[0]);
+        assert_eq!(scaled[7], plain[7] / 8.0);
+        // Pair 1: 32 · 10000^(−1/8) / 2π = 1.61052 turns, so a share (1.61052 − 1) / 3 of it is kept.
+        assert!((scaled[1] / plain[1] - (0.203_507 + 0.796_493 / 8.0)).abs() < 1e-5, "{}", scaled[1] / plain[1]);
+    }
+
+    #[test]
+    fn what_is_not_implemented_is_refused_by_name() {
+        for (changes, name) in [
+            (json!({"model_type": "mamba"}), "mamba"),
+            (json!({"hidden_act": "gelu"}), "gelu"),
+            (json!({"rope_scaling": {"type": "proportional", "factor": 4.0}}), "proportional"),
+            (json!({"rope_scaling": {"type": "dynamic", "factor": 4.0, "alpha": 100.0}}), "rope_scaling.alpha"),
+            (json!({"rope_scaling": {"type": "longrope", "long_factor": [1.0]}}), "rope_scaling.short_factor"),
+            (
+                json!({"rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}}),
+                "short_factor",
+            ),
+            (json!({"rope_scaling": {"type": "yarn", "factor": 4.0, "attention_factor": -1.0}}), "attention_factor"),
+            (json!({"rope_scaling": {"type": "dynamic", "factor": 0.5}}), "dynamic"),
+            (json!({"partial_rotary_factor": 1.5}), "partial_rotary_factor"),
+            (json!({"model_type": "gemma2", "attn_logit_softcapping": 0.0}), "attn_logit_softcapping"),
+            (
+                json!({"model_type": "gemma2", "layer_types": ["full_attention", "chunked_attention"]}),
+                "chunked_attention",
+            ),
+            (json!({"model_type": "gemma2", "layer_types": ["full_attention"]}), "layer_types"),
+            (json!({"model_type": "gemma2", "sliding_window": 0}), "sliding_window"),
+            (json!({"model_type": "gemma3_text", "use_bidirectional_attention": true}), "use_bidirectional_attention"),
+            (json!({"model_type": "qwen2", "mlp_bias": true}), "mlp_bias"),
+            (json!({"rope_scaling": {"type": "linear"}}), "rope_scaling.factor"),
+            (json!({"quantization_config": {"bits": 4}}), "quantization_config"),
+            (json!({"num_key_value_heads": 3}), "multiple"),
+            (json!({"num_hidden_layers": 0}), "layers"),
+            (json!({"hidden_size": 100_000_000}), "hidden_size"),
+            (json!({"head_dim": 3}), "head_dim"),
+            (json!({"rope_theta": -1.0}), "rope_theta"),
+        ] {
+            let message = with(&changes).unwrap_err().to_string();
+            assert!(message.contains(name), "{changes}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_gguf_file_of_another_type_is_no_default() {
+        for (key, value) in [
+            ("llama.rope.freq_base", Value::Unsigned(500_000)),
+            ("llama.rope.freq_base", Value::String("5e5".into())),
+            ("llama.attention.layer_norm_rms_epsilon", Value::Bool(true)),
+            ("llama.rope.scaling.type", Value::Unsigned(1)),
+            ("tokenizer.ggml.tokens", Value::Unsigned(1)),
+            ("general.architecture", Value::Unsigned(1)),
+        ] {
+            let numbers = ["embedding_length", "attention.head_count", "feed_forward_length", "block_count"];
+            let mut entries: Vec<(String, Value)> =
+                numbers.iter().map(|name| (format!("llama.{name}"), Value::Unsigned(8))).collect();
+            entries.push(("general.architecture".into(), Value::String("llama".into())));
+            entries.extend(["vocab_size", "context_length"].map(|name| (format!("llama.{name}"), Value::Unsigned(64))));
+            entries.push((key.into(), value));
+            let error = Config::from_gguf(&entries.into_iter().collect(), FromTensors::default()).unwrap_err();
+            assert!(matches!(&error, ModelProblem::BadKey { key: found, .. } if found == key), "{key}: {error}");
+        }
+    }
+}
