@@ -22,6 +22,8 @@ from peft.tuners.lora import LoraLayer
 from transformers import modeling_gguf_pytorch_utils
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# The modules of models that keep several projections in one. They come after the others.
+FUSED = ("qkv_proj", "gate_up_proj")
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "crates/plimsoll/tests/fixtures"
 # PEFT 0.21 asks transformers 5.23 for a property by its old name, whatever adapter is loaded: not about the adapter.
@@ -46,16 +48,18 @@ def versions():
 def to_double(model):
     """Turns a model into its double-precision reference, in place.
 
-    `model.double()` alone is not enough: LlamaRMSNorm computes in single precision whatever it is given, so it is
-    replaced by torch's RMSNorm, the same formula in the precision of its input. The rotary angles stay single
-    precision, as transformers defines them.
+    `model.double()` alone is not enough: the norms of transformers compute in single precision whatever they are given,
+    so they are replaced by torch's RMSNorm, the same formula in the precision of its input; Gemma's multiply by 1 +
+    weight. The rotary angles stay single precision, as transformers defines them.
     """
     model.double()
     for parent in list(model.modules()):
         for name, norm in list(parent.named_children()):
-            if type(norm).__name__ == "LlamaRMSNorm":
-                double = torch.nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon, dtype=torch.float64)
-                double.weight = norm.weight
+            kind = type(norm).__name__
+            if kind.endswith("RMSNorm") and type(norm) is not torch.nn.RMSNorm:
+                gemma = kind.startswith("Gemma")
+                double = torch.nn.RMSNorm(norm.weight.shape, eps=norm.eps if gemma else norm.variance_epsilon, dtype=torch.float64)
+                double.weight = torch.nn.Parameter(norm.weight.detach() + 1) if gemma else norm.weight
                 setattr(parent, name, double)
     return model.eval()
 
@@ -70,26 +74,38 @@ class Adapted:
         self.layers = len(self.decoder.layers)
         # The updates as loaded: every change of gates starts from these.
         self.updates = {}  # (layer, index of projection) -> (lora_B parameter, its value)
+        self.dora = {}  # (layer, index of projection) -> a list of one gate
         for name, module in model.named_modules():
             if isinstance(module, LoraLayer):
                 found = re.search(r"\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)$", name)
+                place = int(found[1]), (PROJECTIONS + FUSED).index(found[2])
+                if module.use_dora["default"]:
+                    self.dora[place] = gated(module)
+                    continue
                 lora_b = module.lora_B["default"].weight
-                self.updates[int(found[1]), PROJECTIONS.index(found[2])] = (lora_b, lora_b.detach().clone())
+                self.updates[place] = (lora_b, lora_b.detach().clone())
 
     def set_gates(self, gates):
-        """Multiplies every update by its gate; `gates[layer][projection]`, projections in the order of PROJECTIONS."""
+        """Multiplies every update by its gate; `gates[layer][projection]`, in the order of PROJECTIONS and FUSED."""
+        for (layer, projection), gate in self.dora.items():
+            gate[0] = gates[layer][projection]
         with torch.no_grad():
             for (layer, projection), (lora_b, value) in self.updates.items():
                 lora_b.copy_(value * gates[layer][projection])
 
     def keep_layers(self, kept):
         """`layers_kept = kept`: zeroes lora_B in the layers kept and above."""
-        self.set_gates([[float(layer < kept)] * len(PROJECTIONS) for layer in range(self.layers)])
+        self.set_gates([[float(layer < kept)] * len(PROJECTIONS + FUSED) for layer in range(self.layers)])
 
     @torch.no_grad()
     def forward(self, ids):
         """Output of each decoder layer, before the final norm (layers, tokens, hidden), and logits (tokens, vocab)."""
         outputs = []
+        # Dynamic scaling keeps the frequencies of the longest sequence it has seen: each is to have its own.
+        rotary = self.decoder.rotary_emb
+        if "dynamic" in rotary.rope_type:
+            rotary.register_buffer("inv_freq", rotary.original_inv_freq, persistent=False)
+            rotary.max_seq_len_cached = rotary.original_max_seq_len
 
         def keep(_module, _inputs, output):
             outputs.append(output[0] if isinstance(output, tuple) else output)
@@ -115,6 +131,19 @@ class Adapted:
             curve["top1"].append((logits.argmax(1) == targets).double().mean().item())
             curve["rank"].append((logits > wanted).sum(1).double().mean().item())
         return curve
+
+
+def gated(module):
+    """Gates a DoRA module: the base module's output and `gate` times what DoRA makes of it, less that. The gate is
+    the one element of the list that is returned."""
+    gate, whole = [1.0], module.forward
+
+    def forward(x, *args, **kwargs):
+        base = module.base_layer(x)
+        return base if gate[0] == 0 else base + gate[0] * (whole(x, *args, **kwargs) - base)
+
+    module.forward = forward
+    return gate
 
 
 def score(logits, ids, answer):

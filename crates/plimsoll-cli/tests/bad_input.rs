@@ -214,13 +214,13 @@ fn bad_adapters() {
             words: &["adapter_model.bin", "pickle", "safe_serialization=True"],
         },
         Case {
-            name: "mlx-lm's layout",
+            name: "mlx-lm's weights with PEFT's config",
             spoil: |inputs| {
                 let folder = &inputs.adapter;
                 fs::rename(folder.join("adapter_model.safetensors"), folder.join("adapters.safetensors")).unwrap();
             },
-            at: "adapter",
-            words: &["mlx-lm", "adapter_model.safetensors"],
+            at: CONFIG,
+            words: &["lora_parameters is missing"],
         },
         Case {
             name: "a trainer's folder of checkpoints",
@@ -264,10 +264,10 @@ fn bad_adapters() {
             words: &["peft_type", "IA3"],
         },
         Case {
-            name: "DoRA",
+            name: "DoRA without magnitudes",
             spoil: |inputs| inputs.adapter_config("use_dora", json!(true)),
-            at: CONFIG,
-            words: &["use_dora", "DoRA"],
+            at: WEIGHTS,
+            words: &["use_dora", "lora_magnitude_vector is missing"],
         },
         Case {
             name: "PiSSA",
@@ -276,10 +276,10 @@ fn bad_adapters() {
             words: &["init_lora_weights", "pissa", "base weights"],
         },
         Case {
-            name: "modules trained in full",
+            name: "a module trained in full that is not there",
             spoil: |inputs| inputs.adapter_config("modules_to_save", json!(["lm_head"])),
-            at: CONFIG,
-            words: &["modules_to_save", "lm_head"],
+            at: WEIGHTS,
+            words: &["modules_to_save", "lm_head", "missing"],
         },
         Case {
             name: "an unknown setting that is switched on",
@@ -480,10 +480,10 @@ fn bad_models() {
         Case {
             name: "rope scaling of another kind",
             spoil: |inputs| {
-                inputs.model_config("rope_parameters", json!({"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}));
+                inputs.model_config("rope_parameters", json!({"rope_type": "mrope", "rope_theta": 1e4}));
             },
             at: CONFIG,
-            words: &["rope", "yarn", "not supported"],
+            words: &["rope", "mrope", "not supported"],
         },
         Case {
             name: "quantised weights",
@@ -730,7 +730,7 @@ fn bad_arguments() {
 #[test]
 fn inspect_and_trim_refuse_what_search_refuses() {
     let inputs = Inputs::new();
-    inputs.adapter_config("use_dora", json!(true));
+    inputs.adapter_config("use_qalora", json!(true));
     let (adapter, out) = (inputs.adapter.to_str().unwrap(), inputs.out());
     for arguments in [
         &["inspect", "--adapter", adapter][..],
@@ -738,7 +738,7 @@ fn inspect_and_trim_refuse_what_search_refuses() {
     ] {
         let run = run(arguments);
         assert_eq!((run.code, run.stdout.as_str()), (Some(BAD_INPUT), ""), "{arguments:?}");
-        let start = format!("plimsoll: {adapter}/adapter_config.json: use_dora is true");
+        let start = format!("plimsoll: {adapter}/adapter_config.json: use_qalora is true");
         assert!(run.stderr.starts_with(&start), "{}", run.stderr);
         assert!(!out.exists());
     }

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use plimsoll::adapter::{Adapter, Base};
+use plimsoll::adapter::Adapter;
 use plimsoll::choose::race::{Race, Step};
 use plimsoll::data::{self, Sample, TemplateChoice, Turns};
 use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Request, SampleScores, Turn};

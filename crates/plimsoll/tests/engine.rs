@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use common::{GOLDEN, Golden, adapter_folder, bind, checkpoint, distance, engine, engine_of, golden, golden_tensors};
-use plimsoll::adapter::{Adapter, LayerLora, Provenance, write_trimmed};
+use plimsoll::adapter::{Adapter, Bound, LayerLora, Provenance, write_trimmed};
 use plimsoll::data::{self, Sample};
 use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Event, Request, SampleScores, Turn, layer_passes};
 use plimsoll::gates::{LayerGates, Projection, Variant};
@@ -242,7 +242,7 @@ fn no_layer_kept_is_the_base_model() {
         let layers = checkpoint.config().layers;
         let samples = Golden::read(model, adapters[0]).samples();
         let request = Request { variants: vec![Variant::bottom_k(layers, 0)], ..Request::default() };
-        let without = score(&engine_of(&checkpoint, &vec![LayerLora::default(); layers]), &samples, &request);
+        let without = score(&engine_of(&checkpoint, &vec![LayerLora::default(); layers].into()), &samples, &request);
         assert_eq!(score(&engine(model, adapters[0]), &samples, &request), without);
     }
 }
@@ -306,7 +306,7 @@ fn merged_weights_give_what_the_unmerged_adapter_gives() {
     let merged = Checkpoint::open(merged.path()).unwrap();
     let request = Request { variants: vec![Variant::bottom_k(4, 4)], ..Request::default() };
     let samples = Golden::read(model, "plain").samples();
-    let merged = score(&engine_of(&merged, &vec![LayerLora::default(); 4]), &samples, &request);
+    let merged = score(&engine_of(&merged, &vec![LayerLora::default(); 4].into()), &samples, &request);
     for (merged, unmerged) in merged.iter().zip(&score(&engine_of(&checkpoint, &lora), &samples, &request)) {
         // The merged weight is rounded once more.
         assert_near(merged.variants[0].nll, unmerged.variants[0].nll, 1e-5, "nll");
@@ -498,10 +498,10 @@ fn trimmed_and_gated(adapter: &str, variant: &Variant) -> (Vec<SampleScores>, Ve
     let lora = match write_trimmed(&opened, variant, &Provenance::default(), &out) {
         Ok(_) => bind(&checkpoint, &out),
         // Nothing is kept.
-        Err(plimsoll::Error::Usage(_)) => vec![LayerLora::default(); 4],
+        Err(plimsoll::Error::Usage(_)) => vec![LayerLora::default(); 4].into(),
         Err(error) => panic!("{error}"),
     };
-    let scores = |lora: &[LayerLora], variant: Variant| {
+    let scores = |lora: &Bound, variant: Variant| {
         score(&engine_of(&checkpoint, lora), &samples, &Request { variants: vec![variant], ..Request::default() })
     };
     (scores(&lora, Variant::uniform(4, 1.0)), scores(&bind(&checkpoint, &folder), variant.clone()))

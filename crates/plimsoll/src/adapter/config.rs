@@ -3,7 +3,7 @@
 //! PEFT 0.21.2 (`tuners/lora/config.py`) defines the fields and their meaning. Departures, on purpose: PEFT warns about
 //! a key it does not know and goes on; here a key that is unknown *and switched on* is refused, because it may change
 //! what the tensors mean. A method that assumes other base weights than the ones on disk (`pissa`, `olora`, `corda`,
-//! `loftq`, `lora_ga`), or that is more than `y = Wx + s·B(Ax)`, is refused by name.
+//! `loftq`, `lora_ga`), or that is more than `y = Wx + s·B(Ax)` and DoRA's lengths, is refused by name.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -23,8 +23,9 @@ const HARMLESS: &[&str] = &[
     "auto_mapping",
     "base_model_name_or_path",
     "corda_config",        // read only where init_lora_weights is "corda", which is refused
-    "ensure_weight_tying", // concerns embeddings and modules_to_save, which are refused
+    "ensure_weight_tying", // both weights are in the file where it took effect
     "eva_config",          // chose the initial A; the base weights stay as they are
+    "fan_in_fan_out",      // concerns Conv1D: on linear modules, which all of ours are, PEFT itself switches it off
     "inference_mode",
     "lora_dropout",
     "lora_ga_config", // read only where init_lora_weights is "lora_ga", which is refused
@@ -40,18 +41,15 @@ const HARMLESS: &[&str] = &[
 const REFUSED: &[(&str, &str)] = &[
     ("alora_invocation_tokens", "aLoRA applies the update only after an invocation sequence"),
     ("arrow_config", "Arrow routes between several adapters"),
-    ("fan_in_fan_out", "weights stored transposed (Conv1D, as in GPT-2) are not supported"),
     ("kasa_config", "KaSA truncates the base weights and puts a diagonal between A and B"),
     ("layer_replication", "it builds another stack of layers than the base model's"),
     ("loftq_config", "LoftQ replaces the base weights by quantised ones"),
     ("lora_bias", "a trained bias on B is not supported"),
     ("megatron_config", "Megatron's parallel layers are not supported"),
-    ("modules_to_save", "modules trained in full beside LoRA are not supported"),
     ("monteclora_config", "MonteCLoRA samples its update"),
     ("target_parameters", "LoRA on bare parameters (experts of a mixture) is not supported"),
     ("trainable_token_indices", "retrained token embeddings are not supported"),
     ("use_bdlora", "block-diagonal LoRA is not supported"),
-    ("use_dora", "DoRA rescales the merged weight by a trained magnitude"),
     ("use_qalora", "QA-LoRA pools the input in front of A"),
     ("velora_config", "VeLoRA saves further tensors"),
 ];
@@ -64,6 +62,8 @@ pub struct AdapterConfig {
     /// The alpha of every module that no `alpha_pattern` names.
     alpha: f64,
     scaling: Scaling,
+    use_dora: bool,
+    modules_to_save: Vec<String>,
     targets: Targets,
     rank_pattern: Patterns<usize>,
     alpha_pattern: Patterns<f64>,
@@ -135,6 +135,24 @@ impl AdapterConfig {
         self.scaling
     }
 
+    /// Whether modules have magnitudes (DoRA, arXiv:2402.09353).
+    pub fn use_dora(&self) -> bool {
+        self.use_dora
+    }
+
+    /// The modules that were trained in full, by the ends of their paths.
+    pub fn modules_to_save(&self) -> &[String] {
+        &self.modules_to_save
+    }
+
+    /// Why a weight should not be in the file, given by its full path below the base model.
+    pub(super) fn why_not_saved(&self, path: &str) -> Option<&'static str> {
+        // PEFT saves both ends unasked where the vocabulary was resized (`save_embedding_layers`).
+        let is_end = ["embed_tokens.weight", "lm_head.weight"].iter().any(|end| path.ends_with(end));
+        let is_named = is_end || self.modules_to_save.iter().any(|entry| is_saved_as(path, entry));
+        (!is_named).then_some("a weight that was trained in full, and modules_to_save does not name it")
+    }
+
     /// The alpha of every module that no `alpha_pattern` names.
     pub fn alpha(&self) -> f64 {
         self.alpha
@@ -179,6 +197,8 @@ struct RawConfig {
     r: Option<u64>,
     lora_alpha: Option<f64>,
     use_rslora: Option<bool>,
+    use_dora: Option<bool>,
+    modules_to_save: Option<Vec<String>>,
     bias: Option<String>,
     init_lora_weights: Option<Value>,
     target_modules: Option<OneOrMany<String>>,
@@ -238,9 +258,32 @@ impl TryFrom<(RawConfig, Map<String, Value>)> for AdapterConfig {
             fields.layers_to_transform,
             fields.layers_pattern,
         )?;
+        let modules_to_save = fields.modules_to_save.unwrap_or_default();
+        if modules_to_save.len() > MAX_ENTRIES {
+            let found = modules_to_save.len();
+            return Err(AdapterProblem::TooMany { key: "modules_to_save", found, limit: MAX_ENTRIES });
+        }
+        let use_dora = fields.use_dora.unwrap_or(false);
         let base_model = fields.base_model_name_or_path.filter(|name| !name.is_empty());
-        Ok(Self { rank, alpha, scaling, targets, rank_pattern, alpha_pattern, base_model, raw })
+        Ok(Self {
+            rank,
+            alpha,
+            scaling,
+            use_dora,
+            modules_to_save,
+            targets,
+            rank_pattern,
+            alpha_pattern,
+            base_model,
+            raw,
+        })
     }
+}
+
+/// Whether an entry of `modules_to_save` names a weight's module, or one that it lies in: by the end of its path, as PEFT
+/// has it.
+pub(super) fn is_saved_as(path: &str, entry: &str) -> bool {
+    path.match_indices('.').any(|(at, _)| path[..at].ends_with(entry))
 }
 
 /// Initialisations that leave the base weights alone are as good as any once training is over.

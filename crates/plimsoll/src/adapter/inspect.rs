@@ -99,7 +99,7 @@ pub fn inspect(adapter: &Adapter) -> Result<Inspection> {
     let contiguous = layers.windows(2).all(|pair| pair[1] == pair[0] + 1);
     let names: BTreeSet<_> = modules.iter().map(|module| module.projection).collect();
     let dtypes: BTreeSet<&'static str> =
-        modules.iter().flat_map(|m| [&m.a, &m.b]).filter_map(|name| adapter.tensors.dtype(name)).collect();
+        modules.iter().flat_map(|m| m.names.all()).filter_map(|name| adapter.tensors.dtype(name)).collect();
     let ranks: BTreeSet<usize> = modules.iter().map(|module| module.rank).collect();
     Ok(Inspection {
         base_model: adapter.config.base_model().map(str::to_owned),

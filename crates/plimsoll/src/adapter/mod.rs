@@ -13,6 +13,9 @@
 mod config;
 mod fold;
 mod inspect;
+mod keys;
+mod mlx;
+mod patch;
 mod runtimes;
 mod targets;
 mod write;
@@ -21,36 +24,28 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, Result, shown};
 use crate::files;
 use crate::gates::{Projection, Variant};
-use crate::model::{MAX_LAYERS, Tensors};
+use crate::model::Tensors;
 
 pub use config::{AdapterConfig, Scaling};
 pub use inspect::{Inspection, ModuleInspection, inspect};
+use keys::{Key, Part, STACKS};
+pub(crate) use patch::Patch;
+pub use patch::{Bound, End, Ends};
 pub use runtimes::{RuntimeFacts, Support};
 pub(crate) use write::ranges;
-pub use write::{CARD_FILE, Estimate, PROVENANCE_FILE, Provenance, Source, TrimScores, Written, write_trimmed};
+pub use write::{
+    CARD_FILE, Estimate, PROVENANCE_FILE, Provenance, Source, TrimScores, Written, write_trimmed, write_trimmed_as,
+};
 
 /// The name of PEFT's config file.
 pub const CONFIG_FILE: &str = "adapter_config.json";
 /// The name of PEFT's weight file.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
-
-/// What PEFT puts in front of the base model's own names.
-const KEY_PREFIX: &str = "base_model.model.";
-
-/// Where decoder blocks are found. A vision or audio tower has blocks of the same names elsewhere: those are refused.
-const STACKS: &[&str] = &[
-    "model.layers",
-    "layers",
-    "model.language_model.layers",
-    "language_model.model.layers",
-    "language_model.layers",
-    "transformer.h",
-    "h",
-];
 
 /// More tensors than this are refused; the largest models have some two thousand LoRA halves.
 const MAX_TENSORS: usize = 1 << 15;
@@ -78,9 +73,25 @@ pub enum AdapterProblem {
          `save_pretrained(..., safe_serialization=True)`"
     )]
     Pickle,
-    /// The folder was written by mlx-lm.
-    #[error("has adapters.safetensors, mlx-lm's layout: only PEFT's (adapter_model.safetensors) is read")]
-    Mlx,
+    /// LoRA on an end of the model, and nobody has said what is to become of it.
+    #[error(
+        "has LoRA on {modules}, which is no layer's: say `--ends keep` to apply it in every variant, or `--ends drop`"
+    )]
+    Ends {
+        /// The modules' names.
+        modules: String,
+    },
+    /// A strength that a DoRA adapter cannot be written with.
+    #[error(
+        "it is a DoRA adapter: a strength of {strength} cannot be written into its tensors; keep modules as they are, or drop          them"
+    )]
+    Strength {
+        /// The gate.
+        strength: f32,
+    },
+    /// A layout that the adapter cannot be written in.
+    #[error("cannot be written in mlx-lm's layout: {0}")]
+    NotForMlx(&'static str),
     /// `adapter_config.json` is not what it should be.
     #[error("not an adapter configuration: {}", shown(&.0.to_string()))]
     Json(serde_json::Error),
@@ -206,11 +217,72 @@ impl Display for Faults {
 #[derive(Debug)]
 pub struct Adapter {
     folder: PathBuf,
+    layout: Layout,
     config: AdapterConfig,
-    tensors: Tensors,
+    tensors: Arc<Tensors>,
     /// The base model's path of its list of blocks, such as `model.layers`.
     stack: &'static str,
     modules: BTreeMap<(usize, Projection), Module>,
+    end_modules: BTreeMap<End, EndModule>,
+    saved: Vec<Saved>,
+    ends: Option<Ends>,
+}
+
+/// Whose way it is in which an adapter lies in its folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// PEFT's: `adapter_config.json` and `adapter_model.safetensors`.
+    Peft,
+    /// mlx-lm's: `adapter_config.json` of other fields, and `adapters.safetensors` with A and B transposed.
+    Mlx,
+}
+
+impl Layout {
+    fn weights_file(self) -> &'static str {
+        match self {
+            Self::Peft => WEIGHTS_FILE,
+            Self::Mlx => mlx::WEIGHTS_FILE,
+        }
+    }
+}
+
+/// LoRA on an end of the model.
+#[derive(Clone, Debug)]
+struct EndModule {
+    end: End,
+    /// Its path below the base model.
+    path: String,
+    rank: usize,
+    scale: f64,
+    in_features: usize,
+    out_features: usize,
+    names: Names,
+    bytes: u64,
+}
+
+/// A weight that was trained in full.
+#[derive(Clone, Debug)]
+struct Saved {
+    /// The weight's name in Hugging Face's decoders.
+    name: String,
+    /// Its name below the base model that the adapter was made for.
+    path: String,
+    /// The tensor's name in the file.
+    key: String,
+}
+
+/// The names of a module's tensors in the file.
+#[derive(Clone, Debug, PartialEq)]
+struct Names {
+    a: String,
+    b: String,
+    magnitude: Option<String>,
+}
+
+impl Names {
+    fn all(&self) -> impl Iterator<Item = &String> {
+        [&self.a, &self.b].into_iter().chain(&self.magnitude)
+    }
 }
 
 /// One LoRA module: its place, its scale and its shape.
@@ -230,12 +302,9 @@ pub struct Module {
     pub in_features: usize,
     /// Length of the module's output.
     pub out_features: usize,
-    /// Bytes of A and B in the file.
+    /// Bytes of its tensors in the file.
     pub bytes: u64,
-    /// A's name in the file.
-    a: String,
-    /// B's name in the file.
-    b: String,
+    names: Names,
 }
 
 /// The weights of one LoRA module, ready to be applied.
@@ -252,6 +321,20 @@ pub struct LoraWeights {
     /// The magnitudes m of DoRA (arXiv:2402.09353), where the module has them: the row `w` of `W + s·BA` with the
     /// magnitude `m` is applied as `m·w/‖w‖`.
     pub magnitude: Option<Vec<f32>>, // (out)
+}
+
+impl LoraWeights {
+    /// Makes a row `w` of the base weight one of `W + s·B·A`, of the length of its magnitude where there is one.
+    pub(crate) fn add_to(&self, row: usize, w: &mut [f32]) {
+        let b = &self.b[row * self.rank..(row + 1) * self.rank];
+        for (b, a) in b.iter().zip(self.a.chunks_exact(w.len())) {
+            w.iter_mut().zip(a).for_each(|(w, a)| *w += self.scale * b * a);
+        }
+        if let Some(magnitude) = &self.magnitude {
+            let length = w.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+            w.iter_mut().for_each(|w| *w *= (f64::from(magnitude[row]) / length) as f32);
+        }
+    }
 }
 
 /// The LoRA of one decoder block.
@@ -271,27 +354,46 @@ pub struct Base<'a> {
     pub layers: usize,
     /// The shape (out, in) of a linear module of a layer below `layers`; none where its layers have no such module.
     pub shape: &'a dyn Fn(usize, Projection) -> Option<(usize, usize)>,
+    /// The shape of a weight, given by its name in Hugging Face's decoders; none where the base has no such weight.
+    pub weight: &'a dyn Fn(&str) -> Option<Vec<usize>>,
 }
 
 impl Adapter {
-    /// Opens a PEFT adapter folder and checks that its config and its tensors agree.
+    /// Opens an adapter folder and checks that its config and its tensors agree.
     ///
     /// # Errors
     /// A folder of another kind, a config that is refused (see [`AdapterConfig::from_json`]), or tensors that are not
-    /// halves of LoRA modules, are not targeted by the config, have another rank than it says, or hold values that are
+    /// parts of LoRA modules, are not targeted by the config, have another rank than it says, or hold values that are
     /// not finite. The first five faults are named, the rest counted.
     pub fn open(folder: &Path) -> Result<Self> {
         let config_path = folder.join(CONFIG_FILE);
-        let weights_path = folder.join(WEIGHTS_FILE);
-        check_layout(folder)?;
+        let layout = layout(folder)?;
+        let weights_path = folder.join(layout.weights_file());
         let text = files::read_config(&config_path)?;
-        let config = AdapterConfig::from_json(&text).map_err(|problem| Error::input(&config_path, problem))?;
         let tensors = Tensors::open_file(&weights_path)?;
-        let (stack, modules) = sort(&config, &tensors, &weights_path)?;
-        let adapter = Self { folder: folder.to_owned(), config, tensors, stack, modules };
+        let config = match layout {
+            Layout::Peft => AdapterConfig::from_json(&text),
+            Layout::Mlx => mlx::config(&text, &tensors),
+        };
+        let config = config.map_err(|problem| Error::input(&config_path, problem))?;
+        let Sorted { stack, modules, ends, saved } = sort(&config, layout, &tensors, &weights_path)?;
+        let adapter = Self {
+            folder: folder.to_owned(),
+            layout,
+            config,
+            tensors: Arc::new(tensors),
+            stack,
+            modules,
+            end_modules: ends,
+            saved,
+            ends: None,
+        };
         let mut faults = Faults::default();
-        for name in adapter.modules.values().flat_map(|module| [&module.a, &module.b]) {
-            if let Some(index) = adapter.tensors.read(name)?.iter().position(|value| !value.is_finite()) {
+        let names = adapter.modules.values().flat_map(|module| module.names.all());
+        let names = names.chain(adapter.end_modules.values().flat_map(|module| module.names.all()));
+        for name in names {
+            let values = adapter.tensors.read(name)?;
+            if let Some(index) = values.iter().position(|value| !value.is_finite()) {
                 faults.push(format_args!("{}: value {index} is not a finite number", shown(name)));
             }
         }
@@ -299,26 +401,94 @@ impl Adapter {
         Ok(adapter)
     }
 
-    /// Checks the adapter against a base model and reads its weights: one entry for each layer of the base.
+    /// The same with a choice of what becomes of LoRA on the ends of the model. An adapter that has such LoRA is neither
+    /// bound nor trimmed without one.
+    #[must_use]
+    pub fn with_ends(mut self, ends: Option<Ends>) -> Self {
+        self.ends = ends;
+        self
+    }
+
+    /// The ends of the model that have LoRA.
+    pub fn ends(&self) -> impl Iterator<Item = End> {
+        self.end_modules.keys().copied()
+    }
+
+    /// The names of the weights that were trained in full, as Hugging Face's decoders have them.
+    pub fn saved(&self) -> impl Iterator<Item = &str> {
+        self.saved.iter().map(|saved| saved.name.as_str())
+    }
+
+    /// Whose way it is in which it lies in its folder.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The choice, where there is anything that it decides on.
+    fn ends_spec(&self) -> Option<&'static str> {
+        if self.end_modules.is_empty() {
+            return None;
+        }
+        self.ends.map(|ends| match ends {
+            Ends::Keep => "keep",
+            Ends::Drop => "drop",
+        })
+    }
+
+    /// LoRA on the ends of the model that is applied and written.
+    fn kept_ends(&self) -> Result<impl Iterator<Item = &EndModule>> {
+        if self.ends.is_none() && !self.end_modules.is_empty() {
+            let names: Vec<&str> = self.end_modules.keys().map(|end| end.name()).collect();
+            return Err(Error::input(&self.folder, AdapterProblem::Ends { modules: names.join(" and ") }));
+        }
+        Ok(self.end_modules.values().filter(|_| self.ends == Some(Ends::Keep)))
+    }
+
+    /// Checks the adapter against a base model and reads its weights: one entry for each layer of the base, and what it
+    /// changes besides.
     ///
     /// # Errors
     /// A tensor for a layer that the base does not have, or of another shape than the base's module; a module of the
-    /// base that the config targets and the file has no tensors for. The first five faults are named, the rest counted.
-    pub fn bind(&self, base: &Base<'_>) -> Result<Vec<LayerLora>> {
+    /// base that the config targets and the file has no tensors for; LoRA on an end of the model without a word on what
+    /// becomes of it. The first five faults are named, the rest counted.
+    pub fn bind(&self, base: &Base<'_>) -> Result<Bound> {
         let mut faults = Faults::default();
         for module in self.modules.values() {
             self.check_base(module, base, &mut faults);
         }
+        let of_config = |problem| Error::input(self.config_path(), problem);
         for layer in 0..base.layers {
             for projection in Projection::ALL {
                 if (base.shape)(layer, projection).is_none() {
                     continue;
                 }
                 let path = self.path(layer, projection);
-                let adapts = self.config.adapts(&path).map_err(|problem| Error::input(self.config_path(), problem))?;
-                if adapts && !self.modules.contains_key(&(layer, projection)) {
+                let adapts = self.config.adapts(&path).map_err(of_config)?;
+                let is_saved = self.saved.iter().any(|saved| saved.path == format!("{path}.weight"));
+                if adapts && !is_saved && !self.modules.contains_key(&(layer, projection)) {
                     faults.push(format_args!("{path}: adapter_config.json targets it, but its tensors are missing"));
                 }
+            }
+        }
+        let another = "this adapter was trained on another base model";
+        for EndModule { end, path, in_features, out_features, .. } in self.end_modules.values() {
+            let found = vec![*out_features, *in_features];
+            match (base.weight)(end.weight()) {
+                Some(shape) if shape == found => {}
+                shape => faults.push(format_args!(
+                    "{path}: its LoRA is for a weight of {found:?}, the base model has {:?} there: {another}",
+                    shape.unwrap_or_default()
+                )),
+            }
+        }
+        for Saved { name, path, key } in &self.saved {
+            let found = self.tensors.shape(key).unwrap_or_default();
+            match (base.weight)(name) {
+                Some(shape) if shape == found => {}
+                Some(shape) => {
+                    faults.push(format_args!("{path} is {found:?}, the base model has {shape:?} there: {another}"));
+                }
+                None => faults.push(format_args!("{path}: the base model has no such weight: {another}")),
             }
         }
         faults.into_result(&self.weights_path())?;
@@ -326,7 +496,20 @@ impl Adapter {
         for module in self.modules.values() {
             layers[module.layer].0[module.projection as usize] = Some(self.read(module)?);
         }
-        Ok(layers)
+        let mut patches = BTreeMap::new();
+        for module in self.kept_ends()? {
+            let mut weights = self.read_weights(&module.names, module.rank, module.scale)?;
+            if module.end == End::Embedding {
+                // A of an embedding is (rank, vocabulary) and B (hidden, rank): the weight gains (s·B·A)ᵀ.
+                let (a, b) = (transposed(&weights.a, module.rank), transposed(&weights.b, module.in_features));
+                (weights.a, weights.b) = (b, a);
+            }
+            patches.insert(module.end.weight().to_owned(), Patch::Add(weights));
+        }
+        let replaced =
+            |Saved { name, key, .. }: &Saved| (name.clone(), Patch::Replace(Arc::clone(&self.tensors), key.clone()));
+        patches.extend(self.saved.iter().map(replaced));
+        Ok(Bound { layers, patches })
     }
 
     /// The weights of one module, `None` where it has no LoRA.
@@ -351,14 +534,22 @@ impl Adapter {
 
     /// Bytes of all its tensors.
     pub fn bytes(&self) -> u64 {
-        self.modules.values().map(|module| module.bytes).sum()
+        let ends = self.end_modules.values().map(|module| module.bytes);
+        self.modules.values().map(|module| module.bytes).chain(ends).sum::<u64>() + self.bytes_saved()
     }
 
-    /// Bytes of the tensors whose gates in a variant are not 0.
+    /// Bytes of the weights that were trained in full.
+    fn bytes_saved(&self) -> u64 {
+        self.saved.iter().filter_map(|saved| self.tensors.bytes(&saved.key)).map(|bytes| bytes.len() as u64).sum()
+    }
+
+    /// Bytes of the tensors that a variant leaves: those of modules whose gates are not 0, and what no variant drops.
     pub fn bytes_kept(&self, variant: &Variant) -> u64 {
         let is_kept =
             |module: &&Module| variant.gates.get(module.layer).is_some_and(|gates| gates.get(module.projection) != 0.0);
-        self.modules.values().filter(is_kept).map(|module| module.bytes).sum()
+        let ends = self.end_modules.values().filter(|_| self.ends != Some(Ends::Drop)).map(|module| module.bytes);
+        let modules = self.modules.values().filter(is_kept).map(|module| module.bytes);
+        modules.chain(ends).sum::<u64>() + self.bytes_saved()
     }
 
     /// The validated config.
@@ -386,12 +577,20 @@ impl Adapter {
     }
 
     fn weights_path(&self) -> PathBuf {
-        self.folder.join(WEIGHTS_FILE)
+        self.folder.join(self.layout.weights_file())
     }
 
     fn read(&self, module: &Module) -> Result<LoraWeights> {
-        let (a, b) = (self.tensors.read(&module.a)?, self.tensors.read(&module.b)?);
-        Ok(LoraWeights { a, b, rank: module.rank, scale: module.scale as f32, magnitude: None })
+        self.read_weights(&module.names, module.rank, module.scale)
+    }
+
+    fn read_weights(&self, names: &Names, rank: usize, scale: f64) -> Result<LoraWeights> {
+        let (mut a, mut b) = (self.tensors.read(&names.a)?, self.tensors.read(&names.b)?);
+        if self.layout == Layout::Mlx {
+            (a, b) = (transposed(&a, a.len() / rank), transposed(&b, rank));
+        }
+        let magnitude = names.magnitude.as_ref().map(|name| self.tensors.read(name)).transpose()?;
+        Ok(LoraWeights { a, b, rank, scale: scale as f32, magnitude })
     }
 
     fn check_base(&self, module: &Module, base: &Base<'_>, faults: &mut Faults) {
@@ -421,16 +620,24 @@ impl Adapter {
     }
 }
 
-/// Tells a folder of another kind by what lies in it.
-fn check_layout(folder: &Path) -> Result<()> {
+/// The transpose of a matrix of so many rows.
+fn transposed(x: &[f32], rows: usize) -> Vec<f32> {
+    let columns = x.len() / rows.max(1);
+    (0..columns).flat_map(|column| x.iter().skip(column).step_by(columns).copied()).collect()
+}
+
+/// Tells a folder's layout, or what kind of folder it is, by what lies in it.
+fn layout(folder: &Path) -> Result<Layout> {
     if !fs::metadata(folder).map_err(Error::read(folder))?.is_dir() {
         return Err(Error::input(folder, AdapterProblem::NotAFolder));
     }
     let has = |name: &str| folder.join(name).exists();
+    if has(CONFIG_FILE) && has(mlx::WEIGHTS_FILE) && !has(WEIGHTS_FILE) {
+        return Ok(Layout::Mlx);
+    }
     let problem = match [CONFIG_FILE, WEIGHTS_FILE].into_iter().find(|name| !has(name)) {
-        None => return Ok(()),
+        None => return Ok(Layout::Peft),
         Some(_) if has("adapter_model.bin") && !has(WEIGHTS_FILE) => AdapterProblem::Pickle,
-        Some(_) if has("adapters.safetensors") && !has(WEIGHTS_FILE) => AdapterProblem::Mlx,
         Some(file) => AdapterProblem::NoFile { file, found: contents(folder)? },
     };
     Err(Error::input(folder, problem))
@@ -459,26 +666,42 @@ fn contents(folder: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Which half of a LoRA module a tensor is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Half {
-    A,
-    B,
-}
-
 /// The tensors that were found for one module.
 #[derive(Default)]
-struct Halves {
+struct Parts {
     a: Option<String>,
     b: Option<String>,
+    magnitude: Option<String>,
 }
 
-type Modules = BTreeMap<(usize, Projection), Module>;
+impl Parts {
+    fn put(&mut self, part: Part, name: &str) -> Result<(), &'static str> {
+        let place = match part {
+            Part::A => &mut self.a,
+            Part::B => &mut self.b,
+            Part::Magnitude => &mut self.magnitude,
+        };
+        match place.replace(name.to_owned()) {
+            None => Ok(()),
+            Some(_) => Err("another tensor of the file says the same: two adapters in one file are not supported"),
+        }
+    }
+}
+
+/// All that is in an adapter's file.
+struct Sorted {
+    stack: &'static str,
+    modules: BTreeMap<(usize, Projection), Module>,
+    ends: BTreeMap<End, EndModule>,
+    saved: Vec<Saved>,
+}
 
 /// Sorts every tensor into its module and holds it against the config.
-fn sort(config: &AdapterConfig, tensors: &Tensors, weights_path: &Path) -> Result<(&'static str, Modules)> {
+fn sort(config: &AdapterConfig, layout: Layout, tensors: &Tensors, weights_path: &Path) -> Result<Sorted> {
     let mut faults = Faults::default();
-    let mut found: BTreeMap<(usize, Projection), Halves> = BTreeMap::new();
+    let mut found: BTreeMap<(usize, Projection), Parts> = BTreeMap::new();
+    let mut found_ends: BTreeMap<End, (String, Parts)> = BTreeMap::new();
+    let mut saved: Vec<Saved> = Vec::new();
     let mut stack = None;
     let names: Vec<&str> = tensors.names().collect();
     if names.len() > MAX_TENSORS {
@@ -486,136 +709,161 @@ fn sort(config: &AdapterConfig, tensors: &Tensors, weights_path: &Path) -> Resul
         return Err(Error::input(weights_path, problem));
     }
     for name in names {
-        match Place::of(name) {
+        match Key::of(name, layout) {
             Err(reason) => faults.push(format_args!("{}: {reason}", shown(name))),
-            Ok(place) if *stack.get_or_insert(place.stack) != place.stack => {
+            Ok(Key::Layer { stack: own, .. }) if *stack.get_or_insert(own) != own => {
                 faults.push(format_args!("{}: other tensors are for another stack of layers", shown(name)));
             }
-            Ok(place) => {
-                let halves = found.entry((place.layer, place.projection)).or_default();
-                let half = match place.half {
-                    Half::A => &mut halves.a,
-                    Half::B => &mut halves.b,
-                };
-                *half = Some(name.to_owned());
+            Ok(Key::Layer { layer, projection, part, .. }) => {
+                if let Err(fault) = found.entry((layer, projection)).or_default().put(part, name) {
+                    faults.push(format_args!("{}: {fault}", shown(name)));
+                }
+            }
+            Ok(Key::End { end, path, part }) => {
+                if let Err(fault) = found_ends.entry(end).or_insert((path, Parts::default())).1.put(part, name) {
+                    faults.push(format_args!("{}: {fault}", shown(name)));
+                }
+            }
+            Ok(Key::Saved { name: weight, path }) => {
+                if saved.iter().any(|saved| saved.name == weight) {
+                    faults.push(format_args!("{}: another tensor of the file says the same", shown(name)));
+                }
+                saved.push(Saved { name: weight, path, key: name.to_owned() });
             }
         }
     }
-    let mut modules = BTreeMap::new();
-    let stack = stack.unwrap_or(STACKS[0]);
-    for ((layer, projection), halves) in found {
-        let path = format!("{stack}.{layer}.{}", projection.path());
-        let config_problem = |problem| Error::input(weights_path.with_file_name(CONFIG_FILE), problem);
-        if !config.adapts(&path).map_err(config_problem)? {
+    let config_problem = |problem| Error::input(weights_path.with_file_name(CONFIG_FILE), problem);
+    let adapted = |path: &str, kind: Kind, parts, faults: &mut Faults| -> Result<_> {
+        if !config.adapts(path).map_err(config_problem)? {
             faults.push(format_args!("unused tensor: {path}: adapter_config.json does not target it"));
-            continue;
+            return Ok(None);
         }
-        let (rank, alpha) = config.rank_and_alpha(&path).map_err(config_problem)?;
-        let scale = config.scaling().scale(rank, alpha);
-        match pair(tensors, halves, rank) {
-            Err(fault) => faults.push(format_args!("{path}{fault}")),
-            Ok(pair) => {
-                let Pair { a, b, in_features, out_features, bytes } = pair;
-                let module = Module { layer, projection, rank, alpha, scale, in_features, out_features, bytes, a, b };
-                modules.insert((layer, projection), module);
+        let (rank, alpha) = config.rank_and_alpha(path).map_err(config_problem)?;
+        match fit(tensors, parts, rank, config.use_dora(), kind) {
+            Ok(fitted) => Ok(Some((fitted, rank, alpha, config.scaling().scale(rank, alpha)))),
+            Err(fault) => {
+                faults.push(format_args!("{path}{fault}"));
+                Ok(None)
             }
+        }
+    };
+    let (mut modules, mut ends) = (BTreeMap::new(), BTreeMap::new());
+    let stack = stack.unwrap_or(STACKS[0]);
+    for ((layer, projection), parts) in found {
+        let path = format!("{stack}.{layer}.{}", projection.path());
+        if let Some((Fitted { names, in_features, out_features, bytes }, rank, alpha, scale)) =
+            adapted(&path, layout.into(), parts, &mut faults)?
+        {
+            let module = Module { layer, projection, rank, alpha, scale, in_features, out_features, bytes, names };
+            modules.insert((layer, projection), module);
+        }
+    }
+    for (end, (path, parts)) in found_ends {
+        let kind = if end == End::Embedding { Kind::Embedding } else { layout.into() };
+        if let Some((Fitted { names, in_features, out_features, bytes }, rank, _, scale)) =
+            adapted(&path, kind, parts, &mut faults)?
+        {
+            ends.insert(end, EndModule { end, path, rank, scale, in_features, out_features, names, bytes });
+        }
+    }
+    for Saved { path, .. } in &saved {
+        if let Some(fault) = config.why_not_saved(path) {
+            faults.push(format_args!("{path}: {fault}"));
+        }
+    }
+    for entry in config.modules_to_save() {
+        if !saved.iter().any(|saved| config::is_saved_as(&saved.path, entry)) {
+            faults.push(format_args!("{}: modules_to_save names it, but its tensors are missing", shown(entry)));
         }
     }
     if modules.is_empty() && faults.count == 0 {
-        faults.push("it holds no LoRA tensors");
+        faults.push("it holds no LoRA tensors of decoder layers");
     }
     faults.into_result(weights_path)?;
-    Ok((stack, modules))
+    Ok(Sorted { stack, modules, ends, saved })
 }
 
-/// Two halves that fit each other.
-struct Pair {
-    a: String,
-    b: String,
+/// How the factors of a module lie in the file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A (rank, in), B (out, rank).
+    Linear,
+    /// The same for tokens in place of inputs and hidden dimensions in place of outputs: A (rank, vocabulary), B
+    /// (hidden, rank).
+    Embedding,
+    /// mlx-lm's: A (in, rank), B (rank, out).
+    Transposed,
+}
+
+impl From<Layout> for Kind {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::Peft => Self::Linear,
+            Layout::Mlx => Self::Transposed,
+        }
+    }
+}
+
+/// The parts of a module, which fit each other.
+struct Fitted {
+    names: Names,
     in_features: usize,
     out_features: usize,
     bytes: u64,
 }
 
-/// Checks the two halves of a module; the fault is worded to follow the module's path.
-fn pair(tensors: &Tensors, halves: Halves, rank: usize) -> Result<Pair, String> {
-    let (a, b) = match (halves.a, halves.b) {
+/// Checks the parts of a module; the fault is worded to follow the module's path.
+fn fit(tensors: &Tensors, parts: Parts, rank: usize, use_dora: bool, kind: Kind) -> Result<Fitted, String> {
+    let [a_name, b_name] = match kind {
+        Kind::Linear => [".lora_A.weight", ".lora_B.weight"],
+        Kind::Embedding => [".lora_embedding_A", ".lora_embedding_B"],
+        Kind::Transposed => [".lora_a", ".lora_b"],
+    };
+    let (a, b) = match (parts.a, parts.b) {
         (Some(a), Some(b)) => (a, b),
-        (None, _) => return Err(".lora_A.weight is missing, there is a lora_B.weight".to_owned()),
-        (_, None) => return Err(".lora_B.weight is missing, there is a lora_A.weight".to_owned()),
+        (None, Some(_)) => return Err(format!("{a_name} is missing, there is a {}", &b_name[1..])),
+        (Some(_), None) => return Err(format!("{b_name} is missing, there is a {}", &a_name[1..])),
+        (None, None) => return Err(format!("{a_name} and {} are missing", &b_name[1..])),
     };
-    let shape = |name| tensors.shape(name).unwrap_or_default();
-    let in_features = match *shape(&a) {
+    let shape = |name: &str| match (tensors.shape(name).unwrap_or_default(), kind) {
+        (&[x, y], Kind::Transposed) => vec![y, x],
+        (shape, _) => shape.to_vec(),
+    };
+    let (in_rank, out_rank) = if kind == Kind::Transposed {
+        (format!("[in, {rank}]"), format!("[{rank}, out]"))
+    } else {
+        (format!("[{rank}, in]"), format!("[out, {rank}]"))
+    };
+    let in_features = match shape(&a)[..] {
         [r, input] if r == rank && input > 0 => input,
-        ref found => {
-            return Err(format!(".lora_A.weight has shape {found:?}: adapter_config.json makes it [{rank}, in]"));
+        _ => {
+            let found = tensors.shape(&a).unwrap_or_default();
+            return Err(format!("{a_name} has shape {found:?}: adapter_config.json makes it {in_rank}"));
         }
     };
-    let out_features = match *shape(&b) {
+    let out_features = match shape(&b)[..] {
         [out, r] if r == rank && out > 0 => out,
-        ref found => {
-            return Err(format!(".lora_B.weight has shape {found:?}: adapter_config.json makes it [out, {rank}]"));
+        _ => {
+            let found = tensors.shape(&b).unwrap_or_default();
+            return Err(format!("{b_name} has shape {found:?}: adapter_config.json makes it {out_rank}"));
         }
     };
-    let length = |name| tensors.bytes(name).map_or(0, <[u8]>::len) as u64;
-    let bytes = length(&a) + length(&b);
-    Ok(Pair { a, b, in_features, out_features, bytes })
-}
-
-/// What a tensor's key says.
-#[derive(Debug, PartialEq)]
-struct Place {
-    stack: &'static str,
-    layer: usize,
-    projection: Projection,
-    half: Half,
-}
-
-impl Place {
-    /// Reads a key, or says why it is none that can be used.
-    fn of(key: &str) -> Result<Self, &'static str> {
-        let Some(path) = key.strip_prefix(KEY_PREFIX) else {
-            return Err("unknown tensor: expected a key that begins with base_model.model.");
-        };
-        let (path, half) = if let Some(path) = path.strip_suffix(".lora_A.weight") {
-            (path, Half::A)
-        } else if let Some(path) = path.strip_suffix(".lora_B.weight") {
-            (path, Half::B)
-        } else {
-            return Err(why_no_half(path));
-        };
-        // A tensor of a wrapper that PEFT puts around a module, not of the module itself.
-        if path.contains("base_layer") || path.contains("modules_to_save") {
-            return Err(why_no_half(path));
+    match (&parts.magnitude, use_dora) {
+        (Some(_), false) => return Err(": it has a DoRA magnitude, and use_dora is not set".to_owned()),
+        (Some(_), true) if kind == Kind::Embedding => return Err(": DoRA on embeddings is not supported".to_owned()),
+        (None, true) => return Err(".lora_magnitude_vector is missing, and use_dora is set".to_owned()),
+        (Some(name), true) if tensors.shape(name) != Some(&[out_features]) => {
+            let found = tensors.shape(name).unwrap_or_default();
+            return Err(format!(".lora_magnitude_vector has shape {found:?}: lora_B makes it [{out_features}]"));
         }
-        for stack in STACKS {
-            let Some(rest) = path.strip_prefix(stack).and_then(|rest| rest.strip_prefix('.')) else { continue };
-            let Some((number, module)) = rest.split_once('.') else { continue };
-            let layer = number.parse::<usize>().ok().filter(|layer| layer.to_string() == number);
-            if let (Some(layer), Some(projection)) = (layer, Projection::from_path(module)) {
-                if layer >= MAX_LAYERS {
-                    return Err("a layer so high is not supported: no model has so many");
-                }
-                return Ok(Self { stack, layer, projection, half });
-            }
-        }
-        Err("LoRA on this module is not supported: only on q, k, v, o, gate, up and down_proj of the decoder's layers")
+        _ => {}
     }
-}
-
-/// Why a tensor is not half of a LoRA module.
-fn why_no_half(path: &str) -> &'static str {
-    const REASONS: &[(&str, &str)] = &[
-        ("lora_magnitude_vector", "DoRA is not supported"),
-        ("lora_embedding_", "LoRA on embeddings is not supported"),
-        ("modules_to_save", "modules trained in full beside LoRA are not supported"),
-        ("base_layer", "the file holds weights of the base model"),
-        ("lora_B.bias", "a trained bias on B is not supported"),
-        (".lora_A.", "the adapter's name stands in the key: PEFT saves without it"),
-        (".lora_B.", "the adapter's name stands in the key: PEFT saves without it"),
-    ];
-    let known = REASONS.iter().find(|(part, _)| path.contains(part));
-    known.map_or("unknown tensor: not half of a LoRA module", |(_, reason)| reason)
+    // The weight of an embedding has a row for each token: what A reads are its outputs.
+    let (in_features, out_features) =
+        if kind == Kind::Embedding { (out_features, in_features) } else { (in_features, out_features) };
+    let names = Names { a, b, magnitude: parts.magnitude };
+    let bytes = names.all().filter_map(|name| tensors.bytes(name)).map(|bytes| bytes.len() as u64).sum();
+    Ok(Fitted { names, in_features, out_features, bytes })
 }
 
 #[cfg(test)]
@@ -623,34 +871,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_read_and_refused_by_name() {
-        let place = Place::of("base_model.model.model.layers.12.mlp.down_proj.lora_B.weight").unwrap();
-        let expected = Place { stack: "model.layers", layer: 12, projection: Projection::Down, half: Half::B };
-        assert_eq!(place, expected);
-        for (key, word) in [
-            ("model.layers.0.self_attn.q_proj.lora_A.weight", "base_model.model."),
-            ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight", "adapter's name"),
-            ("base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector", "DoRA"),
-            ("base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias", "bias"),
-            ("base_model.model.model.embed_tokens.lora_embedding_A", "embeddings"),
-            ("base_model.model.lm_head.base_layer.weight", "base model"),
-            ("base_model.model.lm_head.modules_to_save.weight", "trained in full"),
-            ("base_model.model.lm_head.lora_A.weight", "not supported"),
-            ("base_model.model.model.layers.01.self_attn.q_proj.lora_A.weight", "not supported"),
-            ("base_model.model.model.layers.99999999999999999999.self_attn.q_proj.lora_A.weight", "not supported"),
-            ("base_model.model.model.layers.1024.self_attn.q_proj.lora_A.weight", "no model has so many"),
-            ("base_model.model.model.vision_tower.layers.0.self_attn.q_proj.lora_A.weight", "not supported"),
-            ("base_model.model.model.layers.0.input_layernorm.weight", "unknown tensor"),
-        ] {
-            let reason = Place::of(key).unwrap_err();
-            assert!(reason.contains(word), "{key}: {reason}");
-        }
-    }
-
-    #[test]
     fn many_faults_are_counted() {
         let mut faults = Faults::default();
         (0..9).for_each(|n| faults.push(n));
         assert_eq!(faults.to_string(), "0\n  1\n  2\n  3\n  4\n  and 4 more");
+    }
+
+    #[test]
+    fn a_matrix_is_transposed() {
+        assert_eq!(transposed(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
     }
 }

@@ -16,6 +16,7 @@
 //! them; every other field stays as it was. An empty `layers_to_transform` would mean *all* layers, so keeping nothing is
 //! an error: that is the base model.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
@@ -27,7 +28,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::fold::fold;
-use super::{Adapter, AdapterConfig, CONFIG_FILE, Module, WEIGHTS_FILE};
+use super::keys::{KEY_PREFIX, Part};
+use super::{Adapter, AdapterConfig, AdapterProblem, CONFIG_FILE, EndModule, Ends, Layout, Module, Names, Saved, mlx};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gates::{Projection, Variant};
@@ -129,22 +131,40 @@ struct Cut<'a> {
     /// Those that stay, with their gates.
     kept: Vec<(&'a Module, f32)>,
     dropped: Vec<&'a Module>,
+    /// LoRA on the ends of the model that stays.
+    ends: Vec<&'a EndModule>,
 }
 
-/// Writes what the variant leaves of the adapter to the new folder `out`, with its config, a model card and its
-/// provenance. Gates of places without LoRA say nothing, and the variant may have more layers than the adapter.
+/// Writes what the variant leaves of the adapter to the new folder `out`, in the adapter's own layout, with its config, a
+/// model card and its provenance. Gates of places without LoRA say nothing, and the variant may have more layers than the
+/// adapter. Weights that were trained in full stay; LoRA on the ends of the model as [`Adapter::with_ends`] has it.
 ///
 /// # Errors
 /// The adapter has LoRA in a layer that the variant has not; no module is kept; a gate makes a tensor's values too
-/// large for their type; `out` exists already; the folder cannot be written.
+/// large for their type, or is neither 0 nor 1 for DoRA; there is LoRA on an end of the model and no word on what becomes
+/// of it; `out` exists already; the folder cannot be written.
 pub fn write_trimmed(adapter: &Adapter, variant: &Variant, card: &Provenance, out: &Path) -> Result<Written> {
+    write_trimmed_as(adapter, variant, card, adapter.layout, out)
+}
+
+/// The same in a layout of choice.
+///
+/// # Errors
+/// As [`write_trimmed`], and what mlx-lm's layout cannot say.
+pub fn write_trimmed_as(
+    adapter: &Adapter,
+    variant: &Variant,
+    card: &Provenance,
+    layout: Layout,
+    out: &Path,
+) -> Result<Written> {
     let layers = adapter.layers();
     let highest = layers.last().copied().unwrap_or(0);
     let Some(gates) = variant.gates.get(..=highest) else {
         let found = variant.gates.len();
         return Err(Error::Usage(format!("gates of {found} layers: the adapter has LoRA in layer {highest}")));
     };
-    let mut cut = Cut { kept: Vec::new(), dropped: Vec::new() };
+    let mut cut = Cut { kept: Vec::new(), dropped: Vec::new(), ends: adapter.kept_ends()?.collect() };
     for module in adapter.modules() {
         match gates[module.layer].get(module.projection) {
             0.0 => cut.dropped.push(module),
@@ -157,6 +177,9 @@ pub fn write_trimmed(adapter: &Adapter, variant: &Variant, card: &Provenance, ou
         ));
     }
     let mut strengths: Vec<f32> = cut.kept.iter().map(|(_, gate)| *gate).filter(|gate| *gate != 1.0).collect();
+    if let Some(&strength) = strengths.first().filter(|_| adapter.config.use_dora()) {
+        return Err(Error::input(&adapter.folder, AdapterProblem::Strength { strength }));
+    }
     strengths.sort_by(f32::total_cmp);
     strengths.dedup();
     let (layers_kept, layers_dropped) =
@@ -169,19 +192,28 @@ pub fn write_trimmed(adapter: &Adapter, variant: &Variant, card: &Provenance, ou
         modules: cut.kept.len(),
         modules_dropped: cut.dropped.len(),
         strengths,
-        bytes: cut.kept.iter().map(|(module, _)| module.bytes).sum(),
+        bytes: cut.kept.iter().map(|(module, _)| module.bytes).chain(cut.ends.iter().map(|end| end.bytes)).sum::<u64>()
+            + adapter.bytes_saved(),
         bytes_before: adapter.bytes(),
     };
-    let config = if cut.dropped.is_empty() { adapter.config.clone() } else { trimmed_config(adapter, &cut)? };
-    let folded = folded(adapter, &cut)?;
-    let weights = views(adapter, &cut, &folded)?;
+    let everything = cut.dropped.is_empty() && cut.ends.len() == adapter.end_modules.len();
+    let config = if everything { adapter.config.clone() } else { trimmed_config(adapter, &cut)? };
+    let mut config = config.raw().clone();
+    // Of linear modules PEFT warns that it does not count.
+    if config.get("fan_in_fan_out") == Some(&Value::Bool(true)) {
+        config.insert("fan_in_fan_out".into(), Value::Bool(false));
+    }
+    if layout == Layout::Mlx {
+        config = mlx_config(adapter, &cut)?;
+    }
+    let tensors = tensors(adapter, &cut, layout)?;
     files::write_folder(out, |folder| {
-        write_json(&folder.join(CONFIG_FILE), config.raw())?;
-        let weights_path = folder.join(WEIGHTS_FILE);
-        write_weights(&weights_path, weights)?;
+        write_json(&folder.join(CONFIG_FILE), &config)?;
+        let weights_path = folder.join(layout.weights_file());
+        write_weights(&weights_path, &tensors)?;
         // What serialises them makes the file private to its owner.
         files::make_readable(&weights_path, 0o644).map_err(Error::write(&weights_path))?;
-        write_json(&folder.join(PROVENANCE_FILE), &ProvenanceFile::new(&written, card)?)?;
+        write_json(&folder.join(PROVENANCE_FILE), &ProvenanceFile::new(&written, adapter.ends_spec(), card)?)?;
         let readme = folder.join(CARD_FILE);
         fs::write(&readme, model_card(adapter, &cut, &written, card)).map_err(Error::write(&readme))
     })?;
@@ -197,33 +229,54 @@ fn trimmed_config(adapter: &Adapter, cut: &Cut<'_>) -> Result<AdapterConfig> {
     let paths: Vec<String> = kept.iter().map(|&(layer, projection)| adapter.path(layer, projection)).collect();
     let layers: BTreeSet<usize> = kept.iter().map(|(layer, _)| *layer).collect();
     let has = |projection: &Projection| kept.iter().any(|(_, kept)| kept == projection);
-    let names: Vec<&str> = Projection::ALL.into_iter().filter(has).map(Projection::name).collect();
+    let ends: Vec<&str> = cut.ends.iter().map(|end| end.path.as_str()).collect();
+    let mut names: Vec<&str> = Projection::ALL.into_iter().filter(has).map(Projection::name).collect();
+    names.extend(&ends);
     let container = adapter.stack.rsplit_once('.').map_or(adapter.stack, |(_, name)| name);
 
     let as_it_is = config.raw().get("target_modules").filter(|_| config.targets().is_list()).cloned();
     let by_layer = [("layers_to_transform", json!(layers)), ("layers_pattern", json!(container))];
     let by_path = [("layers_to_transform", Value::Null), ("layers_pattern", Value::Null)];
+    let mut targets: Vec<&str> = paths.iter().map(String::as_str).collect();
+    targets.extend(&ends);
     let ways = as_it_is.into_iter().chain([json!(names)]).map(|targets| (targets, &by_layer));
-    for (targets, layers) in ways.chain([(json!(paths), &by_path)]) {
+    for (targets, layers) in ways.chain([(json!(targets), &by_path)]) {
         let mut fields = config.patterns_for(&paths).map_err(problem)?;
         fields.push(("target_modules", targets));
         fields.extend(layers.iter().cloned());
         let trimmed = config.with_fields(&fields).map_err(problem)?;
-        if says_exactly(&trimmed, adapter, &kept).map_err(problem)? {
+        if says_exactly(&trimmed, adapter, &kept, &cut.ends).map_err(problem)? {
             return Ok(trimmed);
         }
     }
     Err(Error::Internal("the trimmed adapter's config does not name exactly the modules that are kept".to_owned()))
 }
 
-/// Whether the config targets the modules `kept` and no other module of the adapter's layers.
+/// Whether the config targets the modules `kept`, these ends, and no other module of the adapter's layers.
 fn says_exactly(
     config: &AdapterConfig,
     adapter: &Adapter,
     kept: &BTreeSet<(usize, Projection)>,
-) -> Result<bool, super::AdapterProblem> {
+    ends: &[&EndModule],
+) -> Result<bool, AdapterProblem> {
+    for end in adapter.end_modules.values() {
+        let is_kept = ends.iter().any(|kept| kept.end == end.end);
+        if config.adapts(&end.path)? != is_kept {
+            return Ok(false);
+        }
+        if is_kept && config.rank_and_alpha(&end.path)? != adapter.config.rank_and_alpha(&end.path)? {
+            return Ok(false);
+        }
+    }
+    // A base has the fused modules or the others: of those that it has not, a config may say what it will.
+    let is_fused = |projection: Projection| matches!(projection, Projection::Qkv | Projection::GateUp);
+    let has_fused = adapter.modules.keys().any(|(_, projection)| is_fused(*projection));
+    let is_there = |projection: &Projection| match projection {
+        Projection::O | Projection::Down => true,
+        projection => is_fused(*projection) == has_fused || adapter.modules.keys().any(|(_, own)| own == projection),
+    };
     for layer in adapter.layers() {
-        for projection in Projection::ALL {
+        for projection in Projection::ALL.into_iter().filter(is_there) {
             let is_kept = kept.contains(&(layer, projection));
             let path = adapter.path(layer, projection);
             if config.adapts(&path)? != is_kept {
@@ -238,29 +291,82 @@ fn says_exactly(
     Ok(true)
 }
 
-/// The bytes of every B whose gate is folded into it.
-fn folded<'a>(adapter: &Adapter, cut: &Cut<'a>) -> Result<BTreeMap<&'a str, Vec<u8>>> {
-    let fold = |&(module, gate): &(&'a Module, f32)| {
-        let values = adapter.tensors.read(&module.b)?;
-        let bytes = fold(&module.b, &values, gate, dtype(adapter, &module.b)?);
-        Ok((module.b.as_str(), bytes.map_err(|problem| Error::input(adapter.weights_path(), problem))?))
-    };
-    cut.kept.iter().filter(|(_, gate)| *gate != 1.0).map(fold).collect()
+/// mlx-lm's config for what is kept.
+fn mlx_config(adapter: &Adapter, cut: &Cut<'_>) -> Result<serde_json::Map<String, Value>> {
+    let refused = |reason| Error::input(&adapter.folder, AdapterProblem::NotForMlx(reason));
+    let [first, ..] = cut.kept[..] else { return Err(refused("it has no modules")) };
+    let (rank, scale) = (first.0.rank, first.0.scale);
+    if cut.kept.iter().any(|(module, _)| module.rank != rank || module.scale != scale) {
+        return Err(refused("its modules have several ranks or scales"));
+    }
+    if !cut.ends.is_empty() || !adapter.saved.is_empty() {
+        return Err(refused("it changes more than linear modules of layers"));
+    }
+    let paths = cut.kept.iter().map(|(module, _)| module.projection.path()).collect();
+    Ok(mlx::written(adapter.config.base_model(), adapter.config.use_dora(), rank, scale, &paths))
 }
 
-/// The tensors that stay: as they lie in the file, or folded.
-fn views<'a>(
-    adapter: &'a Adapter,
-    cut: &Cut<'a>,
-    folded: &'a BTreeMap<&str, Vec<u8>>,
-) -> Result<BTreeMap<&'a str, TensorView<'a>>> {
-    let view = |name: &'a String| {
-        let bytes = folded.get(name.as_str()).map(Vec::as_slice).or_else(|| adapter.tensors.bytes(name));
+/// A tensor as it is written.
+struct Tensor<'a> {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Cow<'a, [u8]>,
+}
+
+/// The tensors that stay, by their names in the layout: as they lie in the file, turned where the layouts differ, or
+/// folded.
+fn tensors<'a>(adapter: &'a Adapter, cut: &Cut<'a>, layout: Layout) -> Result<BTreeMap<String, Tensor<'a>>> {
+    let as_it_is = |name: &str| -> Result<Tensor<'a>> {
+        let bytes = adapter.tensors.bytes(name).ok_or_else(|| lost(name))?;
         let shape = adapter.tensors.shape(name).unwrap_or_default().to_vec();
-        let view = TensorView::new(dtype(adapter, name)?, shape, bytes.unwrap_or_default());
-        Ok((name.as_str(), view.map_err(|_| lost(name))?))
+        Ok(Tensor { dtype: dtype(adapter, name)?, shape, bytes: Cow::Borrowed(bytes) })
     };
-    cut.kept.iter().flat_map(|(module, _)| [&module.a, &module.b]).map(view).collect()
+    let mut written = BTreeMap::new();
+    let mut put = |path: &str, names: &Names, gate: f32, embedding: bool| -> Result<()> {
+        let parts = [(Part::A, Some(&names.a)), (Part::B, Some(&names.b)), (Part::Magnitude, names.magnitude.as_ref())];
+        for (part, name) in parts {
+            let Some(name) = name else { continue };
+            let mut tensor = as_it_is(name)?;
+            if part == Part::B && gate != 1.0 {
+                let values = adapter.tensors.read(name)?;
+                let bytes = fold(name, &values, gate, tensor.dtype);
+                tensor.bytes = Cow::Owned(bytes.map_err(|problem| Error::input(adapter.weights_path(), problem))?);
+            }
+            if layout != adapter.layout {
+                tensor = turned(tensor);
+            }
+            let key = match (layout, part) {
+                (Layout::Mlx, part) => mlx::key(path, part),
+                (Layout::Peft, Part::A) if embedding => format!("{KEY_PREFIX}{path}.lora_embedding_A"),
+                (Layout::Peft, Part::B) if embedding => format!("{KEY_PREFIX}{path}.lora_embedding_B"),
+                (Layout::Peft, Part::A) => format!("{KEY_PREFIX}{path}.lora_A.weight"),
+                (Layout::Peft, Part::B) => format!("{KEY_PREFIX}{path}.lora_B.weight"),
+                (Layout::Peft, Part::Magnitude) => format!("{KEY_PREFIX}{path}.lora_magnitude_vector"),
+            };
+            written.insert(key, tensor);
+        }
+        Ok(())
+    };
+    for (module, gate) in &cut.kept {
+        put(&adapter.path(module.layer, module.projection), &module.names, *gate, false)?;
+    }
+    for end in &cut.ends {
+        put(&end.path, &end.names, 1.0, end.end == super::End::Embedding)?;
+    }
+    for Saved { path, key, .. } in &adapter.saved {
+        written.insert(format!("{KEY_PREFIX}{path}"), as_it_is(key)?);
+    }
+    Ok(written)
+}
+
+/// The transpose of a matrix; of a vector, itself.
+fn turned(tensor: Tensor<'_>) -> Tensor<'_> {
+    let &[rows, columns] = &tensor.shape[..] else { return tensor };
+    let size = tensor.dtype.bitsize() / 8;
+    let at = |row: usize, column: usize| &tensor.bytes[(row * columns + column) * size..][..size];
+    let bytes: Vec<u8> =
+        (0..columns).flat_map(|column| (0..rows).flat_map(move |row| at(row, column)).copied()).collect();
+    Tensor { dtype: tensor.dtype, shape: vec![columns, rows], bytes: Cow::Owned(bytes) }
 }
 
 /// The type that a tensor of the adapter is stored in.
@@ -277,7 +383,11 @@ fn lost(name: &str) -> Error {
     Error::Internal(format!("tensor {name} is not what it was when the adapter was opened"))
 }
 
-fn write_weights(path: &Path, weights: BTreeMap<&str, TensorView<'_>>) -> Result<()> {
+fn write_weights(path: &Path, tensors: &BTreeMap<String, Tensor<'_>>) -> Result<()> {
+    let mut weights = Vec::with_capacity(tensors.len());
+    for (name, Tensor { dtype, shape, bytes }) in tensors {
+        weights.push((name, TensorView::new(*dtype, shape.clone(), bytes).map_err(|_| lost(name))?));
+    }
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(weights, Some(metadata), path).map_err(|error| {
         let reason = match error {
@@ -306,12 +416,15 @@ struct ProvenanceFile<'a> {
     strengths: &'a [f32],
     bytes: u64,
     bytes_before: u64,
+    /// What became of LoRA on the ends of the model, where there is such LoRA.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends: Option<&'static str>,
     #[serde(flatten)]
     card: Value,
 }
 
 impl<'a> ProvenanceFile<'a> {
-    fn new(written: &'a Written, card: &Provenance) -> Result<Self> {
+    fn new(written: &'a Written, ends: Option<&'static str>, card: &Provenance) -> Result<Self> {
         let mut card = serde_json::to_value(card).map_err(|error| Error::Internal(error.to_string()))?;
         if let Some(fields) = card.as_object_mut() {
             fields.retain(|_, value| !value.is_null());
@@ -326,6 +439,7 @@ impl<'a> ProvenanceFile<'a> {
             strengths: &written.strengths,
             bytes: written.bytes,
             bytes_before: written.bytes_before,
+            ends,
             card,
         })
     }
@@ -341,6 +455,7 @@ fn model_card(adapter: &Adapter, cut: &Cut<'_>, written: &Written, card: &Proven
     }
     text += "library_name: peft\ntags:\n- lora\n- plimsoll\n---\n\n# A trimmed LoRA adapter\n\n";
     text += &what_is_kept(cut, written);
+    text += &what_is_beside(adapter);
     text += &format!(
         "\n\n| | |\n|---|---|\n| LoRA modules | {} of {} |\n| bytes of tensors | {} of {} |\n| gates | {} |\n",
         written.modules,
@@ -402,6 +517,21 @@ fn what_is_kept(cut: &Cut<'_>, written: &Written) -> String {
         text += &format!("{} {strength} for {places}", if index > 0 { ";" } else { "" });
     }
     text + ". All other tensors are those of the whole adapter."
+}
+
+/// What of the adapter belongs to no layer, in sentences.
+fn what_is_beside(adapter: &Adapter) -> String {
+    let mut text = String::new();
+    let ends: Vec<&str> = adapter.ends().map(super::End::name).collect();
+    if !ends.is_empty() {
+        let what = if adapter.ends == Some(Ends::Keep) { "kept" } else { "dropped" };
+        text += &format!(" LoRA on {} is {what}.", ends.join(" and "));
+    }
+    if !adapter.saved.is_empty() {
+        let names: Vec<String> = adapter.saved().map(code).collect();
+        text += &format!(" Weights that were trained in full are kept: {}.", names.join(", "));
+    }
+    text
 }
 
 /// Modules, those of the same layers drawn together: `q_proj, k_proj in the layers 0–3; v_proj in layer 2`.

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use super::trie::{Node, Trie};
 use super::{Decoding, Engine, Event, LensCurve, Request, SampleScores, VariantScore};
-use crate::adapter::{LayerLora, LoraWeights};
+use crate::adapter::{Bound, LayerLora, LoraWeights};
 use crate::data::Sample;
 use crate::error::{Error, Result};
 use crate::gates::{LayerGates, Projection, Variant};
@@ -84,7 +84,7 @@ impl Embedded {
     ///
     /// # Panics
     /// If `lora` has another number of layers than the model.
-    pub fn load(checkpoint: &Checkpoint, lora: &[LayerLora], options: EngineOptions) -> Result<Self> {
+    pub fn load(checkpoint: &Checkpoint, lora: &Bound, options: EngineOptions) -> Result<Self> {
         let EngineOptions { threads, precision, memory } = options;
         assert_eq!(lora.len(), checkpoint.config().layers, "an adapter of another model");
         let threads = threads.map_or(0, NonZero::get);
@@ -95,7 +95,7 @@ impl Embedded {
             .num_threads(threads)
             .build()
             .map_err(|error| Error::Engine(error.to_string()))?;
-        let model = pool.install(|| Model::load(checkpoint, precision))?;
+        let model = pool.install(|| Model::load(checkpoint, lora, precision))?;
         let work = |lora: &LoraWeights| (lora.a.len() + lora.b.len()) as u64;
         Ok(Self {
             adapted: lora.iter().map(|layer| Projection::ALL.map(|p| layer.get(p).is_some())).collect(),

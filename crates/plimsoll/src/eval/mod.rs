@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::{Adapter, LayerLora};
+use crate::adapter::{Adapter, Bound};
 use crate::data::{self, Renderer, Sample, TemplateChoice, TemplateUse};
 use crate::efficiency::{self, Efficiency, Subject};
 use crate::engine::{self, Embedded, Engine as _, EngineOptions, Request};
@@ -101,7 +101,7 @@ pub struct Evaluation {
     options: EvalOptions,
     checkpoint: Checkpoint,
     adapter: Option<Adapter>,
-    lora: Vec<LayerLora>,
+    lora: Bound,
     task: Task,
     variants: Vec<Variant>,
     questions: Vec<Question>,

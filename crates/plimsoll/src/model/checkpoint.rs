@@ -5,6 +5,7 @@
 //! neighbouring dimensions there, where Hugging Face rotates the two halves of a head. Both forms keep some models' q, k
 //! and v in one tensor: what is asked for here is always a part of its own.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -14,7 +15,7 @@ use super::config::FromTensors;
 use super::gguf::Gguf;
 use super::tensors::Tensors;
 use super::{Config, ModelProblem};
-use crate::adapter::{Adapter, Base, LayerLora};
+use crate::adapter::{Adapter, Base, Bound, LoraWeights, Patch};
 use crate::error::{Error, Problem, Result, shown};
 use crate::files;
 use crate::gates::Projection;
@@ -140,16 +141,31 @@ impl Checkpoint {
         &self.config
     }
 
-    /// The LoRA of an adapter for this model, layer by layer; without an adapter, none.
+    /// What an adapter makes of this model: the LoRA of each layer, and what it changes besides; without an adapter,
+    /// nothing.
     ///
     /// # Errors
     /// The adapter does not fit.
-    pub fn bind(&self, adapter: Option<&Adapter>) -> Result<Vec<LayerLora>> {
+    pub fn bind(&self, adapter: Option<&Adapter>) -> Result<Bound> {
         let layers = self.config.layers;
         let shape = |_, projection| self.module_shape(projection);
+        let weights: HashMap<String, Vec<usize>> = self
+            .weights()
+            .chain([Weight::Head])
+            .map(|weight| (self.public_name(weight), self.place(weight).shape))
+            .collect();
+        let weight = |name: &str| weights.get(name).cloned();
         match adapter {
-            Some(adapter) => adapter.bind(&Base { layers, shape: &shape }),
-            None => Ok(vec![LayerLora::default(); layers]),
+            Some(adapter) => adapter.bind(&Base { layers, shape: &shape, weight: &weight }),
+            None => Ok(Bound::none(layers)),
+        }
+    }
+
+    /// A weight's name in Hugging Face's decoders.
+    fn public_name(&self, weight: Weight) -> String {
+        match weight {
+            Weight::Head => "lm_head.weight".to_owned(),
+            _ => format!("model.{}", self.folder_name(weight)),
         }
     }
 
@@ -195,26 +211,54 @@ impl Checkpoint {
     }
 
     /// A weight whose rows can be read one by one, in Hugging Face's order.
-    pub(super) fn rows(&self, weight: Weight) -> Result<WeightRows<'_>> {
-        let Place { name, first, .. } = self.place(weight);
-        let stored = match &self.source {
-            Source::Folder { tensors, .. } => tensors.stored(&name)?,
-            Source::Gguf { gguf, .. } => gguf.stored(&name)?,
+    pub(super) fn rows<'a>(&'a self, weight: Weight, bound: &'a Bound) -> Result<WeightRows<'a>> {
+        // A tied head is the embedding, but for what an adapter changes in it alone.
+        let place = match weight {
+            Weight::Head if self.config.tied_head => self.place(Weight::Embedding),
+            _ => self.place(weight),
         };
-        Ok(WeightRows { checkpoint: self, name, stored, first, width: self.width(weight), order: self.order(weight) })
+        let Place { mut name, first, .. } = place;
+        let (mut order, mut added) = (self.order(weight), None);
+        let stored = match (bound.patch(&self.public_name(weight)), &self.source) {
+            (Some(Patch::Replace(tensors, key)), _) => {
+                (name, order) = (key.clone(), None);
+                tensors.stored(key)?
+            }
+            (patch, source) => {
+                if let Some(Patch::Add(lora)) = patch {
+                    added = Some(lora);
+                }
+                match source {
+                    Source::Folder { tensors, .. } => tensors.stored(&name)?,
+                    Source::Gguf { gguf, .. } => gguf.stored(&name)?,
+                }
+            }
+        };
+        Ok(WeightRows { checkpoint: self, name, stored, first, width: self.width(weight), order, added })
+    }
+
+    /// Whether the head has weights of its own: those of the model, or those that an adapter makes of the embedding's.
+    pub(super) fn has_own_head(&self, bound: &Bound) -> bool {
+        let is_changed = |weight| bound.patch(&self.public_name(weight)).is_some();
+        !self.config.tied_head || is_changed(Weight::Embedding) || is_changed(Weight::Head)
     }
 
     /// A weight of one row.
-    pub(super) fn read(&self, weight: Weight) -> Result<Vec<f32>> {
+    pub(super) fn read(&self, weight: Weight, bound: &Bound) -> Result<Vec<f32>> {
         let mut values = vec![0.0; self.len(weight)];
-        WeightRows { order: None, ..self.rows(weight)? }.read(0, &mut values)?;
-        if let Some(head) = self.order(weight) {
+        let rows = self.rows(weight, bound)?;
+        let is_replaced = matches!(bound.patch(&self.public_name(weight)), Some(Patch::Replace(..)));
+        let order = rows.order;
+        WeightRows { order: None, ..rows }.read(0, &mut values)?;
+        if let Some(head) = order {
             let stored = values.clone();
             let at = |row: usize| row / head * head + interleaved(row % head, head);
             values.iter_mut().enumerate().for_each(|(row, value)| *value = stored[at(row)]);
         }
         if matches!(weight, Weight::FinalNorm | Weight::Norm(..)) {
-            values.iter_mut().for_each(|value| *value += self.config.norm_offset);
+            // An adapter has it as Hugging Face has it, whatever form the model comes in.
+            let offset = if is_replaced { self.config.adapter_norm_offset } else { self.config.norm_offset };
+            values.iter_mut().for_each(|value| *value += offset);
         }
         Ok(values)
     }
@@ -468,13 +512,18 @@ pub(super) struct WeightRows<'a> {
     width: usize,
     /// Rows of a head, where they are stored interleaved.
     order: Option<usize>,
+    /// LoRA that an adapter adds in every variant.
+    added: Option<&'a LoraWeights>,
 }
 
 impl WeightRows<'_> {
     /// Reads one row, as many numbers as `out` has.
     pub(super) fn read(&self, row: usize, out: &mut [f32]) -> Result<()> {
-        let row = self.order.map_or(row, |head| row / head * head + interleaved(row % head, head));
-        self.stored.read_at((self.first + row) * self.width, out);
+        let stored = self.order.map_or(row, |head| row / head * head + interleaved(row % head, head));
+        self.stored.read_at((self.first + stored) * self.width, out);
+        if let Some(lora) = self.added {
+            lora.add_to(row, out);
+        }
         if out.iter().all(|value| value.is_finite()) {
             Ok(())
         } else {

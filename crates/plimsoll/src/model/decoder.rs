@@ -19,6 +19,7 @@ use super::checkpoint::{Checkpoint, Norm, Weight, WeightRows};
 use super::config::{Config, LayerAttention, Rope};
 use super::linears::Input;
 use super::lora::{Grams, Lora, LowRank, Meter};
+use crate::adapter::Bound;
 use crate::error::Result;
 use crate::gates::{LayerGates, Projection};
 
@@ -96,21 +97,21 @@ impl Scratch {
 }
 
 impl Model {
-    /// Reads and packs all weights of a checkpoint, on all threads of the current pool. Nothing but the packed weights is
-    /// kept.
+    /// Reads and packs all weights of a checkpoint, as an adapter changes them in every variant, on all threads of the
+    /// current pool. Nothing but the packed weights is kept.
     ///
     /// # Errors
     /// A tensor that cannot be read, or holds values that are not finite.
-    pub fn load(checkpoint: &Checkpoint, precision: Precision) -> Result<Self> {
+    pub fn load(checkpoint: &Checkpoint, bound: &Bound, precision: Precision) -> Result<Self> {
         let config = checkpoint.config().clone();
         let Config { hidden, vocabulary, .. } = config;
         let Precision { dtype, .. } = precision;
         let pack = |weight| {
-            let rows = checkpoint.rows(weight)?;
+            let rows = checkpoint.rows(weight, bound)?;
             Packed::new(dtype, vocabulary, hidden, |column, out| rows.read(column, out))
         };
         let linear = |layer, input: Input| {
-            let of = |&projection| Ok((projection, checkpoint.rows(Weight::Linear(layer, projection))?));
+            let of = |&projection| Ok((projection, checkpoint.rows(Weight::Linear(layer, projection), bound)?));
             let rows: Vec<(Projection, WeightRows<'_>)> = input.projections().iter().map(of).collect::<Result<_>>()?;
             let packed = Packed::new(dtype, input.columns(&config), input.width(&config), |column, out| {
                 let source = input.source(&config, column);
@@ -126,7 +127,7 @@ impl Model {
                 }
             })?;
             let biased = input.projections().iter().filter(|projection| config.biased.contains(projection));
-            let of = |&projection| Ok((projection, checkpoint.read(Weight::Bias(layer, projection))?));
+            let of = |&projection| Ok((projection, checkpoint.read(Weight::Bias(layer, projection), bound)?));
             let biases: BTreeMap<Projection, Vec<f32>> = biased.map(of).collect::<Result<_>>()?;
             if biases.is_empty() {
                 return Ok(packed);
@@ -139,7 +140,7 @@ impl Model {
             Ok(packed.with_bias(columns.map(|column| of_column(column).unwrap_or(0.0)).collect()))
         };
         let block = |layer| {
-            let norm = |norm| checkpoint.read(Weight::Norm(layer, norm));
+            let norm = |norm| checkpoint.read(Weight::Norm(layer, norm), bound);
             let norms = |is_there: bool, a, b| is_there.then(|| Ok([norm(a)?, norm(b)?])).transpose();
             Ok(Block {
                 attention_norm: norm(Norm::Attention)?,
@@ -157,8 +158,8 @@ impl Model {
         Ok(Self {
             embedding: pack(Weight::Embedding)?,
             blocks: (0..config.layers).into_par_iter().map(block).collect::<Result<_>>()?,
-            final_norm: checkpoint.read(Weight::FinalNorm)?,
-            head: (!config.tied_head).then(|| pack(Weight::Head)).transpose()?,
+            final_norm: checkpoint.read(Weight::FinalNorm, bound)?,
+            head: checkpoint.has_own_head(bound).then(|| pack(Weight::Head)).transpose()?,
             precision,
             config,
         })

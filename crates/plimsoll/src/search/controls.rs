@@ -109,7 +109,7 @@ mod tests {
         // Of modules, modules are drawn.
         let modules = planned(&facts, &Variant::uniform(6, 1.0).with(2, Some(Projection::V), 0.0));
         assert_eq!(modules.len(), 1);
-        assert!(modules[0].label.starts_with("41 random modules"));
+        assert!(modules[0].label.starts_with("53 random modules"));
     }
 
     #[test]

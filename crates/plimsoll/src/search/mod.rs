@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::adapter::{self, Adapter, LayerLora};
+use crate::adapter::{self, Adapter, Bound};
 use crate::choose::race::Fate;
 use crate::choose::{self, Margin, Part, Validation, Verdict};
 use crate::data::{self, DataProblem, Dataset, Sample, Split, TemplateChoice, Turns};
@@ -163,7 +163,7 @@ pub struct Search {
     options: SearchOptions,
     checkpoint: Checkpoint,
     adapter: Adapter,
-    lora: Vec<LayerLora>,
+    lora: Bound,
     dataset: Dataset,
     split: Split,
     /// Folds in which all samples judge, in place of a part that is held out.

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use plimsoll::adapter::{Adapter, LayerLora};
+use plimsoll::adapter::{Adapter, Bound};
 use plimsoll::data::Sample;
 use plimsoll::engine::{Embedded, EngineOptions};
 use plimsoll::model::{Checkpoint, Dtype, Precision, Tensors};
@@ -43,12 +43,12 @@ pub(crate) fn checkpoint(model: &str) -> Checkpoint {
     Checkpoint::open(&golden().join(model)).unwrap()
 }
 
-pub(crate) fn bind(checkpoint: &Checkpoint, adapter: &Path) -> Vec<LayerLora> {
+pub(crate) fn bind(checkpoint: &Checkpoint, adapter: &Path) -> Bound {
     checkpoint.bind(Some(&Adapter::open(adapter).unwrap())).unwrap()
 }
 
 /// In `f32`: golden values are held to its rounding.
-pub(crate) fn engine_of(checkpoint: &Checkpoint, lora: &[LayerLora]) -> Embedded {
+pub(crate) fn engine_of(checkpoint: &Checkpoint, lora: &Bound) -> Embedded {
     let options = EngineOptions { precision: Precision::new(Dtype::F32), ..EngineOptions::default() };
     Embedded::load(checkpoint, lora, options).unwrap()
 }

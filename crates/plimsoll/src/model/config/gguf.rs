@@ -168,6 +168,7 @@ pub(super) fn read(metadata: &Metadata, tensors: FromTensors) -> Result<Config, 
         post_norms: family.is_gemma,
         // What converts a model adds it.
         norm_offset: 0.0,
+        adapter_norm_offset: if family.is_gemma { 1.0 } else { 0.0 },
         is_fused: family.is_fused,
         tied_head: tensors.tied_head,
         architecture: family.architecture.to_owned(),

@@ -206,7 +206,7 @@ impl TryFrom<RawConfig> for Config {
             attention: attention.collect(),
             attention_scale: match scale.or(family.is_gemma.then_some(256.0)) {
                 Some(scalar) => scalar.powf(-0.5) as f32,
-                None => (head_dim as f64).powf(-0.5) as f32,
+                None => 1.0 / (head_dim as f32).sqrt(),
             },
             attention_softcap: raw.attn_logit_softcapping.unwrap_or(attention_softcap).map(|cap| cap as f32),
             logit_softcap: raw.final_logit_softcapping.unwrap_or(logit_softcap).map(|cap| cap as f32),
@@ -216,6 +216,7 @@ impl TryFrom<RawConfig> for Config {
             query_key_norm: family.query_key_norm,
             post_norms: family.is_gemma,
             norm_offset: if family.is_gemma { 1.0 } else { 0.0 },
+            adapter_norm_offset: if family.is_gemma { 1.0 } else { 0.0 },
             is_fused: family.is_fused,
             tied_head: raw.tie_word_embeddings.unwrap_or(family.tied_head),
             architecture: raw.model_type,

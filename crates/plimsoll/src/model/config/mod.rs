@@ -50,6 +50,8 @@ pub struct Config {
     pub norm_epsilon: f32,
     /// Added to a norm's weight as it is stored: 1 where a weight of 0 changes nothing, else 0.
     pub norm_offset: f32,
+    /// The same for the norms that an adapter brings, which are as Hugging Face stores them.
+    pub adapter_norm_offset: f32,
     /// How many dimensions of a head are rotated, from its first on: an even number.
     pub rotary_dim: usize,
     /// The rotary embeddings that layers choose from.

@@ -1,0 +1,90 @@
+//! What an adapter changes for every variant alike: LoRA on the ends of the model, and weights that were trained in full.
+//!
+//! Neither belongs to a layer's LoRA, so no boundary drops it. Both are part of the weights once the model is loaded.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::{LayerLora, LoraWeights};
+use crate::model::Tensors;
+
+/// An end of the model: what it does before its first layer, or after its last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// The table of embeddings, `embed_tokens`.
+    Embedding,
+    /// What turns hidden states into logits, `lm_head`.
+    Head,
+}
+
+impl End {
+    /// The module's name, such as `lm_head`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedding => "embed_tokens",
+            Self::Head => "lm_head",
+        }
+    }
+
+    /// The name of its weight in Hugging Face's decoders.
+    pub(super) fn weight(self) -> &'static str {
+        match self {
+            Self::Embedding => "model.embed_tokens.weight",
+            Self::Head => "lm_head.weight",
+        }
+    }
+}
+
+/// What becomes of LoRA on the ends of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// It is applied in every variant, and written to every trim.
+    Keep,
+    /// It is left out of both.
+    Drop,
+}
+
+/// How a weight of the base model is changed.
+#[derive(Clone, Debug)]
+pub(crate) enum Patch {
+    /// It is replaced by this tensor.
+    Replace(Arc<Tensors>, String),
+    /// `s·B·A` is added, and every row rescaled where there are magnitudes. Of an embedding, a row is a token.
+    Add(LoraWeights),
+}
+
+/// An adapter that fits a base model: the LoRA of each layer, and what it changes in every variant.
+#[derive(Clone, Debug, Default)]
+pub struct Bound {
+    pub(super) layers: Vec<LayerLora>,
+    /// By the weight's name in Hugging Face's decoders.
+    pub(super) patches: BTreeMap<String, Patch>,
+}
+
+impl Bound {
+    /// No adapter.
+    pub(crate) fn none(layers: usize) -> Self {
+        Self { layers: vec![LayerLora::default(); layers], patches: BTreeMap::new() }
+    }
+
+    /// What is changed in a weight, given by its name in Hugging Face's decoders.
+    pub(crate) fn patch(&self, name: &str) -> Option<&Patch> {
+        self.patches.get(name)
+    }
+}
+
+/// The LoRA, layer by layer.
+impl Deref for Bound {
+    type Target = [LayerLora];
+
+    fn deref(&self) -> &[LayerLora] {
+        &self.layers
+    }
+}
+
+impl From<Vec<LayerLora>> for Bound {
+    fn from(layers: Vec<LayerLora>) -> Self {
+        Self { layers, patches: BTreeMap::new() }
+    }
+}

@@ -1,0 +1,127 @@
+//! The fixtures of `reference/make_families.py`, and how far the engine is from them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use plimsoll::adapter::Adapter;
+use plimsoll::data::Sample;
+use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Request};
+use plimsoll::gates::Variant;
+use plimsoll::model::{Checkpoint, Dtype, Precision, Tensors};
+use serde::Deserialize;
+
+/// The adapters of every family.
+pub(crate) const ADAPTERS: [&str; 3] = ["lora", "rslora", "dora"];
+
+/// `golden.json`
+#[derive(Deserialize)]
+struct Golden {
+    single_precision: BTreeMap<String, f64>,
+    sequences: Vec<Sequence>,
+    /// By adapter, sequence and layers kept.
+    nll: BTreeMap<String, Vec<Vec<f64>>>,
+}
+
+#[derive(Deserialize)]
+struct Sequence {
+    ids: Vec<u32>,
+    answer: Vec<usize>,
+    /// Those whose hidden states and logits are known.
+    positions: Vec<usize>,
+}
+
+/// One line of the table: a family in one form under one adapter, and its largest errors, each relative to the largest
+/// magnitude of what it is compared with.
+pub(crate) struct Line {
+    pub(crate) family: String,
+    pub(crate) form: &'static str,
+    pub(crate) adapter: &'static str,
+    /// Hidden states after each layer, of the base model and of the full adapter.
+    pub(crate) hidden: f64,
+    /// Logits of the same.
+    pub(crate) logits: f64,
+    /// NLL of every number of layers kept.
+    pub(crate) nll: f64,
+    /// How far PyTorch in single precision is from the reference in double precision, in hidden states and logits.
+    pub(crate) pytorch: f64,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { family, form, adapter, hidden, logits, nll, pytorch } = self;
+        write!(f, "{family:<18} {form:<12} {adapter:<7} {hidden:>8.1e} {logits:>8.1e} {nll:>8.1e} {pytorch:>8.1e}")
+    }
+}
+
+/// What stands above the lines.
+pub(crate) const HEADER: &str = "family             weights      adapter   hidden   logits      NLL  PyTorch f32";
+
+/// Every family in every form under every adapter.
+pub(crate) fn table() -> Vec<Line> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
+    let mut folders: Vec<PathBuf> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    let mut lines = Vec::new();
+    for folder in folders {
+        for (form, path) in [("safetensors", folder.clone()), ("GGUF", folder.join("model.gguf"))] {
+            if path.exists() {
+                lines.extend(ADAPTERS.map(|adapter| line(&folder, form, &path, adapter)));
+            }
+        }
+    }
+    lines
+}
+
+fn line(folder: &Path, form: &'static str, path: &Path, adapter: &'static str) -> Line {
+    let golden: Golden = serde_json::from_str(&fs::read_to_string(folder.join("golden.json")).unwrap()).unwrap();
+    let tensors = Tensors::open_file(&folder.join("golden.safetensors")).unwrap();
+    let checkpoint = Checkpoint::open(path).unwrap();
+    let lora = checkpoint.bind(Some(&Adapter::open(&folder.join("adapters").join(adapter)).unwrap())).unwrap();
+    let options = EngineOptions { precision: Precision::new(Dtype::F32), ..EngineOptions::default() };
+    let engine = Embedded::load(&checkpoint, &lora, options).unwrap();
+    let layers = lora.len();
+    let rows = |values: &[f32], count: usize, positions: &[usize]| -> Vec<f32> {
+        let width = values.len() / count;
+        positions.iter().flat_map(|&at| &values[at * width..(at + 1) * width]).copied().collect()
+    };
+
+    let (mut hidden, mut logits): (f64, f64) = (0.0, 0.0);
+    for (number, Sequence { ids, positions, .. }) in golden.sequences.iter().enumerate() {
+        for (name, kept) in [("base", 0), (adapter, layers)] {
+            let variant = Variant::bottom_k(layers, kept);
+            let expected = tensors.read(&format!("{name}.hidden.{number}")).unwrap(); // (layers, positions, hidden)
+            let states = engine.hidden_states(ids, &variant).unwrap();
+            for (state, expected) in states.iter().zip(expected.chunks(expected.len() / layers)) {
+                hidden = hidden.max(distance(&rows(state, ids.len(), positions), expected));
+            }
+            let expected = tensors.read(&format!("{name}.logits.{number}")).unwrap();
+            let found = rows(&engine.logits(ids, &variant).unwrap(), ids.len(), positions);
+            logits = logits.max(distance(&found, &expected));
+        }
+    }
+    let sample = |(line, sequence): (usize, &Sequence)| {
+        let Sequence { ids, answer, .. } = sequence;
+        Sample { line, tokens: ids.clone(), answer: answer.clone() }
+    };
+    let samples: Vec<Sample> = golden.sequences.iter().enumerate().map(sample).collect();
+    let request = Request { variants: Variant::every_boundary(layers), ..Request::default() };
+    let scores = engine.score(&samples, &request, &mut |_| ControlFlow::Continue(())).unwrap();
+    let mut nll: f64 = 0.0;
+    for (scores, expected) in scores.iter().zip(&golden.nll[adapter]) {
+        assert_eq!(scores.variants.len(), expected.len());
+        for (found, expected) in scores.variants.iter().zip(expected) {
+            nll = nll.max((found.nll / expected - 1.0).abs());
+        }
+    }
+    let family = folder.file_name().unwrap().to_string_lossy().into_owned();
+    Line { family, form, adapter, hidden, logits, nll, pytorch: golden.single_precision[adapter] }
+}
+
+fn distance(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    f64::from(found.iter().zip(expected).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs())) / largest)
+}
