@@ -2,7 +2,8 @@
 
     python gguf_blocks.py [--out FOLDER]
 
-gguf_blocks.gguf has a 2 x 256 tensor of every block type that plimsoll reads, and a metadata entry of every type;
+gguf_blocks.gguf has a tensor of every block type that plimsoll reads, 2 x 256 weights or more where it takes more to see
+all of the type's grid, and a metadata entry of every type;
 gguf_blocks.safetensors has what gguf.quants.dequantize makes of each tensor, in single precision. Versions stand in the
 metadata of both. Seeded: runs give the same bytes again.
 """
@@ -23,18 +24,41 @@ SHAPE = (2, 256)
 # The gguf package has the encoders of these.
 ENCODED = [Type.F32, Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1]
 # Of these it has the decoders alone: any bytes will do, but for the half-precision scales at these offsets.
-RANDOM = {Type.Q4_K: [0, 2], Type.Q5_K: [0, 2], Type.Q6_K: [208]}
+RANDOM = {
+    Type.Q4_K: [0, 2], Type.Q5_K: [0, 2], Type.Q6_K: [208], Type.Q2_K: [80, 82], Type.Q3_K: [108], Type.IQ4_NL: [0],
+    Type.IQ4_XS: [0], Type.IQ2_XXS: [0], Type.IQ3_XXS: [0],
+}
+# Of these every point of the grid has to occur, and every set of signs: bytes are counted up in place of drawn.
+GRIDS = {Type.IQ2_XXS: (16, 256), Type.IQ3_XXS: (8, 256)}
 
 
 def random_blocks(rng: np.random.Generator, block_type: Type, scales: list[int]) -> np.ndarray:
     """Blocks of random bytes, with scales between 0.001 and 0.1 of either sign: normal numbers, as real models have."""
     elements, size = gguf.GGML_QUANT_SIZES[block_type]
-    rows, columns = SHAPE
+    rows, columns = GRIDS.get(block_type, SHAPE)
     blocks = rng.integers(0, 256, (rows, columns // elements, size), dtype=np.uint8)
+    if block_type in GRIDS:
+        count_up(blocks, block_type)
     for offset in scales:
         values = rng.uniform(0.001, 0.1, blocks.shape[:2]) * rng.choice([-1, 1], blocks.shape[:2])
         blocks[:, :, offset : offset + 2] = values.astype("<f2")[..., None].view(np.uint8)
     return blocks.reshape(rows, -1)
+
+
+def count_up(blocks: np.ndarray, block_type: Type) -> None:
+    """Names every point of the grid and every set of seven signs at least once."""
+    flat = blocks.reshape(-1, blocks.shape[-1])
+    if block_type == Type.IQ2_XXS:
+        subs = flat[:, 2:].reshape(-1, 8)
+        points, rests = subs[:, :4], subs[:, 4:]
+    else:
+        points, rests = flat[:, 2:66].reshape(-1, 8), flat[:, 66:].reshape(-1, 4)
+    points[...] = np.arange(points.size, dtype=np.int64).reshape(points.shape) * 7 % 256
+    signs = np.arange(rests.shape[0] * 4, dtype=np.uint32).reshape(-1, 4) * 5 % 128
+    packed = (signs << np.array([0, 7, 14, 21], dtype=np.uint32)).sum(axis=1, dtype=np.uint32)
+    packed |= np.arange(len(packed), dtype=np.uint32) % 16 << 28
+    rests[...] = packed.astype("<u4").view(np.uint8).reshape(rests.shape)
+    assert len(np.unique(points)) == 256 and len(np.unique(signs)) == 128
 
 
 def main() -> None:
@@ -74,7 +98,7 @@ def main() -> None:
             stored = gguf.quants.quantize(values.astype(np.float32), block_type)
         name = block_type.name
         expected[name] = gguf.quants.dequantize(stored, block_type).astype(np.float32)
-        assert expected[name].shape == SHAPE and np.isfinite(expected[name]).all()
+        assert expected[name].shape == GRIDS.get(block_type, SHAPE) and np.isfinite(expected[name]).all()
         writer.add_tensor(name, stored, raw_dtype=block_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

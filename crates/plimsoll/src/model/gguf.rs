@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use super::blocks::{GgmlType, Stored};
+use super::blocks::{self, GgmlType, Stored};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -289,8 +289,8 @@ pub enum GgufProblem {
     NoTensor(String),
     /// A type that is not read.
     #[error(
-        "tensor {tensor:?} is stored as {block_type} (ggml type {number}), which is not read; \
-         read are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K"
+        "tensor {tensor:?} is stored as {block_type} (ggml type {number}), which is not read; read are {}",
+        blocks::READ
     )]
     BlockType {
         /// The tensor.
@@ -675,11 +675,11 @@ mod tests {
 
     #[test]
     fn a_type_that_is_not_read_is_refused_when_asked_for() {
-        let bytes = file(3, &[], &[tensor("w", &[256], 16, 0), tensor("x", &[1], 77, 64)], &[0; 68]);
+        let bytes = file(3, &[], &[tensor("w", &[256], 17, 0), tensor("x", &[1], 77, 64)], &[0; 68]);
         let layout = Layout::parse(&bytes).unwrap();
         let refused = layout.stored(&bytes, "w").unwrap_err();
-        assert_eq!(refused, GgufProblem::BlockType { tensor: "w".into(), block_type: "IQ2_XXS", number: 16 });
-        assert!(refused.to_string().contains("IQ2_XXS"), "{refused}");
+        assert_eq!(refused, GgufProblem::BlockType { tensor: "w".into(), block_type: "IQ2_XS", number: 17 });
+        assert!(refused.to_string().contains("IQ2_XS "), "{refused}");
         assert!(layout.stored(&bytes, "x").unwrap_err().to_string().contains("unknown (ggml type 77)"));
         assert_eq!(layout.stored(&bytes, "y").unwrap_err(), GgufProblem::NoTensor("y".into()));
     }
