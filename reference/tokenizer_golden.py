@@ -6,17 +6,23 @@
   own reading must agree, which is checked.
 - tokenizer_pre.json: a small byte-level vocabulary learned from the lines, and ids under each pre-tokenizer that a
   GGUF file can name. transformers' table of patterns must be the one used here, which is checked.
+- tokenizer_pieces.json: small SentencePiece models with and without a space in front, and the ids that SentencePiece
+  itself gives.
 - tokenizer_byte_level/, tokenizer_metaspace/, tokenizer_prepend/: small tokenizer folders, with ids as AutoTokenizer
   gives them in expected.json.
+
+Ids stand there for the first lines; for all lines a digest of them does (FNV-1a of 32 bits over the ids, little-endian).
 
     python reference/tokenizer_golden.py        needs models/SmolLM2-135M-Instruct.Q4_1.gguf
 """
 
+import io
 import json
 import random
 from importlib.metadata import version
 from pathlib import Path
 
+import sentencepiece
 from gguf import GGUFReader
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer
@@ -49,13 +55,17 @@ WRITTEN = [
 ]
 
 
+# Of so many lines the ids are kept themselves.
+SHOWN, LINES = 310, 2400
+
+
 def lines():
-    """Some 300 lines: those above, and random mixtures of their pieces and of characters from several ranges."""
+    """Those above, and random mixtures of their pieces and of characters from several ranges."""
     rng = random.Random(2503)
     ranges = [(0x20, 0x7E), (0x30, 0x39), (0xA0, 0x17F), (0x370, 0x3FF), (0x400, 0x44F), (0x5D0, 0x5EA), (0x621, 0x64A), (0x900, 0x96F),
               (0x3040, 0x30FF), (0x4E00, 0x4FFF), (0xAC00, 0xACFF), (0x1F600, 0x1F64F), (0x2000, 0x206F), (0x0, 0x20), (0x300, 0x36F)]
     out = list(WRITTEN)
-    while len(out) < 310:
+    while len(out) < LINES:
         if rng.random() < 0.5:
             pieces = [rng.choice(WRITTEN) for _ in range(rng.randint(2, 4))]
             out.append("".join(piece[rng.randint(0, 5) : rng.randint(6, 60)] + rng.choice(["", " ", "\n", "  "]) for piece in pieces))
@@ -81,7 +91,7 @@ def pieces(pre):
 
 
 def byte_level(vocab, merges, pre, special):
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=pre == "llama-bpe"))
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=pre in ("llama-bpe", "tekken")))
     normalizer, parts = pieces(pre)
     if normalizer is not None:
         tokenizer.normalizer = normalizer
@@ -93,6 +103,17 @@ def byte_level(vocab, merges, pre, special):
 
 def ids(tokenizer, texts):
     return [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+
+
+def digest(ids):
+    value = 0x811C9DC5
+    for byte in b"".join(id.to_bytes(4, "little") for id in ids):
+        value = (value ^ byte) * 0x01000193 % 2**32
+    return value
+
+
+def kept(ids):
+    return {"ids": ids[:SHOWN], "digests": [digest(of_line) for of_line in ids]}
 
 
 def write(path, content):
@@ -115,7 +136,7 @@ def smollm2(texts):
             assert own(text, add_special_tokens=False)["input_ids"] == wanted, text
             checked += 1
     print(f"transformers' own reading agrees on {checked} of {len(texts)} lines")
-    write(OUT / "tokenizer_lines.json", {"versions": VERSIONS, "lines": texts, "smollm2": expected})
+    write(OUT / "tokenizer_lines.json", {"versions": VERSIONS, "lines": texts, "smollm2": kept(expected)})
 
 
 def small(texts):
@@ -125,15 +146,57 @@ def small(texts):
     trainer = trainers.BpeTrainer(
         vocab_size=700, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    learned.train_from_iterator(texts, trainer)
+    learned.train_from_iterator(texts[:SHOWN], trainer)
     model = json.loads(learned.to_str())["model"]
     vocab, merges = model["vocab"], [tuple(merge) for merge in model["merges"]]
     tokens = sorted(vocab, key=vocab.get)
     content = {"versions": VERSIONS, "tokens": tokens, "merges": [" ".join(merge) for merge in merges], "special": special, "ids": {}}
-    for pre in ("smollm", "gpt-2", "llama-bpe", "qwen2"):
-        content["ids"][pre] = ids(byte_level(vocab, merges, pre, special), texts)
+    for pre in ("smollm", "gpt-2", "llama-bpe", "qwen2", "tekken", "gpt-4o"):
+        content["ids"][pre] = kept(ids(byte_level(vocab, merges, pre, special), texts))
     write(OUT / "tokenizer_pre.json", content)
     return vocab, merges, special
+
+
+USER_DEFINED = ["<br>", "\n"]
+
+
+def kind(processor, id):
+    """The type of a piece by the numbers of the GGUF specification, which are SentencePiece's."""
+    if processor.is_unknown(id):
+        return 2
+    if processor.is_control(id):
+        return 3
+    if processor.is_byte(id):
+        return 6
+    return 4 if processor.id_to_piece(id) in USER_DEFINED else 1
+
+
+def sentencepiece_models(texts):
+    """SentencePiece's own ids. It has no way to write a control token in a text, so that lines with one are left out, and
+    NUL ends its strings. With a space in front there are no user-defined pieces: SentencePiece puts one space before the
+    text, the tokenizers project, which the families' own files are for, one before every stretch between such pieces."""
+    content = {"versions": VERSIONS | {"sentencepiece": version("sentencepiece")}, "models": []}
+    chosen = [index for index, text in enumerate(texts) if not any(mark in text for mark in ("<s>", "</s>", "<unk>", "\0"))]
+    for space_in_front in (True, False):
+        model = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            # Other scripts than these come out as bytes.
+            sentence_iterator=iter([line for text in WRITTEN for line in text.split("\n") if all(" " <= c < "\u0450" for c in line)]),
+            model_writer=model, model_type="bpe", vocab_size=700, byte_fallback=True, character_coverage=1.0, add_dummy_prefix=space_in_front, remove_extra_whitespaces=False,
+            normalization_rule_name="identity", user_defined_symbols=[] if space_in_front else USER_DEFINED, minloglevel=2, num_threads=1,
+        )
+        processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+        size = processor.vocab_size()
+        content["models"].append({
+            "add_space_prefix": space_in_front,
+            "tokens": [processor.id_to_piece(id) for id in range(size)],
+            "scores": [processor.get_score(id) for id in range(size)],
+            "types": [kind(processor, id) for id in range(size)],
+            "lines": chosen,
+            "ids": kept([processor.encode(texts[index]) for index in chosen]),
+            "decoded": [processor.decode(processor.encode(texts[index])) for index in chosen[:SHOWN]],
+        })
+    write(OUT / "tokenizer_pieces.json", content)
 
 
 def folder(name, tokenizer, config, texts):
@@ -206,7 +269,8 @@ def folders(texts, vocab, merges, special):
 def main():
     texts = lines()
     smollm2(texts)
-    folders(texts, *small(texts))
+    sentencepiece_models(texts)
+    folders(texts[:SHOWN], *small(texts))
 
 
 if __name__ == "__main__":

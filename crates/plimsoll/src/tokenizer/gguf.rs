@@ -1,23 +1,30 @@
 //! The tokenizer in a GGUF file's metadata.
 //!
-//! Keys as the GGUF specification names them (`tokenizer.ggml.*`). What `tokenizer.ggml.pre` stands for is settled by
-//! the tokenizer that each name was taken from, as published by its makers (llama.cpp only knows a hash of its output):
+//! Keys as the GGUF specification names them (`tokenizer.ggml.*`). Two models are read: `llama`, which is SentencePiece's
+//! (see `sentencepiece`), and `gpt2`, byte-level byte-pair merges. What `tokenizer.ggml.pre` stands for in the latter is
+//! settled by the tokenizer that each name was taken from, as published by its makers (llama.cpp only knows a hash of its
+//! output):
 //!
 //! | `pre` | normaliser | pre-tokeniser | merges skipped for whole words |
 //! |---|---|---|---|
 //! | `gpt-2`, `default` | – | GPT-2's pattern | no |
 //! | `smollm` | – | single digits, then GPT-2's pattern | no |
 //! | `llama-bpe`, `llama3`, `llama-v3` | – | Llama 3's pattern | yes |
-//! | `qwen2` | NFC | Qwen2's pattern | no |
+//! | `qwen2`, `deepseek-r1-qwen` | NFC | Qwen2's pattern | no |
+//! | `tekken` (Mistral Nemo) | – | Tekken's pattern | yes |
+//! | `gpt-4o` (Phi-4-mini) | – | GPT-4o's pattern | no |
+//!
+//! llama.cpp does not compose characters (NFC) for Qwen2, whose own tokenizer does: on text that is not composed its ids
+//! differ from those here.
 
-use tokenizers::models::bpe::{Merges, Vocab};
+use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
+use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
 
-use super::{BpeSettings, Marks, Parts, Tokenizer, TokenizerProblem, bpe, refused};
+use super::{BpeSettings, Marks, Parts, Tokenizer, TokenizerProblem, bpe, refused, sentencepiece};
 use crate::model::Value;
 
 const MODEL: &str = "tokenizer.ggml.model";
@@ -31,11 +38,17 @@ const EOT: &str = "tokenizer.ggml.eot_token_id";
 const EOM: &str = "tokenizer.ggml.eom_token_id";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
+const SCORES: &str = "tokenizer.ggml.scores";
+const ADD_SPACE: &str = "tokenizer.ggml.add_space_prefix";
+const UNKNOWN_ID: &str = "tokenizer.ggml.unknown_token_id";
 const TEMPLATE: &str = "tokenizer.chat_template";
 
-/// Values of `tokenizer.ggml.token_type` that are matched whole in a text (GGUF specification).
+/// Values of `tokenizer.ggml.token_type` (GGUF specification).
+const NORMAL: u64 = 1;
+const UNKNOWN: u64 = 2;
 const CONTROL: u64 = 3;
 const USER_DEFINED: u64 = 4;
+const BYTE: u64 = 6;
 
 /// Special tokens that end a turn or a text by what they are called: files made before `eot_token_id` existed name only
 /// one of a model's several ends.
@@ -55,13 +68,6 @@ type Lookup<'a> = dyn Fn(&str) -> Option<&'a Value> + 'a;
 
 /// The tokenizer that the metadata describes.
 pub(super) fn build(metadata: &Lookup<'_>) -> Result<Tokenizer, TokenizerProblem> {
-    let model = text(metadata, MODEL)?;
-    if model != "gpt2" {
-        let found = model.to_owned();
-        return Err(TokenizerProblem::Unsupported { what: "GGUF tokenizer model", found, supported: "`gpt2`" });
-    }
-    let pre = Pre::named(text(metadata, PRE)?)?;
-
     let tokens = strings(metadata, TOKENS)?;
     let mut vocab = Vocab::with_capacity(tokens.len());
     for (&token, id) in tokens.iter().zip(0..) {
@@ -69,13 +75,16 @@ pub(super) fn build(metadata: &Lookup<'_>) -> Result<Tokenizer, TokenizerProblem
             return Err(TokenizerProblem::Duplicate { token: token.to_owned(), id });
         }
     }
-    let mut merges = Merges::new();
-    for (index, merge) in strings(metadata, MERGES)?.into_iter().enumerate() {
-        let (left, right) = merge
-            .split_once(' ')
-            .ok_or_else(|| TokenizerProblem::Merge { number: index + 1, merge: merge.to_owned() })?;
-        merges.push((left.to_owned(), right.to_owned()));
-    }
+    let types = token_types(metadata, tokens.len())?;
+    let mut kind = match text(metadata, MODEL)? {
+        "gpt2" => byte_level(metadata, vocab)?,
+        "llama" => pieces(metadata, &tokens, types.as_deref(), vocab)?,
+        other => {
+            let found = other.to_owned();
+            let supported = "`gpt2` and `llama`";
+            return Err(TokenizerProblem::Unsupported { what: "GGUF tokenizer model", found, supported });
+        }
+    };
 
     let special = |key: &'static str| -> Result<Option<(u32, &str)>, TokenizerProblem> {
         let Some(id) = unsigned(metadata, key)? else { return Ok(None) };
@@ -95,21 +104,21 @@ pub(super) fn build(metadata: &Lookup<'_>) -> Result<Tokenizer, TokenizerProblem
             (true, None) => Err(TokenizerProblem::NoSuchToken { what, token: "the token it adds".to_owned() }),
         }
     };
-    let before = added_by_flag(boolean(metadata, ADD_BOS)?, pre.adds_bos(), bos, ADD_BOS)?;
+    let before = added_by_flag(boolean(metadata, ADD_BOS)?, kind.adds_bos, bos, ADD_BOS)?;
     let behind = added_by_flag(boolean(metadata, ADD_EOS)?, false, eos, ADD_EOS)?;
 
     let template = metadata(TEMPLATE).map(|_| text(metadata, TEMPLATE)).transpose()?.map(str::to_owned);
     let mark = |token: Option<(u32, &str)>| token.map(|(_, text)| text.to_owned());
-    let added = added_tokens(metadata, &tokens)?;
+    let added = added_tokens(&tokens, types.as_deref().unwrap_or_default(), kind.whole, kind.strips_behind);
     let named = added.iter().filter(|(_, token)| ENDS.contains(&token.content.as_str())).map(|&(id, _)| id);
     let ends = named.chain([special(EOT)?, special(EOM)?].into_iter().flatten().map(|(id, _)| id)).collect();
 
     Parts {
-        model: bpe(vocab, merges, BpeSettings { ignore_merges: pre.ignores_merges(), ..BpeSettings::default() })?,
-        normalizers: pre.normalizers(),
-        pre_tokenizers: pre.pre_tokenizers()?,
-        continuation: None,
-        decoders: vec![ByteLevel::new(false, true, true).into()],
+        model: kind.model,
+        normalizers: kind.normalizers,
+        pre_tokenizers: std::mem::take(&mut kind.pre_tokenizers),
+        continuation: kind.continuation,
+        decoders: kind.decoders,
         added,
         before,
         behind,
@@ -120,6 +129,87 @@ pub(super) fn build(metadata: &Lookup<'_>) -> Result<Tokenizer, TokenizerProblem
     .join()
 }
 
+/// What the two models of tokenizers differ in.
+struct Kind {
+    model: BPE,
+    normalizers: Vec<NormalizerWrapper>,
+    pre_tokenizers: Vec<PreTokenizerWrapper>,
+    continuation: Option<(Vec<NormalizerWrapper>, Vec<PreTokenizerWrapper>)>,
+    decoders: Vec<DecoderWrapper>,
+    /// Whether BOS is added where the file does not say.
+    adds_bos: bool,
+    /// The types of tokens that are matched whole in a text.
+    whole: &'static [u64],
+    /// Whether special tokens swallow the white space behind them, all but these.
+    strips_behind: Option<&'static [&'static str]>,
+}
+
+/// Byte-level merges.
+fn byte_level(metadata: &Lookup<'_>, vocab: Vocab) -> Result<Kind, TokenizerProblem> {
+    let pre = Pre::named(text(metadata, PRE)?)?;
+    let mut merges = Merges::new();
+    for (index, merge) in strings(metadata, MERGES)?.into_iter().enumerate() {
+        let (left, right) = merge
+            .split_once(' ')
+            .ok_or_else(|| TokenizerProblem::Merge { number: index + 1, merge: merge.to_owned() })?;
+        merges.push((left.to_owned(), right.to_owned()));
+    }
+    Ok(Kind {
+        model: bpe(vocab, merges, BpeSettings { ignore_merges: pre.ignores_merges(), ..BpeSettings::default() })?,
+        normalizers: pre.normalizers(),
+        pre_tokenizers: pre.pre_tokenizers()?,
+        continuation: None,
+        decoders: vec![ByteLevel::new(false, true, true).into()],
+        adds_bos: pre.adds_bos(),
+        whole: &[CONTROL, USER_DEFINED],
+        strips_behind: None,
+    })
+}
+
+/// SentencePiece's pieces.
+fn pieces(
+    metadata: &Lookup<'_>,
+    tokens: &[&str],
+    types: Option<&[u64]>,
+    vocab: Vocab,
+) -> Result<Kind, TokenizerProblem> {
+    let scores = floats(metadata, SCORES)?;
+    if scores.len() != tokens.len() {
+        return Err(TokenizerProblem::Key {
+            key: SCORES,
+            expected: "as many entries as there are tokens",
+            found: format!("{} for {} tokens", scores.len(), tokens.len()),
+        });
+    }
+    let types = types.ok_or_else(|| missing(TOKEN_TYPE, "an array of integers"))?;
+    let is_piece = |id: usize| matches!(types[id], NORMAL | USER_DEFINED);
+    let merges = sentencepiece::merges(tokens, &scores, &vocab, is_piece)?;
+    let unknown = match unsigned(metadata, UNKNOWN_ID)? {
+        Some(id) => usize::try_from(id).ok().filter(|&id| id < tokens.len()),
+        None => types.iter().position(|&kind| kind == UNKNOWN),
+    };
+    let settings = BpeSettings {
+        unk_token: unknown.map(|id| tokens[id].to_owned()),
+        fuse_unk: true,
+        byte_fallback: types.contains(&BYTE),
+        ignore_merges: false,
+    };
+    let space_in_front = boolean(metadata, ADD_SPACE)?.unwrap_or(true);
+    let continuation = if space_in_front { Some((sentencepiece::normalizers(false)?, Vec::new())) } else { None };
+    // So says Phi-3's tokenizer.json, and so does llama.cpp by the model's name.
+    let is_phi = metadata("general.architecture").and_then(Value::as_str) == Some("phi3");
+    Ok(Kind {
+        model: bpe(vocab, merges, settings)?,
+        normalizers: sentencepiece::normalizers(space_in_front)?,
+        pre_tokenizers: Vec::new(),
+        continuation,
+        decoders: sentencepiece::decoders(space_in_front)?,
+        adds_bos: true,
+        whole: &[CONTROL, USER_DEFINED, UNKNOWN],
+        strips_behind: is_phi.then_some(&["<unk>", "<s>", "<|endoftext|>"]),
+    })
+}
+
 /// The pre-tokenisers that are known by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pre {
@@ -127,6 +217,8 @@ enum Pre {
     SmolLm,
     Llama3,
     Qwen2,
+    Tekken,
+    Gpt4o,
 }
 
 /// As in Llama 3's `tokenizer.json`.
@@ -140,18 +232,33 @@ const QWEN2_SPLIT: &str = concat!(
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
 
+/// As in Mistral Nemo's `tokenizer.json`.
+const TEKKEN_SPLIT: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+/// As in Phi-4-mini's `tokenizer.json`.
+const GPT4O_SPLIT: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+
 impl Pre {
     fn named(name: &str) -> Result<Self, TokenizerProblem> {
         Ok(match name {
             "gpt-2" | "default" => Self::Gpt2,
             "smollm" => Self::SmolLm,
             "llama-bpe" | "llama3" | "llama-v3" => Self::Llama3,
-            "qwen2" => Self::Qwen2,
+            "qwen2" | "deepseek-r1-qwen" => Self::Qwen2,
+            "tekken" => Self::Tekken,
+            "gpt-4o" => Self::Gpt4o,
             other => {
                 return Err(TokenizerProblem::Unsupported {
                     what: "GGUF pre-tokenizer",
                     found: other.to_owned(),
-                    supported: "`smollm`, `gpt-2`, `default`, `llama-bpe`, `llama3` and `qwen2`",
+                    supported: "`smollm`, `gpt-2`, `default`, `llama-bpe`, `llama3`, `qwen2`, `tekken` and `gpt-4o`",
                 });
             }
         })
@@ -172,39 +279,52 @@ impl Pre {
             Self::SmolLm => Ok(vec![Digits::new(true).into(), ByteLevel::new(false, true, true).into()]),
             Self::Llama3 => split(LLAMA3_SPLIT),
             Self::Qwen2 => split(QWEN2_SPLIT),
+            Self::Tekken => split(TEKKEN_SPLIT),
+            Self::Gpt4o => split(GPT4O_SPLIT),
         }
     }
 
     fn ignores_merges(self) -> bool {
-        self == Self::Llama3
+        matches!(self, Self::Llama3 | Self::Tekken)
     }
 
     /// Whether BOS is added where the file does not say.
     fn adds_bos(self) -> bool {
-        self == Self::Llama3
+        matches!(self, Self::Llama3 | Self::Tekken)
     }
 }
 
-/// Control and user-defined tokens, which are found whole in a text.
-fn added_tokens(metadata: &Lookup<'_>, tokens: &[&str]) -> Result<Vec<(u32, AddedToken)>, TokenizerProblem> {
-    let Some(types) = metadata(TOKEN_TYPE) else { return Ok(Vec::new()) };
+/// The type of every token, where the file says it.
+fn token_types(metadata: &Lookup<'_>, tokens: usize) -> Result<Option<Vec<u64>>, TokenizerProblem> {
+    let Some(types) = metadata(TOKEN_TYPE) else { return Ok(None) };
     let types = types.as_array().ok_or_else(|| mismatch(TOKEN_TYPE, "an array", types))?;
-    if types.len() != tokens.len() {
+    if types.len() != tokens {
         return Err(TokenizerProblem::Key {
             key: TOKEN_TYPE,
             expected: "as many entries as there are tokens",
-            found: format!("{} for {} tokens", types.len(), tokens.len()),
+            found: format!("{} for {tokens} tokens", types.len()),
         });
     }
+    let number = |kind: &Value| kind.as_u64().ok_or_else(|| mismatch(TOKEN_TYPE, "an array of integers", kind));
+    types.iter().map(number).collect::<Result<_, _>>().map(Some)
+}
+
+/// The tokens that are found whole in a text: those of some types.
+fn added_tokens(
+    tokens: &[&str],
+    types: &[u64],
+    whole: &[u64],
+    strips_behind: Option<&[&str]>,
+) -> Vec<(u32, AddedToken)> {
     let mut added = Vec::new();
     for ((kind, &token), id) in types.iter().zip(tokens).zip(0..) {
-        let kind = kind.as_u64().ok_or_else(|| mismatch(TOKEN_TYPE, "an array of integers", kind))?;
         // An empty token cannot be found in a text.
-        if matches!(kind, CONTROL | USER_DEFINED) && !token.is_empty() {
-            added.push((id, AddedToken::from(token, kind == CONTROL).normalized(false)));
+        if whole.contains(kind) && !token.is_empty() {
+            let strips = *kind == CONTROL && strips_behind.is_some_and(|not| !not.contains(&token));
+            added.push((id, AddedToken::from(token, *kind != USER_DEFINED).normalized(false).rstrip(strips)));
         }
     }
-    Ok(added)
+    added
 }
 
 fn text<'a>(metadata: &Lookup<'a>, key: &'static str) -> Result<&'a str, TokenizerProblem> {
@@ -227,6 +347,14 @@ fn strings<'a>(metadata: &Lookup<'a>, key: &'static str) -> Result<Vec<&'a str>,
     let value = metadata(key).ok_or_else(|| missing(key, expected))?;
     let items = value.as_array().ok_or_else(|| mismatch(key, expected, value))?;
     items.iter().map(|item| item.as_str().ok_or_else(|| mismatch(key, expected, item))).collect()
+}
+
+fn floats(metadata: &Lookup<'_>, key: &'static str) -> Result<Vec<f32>, TokenizerProblem> {
+    let expected = "an array of floating-point numbers";
+    let value = metadata(key).ok_or_else(|| missing(key, expected))?;
+    let items = value.as_array().ok_or_else(|| mismatch(key, expected, value))?;
+    let number = |item: &Value| item.as_f64().filter(|score| !score.is_nan()).map(|score| score as f32);
+    items.iter().map(|item| number(item).ok_or_else(|| mismatch(key, expected, item))).collect()
 }
 
 fn missing(key: &'static str, expected: &'static str) -> TokenizerProblem {
@@ -322,9 +450,10 @@ mod tests {
     #[test]
     fn malformed_metadata_is_refused_with_its_key() {
         let cases: Vec<(&'static str, Option<Value>, &str)> = vec![
-            (MODEL, Some(string("llama")), "`llama`"),
+            (MODEL, Some(string("bert")), "`bert`"),
+            (MODEL, Some(string("llama")), SCORES),
             (MODEL, Some(Value::Bool(true)), MODEL),
-            (PRE, Some(string("tekken")), "`tekken`"),
+            (PRE, Some(string("chameleon")), "`chameleon`"),
             (PRE, None, PRE),
             (TOKENS, Some(list([1, 2], Value::Signed)), TOKENS),
             (TOKENS, Some(list(["a", "a"], string)), "twice"),
@@ -353,7 +482,7 @@ mod tests {
         tokens: Vec<String>,
         merges: Vec<String>,
         special: Vec<String>,
-        ids: HashMap<String, Vec<Vec<u32>>>,
+        ids: HashMap<String, Ids>,
     }
 
     #[derive(Deserialize)]
@@ -361,15 +490,42 @@ mod tests {
         lines: Vec<String>,
     }
 
+    /// Ids of some lines, and a digest of the ids of each.
+    #[derive(Deserialize)]
+    struct Ids {
+        ids: Vec<Vec<u32>>,
+        digests: Vec<u32>,
+    }
+
+    impl Ids {
+        fn check<'a>(&self, tokenizer: &Tokenizer, lines: impl ExactSizeIterator<Item = &'a String>, name: &str) {
+            assert!(lines.len() >= 2000 && lines.len() == self.digests.len());
+            for (index, (text, expected)) in lines.zip(&self.digests).enumerate() {
+                let found = tokenizer.encode(text, Special::Leave).unwrap();
+                if let Some(expected) = self.ids.get(index) {
+                    assert_eq!(&found, expected, "{name}: {text:?}");
+                }
+                assert_eq!(digest(&found), *expected, "{name}: {text:?}");
+            }
+        }
+    }
+
+    /// FNV-1a of 32 bits.
+    fn digest(ids: &[u32]) -> u32 {
+        let bytes = ids.iter().flat_map(|id| id.to_le_bytes());
+        bytes.fold(0x811c_9dc5, |value, byte| (value ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    }
+
+    fn read(name: &str) -> String {
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
+    }
+
     /// Against the tokenizers project (`reference/tokenizer_golden.py`), whose Python package matches these patterns
     /// with another regular expression engine.
     #[test]
     fn every_pre_tokenizer_splits_as_the_original() {
-        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-        let read = |name: &str| fs::read_to_string(fixtures.join(name)).unwrap();
         let fixture: Fixture = serde_json::from_str(&read("tokenizer_pre.json")).unwrap();
         let texts: Lines = serde_json::from_str(&read("tokenizer_lines.json")).unwrap();
-        assert!(texts.lines.len() >= 300);
         let kinds = fixture.tokens.iter().map(|token| if fixture.special.contains(token) { 3 } else { 1 });
         let mut metadata = HashMap::from([
             (MODEL, string("gpt2")),
@@ -377,7 +533,7 @@ mod tests {
             (TOKEN_TYPE, list(kinds, Value::Signed)),
             (MERGES, list(&fixture.merges, string)),
         ]);
-        for name in ["smollm", "gpt-2", "default", "llama-bpe", "llama3", "qwen2"] {
+        for name in ["smollm", "gpt-2", "default", "llama-bpe", "llama3", "qwen2", "tekken", "gpt-4o"] {
             metadata.insert(PRE, string(name));
             let tokenizer = built(&metadata).unwrap();
             let original = match name {
@@ -385,9 +541,81 @@ mod tests {
                 "llama3" => "llama-bpe",
                 other => other,
             };
-            for (text, expected) in texts.lines.iter().zip(&fixture.ids[original]) {
-                assert_eq!(&tokenizer.encode(text, Special::Leave).unwrap(), expected, "{name}: {text:?}");
-            }
+            fixture.ids[original].check(&tokenizer, texts.lines.iter(), name);
         }
+    }
+
+    #[derive(Deserialize)]
+    struct Pieces {
+        models: Vec<PieceModel>,
+    }
+
+    #[derive(Deserialize)]
+    struct PieceModel {
+        add_space_prefix: bool,
+        tokens: Vec<String>,
+        scores: Vec<f64>,
+        types: Vec<i64>,
+        /// Indices of the lines.
+        lines: Vec<usize>,
+        ids: Ids,
+        decoded: Vec<String>,
+    }
+
+    /// Against SentencePiece itself.
+    #[test]
+    fn pieces_and_scores_give_the_ids_of_sentencepiece() {
+        let fixture: Pieces = serde_json::from_str(&read("tokenizer_pieces.json")).unwrap();
+        let texts: Lines = serde_json::from_str(&read("tokenizer_lines.json")).unwrap();
+        assert_eq!(fixture.models.len(), 2);
+        for model in fixture.models {
+            let metadata = HashMap::from([
+                (MODEL, string("llama")),
+                (TOKENS, list(&model.tokens, string)),
+                (SCORES, list(&model.scores, |score| Value::Float(*score))),
+                (TOKEN_TYPE, list(&model.types, |kind| Value::Signed(*kind))),
+                (ADD_SPACE, Value::Bool(model.add_space_prefix)),
+                (BOS, Value::Unsigned(1)),
+                (EOS, Value::Unsigned(2)),
+            ]);
+            let tokenizer = built(&metadata).unwrap();
+            let name = format!("space in front: {}", model.add_space_prefix);
+            let lines: Vec<&String> = model.lines.iter().map(|&index| &texts.lines[index]).collect();
+            model.ids.check(&tokenizer, lines.iter().copied(), &name);
+            for ((line, ids), decoded) in lines.iter().zip(&model.ids.ids).zip(&model.decoded) {
+                assert_eq!(&tokenizer.decode(ids).unwrap(), decoded, "{name}: {line:?}");
+            }
+            // BOS comes first where the file does not say otherwise.
+            assert_eq!(tokenizer.encode("", Special::Begin).unwrap()[0], 1);
+            let start = tokenizer.encode("tide", Special::Leave).unwrap();
+            assert_eq!(tokenizer.encode_continuation("tide").unwrap() == start, !model.add_space_prefix);
+        }
+    }
+
+    #[test]
+    fn malformed_pieces_are_refused_with_their_key() {
+        let good = || {
+            HashMap::from([
+                (MODEL, string("llama")),
+                (TOKENS, list(["<unk>", "a", "b", "ab", "\u{2581}"], string)),
+                (SCORES, list([0.0, -1.0, -2.0, -0.5, -3.0], Value::Float)),
+                (TOKEN_TYPE, list([2, 1, 1, 1, 1], Value::Signed)),
+            ])
+        };
+        assert_eq!(built(&good()).unwrap().encode("ab b", Special::Leave).unwrap(), [4, 3, 4, 2]);
+        for (key, value, expected) in [
+            (SCORES, list([0.0], Value::Float), SCORES),
+            (SCORES, list([0.0, f64::NAN, 0.0, 0.0, 0.0], Value::Float), SCORES),
+            (TOKEN_TYPE, list([1], Value::Signed), TOKEN_TYPE),
+            (TOKENS, list(["<unk>", "a", "b", &"x".repeat(2000), "c"], string), "2000 bytes"),
+        ] {
+            let mut metadata = good();
+            metadata.insert(key, value);
+            let error = built(&metadata).unwrap_err().to_string();
+            assert!(error.contains(expected), "{key}: {error}");
+        }
+        let mut metadata = good();
+        metadata.remove(TOKEN_TYPE);
+        assert!(built(&metadata).unwrap_err().to_string().contains(TOKEN_TYPE));
     }
 }

@@ -11,6 +11,7 @@
 
 mod gguf;
 mod json;
+mod sentencepiece;
 mod template;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,20 @@
+//! Prints the token ids of texts: `cargo run --release -p plimsoll --example tokens -- MODEL LINES.json`, where MODEL is a
+//! GGUF file or a folder and LINES.json a list of texts. One list of ids a line, without the special tokens that a
+//! tokenizer adds by itself.
+
+use std::error::Error;
+use std::path::Path;
+
+use plimsoll::model::Checkpoint;
+use plimsoll::tokenizer::Special;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [model, lines] = arguments.as_slice() else { return Err("usage: tokens MODEL LINES.json".into()) };
+    let tokenizer = Checkpoint::open(Path::new(model))?.tokenizer()?;
+    let lines: Vec<String> = serde_json::from_str(&std::fs::read_to_string(lines)?)?;
+    for line in lines {
+        println!("{}", serde_json::to_string(&tokenizer.encode(&line, Special::Leave)?)?);
+    }
+    Ok(())
+}
