@@ -142,7 +142,7 @@ pub fn measure(
             let folder = tempfile::tempdir_in(scratch).map_err(Error::write(scratch))?;
             let path = folder.path().join("adapter");
             adapter::write_trimmed(adapter, variant, &Provenance::default(), &path)?;
-            Some(load(subject, &Adapter::open(&path)?)?)
+            Some(load(subject, &Adapter::open(&path)?.with_ends(adapter.ends_choice()))?)
         };
         measured.push(VariantEfficiency {
             name: if kept == 0 { "merged".to_owned() } else { variant.name() },
@@ -193,7 +193,8 @@ fn load(subject: &Subject<'_>, adapter: &Adapter) -> Result<(u64, f64)> {
     let mut fastest = f64::INFINITY;
     for _ in 0..3 {
         let clock = Instant::now();
-        let lora = checkpoint.bind(Some(&Adapter::open(adapter.folder())?))?;
+        let opened = Adapter::open(adapter.folder())?.with_ends(adapter.ends_choice());
+        let lora = checkpoint.bind(Some(&opened))?;
         let pack = |(layer, lora)| Lora::new(engine.model(), layer, lora);
         let packed: Vec<Lora> = engine.pool().install(|| lora.iter().enumerate().map(pack).collect());
         fastest = fastest.min(clock.elapsed().as_secs_f64());

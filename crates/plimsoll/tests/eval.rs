@@ -43,6 +43,7 @@ fn options(folder: &Path, task: &str) -> EvalOptions {
     let file = folder.join("task.toml");
     fs::write(&file, task).unwrap();
     EvalOptions {
+        ends: None,
         model: golden().join("tiny-gqa-tied"),
         adapter: Some(adapter_folder("tiny-gqa-tied", "trained")),
         task: file.display().to_string(),

@@ -519,6 +519,7 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
             stored_as: "Q4_1".to_owned(),
         },
         adapter: AdapterFacts {
+            ends: None,
             path: "adapters/example".to_owned(),
             sha256: digest("b2"),
             ranks: vec![8, 16],

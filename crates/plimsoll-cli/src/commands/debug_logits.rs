@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use plimsoll::adapter::Adapter;
-use plimsoll::engine::{Embedded, EngineOptions};
+use plimsoll::engine::{Embedded, EngineOptions, Turn};
 use plimsoll::gates::Variant;
 use plimsoll::model::{Checkpoint, Dtype, Precision};
 
@@ -19,19 +19,23 @@ pub(super) struct Arguments {
     #[arg(long)]
     model: PathBuf,
     #[arg(long)]
-    adapter: PathBuf,
+    adapter: Option<PathBuf>,
     /// As `trim --gates` takes them
     #[arg(long, default_value = "1", allow_hyphen_values = true)]
     gates: String,
     #[arg(long, value_delimiter = ',', required = true)]
     tokens: Vec<u32>,
+    /// Goes on with so many of the most probable tokens, and prints these and the logits of the first of them
+    #[arg(long)]
+    greedy: Option<usize>,
 }
 
 /// Runs the verb.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let checkpoint = Checkpoint::open(&arguments.model)?;
     let config = checkpoint.config().clone();
-    let lora = checkpoint.bind(Some(&Adapter::open(&arguments.adapter)?))?;
+    let adapter = arguments.adapter.as_deref().map(Adapter::open).transpose()?;
+    let lora = checkpoint.bind(adapter.as_ref())?;
     if let Some(token) = arguments.tokens.iter().find(|&&token| token as usize >= config.vocabulary) {
         let largest = config.vocabulary - 1;
         return Err(plimsoll::Error::Usage(format!("token {token}: the model's tokens are 0 to {largest}")).into());
@@ -42,6 +46,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         &lora,
         EngineOptions { precision: Precision::new(Dtype::F32), ..EngineOptions::default() },
     )?;
+    if let Some(count) = arguments.greedy {
+        let mut decoding = engine.decoding(arguments.tokens.len() + count);
+        let mut sequence = decoding.begin(&variant)?;
+        let first = decoding.feed(&mut [Turn { sequence: &mut sequence, tokens: &arguments.tokens }]);
+        let (mut logits, mut tokens) = (first.clone(), Vec::new());
+        for _ in 0..count {
+            // The lowest of equal tokens, as `argmax` has it.
+            let best = logits.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(token, _)| token);
+            tokens.push(u32::try_from(best)?);
+            logits = decoding.feed(&mut [Turn { sequence: &mut sequence, tokens: &tokens[tokens.len() - 1..] }]);
+        }
+        print(&format!("{}\n", serde_json::json!({ "logits": first, "tokens": tokens })))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let logits = engine.logits(&arguments.tokens, &variant)?;
     let rows: Vec<&[f32]> = logits.chunks(config.vocabulary).collect();
     print(&format!("{}\n", serde_json::json!({ "logits": rows })))?;

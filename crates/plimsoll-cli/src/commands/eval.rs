@@ -14,7 +14,7 @@ use plimsoll::generate::BATCH;
 use plimsoll::report::{self, Form, Style};
 use plimsoll::search::Existing;
 
-use super::inputs::{EngineArguments, SamplingArguments, at_least_one, template};
+use super::inputs::{EndsArgument, EngineArguments, SamplingArguments, at_least_one, template};
 use super::{colour, command_line, print};
 use crate::{interrupt, progress};
 
@@ -50,12 +50,14 @@ A task of your own is a TOML file:
   [[metrics]]
   kind = \"exact-match\"")]
 pub(super) struct Arguments {
-    /// Base model (Llama): a GGUF file, or a folder with config.json, safetensors and tokenizer.json
+    /// Base model: a GGUF file, or a folder with config.json, safetensors and tokenizer.json
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
-    /// PEFT LoRA adapter; the base model alone is evaluated where none is given
+    /// LoRA adapter, as PEFT or mlx-lm writes it; the base model alone is evaluated where none is given
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
+    #[command(flatten)]
+    ends: EndsArgument,
     /// A built-in task, or a TOML file
     #[arg(long, value_name = "NAME|FILE")]
     task: String,
@@ -124,6 +126,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let options = EvalOptions {
         model: arguments.model.clone(),
         adapter: arguments.adapter.clone(),
+        ends: arguments.ends.choice(),
         task: arguments.task.clone(),
         data: arguments.data.clone(),
         shots: arguments.shots,

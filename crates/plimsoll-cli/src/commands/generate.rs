@@ -18,7 +18,7 @@ use plimsoll::model::Checkpoint;
 use plimsoll::tokenizer::{Message, Tokenizer};
 use serde_json::json;
 
-use super::inputs::{EngineArguments, SamplingArguments, at_least_one, template};
+use super::inputs::{EndsArgument, EngineArguments, SamplingArguments, at_least_one, template};
 use super::print;
 use crate::progress::{Tokens, say};
 use crate::{interrupt, progress};
@@ -38,12 +38,14 @@ Examples:
 
 Lines of --data have the shapes that search reads; their answers may be missing, and are not looked at.")]
 pub(super) struct Arguments {
-    /// Base model (Llama): a GGUF file, or a folder with config.json, safetensors and tokenizer.json
+    /// Base model: a GGUF file, or a folder with config.json, safetensors and tokenizer.json
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
-    /// PEFT LoRA adapter; the base model answers where none is given
+    /// LoRA adapter, as PEFT or mlx-lm writes it; the base model answers where none is given
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
+    #[command(flatten)]
+    ends: EndsArgument,
     /// What to answer, each a user's turn
     #[arg(value_name = "PROMPT", required_unless_present_any = ["data", "interactive"])]
     prompts: Vec<String>,
@@ -106,6 +108,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let opening = progress::spinner("reading model and adapter", arguments.quiet);
     let checkpoint = Checkpoint::open(&arguments.model)?;
     let adapter = arguments.adapter.as_deref().map(Adapter::open).transpose()?;
+    let adapter = adapter.map(|adapter| adapter.with_ends(arguments.ends.choice()));
     let lora = checkpoint.bind(adapter.as_ref())?;
     let layers = checkpoint.config().layers;
     let variants = match adapter {

@@ -5,10 +5,38 @@ use std::num::NonZero;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use plimsoll::Error;
+use plimsoll::adapter::Ends;
 use plimsoll::data::TemplateChoice;
 use plimsoll::engine::{EngineOptions, MAX_THREADS};
 use plimsoll::generate::Sampling;
 use plimsoll::model::{Dtype, Precision};
+
+/// What becomes of LoRA that belongs to no layer.
+#[derive(Debug, Args)]
+pub(super) struct EndsArgument {
+    /// What becomes of LoRA on embed_tokens and lm_head, which no boundary cuts: an adapter that has any is refused
+    /// without a word on it
+    #[arg(long, value_enum, value_name = "keep|drop")]
+    ends: Option<EndsChoice>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum EndsChoice {
+    /// Applied in every variant, and part of every trimmed adapter
+    Keep,
+    /// Left out of both
+    Drop,
+}
+
+impl EndsArgument {
+    /// As the library wants it.
+    pub(super) fn choice(&self) -> Option<Ends> {
+        self.ends.map(|ends| match ends {
+            EndsChoice::Keep => Ends::Keep,
+            EndsChoice::Drop => Ends::Drop,
+        })
+    }
+}
 
 /// How the engine computes.
 #[derive(Debug, Args)]

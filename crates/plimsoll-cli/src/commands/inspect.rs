@@ -19,7 +19,7 @@ Examples:
   plimsoll inspect --adapter my-adapter
   plimsoll inspect --adapter my-adapter --format json")]
 pub(super) struct Arguments {
-    /// PEFT LoRA adapter: a folder with adapter_config.json and adapter_model.safetensors
+    /// LoRA adapter: a PEFT folder (adapter_config.json, adapter_model.safetensors), or one of mlx-lm's
     #[arg(long, value_name = "FOLDER")]
     adapter: PathBuf,
     /// What to print on stdout

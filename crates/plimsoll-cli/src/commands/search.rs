@@ -14,7 +14,7 @@ use plimsoll::gates::{Family, Places};
 use plimsoll::report;
 use plimsoll::search::{Controls, Existing, Judges, Plan, Search, SearchOptions, Strategy};
 
-use super::inputs::{EngineArguments, at_least_one, template};
+use super::inputs::{EndsArgument, EngineArguments, at_least_one, template};
 use super::{Format, colour, command_line, print};
 use crate::{interrupt, progress};
 
@@ -45,12 +45,14 @@ Exit codes: 0 done, 1 internal error or a result that cannot be written, 2 usage
 4 engine, 5 with --fail-if-kept where the answer is to keep the full adapter or to use the base
 model, 130 interrupted.")]
 pub(super) struct Arguments {
-    /// Base model (Llama): a GGUF file, or a folder with config.json, safetensors and tokenizer.json
+    /// Base model: a GGUF file, or a folder with config.json, safetensors and tokenizer.json
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
-    /// PEFT LoRA adapter: a folder with adapter_config.json and adapter_model.safetensors
+    /// LoRA adapter: a PEFT folder (adapter_config.json, adapter_model.safetensors), or one of mlx-lm's
     #[arg(long, value_name = "FOLDER")]
     adapter: PathBuf,
+    #[command(flatten)]
+    ends: EndsArgument,
     /// Validation samples: a JSONL file, or a folder with valid.jsonl
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
@@ -281,6 +283,7 @@ impl Arguments {
         Ok(SearchOptions {
             model: self.model.clone(),
             adapter: self.adapter.clone(),
+            ends: self.ends.choice(),
             data: self.data.clone(),
             out: self.out.clone(),
             template: template(&self.template)?,

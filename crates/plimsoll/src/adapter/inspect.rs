@@ -31,6 +31,12 @@ pub struct Inspection {
     pub scales: Vec<f64>,
     /// Whether the scale is alpha/√r (`use_rslora`).
     pub rank_stabilised: bool,
+    /// Whether modules have trained magnitudes (DoRA).
+    pub dora: bool,
+    /// Ends of the model that have LoRA, such as `lm_head`: `--ends` says what becomes of it.
+    pub ends: Vec<&'static str>,
+    /// Weights that were trained in full beside LoRA, by their names in the base model.
+    pub saved: Vec<String>,
     /// Types of the stored numbers, such as `F32`.
     pub dtypes: Vec<&'static str>,
     /// Number of trained values.
@@ -110,6 +116,9 @@ pub fn inspect(adapter: &Adapter) -> Result<Inspection> {
         alphas: distinct(modules.iter().map(|module| module.alpha)),
         scales: distinct(modules.iter().map(|module| module.scale)),
         rank_stabilised: adapter.config.scaling() == Scaling::RankStabilised,
+        dora: adapter.config.use_dora(),
+        ends: adapter.ends().map(super::End::name).collect(),
+        saved: adapter.saved().map(str::to_owned).collect(),
         dtypes: dtypes.into_iter().collect(),
         parameters: modules.iter().map(|m| m.rank as u64 * (m.in_features as u64 + m.out_features as u64)).sum(),
         bytes: adapter.bytes(),

@@ -424,15 +424,9 @@ impl Adapter {
         self.layout
     }
 
-    /// The choice, where there is anything that it decides on.
-    fn ends_spec(&self) -> Option<&'static str> {
-        if self.end_modules.is_empty() {
-            return None;
-        }
-        self.ends.map(|ends| match ends {
-            Ends::Keep => "keep",
-            Ends::Drop => "drop",
-        })
+    /// The choice of what becomes of them, where there is anything that it decides on.
+    pub fn ends_choice(&self) -> Option<Ends> {
+        self.ends.filter(|_| !self.end_modules.is_empty())
     }
 
     /// LoRA on the ends of the model that is applied and written.

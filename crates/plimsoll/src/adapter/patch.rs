@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::{LayerLora, LoraWeights};
 use crate::model::Tensors;
 
@@ -37,7 +40,8 @@ impl End {
 }
 
 /// What becomes of LoRA on the ends of the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Ends {
     /// It is applied in every variant, and written to every trim.
     Keep,

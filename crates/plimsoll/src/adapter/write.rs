@@ -213,7 +213,7 @@ pub fn write_trimmed_as(
         write_weights(&weights_path, &tensors)?;
         // What serialises them makes the file private to its owner.
         files::make_readable(&weights_path, 0o644).map_err(Error::write(&weights_path))?;
-        write_json(&folder.join(PROVENANCE_FILE), &ProvenanceFile::new(&written, adapter.ends_spec(), card)?)?;
+        write_json(&folder.join(PROVENANCE_FILE), &ProvenanceFile::new(&written, adapter.ends_choice(), card)?)?;
         let readme = folder.join(CARD_FILE);
         fs::write(&readme, model_card(adapter, &cut, &written, card)).map_err(Error::write(&readme))
     })?;
@@ -418,13 +418,13 @@ struct ProvenanceFile<'a> {
     bytes_before: u64,
     /// What became of LoRA on the ends of the model, where there is such LoRA.
     #[serde(skip_serializing_if = "Option::is_none")]
-    ends: Option<&'static str>,
+    ends: Option<Ends>,
     #[serde(flatten)]
     card: Value,
 }
 
 impl<'a> ProvenanceFile<'a> {
-    fn new(written: &'a Written, ends: Option<&'static str>, card: &Provenance) -> Result<Self> {
+    fn new(written: &'a Written, ends: Option<Ends>, card: &Provenance) -> Result<Self> {
         let mut card = serde_json::to_value(card).map_err(|error| Error::Internal(error.to_string()))?;
         if let Some(fields) = card.as_object_mut() {
             fields.retain(|_, value| !value.is_null());

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::{Adapter, Bound};
+use crate::adapter::{Adapter, Bound, Ends};
 use crate::data::{self, Renderer, Sample, TemplateChoice, TemplateUse};
 use crate::efficiency::{self, Efficiency, Subject};
 use crate::engine::{self, Embedded, Engine as _, EngineOptions, Request};
@@ -57,8 +57,10 @@ const JOURNAL: &str = "journal.jsonl";
 pub struct EvalOptions {
     /// The base model: a GGUF file or a folder.
     pub model: PathBuf,
-    /// The adapter: a PEFT folder; none for the base model alone.
+    /// The adapter: a PEFT folder, or one of mlx-lm's; none for the base model alone.
     pub adapter: Option<PathBuf>,
+    /// What becomes of LoRA on `embed_tokens` and `lm_head`: without a word, an adapter that has any is refused.
+    pub ends: Option<Ends>,
     /// A built-in task's name, or a TOML file.
     pub task: String,
     /// The data, as the task lays them out.
@@ -195,6 +197,7 @@ impl Evaluation {
         let checkpoint = Checkpoint::open(&options.model)?;
         let config = checkpoint.config();
         let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
+        let adapter = adapter.map(|adapter| adapter.with_ends(options.ends));
         let lora = checkpoint.bind(adapter.as_ref())?;
         let variants = match adapter {
             Some(_) => LayersKept::variants(&options.layers_kept, &options.gates, config.layers)?,
@@ -631,6 +634,10 @@ impl Keeper {
         let generate::Options { sampling, max_tokens, stop, .. } = evaluation.generation();
         let ends = evaluation.checkpoint.tokenizer()?.ends().to_vec();
         let work = format!("{samples:?} {sampling:?} {max_tokens} {stop:?} {ends:?}");
+        let work = match evaluation.options.ends {
+            Some(ends) => format!("{work} {ends:?}"),
+            None => work,
+        };
         let (model, adapter) = &evaluation.hashes;
         let precision = engine.model().precision();
         let fingerprint = Fingerprint::new(model, adapter.as_deref(), precision, work.as_bytes());

@@ -26,6 +26,20 @@ pub fn inspection(inspection: &Inspection) -> String {
         let value = value.split('\n').map(|line| wrapped(line, 12)).collect::<Vec<_>>().join(&format!("\n{:12}", ""));
         out.push_str(&format!("{name:<12}{value}\n"));
     }
+    let mut more = Vec::new();
+    if inspection.dora {
+        more.push("DoRA: each module has a trained magnitude, which a cut drops with its LoRA".to_owned());
+    }
+    if !inspection.ends.is_empty() {
+        more.push(format!("LoRA on {} too: say --ends keep or --ends drop", inspection.ends.join(" and ")));
+    }
+    if !inspection.saved.is_empty() {
+        let names: Vec<String> = inspection.saved.iter().map(|name| tame(name)).collect();
+        more.push(format!("trained in full, and part of every cut: {}", names.join(", ")));
+    }
+    for line in more {
+        out.push_str(&format!("{:12}{}\n", "besides", wrapped(&line, 12)));
+    }
     out.push_str("\nNorm of each update, ‖s·B·A‖ (Frobenius); layer 0 is next to the embedding\n");
     out.push_str(&norms(inspection));
     if inspection.untrained {

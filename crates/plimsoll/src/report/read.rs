@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::result::{SampleTokens, SearchResult};
+use crate::adapter::Ends;
 use crate::error::{Error, Result, shown};
 use crate::files;
 use crate::gates::Variant;
@@ -109,7 +110,7 @@ pub fn read(path: &Path) -> Result<(PathBuf, SearchResult)> {
 ///
 /// # Errors
 /// A result that cannot be read, one without a candidate, or one of another adapter.
-pub fn picked_gates(path: &Path, adapter_sha256: &str) -> Result<Variant> {
+pub fn picked_gates(path: &Path, adapter_sha256: &str) -> Result<(Variant, Option<Ends>)> {
     let (file, result) = read(path)?;
     let problem = |problem| Err(Error::input(&file, problem));
     let Some(candidate) = result.candidate else { return problem(ReportProblem::NoCandidate) };
@@ -121,7 +122,10 @@ pub fn picked_gates(path: &Path, adapter_sha256: &str) -> Result<Variant> {
         return problem(ReportProblem::Layers { found: result.model.layers });
     }
     let gates = Variant::parse(&candidate.gates, result.model.layers);
-    gates.or_else(|error| problem(ReportProblem::Gates(error.to_string())))
+    match gates {
+        Ok(gates) => Ok((gates, result.adapter.ends)),
+        Err(error) => problem(ReportProblem::Gates(error.to_string())),
+    }
 }
 
 /// What tells a result from other JSON, and its layout from others.

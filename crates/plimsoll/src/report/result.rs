@@ -7,7 +7,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, Ends};
 use crate::choose::{Choice, Gain, Margin, Options, Part};
 use crate::efficiency::Efficiency;
 use crate::gates::{Family, Variant};
@@ -128,6 +128,9 @@ pub struct AdapterFacts {
     pub bytes: u64,
     /// Bytes of the tensors that the answer keeps.
     pub bytes_kept: u64,
+    /// What became of LoRA on `embed_tokens` and `lm_head`, where there is such LoRA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<Ends>,
 }
 
 impl AdapterFacts {
@@ -147,6 +150,7 @@ impl AdapterFacts {
             layers: adapter.layers().len(),
             bytes: adapter.bytes(),
             bytes_kept: adapter.bytes_kept(kept),
+            ends: adapter.ends_choice(),
         }
     }
 }

@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::adapter::{self, Adapter, Bound};
+use crate::adapter::{self, Adapter, Bound, Ends};
 use crate::choose::race::Fate;
 use crate::choose::{self, Margin, Part, Validation, Verdict};
 use crate::data::{self, DataProblem, Dataset, Sample, Split, TemplateChoice, Turns};
@@ -61,8 +61,10 @@ const ANSWERS: &str = "answers.journal.jsonl";
 pub struct SearchOptions {
     /// The base model: a GGUF file or a folder.
     pub model: PathBuf,
-    /// The adapter: a PEFT folder.
+    /// The adapter: a PEFT folder, or one of mlx-lm's.
     pub adapter: PathBuf,
+    /// What becomes of LoRA on `embed_tokens` and `lm_head`: without a word, an adapter that has any is refused.
+    pub ends: Option<Ends>,
     /// The samples: a JSONL file or a folder.
     pub data: PathBuf,
     /// Where results go.
@@ -268,7 +270,7 @@ impl Search {
         check_out(&options)?;
         let chooser = options.metric.as_deref().map(|text| Chooser::parse(text, options.seed)).transpose()?;
         let checkpoint = Checkpoint::open(&options.model)?;
-        let adapter = Adapter::open(&options.adapter)?;
+        let adapter = Adapter::open(&options.adapter)?.with_ends(options.ends);
         let config = checkpoint.config();
         let lora = checkpoint.bind(Some(&adapter))?;
         let tokenizer = checkpoint.tokenizer()?;
@@ -780,7 +782,11 @@ impl Search {
             part.iter().map(|sample| (sample.line, &sample.tokens, &sample.answer)).collect()
         });
         let samples = serde_json::to_vec(&(samples, guarded)).map_err(|error| Error::Internal(error.to_string()))?;
-        Ok(Fingerprint::new(&self.hashes.model, Some(&self.hashes.adapter), precision, &samples))
+        let fingerprint = Fingerprint::new(&self.hashes.model, Some(&self.hashes.adapter), precision, &samples);
+        Ok(match self.adapter.ends_choice() {
+            Some(ends) => fingerprint.with(&format!("{ends:?}")),
+            None => fingerprint,
+        })
     }
 }
 
