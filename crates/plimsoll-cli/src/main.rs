@@ -7,6 +7,7 @@
 #![allow(clippy::doc_markdown, reason = "doc comments on arguments are help texts, not Markdown")]
 
 mod commands;
+mod hub;
 mod interrupt;
 mod progress;
 

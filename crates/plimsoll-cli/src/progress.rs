@@ -22,6 +22,17 @@ pub(crate) fn spinner(message: impl Into<std::borrow::Cow<'static, str>>, quiet:
     bar
 }
 
+/// A bar that counts the bytes of a file.
+pub(crate) fn download(name: &str, quiet: bool) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(0), target(quiet));
+    bar.set_style(style("{msg} {wide_bar:.cyan/dim} {binary_bytes} of {binary_total_bytes}, {eta} left"));
+    bar.set_message(name.to_owned());
+    if !quiet && !std::io::stderr().is_terminal() {
+        say(&format!("downloading {name}"));
+    }
+    bar
+}
+
 /// How far a long job is: a bar on a terminal, lines elsewhere.
 struct Meter {
     bar: ProgressBar,

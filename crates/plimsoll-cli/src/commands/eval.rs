@@ -16,7 +16,7 @@ use plimsoll::search::Existing;
 
 use super::inputs::{EndsArgument, EngineArguments, SamplingArguments, at_least_one, template};
 use super::{colour, command_line, print};
-use crate::{interrupt, progress};
+use crate::{hub, interrupt, progress};
 
 /// Measure base, full and trimmed on a task: generated answers against references.
 ///
@@ -50,10 +50,10 @@ A task of your own is a TOML file:
   [[metrics]]
   kind = \"exact-match\"")]
 pub(super) struct Arguments {
-    /// Base model: a GGUF file, or a folder with config.json, safetensors and tokenizer.json
+    /// Base model: a GGUF file, a folder with config.json, safetensors and tokenizer.json, or the id of a repository
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
-    /// LoRA adapter, as PEFT or mlx-lm writes it; the base model alone is evaluated where none is given
+    /// LoRA adapter, as PEFT or mlx-lm writes it, or an id; the base model alone is evaluated where none is given
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
     #[command(flatten)]
@@ -122,10 +122,10 @@ enum Format {
 
 /// Runs the verb.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let opening = progress::spinner("reading model, adapter, task and data", arguments.quiet);
+    let adapter = arguments.adapter.as_deref().map(|adapter| hub::adapter(adapter, arguments.quiet)).transpose()?;
     let options = EvalOptions {
-        model: arguments.model.clone(),
-        adapter: arguments.adapter.clone(),
+        model: hub::model(&arguments.model, arguments.quiet)?,
+        adapter,
         ends: arguments.ends.choice(),
         task: arguments.task.clone(),
         data: arguments.data.clone(),
@@ -145,6 +145,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         existing: if arguments.force { Existing::Replace } else { Existing::Refuse },
         command: command_line(),
     };
+    let opening = progress::spinner("reading model, adapter, task and data", arguments.quiet);
     let evaluation = Evaluation::open(options)?;
     opening.finish_and_clear();
 

@@ -21,7 +21,7 @@ use serde_json::json;
 use super::inputs::{EndsArgument, EngineArguments, SamplingArguments, at_least_one, template};
 use super::print;
 use crate::progress::{Tokens, say};
-use crate::{interrupt, progress};
+use crate::{hub, interrupt, progress};
 
 /// Answer prompts with the base model, the full adapter, or any part of it.
 ///
@@ -38,10 +38,10 @@ Examples:
 
 Lines of --data have the shapes that search reads; their answers may be missing, and are not looked at.")]
 pub(super) struct Arguments {
-    /// Base model: a GGUF file, or a folder with config.json, safetensors and tokenizer.json
+    /// Base model: a GGUF file, a folder with config.json, safetensors and tokenizer.json, or the id of a repository
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
-    /// LoRA adapter, as PEFT or mlx-lm writes it; the base model answers where none is given
+    /// LoRA adapter, as PEFT or mlx-lm writes it, or an id; the base model answers where none is given
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
     #[command(flatten)]
@@ -105,9 +105,11 @@ enum Format {
 /// Runs the verb.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let options = arguments.options()?;
+    let model = hub::model(&arguments.model, arguments.quiet)?;
+    let adapter = arguments.adapter.as_deref().map(|adapter| hub::adapter(adapter, arguments.quiet)).transpose()?;
     let opening = progress::spinner("reading model and adapter", arguments.quiet);
-    let checkpoint = Checkpoint::open(&arguments.model)?;
-    let adapter = arguments.adapter.as_deref().map(Adapter::open).transpose()?;
+    let checkpoint = Checkpoint::open(&model)?;
+    let adapter = adapter.as_deref().map(Adapter::open).transpose()?;
     let adapter = adapter.map(|adapter| adapter.with_ends(arguments.ends.choice()));
     let lora = checkpoint.bind(adapter.as_ref())?;
     let layers = checkpoint.config().layers;

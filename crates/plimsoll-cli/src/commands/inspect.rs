@@ -9,6 +9,7 @@ use plimsoll::adapter::{Adapter, inspect};
 use plimsoll::report;
 
 use super::{Format, print};
+use crate::hub;
 
 /// Show an adapter's layers, modules, ranks, scale, norms and bytes, and what each runtime makes of it.
 ///
@@ -19,7 +20,7 @@ Examples:
   plimsoll inspect --adapter my-adapter
   plimsoll inspect --adapter my-adapter --format json")]
 pub(super) struct Arguments {
-    /// LoRA adapter: a PEFT folder (adapter_config.json, adapter_model.safetensors), or one of mlx-lm's
+    /// LoRA adapter: a PEFT folder (adapter_config.json, adapter_model.safetensors), or one of mlx-lm's, or an id
     #[arg(long, value_name = "FOLDER")]
     adapter: PathBuf,
     /// What to print on stdout
@@ -29,7 +30,7 @@ pub(super) struct Arguments {
 
 /// Runs the verb.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let adapter = Adapter::open(&arguments.adapter)?;
+    let adapter = Adapter::open(&hub::adapter(&arguments.adapter, false)?)?;
     let inspection = inspect(&adapter)?;
     match arguments.format {
         Format::Json => print(&(serde_json::to_string_pretty(&inspection)? + "\n"))?,

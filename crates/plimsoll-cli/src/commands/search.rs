@@ -16,7 +16,7 @@ use plimsoll::search::{Controls, Existing, Judges, Plan, Search, SearchOptions, 
 
 use super::inputs::{EndsArgument, EngineArguments, at_least_one, template};
 use super::{Format, colour, command_line, print};
-use crate::{interrupt, progress};
+use crate::{hub, interrupt, progress};
 
 /// Find the boundary layer of an adapter, and write the trimmed adapter and a report.
 ///
@@ -45,10 +45,10 @@ Exit codes: 0 done, 1 internal error or a result that cannot be written, 2 usage
 4 engine, 5 with --fail-if-kept where the answer is to keep the full adapter or to use the base
 model, 130 interrupted.")]
 pub(super) struct Arguments {
-    /// Base model: a GGUF file, or a folder with config.json, safetensors and tokenizer.json
+    /// Base model: a GGUF file, a folder with config.json, safetensors and tokenizer.json, or the id of a repository
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
-    /// LoRA adapter: a PEFT folder (adapter_config.json, adapter_model.safetensors), or one of mlx-lm's
+    /// LoRA adapter: a PEFT folder (adapter_config.json, adapter_model.safetensors), or one of mlx-lm's, or an id
     #[arg(long, value_name = "FOLDER")]
     adapter: PathBuf,
     #[command(flatten)]
@@ -212,8 +212,8 @@ enum SearchArgument {
 /// Runs the verb.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (quiet, format) = (arguments.quiet, arguments.format);
-    let opening = progress::spinner("reading model, adapter and data", quiet);
     let options = arguments.options()?;
+    let opening = progress::spinner("reading model, adapter and data", quiet);
     let out = options.out.clone();
     let search = Search::open(options)?;
     opening.finish_and_clear();
@@ -281,8 +281,8 @@ impl Arguments {
 
     fn options(&self) -> Result<SearchOptions> {
         Ok(SearchOptions {
-            model: self.model.clone(),
-            adapter: self.adapter.clone(),
+            model: hub::model(&self.model, self.quiet)?,
+            adapter: hub::adapter(&self.adapter, self.quiet)?,
             ends: self.ends.choice(),
             data: self.data.clone(),
             out: self.out.clone(),

@@ -13,6 +13,7 @@ use plimsoll::search::TOOL;
 
 use super::inputs::EndsArgument;
 use super::{Format, command_line, print};
+use crate::hub;
 
 /// Write an adapter that keeps some of the LoRA and drops the rest.
 ///
@@ -31,7 +32,7 @@ Gates are terms PLACE=STRENGTH, separated by commas. A place is a layer (7), lay
 module (q_proj) or both (7.q_proj, 0-9.down_proj). A later term overrides those before it. What
 no term names stays as trained, 1; 0 drops. A strength alone is for all places.")]
 pub(super) struct Arguments {
-    /// LoRA adapter: a PEFT folder (adapter_config.json, adapter_model.safetensors), or one of mlx-lm's
+    /// LoRA adapter: a PEFT folder (adapter_config.json, adapter_model.safetensors), or one of mlx-lm's, or an id
     #[arg(long, value_name = "FOLDER")]
     adapter: PathBuf,
     #[command(flatten)]
@@ -74,7 +75,7 @@ struct What {
 
 /// Runs the verb.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let adapter = Adapter::open(&arguments.adapter)?;
+    let adapter = Adapter::open(&hub::adapter(&arguments.adapter, false)?)?;
     let sha256 = sha256_of_files(&adapter.files())?;
     let (variant, ends) = arguments.what.variant(&adapter, &sha256)?;
     let adapter = adapter.with_ends(arguments.ends.choice().or(ends));

@@ -38,6 +38,13 @@ pub(crate) fn plimsoll() -> Command {
     for variable in ["COLUMNS", "CLICOLOR_FORCE", "NO_COLOR", "TERM"] {
         command.env_remove(variable);
     }
+    // Nor with anything that leads to the network.
+    for variable in ["HF_HOME", "HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
+    {
+        command.env_remove(variable);
+        command.env_remove(variable.to_lowercase());
+    }
+    command.env("HF_ENDPOINT", "http://127.0.0.1:9");
     command
 }
 

@@ -1,0 +1,287 @@
+//! Models and adapters by the id of a repository, from a small hub on loopback.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use common::{Run, adapter, model, plimsoll};
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// What a hub has and does.
+#[derive(Default)]
+struct Content {
+    /// By repository and then by name.
+    files: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    /// The token that is asked for.
+    token: Option<String>,
+    /// Files whose first download breaks off in the middle.
+    broken: Vec<String>,
+    /// Requests as they came: path, range and token.
+    requests: Vec<(String, Option<String>, Option<String>)>,
+}
+
+/// A server that speaks as much of the Hub's language as is asked of it.
+struct Hub {
+    endpoint: String,
+    content: Arc<Mutex<Content>>,
+}
+
+impl Hub {
+    fn new(content: Content) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let content = Arc::new(Mutex::new(content));
+        let served = Arc::clone(&content);
+        // It ends with the test's process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, served) = (stream.unwrap(), Arc::clone(&served));
+                std::thread::spawn(move || {
+                    let _ = answer(stream, &served);
+                });
+            }
+        });
+        Self { endpoint, content }
+    }
+
+    /// The tiny model and one of its adapters.
+    fn with_model() -> Self {
+        let read = |folder: &Path, names: &[&str]| {
+            names.iter().map(|name| ((*name).to_owned(), fs::read(folder.join(name)).unwrap())).collect()
+        };
+        let names =
+            ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+        let mut base: BTreeMap<String, Vec<u8>> = read(&model(), &names);
+        // What nobody asks for.
+        base.insert("pytorch_model.bin".into(), b"pickle".to_vec());
+        let lora = read(&adapter("plain"), &["adapter_config.json", "adapter_model.safetensors"]);
+        let files = BTreeMap::from([("tiny/base".to_owned(), base), ("tiny/lora".to_owned(), lora)]);
+        Self::new(Content { files, ..Content::default() })
+    }
+
+    fn requests(&self) -> Vec<(String, Option<String>, Option<String>)> {
+        std::mem::take(&mut self.content.lock().unwrap().requests)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Content)) {
+        change(&mut self.content.lock().unwrap());
+    }
+
+    /// A run with this hub and a cache of its own.
+    fn run(&self, home: &Path, arguments: &[&str], more: &[(&str, &str)]) -> Run {
+        let mut command = plimsoll();
+        command.env("HF_ENDPOINT", &self.endpoint).env("HF_HOME", home).envs(more.iter().copied()).args(arguments);
+        let output = command.output().unwrap();
+        Run {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+fn answer(mut stream: TcpStream, content: &Mutex<Content>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    loop {
+        let mut first = String::new();
+        if reader.read_line(&mut first)? == 0 {
+            return Ok(());
+        }
+        let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+        let (mut range, mut token) = (None, None);
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+            match name.to_ascii_lowercase().as_str() {
+                "range" => range = Some(value.to_owned()),
+                "authorization" => token = Some(value.to_owned()),
+                _ => {}
+            }
+        }
+        let mut content = content.lock().unwrap();
+        content.requests.push((path.clone(), range.clone(), token.clone()));
+        let is_known = content.token.as_ref().is_none_or(|wanted| token == Some(format!("Bearer {wanted}")));
+        let (status, headers, body, whole) = if is_known {
+            respond(&mut content, &path, range.as_deref())
+        } else {
+            ("401 Unauthorized", String::new(), Vec::new(), true)
+        };
+        drop(content);
+        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}\r\n", body.len())?;
+        if !whole {
+            stream.write_all(&body[..body.len() / 2])?;
+            return stream.shutdown(std::net::Shutdown::Both);
+        }
+        stream.write_all(&body)?;
+    }
+}
+
+/// Status, headers, body, and whether all of the body is sent.
+fn respond(content: &mut Content, path: &str, range: Option<&str>) -> (&'static str, String, Vec<u8>, bool) {
+    let nothing = ("404 Not Found", String::new(), Vec::new(), true);
+    if let Some(rest) = path.strip_prefix("/api/models/") {
+        let Some((repository, _)) = rest.split_once("/revision/") else { return nothing };
+        let Some(files) = content.files.get(repository) else { return nothing };
+        let siblings: Vec<_> = files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
+        let body = serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string();
+        return ("200 OK", "Content-Type: application/json\r\n".into(), body.into_bytes(), true);
+    }
+    let Some((repository, rest)) = path[1..].split_once("/resolve/") else { return nothing };
+    let Some((_, name)) = rest.split_once('/') else { return nothing };
+    let Some(bytes) = content.files.get(repository).and_then(|files| files.get(name)) else { return nothing };
+    let range = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let Some((from, to)) = range else { return nothing };
+    let from: usize = from.parse().unwrap();
+    let end = to.parse().map_or(bytes.len(), |to: usize| (to + 1).min(bytes.len()));
+    let etag = if name == "escape.gguf" { "../../x".into() } else { format!("{:x}", bytes.len() * 31 + name.len()) };
+    let headers = format!(
+        "ETag: \"{etag}\"\r\nX-Repo-Commit: {COMMIT}\r\nContent-Range: bytes {from}-{}/{}\r\n",
+        end.saturating_sub(1),
+        bytes.len()
+    );
+    let body = bytes[from.min(end)..end].to_vec();
+    let breaks = to.is_empty() && content.broken.iter().any(|broken| broken == name);
+    content.broken.retain(|broken| !(breaks && broken == name));
+    ("206 Partial Content", headers, body, !breaks)
+}
+
+fn snapshot(home: &Path, repository: &str) -> PathBuf {
+    home.join("hub").join(format!("models--{}", repository.replace('/', "--"))).join("snapshots").join(COMMIT)
+}
+
+const GENERATE: [&str; 9] = [
+    "generate",
+    "--model",
+    "tiny/base",
+    "--adapter",
+    "tiny/lora",
+    "--max-tokens",
+    "4",
+    "--format=json",
+    "Name a sail.",
+];
+
+#[test]
+fn what_is_needed_is_downloaded_once() {
+    let (hub, home) = (Hub::with_model(), tempfile::tempdir().unwrap());
+    let first = hub.run(home.path(), &GENERATE, &[]);
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    assert!(first.stderr.contains("downloading model.safetensors"), "{}", first.stderr);
+    let names = common::names(&snapshot(home.path(), "tiny/base"));
+    assert!(!names.iter().any(|name| name.ends_with(".bin")), "{names:?}");
+    assert_eq!(
+        fs::read(snapshot(home.path(), "tiny/base").join("model.safetensors")).unwrap(),
+        fs::read(model().join("model.safetensors")).unwrap()
+    );
+    assert!(!hub.requests().is_empty());
+
+    // What lies in the cache is used without a question.
+    let again = hub.run(home.path(), &GENERATE, &[]);
+    assert_eq!((again.code, &again.stdout), (Some(0), &first.stdout), "{}", again.stderr);
+    assert_eq!(hub.requests(), []);
+    let offline = hub.run(home.path(), &GENERATE, &[("HF_HUB_OFFLINE", "1")]);
+    assert_eq!((offline.code, &offline.stdout), (Some(0), &first.stdout));
+
+    // It is what local folders give.
+    let (base, lora) = (model(), adapter("plain"));
+    let mut local = GENERATE;
+    (local[2], local[4]) = (base.to_str().unwrap(), lora.to_str().unwrap());
+    assert_eq!(common::run(local).stdout, first.stdout);
+
+    // A snapshot that lost a file is completed.
+    fs::remove_file(snapshot(home.path(), "tiny/base").join("model.safetensors")).unwrap();
+    let completed = hub.run(home.path(), &GENERATE, &[]);
+    assert_eq!((completed.code, &completed.stdout), (Some(0), &first.stdout), "{}", completed.stderr);
+    assert!(hub.requests().iter().all(|(path, ..)| !path.ends_with("config.json")));
+}
+
+#[test]
+fn a_broken_download_goes_on_where_it_stopped() {
+    let (hub, home) = (Hub::with_model(), tempfile::tempdir().unwrap());
+    hub.change(|content| content.broken = vec!["adapter_model.safetensors".into()]);
+    let run = hub.run(home.path(), &["inspect", "--adapter", "tiny/lora@main"], &[]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let size = fs::metadata(adapter("plain").join("adapter_model.safetensors")).unwrap().len();
+    let starts: Vec<u64> = hub
+        .requests()
+        .iter()
+        .filter(|(path, ..)| path.ends_with("adapter_model.safetensors"))
+        .filter_map(|(_, range, _)| range.as_ref()?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok())
+        .collect();
+    assert_eq!(starts.len(), 2, "{starts:?}");
+    assert!(starts[0] == 0 && starts[1] > 0 && starts[1] < size, "{starts:?} of {size}");
+    assert_eq!(
+        fs::read(snapshot(home.path(), "tiny/lora").join("adapter_model.safetensors")).unwrap(),
+        fs::read(adapter("plain").join("adapter_model.safetensors")).unwrap()
+    );
+}
+
+#[test]
+fn a_token_is_sent_and_never_told() {
+    let (hub, home) = (Hub::with_model(), tempfile::tempdir().unwrap());
+    hub.change(|content| content.token = Some("hf_secret".into()));
+    let inspect = ["inspect", "--adapter", "tiny/lora"];
+    let refused = hub.run(home.path(), &inspect, &[]);
+    assert_eq!(refused.code, Some(3));
+    assert!(["tiny/lora", "401", "HF_TOKEN"].iter().all(|word| refused.stderr.contains(word)), "{}", refused.stderr);
+    let wrong = hub.run(home.path(), &inspect, &[("HF_TOKEN", "hf_wrong")]);
+    assert!(wrong.code == Some(3) && !wrong.stderr.contains("hf_wrong"), "{}", wrong.stderr);
+    // From the environment, or from the file that logging in writes.
+    assert_eq!(hub.run(home.path(), &inspect, &[("HF_TOKEN", "hf_secret")]).code, Some(0));
+    fs::remove_dir_all(home.path().join("hub")).unwrap();
+    fs::write(home.path().join("token"), "hf_secret\n").unwrap();
+    assert_eq!(hub.run(home.path(), &inspect, &[]).code, Some(0));
+}
+
+#[test]
+fn what_cannot_be_had_is_told_with_what_to_do() {
+    let (hub, home) = (Hub::with_model(), tempfile::tempdir().unwrap());
+    hub.change(|content| {
+        let outside = BTreeMap::from([
+            ("adapter_config.json".to_owned(), b"{}".to_vec()),
+            ("../adapter_model.safetensors".to_owned(), b"x".to_vec()),
+        ]);
+        content.files.insert("bad/outside".into(), outside);
+        let gguf = ["a.Q4_0.gguf", "a.Q8_0.gguf"].map(|name| (name.to_owned(), b"x".to_vec()));
+        content.files.insert("some/ggufs".into(), BTreeMap::from(gguf));
+        let escape = BTreeMap::from([("escape.gguf".to_owned(), b"x".to_vec())]);
+        content.files.insert("bad/etag".into(), escape);
+        let index = br#"{"weight_map": {"w": "../../x.safetensors"}}"#.to_vec();
+        let names = ["config.json", "tokenizer.json"].map(|name| (name.to_owned(), b"{}".to_vec()));
+        let mut sharded = BTreeMap::from(names);
+        sharded.insert("model.safetensors.index.json".into(), index);
+        content.files.insert("bad/index".into(), sharded);
+    });
+    let inspect = |id: &str, more: &[(&str, &str)]| hub.run(home.path(), &["inspect", "--adapter", id], more);
+    let generate = |id: &str| hub.run(home.path(), &["generate", "--model", id, "hi"], &[]);
+    for (run, words) in [
+        (inspect("no/such", &[]), &["no/such", "no such repository"][..]),
+        (inspect("tiny/base", &[]), &["adapter_model.safetensors is not in the repository"]),
+        (inspect("bad/outside", &[]), &["adapter_model.safetensors is not in the repository"]),
+        (inspect("tiny/lora", &[("HF_HUB_OFFLINE", "true")]), &["HF_HUB_OFFLINE is set", "not complete in the cache"]),
+        (
+            inspect("tiny/lora", &[("HF_ENDPOINT", "http://127.0.0.1:9")]),
+            &["downloading it from http://127.0.0.1:9 failed"],
+        ),
+        (generate("some/ggufs"), &["config.json is not in the repository", "OWNER/NAME:a.Q4_0.gguf"]),
+        (generate("some/ggufs:b.gguf"), &["b.gguf is not in the repository"]),
+        // The file is fetched, and is no model.
+        (generate("some/ggufs:a.Q8_0.gguf"), &["a.Q8_0.gguf", "not a GGUF file"]),
+        (generate("bad/etag"), &["escape.gguf", "answers with names that are none"]),
+        (generate("bad/index"), &["does not name files of the repository"]),
+        // No id: the library says what is wrong with a path.
+        (generate("./no/such"), &["./no/such", "No such file"]),
+    ] {
+        assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""), "{words:?}: {}", run.stderr);
+        assert!(words.iter().all(|word| run.stderr.contains(word)), "{words:?}: {}", run.stderr);
+    }
+}
