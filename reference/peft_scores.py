@@ -78,6 +78,8 @@ class Adapted:
         for name, module in model.named_modules():
             if isinstance(module, LoraLayer):
                 found = re.search(r"\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)$", name)
+                if not found:
+                    continue  # on an end of the model, which no gate switches off
                 place = int(found[1]), (PROJECTIONS + FUSED).index(found[2])
                 if module.use_dora["default"]:
                     self.dora[place] = gated(module)

@@ -70,6 +70,10 @@ impl Key {
         while let Some(rest) = path.strip_prefix(KEY_PREFIX) {
             path = rest;
         }
+        // PEFT saves the base's own weight of an end that has LoRA beside it.
+        let wrapped =
+            path.strip_suffix(".base_layer").filter(|path| is_end(path, "embed_tokens") || is_end(path, "lm_head"));
+        let path = wrapped.unwrap_or(path);
         if path.contains("base_layer") {
             return Err("the file holds weights of the base model");
         }
@@ -229,6 +233,7 @@ mod tests {
             ),
             ("base_model.model.lm_head.weight", saved("lm_head.weight", "lm_head.weight")),
             ("base_model.model.lm_head.modules_to_save.default.weight", saved("lm_head.weight", "lm_head.weight")),
+            ("base_model.model.lm_head.base_layer.weight", saved("lm_head.weight", "lm_head.weight")),
             (
                 "base_model.model.model.language_model.norm.weight",
                 saved("model.norm.weight", "model.language_model.norm.weight"),
@@ -246,7 +251,7 @@ mod tests {
     fn what_cannot_be_used_is_refused_by_name() {
         for (key, word) in [
             ("base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias", "bias"),
-            ("base_model.model.lm_head.base_layer.weight", "base model"),
+            ("base_model.model.model.layers.0.self_attn.q_proj.base_layer.weight", "base model"),
             ("base_model.model.model.layers.0.self_attn.rotary.lora_A.weight", "not supported"),
             ("base_model.model.model.layers.01.self_attn.q_proj.lora_A.weight", "not supported"),
             ("base_model.model.model.layers.99999999999999999999.self_attn.q_proj.lora_A.weight", "not supported"),

@@ -490,7 +490,7 @@ impl Adapter {
         for module in self.modules.values() {
             layers[module.layer].0[module.projection as usize] = Some(self.read(module)?);
         }
-        let mut patches = BTreeMap::new();
+        let mut patches: BTreeMap<String, Patch> = BTreeMap::new();
         for module in self.kept_ends()? {
             let mut weights = self.read_weights(&module.names, module.rank, module.scale)?;
             if module.end == End::Embedding {
@@ -498,11 +498,11 @@ impl Adapter {
                 let (a, b) = (transposed(&weights.a, module.rank), transposed(&weights.b, module.in_features));
                 (weights.a, weights.b) = (b, a);
             }
-            patches.insert(module.end.weight().to_owned(), Patch::Add(weights));
+            patches.entry(module.end.weight().to_owned()).or_default().added = Some(weights);
         }
-        let replaced =
-            |Saved { name, key, .. }: &Saved| (name.clone(), Patch::Replace(Arc::clone(&self.tensors), key.clone()));
-        patches.extend(self.saved.iter().map(replaced));
+        for Saved { name, key, .. } in &self.saved {
+            patches.entry(name.clone()).or_default().replaced = Some((Arc::clone(&self.tensors), key.clone()));
+        }
         Ok(Bound { layers, patches })
     }
 

@@ -49,13 +49,13 @@ pub enum Ends {
     Drop,
 }
 
-/// How a weight of the base model is changed.
-#[derive(Clone, Debug)]
-pub(crate) enum Patch {
-    /// It is replaced by this tensor.
-    Replace(Arc<Tensors>, String),
+/// How a weight of the base model is changed: replaced, and then added to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Patch {
+    /// The tensor that takes its place.
+    pub(crate) replaced: Option<(Arc<Tensors>, String)>,
     /// `s·B·A` is added, and every row rescaled where there are magnitudes. Of an embedding, a row is a token.
-    Add(LoraWeights),
+    pub(crate) added: Option<LoraWeights>,
 }
 
 /// An adapter that fits a base model: the LoRA of each layer, and what it changes in every variant.

@@ -353,7 +353,13 @@ fn tensors<'a>(adapter: &'a Adapter, cut: &Cut<'a>, layout: Layout) -> Result<BT
     for end in &cut.ends {
         put(&end.path, &end.names, 1.0, end.end == super::End::Embedding)?;
     }
-    for Saved { path, key, .. } in &adapter.saved {
+    for Saved { name, path, key } in &adapter.saved {
+        // The module of an end that has LoRA is wrapped, so that its own weight lies deeper.
+        let is_wrapped = cut.ends.iter().any(|end| end.end.weight() == name);
+        let path = match path.strip_suffix(".weight").filter(|_| is_wrapped) {
+            Some(module) => format!("{module}.base_layer.weight"),
+            None => path.clone(),
+        };
         written.insert(format!("{KEY_PREFIX}{path}"), as_it_is(key)?);
     }
     Ok(written)

@@ -15,7 +15,7 @@ use super::config::FromTensors;
 use super::gguf::Gguf;
 use super::tensors::Tensors;
 use super::{Config, ModelProblem};
-use crate::adapter::{Adapter, Base, Bound, LoraWeights, Patch};
+use crate::adapter::{Adapter, Base, Bound, LoraWeights};
 use crate::error::{Error, Problem, Result, shown};
 use crate::files;
 use crate::gates::Projection;
@@ -218,22 +218,17 @@ impl Checkpoint {
             _ => self.place(weight),
         };
         let Place { mut name, first, .. } = place;
-        let (mut order, mut added) = (self.order(weight), None);
-        let stored = match (bound.patch(&self.public_name(weight)), &self.source) {
-            (Some(Patch::Replace(tensors, key)), _) => {
+        let mut order = self.order(weight);
+        let patch = bound.patch(&self.public_name(weight));
+        let stored = match (patch.and_then(|patch| patch.replaced.as_ref()), &self.source) {
+            (Some((tensors, key)), _) => {
                 (name, order) = (key.clone(), None);
                 tensors.stored(key)?
             }
-            (patch, source) => {
-                if let Some(Patch::Add(lora)) = patch {
-                    added = Some(lora);
-                }
-                match source {
-                    Source::Folder { tensors, .. } => tensors.stored(&name)?,
-                    Source::Gguf { gguf, .. } => gguf.stored(&name)?,
-                }
-            }
+            (None, Source::Folder { tensors, .. }) => tensors.stored(&name)?,
+            (None, Source::Gguf { gguf, .. }) => gguf.stored(&name)?,
         };
+        let added = patch.and_then(|patch| patch.added.as_ref());
         Ok(WeightRows { checkpoint: self, name, stored, first, width: self.width(weight), order, added })
     }
 
@@ -247,7 +242,7 @@ impl Checkpoint {
     pub(super) fn read(&self, weight: Weight, bound: &Bound) -> Result<Vec<f32>> {
         let mut values = vec![0.0; self.len(weight)];
         let rows = self.rows(weight, bound)?;
-        let is_replaced = matches!(bound.patch(&self.public_name(weight)), Some(Patch::Replace(..)));
+        let is_replaced = bound.patch(&self.public_name(weight)).is_some_and(|patch| patch.replaced.is_some());
         let order = rows.order;
         WeightRows { order: None, ..rows }.read(0, &mut values)?;
         if let Some(head) = order {

@@ -6,7 +6,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use plimsoll::adapter::Adapter;
+use plimsoll::adapter::{Adapter, Ends};
 use plimsoll::data::Sample;
 use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Request};
 use plimsoll::gates::Variant;
@@ -14,7 +14,9 @@ use plimsoll::model::{Checkpoint, Dtype, Precision, Tensors};
 use serde::Deserialize;
 
 /// The adapters of every family.
-pub(crate) const ADAPTERS: [&str; 3] = ["lora", "rslora", "dora"];
+const ADAPTERS: [&str; 3] = ["lora", "rslora", "dora"];
+/// Those that some families have besides: LoRA on both ends of the model, and weights trained in full.
+const MORE: [&str; 2] = ["ends", "saved"];
 
 /// `golden.json`
 #[derive(Deserialize)]
@@ -68,7 +70,9 @@ pub(crate) fn table() -> Vec<Line> {
     for folder in folders {
         for (form, path) in [("safetensors", folder.clone()), ("GGUF", folder.join("model.gguf"))] {
             if path.exists() {
-                lines.extend(ADAPTERS.map(|adapter| line(&folder, form, &path, adapter)));
+                let has = |adapter: &&str| folder.join("adapters").join(adapter).exists();
+                let adapters = ADAPTERS.into_iter().chain(MORE.into_iter().filter(has));
+                lines.extend(adapters.map(|adapter| line(&folder, form, &path, adapter)));
             }
         }
     }
@@ -79,7 +83,8 @@ fn line(folder: &Path, form: &'static str, path: &Path, adapter: &'static str) -
     let golden: Golden = serde_json::from_str(&fs::read_to_string(folder.join("golden.json")).unwrap()).unwrap();
     let tensors = Tensors::open_file(&folder.join("golden.safetensors")).unwrap();
     let checkpoint = Checkpoint::open(path).unwrap();
-    let lora = checkpoint.bind(Some(&Adapter::open(&folder.join("adapters").join(adapter)).unwrap())).unwrap();
+    let opened = Adapter::open(&folder.join("adapters").join(adapter)).unwrap().with_ends(Some(Ends::Keep));
+    let lora = checkpoint.bind(Some(&opened)).unwrap();
     let options = EngineOptions { precision: Precision::new(Dtype::F32), ..EngineOptions::default() };
     let engine = Embedded::load(&checkpoint, &lora, options).unwrap();
     let layers = lora.len();
@@ -90,7 +95,9 @@ fn line(folder: &Path, form: &'static str, path: &Path, adapter: &'static str) -
 
     let (mut hidden, mut logits): (f64, f64) = (0.0, 0.0);
     for (number, Sequence { ids, positions, .. }) in golden.sequences.iter().enumerate() {
-        for (name, kept) in [("base", 0), (adapter, layers)] {
+        // What is no layer's is part of every variant.
+        let base = if ADAPTERS.contains(&adapter) { "base".to_owned() } else { format!("{adapter}.base") };
+        for (name, kept) in [(base.as_str(), 0), (adapter, layers)] {
             let variant = Variant::bottom_k(layers, kept);
             let expected = tensors.read(&format!("{name}.hidden.{number}")).unwrap(); // (layers, positions, hidden)
             let states = engine.hidden_states(ids, &variant).unwrap();

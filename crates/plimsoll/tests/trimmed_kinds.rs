@@ -1,0 +1,166 @@
+//! Every kind of adapter, trimmed and loaded again, is the whole one under the same gates; and mlx-lm's layout holds what
+//! PEFT's does.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use plimsoll::adapter::{Adapter, Ends, Layout, Provenance, inspect, write_trimmed, write_trimmed_as};
+use plimsoll::data::Sample;
+use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Request};
+use plimsoll::gates::Variant;
+use plimsoll::model::{Checkpoint, Dtype, Precision, Tensors};
+use serde_json::Value;
+
+fn family(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(name)
+}
+
+fn adapter(name: &str, kind: &str) -> PathBuf {
+    family(name).join("adapters").join(kind)
+}
+
+/// NLL of some tokens.
+fn nll(checkpoint: &Checkpoint, adapter: &Adapter, variant: Variant) -> f64 {
+    let options = EngineOptions { precision: Precision::new(Dtype::F32), ..EngineOptions::default() };
+    let engine = Embedded::load(checkpoint, &checkpoint.bind(Some(adapter)).unwrap(), options).unwrap();
+    let tokens: Vec<u32> = (0..24).map(|i| i * 7 % 64).collect();
+    let sample = Sample { line: 1, answer: (6..24).collect(), tokens };
+    let request = Request { variants: vec![variant], ..Request::default() };
+    engine.score(&[sample], &request, &mut |_| ControlFlow::Continue(())).unwrap()[0].variants[0].nll
+}
+
+fn config(folder: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(folder.join("adapter_config.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn a_trim_of_every_kind_is_the_whole_adapter_under_its_gates() {
+    for (name, kind, ends) in [
+        ("llama2", "dora", None),
+        ("phi3", "dora", None),
+        ("phi3", "lora", None),
+        ("gemma3-plain", "lora", None),
+        ("llama2", "ends", Some(Ends::Keep)),
+        ("llama2", "ends", Some(Ends::Drop)),
+        ("qwen2", "ends", Some(Ends::Keep)),
+        ("llama2", "saved", None),
+        ("gemma2-plain", "saved", None),
+    ] {
+        let checkpoint = Checkpoint::open(&family(name)).unwrap();
+        let layers = checkpoint.config().layers;
+        let open = |path: &Path| Adapter::open(path).unwrap().with_ends(ends);
+        let whole = open(&adapter(name, kind));
+        let parent = tempfile::tempdir().unwrap();
+        for kept in [1, layers - 1, layers] {
+            let (variant, out) = (Variant::bottom_k(layers, kept), parent.path().join(kept.to_string()));
+            let written = write_trimmed(&whole, &variant, &Provenance::default(), &out).unwrap();
+            let again = open(&out);
+            let what = format!("{name}, {kind}, {ends:?}, {kept} layers");
+            assert_eq!(written.bytes, again.bytes(), "{what}");
+            assert_eq!(whole.bytes_kept(&variant), again.bytes(), "{what}");
+            let (gated, loaded) =
+                (nll(&checkpoint, &whole, variant), nll(&checkpoint, &again, Variant::uniform(layers, 1.0)));
+            assert_eq!(gated, loaded, "{what}");
+            assert_eq!(again.ends().count(), if ends == Some(Ends::Keep) { 2 } else { 0 }, "{what}");
+            assert_eq!(again.saved().collect::<Vec<_>>(), whole.saved().collect::<Vec<_>>(), "{what}");
+            assert_eq!(config(&out)["use_dora"], Value::Bool(kind == "dora"), "{what}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_decided_silently() {
+    let checkpoint = Checkpoint::open(&family("llama2")).unwrap();
+    let whole = Adapter::open(&adapter("llama2", "ends")).unwrap();
+    let out = tempfile::tempdir().unwrap().path().join("out");
+    let refusals = [
+        checkpoint.bind(Some(&whole)).unwrap_err(),
+        write_trimmed(&whole, &Variant::bottom_k(4, 2), &Provenance::default(), &out).unwrap_err(),
+    ];
+    for error in refusals {
+        let message = error.to_string();
+        let words = ["embed_tokens and lm_head", "--ends keep", "--ends drop"];
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
+    }
+    // A strength is more than a DoRA adapter can say.
+    let dora = Adapter::open(&adapter("llama2", "dora")).unwrap();
+    let half = write_trimmed(&dora, &Variant::uniform(4, 0.5), &Provenance::default(), &out).unwrap_err().to_string();
+    assert!(half.contains("DoRA") && half.contains("0.5"), "{half}");
+    assert!(!out.exists());
+    // Another base model's ends.
+    let other = Checkpoint::open(&family("gemma2-plain")).unwrap();
+    let saved = Adapter::open(&adapter("llama2", "saved")).unwrap();
+    let message = other.bind(Some(&saved)).unwrap_err().to_string();
+    assert!(message.contains("another base model"), "{message}");
+}
+
+#[test]
+fn inspection_tells_what_is_beside_the_layers() {
+    let of = |name: &str, kind: &str| inspect(&Adapter::open(&adapter(name, kind)).unwrap()).unwrap();
+    assert!(of("llama2", "dora").dora && !of("llama2", "lora").dora);
+    assert_eq!(of("llama2", "ends").ends, ["embed_tokens", "lm_head"]);
+    let saved = of("llama2", "saved").saved;
+    assert!(
+        saved.contains(&"lm_head.weight".to_owned()) && saved.contains(&"model.norm.weight".to_owned()),
+        "{saved:?}"
+    );
+    assert_eq!(of("phi3", "lora").modules, ["o_proj", "down_proj", "qkv_proj", "gate_up_proj"]);
+}
+
+#[test]
+fn mlx_holds_what_peft_holds() {
+    let checkpoint = Checkpoint::open(&family("llama2")).unwrap();
+    for kind in ["lora", "rslora", "dora"] {
+        let (parent, variant) = (tempfile::tempdir().unwrap(), Variant::bottom_k(4, 3));
+        let whole = Adapter::open(&adapter("llama2", kind)).unwrap();
+        let (mlx, peft) = (parent.path().join("mlx"), parent.path().join("peft"));
+        write_trimmed_as(&whole, &variant, &Provenance::default(), Layout::Mlx, &mlx).unwrap();
+        let written = config(&mlx);
+        assert_eq!(written["fine_tune_type"], if kind == "dora" { "dora" } else { "lora" });
+        assert_eq!(written["num_layers"], -1);
+        let tensors = Tensors::open_file(&mlx.join("adapters.safetensors")).unwrap();
+        let rank = usize::try_from(written["lora_parameters"]["rank"].as_u64().unwrap()).unwrap();
+        assert_eq!(tensors.shape("model.layers.2.mlp.down_proj.lora_a"), Some(&[40, rank][..]));
+        assert_eq!(tensors.shape("model.layers.2.mlp.down_proj.lora_b"), Some(&[rank, 24][..]));
+        assert_eq!(tensors.shape("model.layers.3.mlp.down_proj.lora_a"), None);
+
+        let again = Adapter::open(&mlx).unwrap();
+        assert_eq!(again.layout(), Layout::Mlx);
+        let full = Variant::uniform(4, 1.0);
+        let (expected, found) = (nll(&checkpoint, &whole, variant), nll(&checkpoint, &again, full.clone()));
+        // The scale goes through the configuration as a decimal number.
+        assert!((expected - found).abs() < 1e-6 * expected.abs(), "{kind}: {found}, expected {expected}");
+
+        write_trimmed_as(&again, &full, &Provenance::default(), Layout::Peft, &peft).unwrap();
+        let original = Tensors::open_file(&adapter("llama2", kind).join("adapter_model.safetensors")).unwrap();
+        let back = Tensors::open_file(&peft.join("adapter_model.safetensors")).unwrap();
+        assert!(back.names().count() > 40);
+        for name in back.names() {
+            assert_eq!(back.bytes(name), original.bytes(name), "{name}");
+        }
+    }
+    // What the layout has no words for.
+    let out = tempfile::tempdir().unwrap().path().join("out");
+    let ends = Adapter::open(&adapter("llama2", "ends")).unwrap().with_ends(Some(Ends::Keep));
+    let refused = write_trimmed_as(&ends, &Variant::uniform(4, 1.0), &Provenance::default(), Layout::Mlx, &out);
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("mlx-lm") && !out.exists(), "{message}");
+}
+
+#[test]
+fn a_setting_that_concerns_other_modules_is_switched_off_in_a_trim() {
+    let parent = tempfile::tempdir().unwrap();
+    let (copy, out) = (parent.path().join("copy"), parent.path().join("out"));
+    fs::create_dir(&copy).unwrap();
+    fs::copy(adapter("llama2", "lora").join("adapter_model.safetensors"), copy.join("adapter_model.safetensors"))
+        .unwrap();
+    let mut fields = config(&adapter("llama2", "lora"));
+    fields["fan_in_fan_out"] = true.into();
+    fs::write(copy.join("adapter_config.json"), fields.to_string()).unwrap();
+    let whole = Adapter::open(&copy).unwrap();
+    write_trimmed(&whole, &Variant::bottom_k(4, 2), &Provenance::default(), &out).unwrap();
+    assert_eq!(config(&out)["fan_in_fan_out"], false);
+}
