@@ -815,7 +815,7 @@ fn near_misses_of_a_model_are_explained() {
     fs::write(ggufs.join("b.Q4_1.gguf"), "").unwrap();
     let weights = inputs.model.join("model.safetensors");
     for (model, words) in [
-        (Path::new("someone/some-model"), "repository ids are not downloaded"),
+        (Path::new("someone/some-model"), "downloading it from http://127.0.0.1:9 failed"),
         (&ggufs, "give the file itself, such as b.Q4_1.gguf"),
         (&weights, "give the folder that it lies in"),
         (Path::new("/dev/null"), "not a regular file"),

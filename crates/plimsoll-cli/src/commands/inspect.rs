@@ -1,4 +1,4 @@
-//! `plimsoll inspect`: what is in an adapter. No base model is needed.
+//! `plimsoll inspect`: what is in an adapter, and whether it fits a base model where one is given.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use plimsoll::adapter::{Adapter, inspect};
+use plimsoll::model::Checkpoint;
 use plimsoll::report;
 
 use super::{Format, print};
-use crate::hub;
+use crate::{hub, progress};
 
 /// Show an adapter's layers, modules, ranks, scale, norms and bytes, and what each runtime makes of it.
 ///
@@ -18,11 +19,15 @@ use crate::hub;
 #[command(after_help = "\
 Examples:
   plimsoll inspect --adapter my-adapter
+  plimsoll inspect --adapter my-adapter --model model.gguf
   plimsoll inspect --adapter my-adapter --format json")]
 pub(super) struct Arguments {
     /// LoRA adapter: a PEFT folder (adapter_config.json, adapter_model.safetensors), or one of mlx-lm's, or an id
     #[arg(long, value_name = "FOLDER")]
     adapter: PathBuf,
+    /// Base model that it has to fit: each tensor of the adapter is held against it
+    #[arg(long, value_name = "PATH")]
+    model: Option<PathBuf>,
     /// What to print on stdout
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -31,6 +36,11 @@ pub(super) struct Arguments {
 /// Runs the verb.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let adapter = Adapter::open(&hub::adapter(&arguments.adapter, false)?)?;
+    if let Some(model) = &arguments.model {
+        // Both choices of what becomes of the ends are held against the model: what is asked here is whether all fits.
+        Checkpoint::open(&hub::model(model, false)?)?.check(&adapter)?;
+        progress::say(&format!("fits {}", model.display()));
+    }
     let inspection = inspect(&adapter)?;
     match arguments.format {
         Format::Json => print(&(serde_json::to_string_pretty(&inspection)? + "\n"))?,

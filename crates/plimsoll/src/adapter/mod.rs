@@ -446,9 +446,41 @@ impl Adapter {
     /// base that the config targets and the file has no tensors for; LoRA on an end of the model without a word on what
     /// becomes of it. The first five faults are named, the rest counted.
     pub fn bind(&self, base: &Base<'_>) -> Result<Bound> {
-        let mut faults = Faults::default();
+        self.check(base)?;
+        let mut layers = vec![LayerLora::default(); base.layers];
         for module in self.modules.values() {
+            layers[module.layer].0[module.projection as usize] = Some(self.read(module)?);
+        }
+        let mut patches: BTreeMap<String, Patch> = BTreeMap::new();
+        for module in self.kept_ends()? {
+            let mut weights = self.read_weights(&module.names, module.rank, module.scale)?;
+            if module.end == End::Embedding {
+                // A of an embedding is (rank, vocabulary) and B (hidden, rank): the weight gains (s·B·A)ᵀ.
+                let (a, b) = (transposed(&weights.a, module.rank), transposed(&weights.b, module.in_features));
+                (weights.a, weights.b) = (b, a);
+            }
+            patches.entry(module.end.weight().to_owned()).or_default().added = Some(weights);
+        }
+        for Saved { name, key, .. } in &self.saved {
+            patches.entry(name.clone()).or_default().replaced = Some((Arc::clone(&self.tensors), key.clone()));
+        }
+        Ok(Bound { layers, patches })
+    }
+
+    /// Checks the adapter against a base model.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind), but for what concerns the ends of the model.
+    pub fn check(&self, base: &Base<'_>) -> Result<()> {
+        let (mut faults, mut fitting) = (Faults::default(), 0);
+        for module in self.modules.values() {
+            let before = faults.count;
             self.check_base(module, base, &mut faults);
+            fitting += usize::from(faults.count == before);
+        }
+        if fitting == 0 {
+            faults.first.insert(0, "none of its modules fits the base model".to_owned());
+            faults.count += 1;
         }
         let of_config = |problem| Error::input(self.config_path(), problem);
         for layer in 0..base.layers {
@@ -485,25 +517,7 @@ impl Adapter {
                 None => faults.push(format_args!("{path}: the base model has no such weight: {another}")),
             }
         }
-        faults.into_result(&self.weights_path())?;
-        let mut layers = vec![LayerLora::default(); base.layers];
-        for module in self.modules.values() {
-            layers[module.layer].0[module.projection as usize] = Some(self.read(module)?);
-        }
-        let mut patches: BTreeMap<String, Patch> = BTreeMap::new();
-        for module in self.kept_ends()? {
-            let mut weights = self.read_weights(&module.names, module.rank, module.scale)?;
-            if module.end == End::Embedding {
-                // A of an embedding is (rank, vocabulary) and B (hidden, rank): the weight gains (s·B·A)ᵀ.
-                let (a, b) = (transposed(&weights.a, module.rank), transposed(&weights.b, module.in_features));
-                (weights.a, weights.b) = (b, a);
-            }
-            patches.entry(module.end.weight().to_owned()).or_default().added = Some(weights);
-        }
-        for Saved { name, key, .. } in &self.saved {
-            patches.entry(name.clone()).or_default().replaced = Some((Arc::clone(&self.tensors), key.clone()));
-        }
-        Ok(Bound { layers, patches })
+        faults.into_result(&self.weights_path())
     }
 
     /// The weights of one module, `None` where it has no LoRA.

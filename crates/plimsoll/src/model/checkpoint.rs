@@ -147,6 +147,22 @@ impl Checkpoint {
     /// # Errors
     /// The adapter does not fit.
     pub fn bind(&self, adapter: Option<&Adapter>) -> Result<Bound> {
+        match adapter {
+            Some(adapter) => self.as_base(|base| adapter.bind(base)),
+            None => Ok(Bound::none(self.config.layers)),
+        }
+    }
+
+    /// Whether an adapter fits this model, whatever becomes of LoRA on the ends of the model.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn check(&self, adapter: &Adapter) -> Result<()> {
+        self.as_base(|base| adapter.check(base))
+    }
+
+    /// What an adapter must know of this model.
+    fn as_base<T>(&self, use_base: impl FnOnce(&Base<'_>) -> Result<T>) -> Result<T> {
         let layers = self.config.layers;
         let shape = |_, projection| self.module_shape(projection);
         let weights: HashMap<String, Vec<usize>> = self
@@ -155,10 +171,7 @@ impl Checkpoint {
             .map(|weight| (self.public_name(weight), self.place(weight).shape))
             .collect();
         let weight = |name: &str| weights.get(name).cloned();
-        match adapter {
-            Some(adapter) => adapter.bind(&Base { layers, shape: &shape, weight: &weight }),
-            None => Ok(Bound::none(layers)),
-        }
+        use_base(&Base { layers, shape: &shape, weight: &weight })
     }
 
     /// A weight's name in Hugging Face's decoders.
