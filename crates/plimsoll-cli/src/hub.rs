@@ -128,10 +128,13 @@ fn cache_folder() -> PathBuf {
 }
 
 fn home() -> PathBuf {
-    set("HF_HOME").map(PathBuf::from).unwrap_or_else(|| {
-        let user = set("HOME").or_else(|| set("USERPROFILE")).unwrap_or_default();
-        Path::new(&user).join(".cache/huggingface")
-    })
+    match set("HF_HOME") {
+        Some(home) => home.into(),
+        None => {
+            let user = set("HOME").or_else(|| set("USERPROFILE")).unwrap_or_default();
+            Path::new(&user).join(".cache/huggingface")
+        }
+    }
 }
 
 fn token() -> Option<String> {

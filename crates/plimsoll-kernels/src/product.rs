@@ -657,7 +657,8 @@ mod tests {
 
                 let two = TwoModules::new(dtype, rows, columns, &w);
                 let z = rows_of(isa, dtype, &two.z, rows, TwoModules::WIDTH);
-                let update = Some(Update { z: &z, b: &two.b, rows: &two.rows, factors: &[] });
+                let plain_update = Update { z: &z, b: &two.b, rows: &two.rows, factors: &[] };
+                let update = Some(plain_update);
                 let mut added = y.clone();
                 linear(isa, &mut added, &factor, &packed, update, Mode::Add, Threads::One);
                 let sum = |i: usize| expected[i] + f64::from(y[i]) + f64::from(two.dense[i]);
@@ -665,7 +666,7 @@ mod tests {
 
                 let bias: Vec<f32> = w.iter().cycle().take(columns).copied().collect();
                 let biased = Packed::from_rows(dtype, &w, inputs).with_bias(bias.clone());
-                let update_too = Some(Update { factors: &two.factors, ..update.unwrap() });
+                let update_too = Some(Update { factors: &two.factors, ..plain_update });
                 let mut scaled = y.clone();
                 linear(isa, &mut scaled, &factor, &biased, update_too, Mode::Add, Threads::One);
                 let padded = columns.div_ceil(PANEL) * PANEL;

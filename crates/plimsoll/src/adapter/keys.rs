@@ -271,4 +271,45 @@ mod tests {
             assert!(reason.contains(word), "{key}: {reason}");
         }
     }
+
+    proptest::proptest! {
+        /// Any key is read or refused.
+        #[test]
+        fn any_key_does_no_harm(parts in proptest::collection::vec(0..PARTS.len(), 0..9), text in ".{0,12}") {
+            let mut key: Vec<&str> = parts.iter().map(|&part| PARTS[part]).collect();
+            key.push(&text);
+            for layout in [Layout::Peft, Layout::Mlx] {
+                let _ = Key::of(&key.join("."), layout);
+                let _ = Key::of(&key[..key.len() - 1].join("."), layout);
+            }
+        }
+    }
+
+    const PARTS: &[&str] = &[
+        "base_model",
+        "model",
+        "module",
+        "_orig_mod",
+        "layers",
+        "0",
+        "1023",
+        "99999999999999999999",
+        "self_attn",
+        "q_proj",
+        "mlp",
+        "lora_A",
+        "lora_B",
+        "lora_magnitude_vector",
+        "lora_embedding_A",
+        "modules_to_save",
+        "default",
+        "weight",
+        "bias",
+        "lm_head",
+        "embed_tokens",
+        "base_layer",
+        "lora_a",
+        "m",
+        "",
+    ];
 }

@@ -114,7 +114,7 @@ pub(super) fn read(metadata: &Metadata, tensors: FromTensors) -> Result<Config, 
     let vocabulary = match metadata.get(TOKENS) {
         Some(tokens) => match tokens.as_array() {
             Some(tokens) => tokens.len(),
-            None => return Err(ModelProblem::BadKey { key: TOKENS.into(), expected: "an array" }.into()),
+            None => return Err(ModelProblem::BadKey { key: TOKENS.into(), expected: "an array" }),
         },
         None => keys.required("vocab_size")?,
     };

@@ -279,6 +279,161 @@ mod tests {
         }
     }
 
+    /// The metadata of a small Llama with some keys changed.
+    fn gguf_with(architecture: &str, changes: &[(&str, Value)]) -> Result<Config, ModelProblem> {
+        let numbers = [
+            ("block_count", 2),
+            ("embedding_length", 64),
+            ("feed_forward_length", 128),
+            ("attention.head_count", 4),
+            ("context_length", 512),
+            ("vocab_size", 100),
+        ];
+        let mut entries: Vec<(String, Value)> =
+            numbers.map(|(name, value)| (format!("{architecture}.{name}"), Value::Unsigned(value))).into();
+        entries.push(("general.architecture".into(), Value::String(architecture.into())));
+        for (key, value) in changes {
+            let key = format!("{architecture}.{key}");
+            entries.retain(|(name, _)| *name != key);
+            entries.push((key, value.clone()));
+        }
+        Config::from_gguf(&entries.into_iter().collect(), FromTensors::default())
+    }
+
+    #[test]
+    fn what_a_gguf_file_asks_for_in_vain_is_refused_by_name() {
+        let text = |text: &str| Value::String(text.into());
+        for (architecture, changes, words) in [
+            ("mamba", vec![], &["general.architecture", "mamba", "gemma3"][..]),
+            ("llama", vec![("expert_count", Value::Unsigned(8))], &["expert_count", "a dense model"]),
+            ("llama", vec![("rope.scaling.type", text("longrope"))], &["rope.scaling.type", "longrope", "yarn"]),
+            ("llama", vec![("rope.scaling.type", text("yarn"))], &["rope.scaling.factor", "missing"]),
+            ("llama", vec![("attention.value_length", Value::Unsigned(8))], &["attention.value_length"]),
+            ("llama", vec![("rope.dimension_count", Value::Unsigned(17))], &["rotary dimensions", "1 to 16"]),
+            ("qwen2", vec![("block_count", Value::Unsigned(1 << 40))], &["layers", "1099511627776"]),
+            ("gemma2", vec![("attn_logit_softcapping", Value::Float(0.0))], &["attn_logit_softcapping"]),
+        ] {
+            let message = gguf_with(architecture, &changes).unwrap_err().to_string();
+            assert!(words.iter().all(|word| message.contains(word)), "{message}");
+        }
+    }
+
+    #[test]
+    fn facts_that_no_key_says_are_those_of_llama_cpp() {
+        let gemma = gguf_with("gemma2", &[]).unwrap();
+        assert_eq!((gemma.attention_softcap, gemma.logit_softcap), (Some(50.0), Some(30.0)));
+        assert_eq!(gemma.attention.iter().map(|layer| layer.window).collect::<Vec<_>>(), [Some(4096), None]);
+        assert_eq!((gemma.embedding_scale, gemma.norm_offset, gemma.adapter_norm_offset), (8.0, 0.0, 1.0));
+        // Of the 27 billion weights' models alone the scale is not the head's.
+        let large =
+            gguf_with("gemma2", &[("block_count", Value::Unsigned(46)), ("attention.key_length", Value::Unsigned(32))]);
+        assert_eq!(large.unwrap().attention_scale, 0.25);
+        let gemma = gguf_with("gemma3", &[("block_count", Value::Unsigned(6))]).unwrap();
+        let ropes: Vec<usize> = gemma.attention.iter().map(|layer| layer.rope).collect();
+        assert_eq!((ropes, gemma.ropes[1].theta), (vec![1, 1, 1, 1, 1, 0], 10_000.0));
+    }
+
+    #[test]
+    fn a_decoder_inside_of_a_model_that_sees_is_read() {
+        let text = json!({
+            "model_type": "gemma3",
+            "text_config": { "model_type": "gemma3_text", "hidden_size": 2560, "num_hidden_layers": 34,
+                "intermediate_size": 10_240, "sliding_window": 1024, "rope_scaling": { "rope_type": "linear", "factor": 8.0 } },
+            "vision_config": { "hidden_size": 1152 },
+        });
+        // Gemma3ForConditionalGeneration's decoder, of which its files say what is not the default.
+        let config = Config::from_json(&text.to_string()).unwrap();
+        assert_eq!((config.layers, config.heads, config.kv_heads, config.head_dim), (34, 8, 4, 256));
+        assert_eq!((config.vocabulary, config.tied_head), (262_208, true));
+        assert_eq!(config.ropes[0], Rope { theta: 1e6, scaling: RopeScaling::Linear { factor: 8.0 } });
+        assert_eq!(config.ropes[1], Rope { theta: 1e4, scaling: RopeScaling::None });
+        assert_eq!(config.attention[5], LayerAttention { window: None, rope: 0 });
+        assert_eq!(config.attention[6], LayerAttention { window: Some(1024), rope: 1 });
+    }
+
+    proptest::proptest! {
+        /// Whatever stands in a configuration is read or refused, and what is read can be computed with.
+        #[test]
+        fn any_configuration_does_no_harm(
+            family in 0..family::FAMILIES.len(),
+            changes in proptest::collection::vec((0..KEYS.len(), 0..VALUES.len(), 0..2_usize), 0..6),
+        ) {
+            let values: Vec<serde_json::Value> = VALUES.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+            let mut config = json!({
+                "model_type": family::FAMILIES[family].model_type, "num_hidden_layers": 2, "hidden_size": 64,
+                "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100,
+                "rope_scaling": { "rope_type": "yarn", "factor": 4.0 },
+            });
+            for (key, value, place) in changes {
+                match place {
+                    0 => config[KEYS[key]] = values[value].clone(),
+                    _ if config["rope_scaling"].is_object() => config["rope_scaling"][KEYS[key]] = values[value].clone(),
+                    _ => {}
+                }
+            }
+            if let Ok(config) = Config::from_json(&config.to_string()) {
+                assert_eq!(config.attention.len(), config.layers);
+                for rope in &config.ropes {
+                    assert_eq!(rope.frequencies(config.rotary_dim, 100_000).len(), config.rotary_dim / 2);
+                }
+            }
+        }
+    }
+
+    const KEYS: &[&str] = &[
+        "num_hidden_layers",
+        "hidden_size",
+        "num_attention_heads",
+        "head_dim",
+        "rope_theta",
+        "rope_type",
+        "factor",
+        "short_factor",
+        "long_factor",
+        "original_max_position_embeddings",
+        "max_position_embeddings",
+        "sliding_window",
+        "use_sliding_window",
+        "max_window_layers",
+        "layer_types",
+        "partial_rotary_factor",
+        "beta_fast",
+        "beta_slow",
+        "mscale",
+        "mscale_all_dim",
+        "attention_factor",
+        "query_pre_attn_scalar",
+        "final_logit_softcapping",
+        "rope_parameters",
+        "sliding_window_pattern",
+        "low_freq_factor",
+        "high_freq_factor",
+    ];
+    const VALUES: &[&str] = &[
+        "null",
+        "true",
+        "0",
+        "1",
+        "-1",
+        "2",
+        "8",
+        "1e300",
+        "1e-300",
+        "0.5",
+        "18446744073709551615",
+        "\"longrope\"",
+        "\"dynamic\"",
+        "\"llama3\"",
+        "\"linear\"",
+        "[]",
+        "[1.0]",
+        "[0.0, -1.0]",
+        "{}",
+        "[\"full_attention\"]",
+        "[1,1,1,1,1,1,1,1]",
+        "{\"full_attention\": {\"rope_type\": \"linear\"}}",
+    ];
+
     #[test]
     fn a_value_of_a_gguf_file_of_another_type_is_no_default() {
         for (key, value) in [
