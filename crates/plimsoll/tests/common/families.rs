@@ -1,5 +1,7 @@
 //! The fixtures of `reference/make_families.py`, and how far the engine is from them.
 
+#![allow(clippy::unwrap_used, reason = "a fixture that cannot be read is a failed test")]
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
