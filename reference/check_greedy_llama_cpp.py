@@ -3,18 +3,23 @@
     python reference/check_greedy_llama_cpp.py MODEL.gguf ...
 
 Five prompts of each model as they stand, 32 tokens. llama.cpp rounds what it multiplies with quantised weights to eight
-bits, and plimsoll does not, so that logits differ by some noise; texts may part where two tokens are nearer to each other
-than that. At the first difference the script takes llama.cpp's logits of both tokens, and as noise the largest change of a
-logit over the prompt between llama.cpp and plimsoll's own f32 logits. Needs llama-cpp-python (see bench/requirements.txt).
+bits, and plimsoll does not, so that texts may part where two tokens are close. Therefore llama.cpp runs twice: on the file
+as it is, and on a copy whose weights are written as the F32 numbers that they stand for, with keys and values in F32. With
+the copy its arithmetic is plimsoll's: logits behind the prompt must agree within 1e-3 of their range, and the texts must be
+equal. Where the text of the file itself parts, the script tells how far apart the two tokens are, and how far llama.cpp's
+rounding has moved their difference and its logits at that place, by its own two runs. Needs llama-cpp-python (see
+bench/requirements.txt), and room for the largest copy in the folder of temporary files.
 """
 
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import gguf
 import numpy as np
-from llama_cpp import Llama
+from llama_cpp import GGML_TYPE_F32, Llama
 
 ROOT = Path(__file__).resolve().parent.parent
 PLIMSOLL = ROOT / "target/release/plimsoll"
@@ -28,6 +33,53 @@ PROMPTS = [
 ]
 
 
+def write_f32(source, path):
+    """The same model with its weights as F32."""
+    reader = gguf.GGUFReader(source)
+    architecture = reader.get_field("general.architecture").contents()
+    writer = gguf.GGUFWriter(path, architecture)
+    for key, field in reader.fields.items():
+        if key.startswith("GGUF.") or key in ("general.architecture", "general.file_type"):
+            continue
+        kind, *of = field.types
+        writer.add_key_value(key, field.contents(), kind, of[0] if of else None)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    for tensor in reader.tensors:
+        numbers = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        writer.add_tensor_info(tensor.name, numbers.shape, numbers.dtype, numbers.nbytes)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for tensor in reader.tensors:  # A second time, so that one of them at a time is held.
+        writer.write_tensor_data(gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32))
+    writer.close()
+
+
+def load(path, **options):
+    return Llama(str(path), n_ctx=256, logits_all=True, verbose=False, n_threads=2, **options)
+
+
+def logits_of(model, ids):
+    """The logits behind some tokens."""
+    model.reset()
+    model.eval(ids)
+    return np.array(model.scores[model.n_tokens - 1])
+
+
+def continued(model, ids):
+    """The greedy text behind some tokens, and the logits at each of its places."""
+    tokens, rows = [], [logits_of(model, ids)]
+    for _ in range(TOKENS):
+        tokens.append(int(rows[-1].argmax()))
+        model.eval([tokens[-1]])
+        rows.append(np.array(model.scores[model.n_tokens - 1]))
+    return tokens, rows
+
+
+def first_difference(a, b):
+    return next((at for at, (a, b) in enumerate(zip(a, b)) if a != b), None)
+
+
 def ours(path, ids):
     out = subprocess.run(
         [PLIMSOLL, "debug-logits", "--model", path, "--tokens", ",".join(map(str, ids)), "--greedy", str(TOKENS)],
@@ -36,35 +88,45 @@ def ours(path, ids):
     return json.loads(out)
 
 
+def check(path, folder):
+    copy = folder / "copy.gguf"
+    write_f32(path, copy)
+    rounded, exact = load(path), load(copy, type_k=GGML_TYPE_F32, type_v=GGML_TYPE_F32)
+    failed, equal, errors = False, 0, []
+    for prompt in PROMPTS:
+        ids = rounded.tokenize(prompt.encode(), add_bos=True, special=True)
+        found = ours(path, ids)
+        theirs, rows = continued(exact, ids)
+        logits = np.array(found["logits"])
+        errors.append(np.abs(logits - rows[0]).max() / np.abs(rows[0]).max())
+        failed |= not errors[-1] < 1e-3
+        at = first_difference(theirs, found["tokens"])
+        if at is not None:
+            failed = True
+            gap = rows[at][theirs[at]] - rows[at][found["tokens"][at]]
+            print(f"  NOT EQUAL on F32 weights at token {at}: {prompt[:40]!r}: logits are {gap:.5f} apart")
+            continue
+        text, rows = continued(rounded, ids)
+        at = first_difference(text, theirs)
+        if at is None:
+            equal += 1
+            print(f"  equal: {prompt[:40]!r}")
+            continue
+        row, right = rows[at], logits_of(exact, ids + theirs[:at])
+        gap = row[text[at]] - row[theirs[at]]
+        moved = gap - (right[text[at]] - right[theirs[at]])
+        print(f"  parts at token {at} of {TOKENS}: {prompt[:40]!r}: logits are {gap:.3f} apart, which rounding moved by "
+              f"{moved:.3f}; any logit by at most {np.abs(row - right).max():.3f}")
+    print(f"{Path(path).name}: {equal} of {len(PROMPTS)} texts equal; on its weights as F32 "
+          f"{'NOT ' if failed else ''}all, logits within {max(errors):.1e}")
+    return failed
+
+
 def main():
     failed = False
     for path in sys.argv[1:]:
-        model = Llama(path, n_ctx=256, logits_all=True, verbose=False, n_threads=2)
-        equal = 0
-        for prompt in PROMPTS:
-            ids = model.tokenize(prompt.encode(), add_bos=True, special=True)
-            found = ours(path, ids)
-            model.reset()
-            model.eval(ids)
-            theirs, logits = [], np.array(model.scores[: len(ids)])
-            noise = np.abs(logits[-1] - np.array(found["logits"])).max()
-            for _ in range(TOKENS):
-                row = np.array(model.scores[model.n_tokens - 1])
-                theirs.append(int(row.argmax()))
-                rows = row if len(theirs) == 1 else np.vstack([rows, row])
-                model.eval([theirs[-1]])
-            rows = np.atleast_2d(rows)
-            parted = next((at for at in range(TOKENS) if theirs[at] != found["tokens"][at]), None)
-            if parted is None:
-                equal += 1
-                print(f"  equal: {prompt[:40]!r}")
-                continue
-            gap = rows[parted][theirs[parted]] - rows[parted][found["tokens"][parted]]
-            explained = gap < noise
-            failed |= not explained
-            print(f"  parts at token {parted} of {TOKENS}: {prompt[:40]!r}: logits are {gap:.3f} apart, noise {noise:.3f}"
-                  + ("" if explained else "  NOT EXPLAINED"))
-        print(f"{Path(path).name}: {equal} of {len(PROMPTS)} equal")
+        with tempfile.TemporaryDirectory() as folder:
+            failed |= check(path, Path(folder))
     sys.exit(failed)
 
 

@@ -83,7 +83,8 @@ pub enum AdapterProblem {
     },
     /// A strength that a DoRA adapter cannot be written with.
     #[error(
-        "it is a DoRA adapter: a strength of {strength} cannot be written into its tensors; keep modules as they are, or drop          them"
+        "it is a DoRA adapter: a strength of {strength} cannot be written into its tensors; keep modules as they are, or \
+         drop them"
     )]
     Strength {
         /// The gate.
