@@ -5,7 +5,7 @@
 Five prompts of each model as they stand, 32 tokens. llama.cpp rounds what it multiplies with quantised weights to eight
 bits, and plimsoll does not, so that texts may part where two tokens are close. Therefore llama.cpp runs twice: on the file
 as it is, and on a copy whose weights are written as the F32 numbers that they stand for, with keys and values in F32. With
-the copy its arithmetic is plimsoll's: logits behind the prompt must agree within 1e-3 of their range, and the texts must be
+the copy its arithmetic is plimsoll's: logits behind the prompt must agree, and the texts must be
 equal. Where the text of the file itself parts, the script tells how far apart the two tokens are, and how far llama.cpp's
 rounding has moved their difference and its logits at that place, by its own two runs. Needs llama-cpp-python (see
 bench/requirements.txt), and room for the largest copy in the folder of temporary files.
@@ -24,6 +24,9 @@ from llama_cpp import GGML_TYPE_F32, Llama
 ROOT = Path(__file__).resolve().parent.parent
 PLIMSOLL = ROOT / "target/release/plimsoll"
 TOKENS = 32
+# Of the largest logit. Llamas and Qwen2 are within 5e-6. Gemma 3 is 4e-4 off, most likely because llama.cpp looks its GELU up
+# in a table of F16, whose step is 5e-4 of a value.
+LOGITS_WITHIN = 1e-3
 PROMPTS = [
     "The tide comes in twice a day because",
     "def fibonacci(n):\n    ",
@@ -45,12 +48,12 @@ def write_f32(source, path):
         writer.add_key_value(key, field.contents(), kind, of[0] if of else None)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     for tensor in reader.tensors:
-        numbers = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        writer.add_tensor_info(tensor.name, numbers.shape, numbers.dtype, numbers.nbytes)
+        shape = [int(size) for size in reversed(tensor.shape)]
+        writer.add_tensor_info(tensor.name, shape, np.dtype(np.float32), 4 * tensor.n_elements)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for tensor in reader.tensors:  # A second time, so that one of them at a time is held.
+    for tensor in reader.tensors:  # One at a time is held.
         writer.write_tensor_data(gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32))
     writer.close()
 
@@ -99,7 +102,7 @@ def check(path, folder):
         theirs, rows = continued(exact, ids)
         logits = np.array(found["logits"])
         errors.append(np.abs(logits - rows[0]).max() / np.abs(rows[0]).max())
-        failed |= not errors[-1] < 1e-3
+        failed |= not errors[-1] < LOGITS_WITHIN
         at = first_difference(theirs, found["tokens"])
         if at is not None:
             failed = True
