@@ -346,7 +346,8 @@ impl Simd for Portable {
     }
 }
 
-/// Implements the methods of [`Simd`] by intrinsics.
+/// Implements the methods of [`Simd`] by intrinsics. No closures: a closure is a function of its own that may stay
+/// one, is not compiled for the instruction set then, and makes of every intrinsic in it a call.
 #[cfg(target_arch = "x86_64")]
 macro_rules! intrinsics {
     ($($name:ident($($argument:ident: $type:ty),*) -> $output:ty = $body:expr;)*) => {$(
@@ -392,34 +393,38 @@ impl Simd for Avx2 {
         fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F =
             [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])];
         count_greater(a: Self::F, b: Self::F) -> u32 = {
-            let greater = |i: usize| _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(a[i], b[i])).count_ones();
-            greater(0) + greater(1)
+            let lower = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0]));
+            let upper = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1]));
+            lower.count_ones() + upper.count_ones()
         };
         count_at_least(a: Self::F, b: Self::F) -> u32 = {
-            let at_least = |i: usize| _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a[i], b[i])).count_ones();
-            at_least(0) + at_least(1)
+            let lower = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a[0], b[0]));
+            let upper = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a[1], b[1]));
+            lower.count_ones() + upper.count_ones()
         };
-        power_of_two(x: Self::F) -> Self::F = x.map(|x| {
-            let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(x));
-            _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_castps_si256(_mm256_set1_ps(1.0))))
-        });
+        power_of_two(x: Self::F) -> Self::F = {
+            let one = _mm256_castps_si256(_mm256_set1_ps(1.0));
+            let lower = _mm256_slli_epi32::<23>(_mm256_castps_si256(x[0]));
+            let upper = _mm256_slli_epi32::<23>(_mm256_castps_si256(x[1]));
+            [_mm256_castsi256_ps(_mm256_add_epi32(lower, one)), _mm256_castsi256_ps(_mm256_add_epi32(upper, one))]
+        };
         splat_word(x: u32) -> Self::W = [_mm256_set1_epi32(x.cast_signed()); 2];
         load_words(x: &[u32; LANES]) -> Self::W = {
             let x = x.as_ptr().cast::<__m256i>();
             [_mm256_loadu_si256(x), _mm256_loadu_si256(x.add(1))]
         };
         step_f32(acc: Self::F, a: Self::W, b: Self::W) -> Self::F = {
-            let f = _mm256_castsi256_ps;
-            [_mm256_fmadd_ps(f(a[0]), f(b[0]), acc[0]), _mm256_fmadd_ps(f(a[1]), f(b[1]), acc[1])]
+            let first = _mm256_fmadd_ps(_mm256_castsi256_ps(a[0]), _mm256_castsi256_ps(b[0]), acc[0]);
+            let second = _mm256_fmadd_ps(_mm256_castsi256_ps(a[1]), _mm256_castsi256_ps(b[1]), acc[1]);
+            [first, second]
         };
         step_bf16(acc: Self::F, a: Self::W, b: Self::W) -> Self::F = {
-            let lower = |x| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(x));
-            let upper = |x| _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(0xffff_0000_u32.cast_signed())));
-            let step = |i: usize| {
-                let acc = _mm256_fmadd_ps(upper(a[i]), upper(b[i]), acc[i]);
-                _mm256_fmadd_ps(lower(a[i]), lower(b[i]), acc)
-            };
-            [step(0), step(1)]
+            let mask = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
+            let upper_a = [_mm256_and_si256(a[0], mask), _mm256_and_si256(a[1], mask)];
+            let upper_b = [_mm256_and_si256(b[0], mask), _mm256_and_si256(b[1], mask)];
+            let lower_a = [_mm256_slli_epi32::<16>(a[0]), _mm256_slli_epi32::<16>(a[1])];
+            let lower_b = [_mm256_slli_epi32::<16>(b[0]), _mm256_slli_epi32::<16>(b[1])];
+            Avx2.step_f32(Avx2.step_f32(acc, upper_a, upper_b), lower_a, lower_b)
         };
     }
 }
@@ -476,9 +481,9 @@ impl Simd for Avx512 {
 
     intrinsics! {
         step_bf16(acc: Self::F, a: Self::W, b: Self::W) -> Self::F = {
-            let lower = |x| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(x));
-            let upper = |x| _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(0xffff_0000_u32.cast_signed())));
-            _mm512_fmadd_ps(lower(a), lower(b), _mm512_fmadd_ps(upper(a), upper(b), acc))
+            let mask = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
+            let acc = Avx512.step_f32(acc, _mm512_and_si512(a, mask), _mm512_and_si512(b, mask));
+            Avx512.step_f32(acc, _mm512_slli_epi32::<16>(a), _mm512_slli_epi32::<16>(b))
         };
     }
 }
