@@ -104,7 +104,10 @@ impl Scoring {
                 self.meter.tell(answers as u64, of as u64, format!("generating: {answers} of {of} answers"));
             }
             None => {
-                let message = format!("{}: {} of {} samples", progress.stage, progress.samples, progress.of);
+                let message = match progress.of {
+                    0 => progress.stage.to_owned(),
+                    of => format!("{}: {} of {of} samples", progress.stage, progress.samples),
+                };
                 self.meter.tell(progress.done, progress.total, message);
             }
         }
@@ -200,6 +203,10 @@ fn line(done: u64, total: u64, message: &str, elapsed: Duration) -> String {
         return format!("plimsoll: {message}");
     }
     let share = done as f64 / total as f64;
+    if done >= total {
+        // What follows may be long, and its work is not known yet.
+        return format!("plimsoll: {message} (100 %)");
+    }
     let seconds = elapsed.as_secs_f64() * (1.0 - share) / share;
     let left = Duration::try_from_secs_f64(seconds)
         .map_or_else(|_| String::new(), |left| format!(", about {} left", HumanDuration(left)));
@@ -225,5 +232,6 @@ mod tests {
         assert_eq!(line(25, 100), "plimsoll: scoring (25 %), about 3 minutes left");
         assert_eq!(line(0, 100), "plimsoll: scoring (0 %)");
         assert_eq!(line(0, 0), "plimsoll: scoring");
+        assert_eq!(line(100, 100), "plimsoll: scoring (100 %)");
     }
 }
