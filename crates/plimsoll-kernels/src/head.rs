@@ -177,7 +177,10 @@ struct Fold {
 
 #[inline(always)]
 fn capped<S: Simd>(s: S, cap: Option<f32>, logits: S::F) -> S::F {
-    cap.map_or(logits, |cap| softcap(s, cap, logits))
+    match cap {
+        Some(cap) => softcap(s, cap, logits),
+        None => logits,
+    }
 }
 
 impl Epilogue for Fold {
@@ -185,7 +188,7 @@ impl Epilogue for Fold {
     fn take<S: Simd, const R: usize>(&mut self, s: S, row: usize, panel: usize, sums: &[[S::F; 2]; R]) {
         let columns = self.columns - panel * PANEL;
         for (row, &logits) in self.rows[row..row + R].iter_mut().zip(sums) {
-            let logits = logits.map(|logits| capped(s, self.cap, logits));
+            let logits = [capped(s, self.cap, logits[0]), capped(s, self.cap, logits[1])];
             let logits = if columns < PANEL { without_padding(s, logits, columns) } else { logits };
             row.take(s, panel, logits);
         }
@@ -194,14 +197,15 @@ impl Epilogue for Fold {
 
 /// Columns that only fill up a panel are no tokens: they get a probability of 0.
 #[inline(always)]
-fn without_padding<S: Simd>(s: S, logits: [S::F; 2], columns: usize) -> [S::F; 2] {
-    std::array::from_fn(|half| {
+fn without_padding<S: Simd>(s: S, mut logits: [S::F; 2], columns: usize) -> [S::F; 2] {
+    for (half, logits) in logits.iter_mut().enumerate() {
         let mut lanes = [0.0; LANES];
-        s.store(&mut lanes, logits[half]);
+        s.store(&mut lanes, *logits);
         let end = columns.saturating_sub(half * LANES).min(LANES);
         lanes[end..].fill(f32::NEG_INFINITY);
-        s.load(&lanes)
-    })
+        *logits = s.load(&lanes);
+    }
+    logits
 }
 
 #[cfg(test)]

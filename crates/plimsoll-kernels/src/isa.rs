@@ -102,6 +102,8 @@ impl fmt::Display for Isa {
 
 /// A computation that is compiled for every instruction set. `run` must be `#[inline(always)]`, and so must be all that
 /// it calls with a [`Simd`]: only code that is inlined into the function that enables the features is compiled for them.
+/// So no closure handles vectors, not even in `map` or `map_or`: what is left as a function of its own makes a call of
+/// every intrinsic in it.
 pub(crate) trait Kernel {
     type Output;
     fn run<S: Simd>(self, simd: S) -> Self::Output;
@@ -346,8 +348,7 @@ impl Simd for Portable {
     }
 }
 
-/// Implements the methods of [`Simd`] by intrinsics. No closures: a closure is a function of its own that may stay
-/// one, is not compiled for the instruction set then, and makes of every intrinsic in it a call.
+/// Implements the methods of [`Simd`] by intrinsics.
 #[cfg(target_arch = "x86_64")]
 macro_rules! intrinsics {
     ($($name:ident($($argument:ident: $type:ty),*) -> $output:ty = $body:expr;)*) => {$(

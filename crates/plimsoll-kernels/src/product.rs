@@ -390,7 +390,9 @@ impl<'a, E: Epilogue> Product<'a, E> {
         }
         if let Some(&[left, right]) = self.w.bias(panel).and_then(<[_]>::first_chunk) {
             let bias = [s.load(&left), s.load(&right)];
-            sums = sums.map(|[a, b]| [s.add(a, bias[0]), s.add(b, bias[1])]);
+            for sum in &mut sums {
+                *sum = [s.add(sum[0], bias[0]), s.add(sum[1], bias[1])];
+            }
         }
         self.epilogue.take::<S, R>(s, row, panel, &sums);
     }
