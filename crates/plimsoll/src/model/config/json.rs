@@ -90,6 +90,9 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Res
 /// A table of rotary parameters.
 #[derive(Clone, Debug, Default, Deserialize)]
 struct RawRope {
+    /// Where the table stands, such as `rope_scaling`: for messages.
+    #[serde(skip)]
+    place: &'static str,
     rope_theta: Option<f64>,
     rope_type: Option<String>,
     /// The older name of `rope_type`; some files have both.
@@ -235,35 +238,40 @@ fn tables(
     parameters: Option<Map<String, Value>>,
     local_theta: Option<f64>,
 ) -> Result<Vec<RawRope>, ModelProblem> {
-    let read = |table: Map<String, Value>| -> Result<RawRope, ModelProblem> {
+    let read = |place: &'static str, table: Map<String, Value>| -> Result<RawRope, ModelProblem> {
         let is_set = |(_, value): &(String, Value)| !value.is_null();
         let table = table.into_iter().filter(is_set).collect();
-        RawRope::deserialize(Value::Object(table)).map_err(ModelProblem::Config)
+        let raw = RawRope::deserialize(Value::Object(table)).map_err(ModelProblem::Config)?;
+        Ok(RawRope { place, ..raw })
     };
     let scaling = scaling.filter(|table| table.values().any(|value| !value.is_null()));
     let Some(own_theta) = family.local_theta else {
-        return Ok(vec![read(scaling.or(parameters).unwrap_or_default())?]);
+        return Ok(vec![match (scaling, parameters) {
+            (None, Some(parameters)) => read("rope_parameters", parameters)?,
+            (scaling, _) => read("rope_scaling", scaling.unwrap_or_default())?,
+        }]);
     };
     let of_kind = |kind: &str| match parameters.as_ref().and_then(|parameters| parameters.get(kind)) {
         Some(Value::Object(table)) => table.clone(),
         _ => Map::new(),
     };
     let (mut global, mut local) = (of_kind("full_attention"), of_kind("sliding_attention"));
+    let place = if scaling.is_some() { "rope_scaling" } else { "rope_parameters.full_attention" };
     global.extend(scaling.unwrap_or_default());
     let theta = Value::from(local_theta.unwrap_or(own_theta));
     local.entry("rope_theta").or_insert(theta);
-    Ok(vec![read(global)?, read(local)?])
+    Ok(vec![read(place, global)?, read("rope_parameters.sliding_attention", local)?])
 }
 
 impl Beside {
     /// A table's embedding, and the part of the head that it rotates.
     fn rope(&self, raw: RawRope) -> Result<(Rope, f64), ModelProblem> {
-        let need = |name: &str, value: Option<f64>| {
-            value.ok_or_else(|| ModelProblem::MissingKey(format!("rope_scaling.{name}")))
-        };
+        let place = raw.place;
+        let missing = |name: &str| ModelProblem::MissingKey(format!("{place}.{name}"));
+        let need = |name: &str, value: Option<f64>| value.ok_or_else(|| missing(name));
         if let Some((key, value)) = raw.rest.iter().next() {
-            let key = format!("rope_scaling.{key}");
-            return Err(unsupported(&key, value.to_string(), "a rotary parameter that is implemented"));
+            let expected = "a rotary parameter that is implemented";
+            return Err(unsupported(&format!("{place}.{key}"), value.to_string(), expected));
         }
         let part = raw.partial_rotary_factor.or(self.partial).unwrap_or(1.0);
         if !(part > 0.0 && part <= 1.0) {
@@ -300,7 +308,6 @@ impl Beside {
                 }
             }
             "longrope" => {
-                let missing = |name: &str| ModelProblem::MissingKey(format!("rope_scaling.{name}"));
                 let inferred = long_attention(raw.factor.unwrap_or(growth), original_context);
                 RopeScaling::Long {
                     short: raw.short_factor.ok_or_else(|| missing("short_factor"))?,
@@ -311,7 +318,8 @@ impl Beside {
             }
             other => {
                 let supported = "default, linear, dynamic, llama3, yarn or longrope";
-                return Err(unsupported("rope_scaling.rope_type", other.into(), supported));
+                let key = if raw.rope_type.is_some() { "rope_type" } else { "type" };
+                return Err(unsupported(&format!("{place}.{key}"), other.into(), supported));
             }
         };
         Ok((Rope { theta: raw.rope_theta.unwrap_or(self.theta), scaling }, part))

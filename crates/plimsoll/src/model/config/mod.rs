@@ -247,7 +247,12 @@ mod tests {
         for (changes, name) in [
             (json!({"model_type": "mamba"}), "mamba"),
             (json!({"hidden_act": "gelu"}), "gelu"),
-            (json!({"rope_scaling": {"type": "proportional", "factor": 4.0}}), "proportional"),
+            (json!({"rope_scaling": {"type": "proportional", "factor": 4.0}}), "rope_scaling.type is proportional"),
+            (json!({"rope_parameters": {"rope_type": "linear"}}), "rope_parameters.factor"),
+            (
+                json!({"model_type": "gemma3_text", "rope_parameters": {"sliding_attention": {"rope_type": "spiral"}}}),
+                "rope_parameters.sliding_attention.rope_type is spiral",
+            ),
             (json!({"rope_scaling": {"type": "dynamic", "factor": 4.0, "alpha": 100.0}}), "rope_scaling.alpha"),
             (json!({"rope_scaling": {"type": "longrope", "long_factor": [1.0]}}), "rope_scaling.short_factor"),
             (
