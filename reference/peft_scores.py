@@ -176,17 +176,20 @@ def score_boundaries(adapted, ids, answer):
 def tokenise_turns(tokenizer, prompt, completion):
     """Ids of a prompt and its answer, and the answer's positions.
 
-    The chat template renders both turns; the answer is what that adds to the prompt rendered with the generation
-    prompt, so the end-of-turn marker counts. Prompt and answer are tokenised apart, so that the border is a token's.
+    The chat template renders both turns, and the whole is tokenised at once. The answer's tokens are those that stand, in part
+    or whole, for what the assistant's turn adds to the prompt rendered with the generation prompt, up to and with the first special one.
     """
     user, assistant = {"role": "user", "content": prompt}, {"role": "assistant", "content": completion}
     before = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
     whole = tokenizer.apply_chat_template([user, assistant], tokenize=False)
     if not whole.startswith(before):
         raise ValueError("the template does not render the prompt as a prefix of the whole")
-    prompt_ids = tokenizer.encode(before, add_special_tokens=False)
-    answer_ids = tokenizer.encode(whole[len(before):], add_special_tokens=False)
-    return prompt_ids + answer_ids, list(range(len(prompt_ids), len(prompt_ids) + len(answer_ids)))
+    encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+    first = next(index for index, (_, end) in enumerate(encoded["offset_mapping"]) if end > len(before))
+    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ids = encoded["input_ids"]
+    last = next(index for index in range(first, len(ids)) if ids[index] in special)
+    return ids[: last + 1], list(range(first, last + 1))
 
 
 def load_adapter(model, folder):

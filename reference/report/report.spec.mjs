@@ -263,11 +263,15 @@ if (hasSamples) {
     const button = rows(page).nth(1).locator("button");
     await button.click();
     assert.equal(await button.getAttribute("aria-expanded"), "true");
-    const spans = page.locator(".detail .answer span");
+    const all = page.locator(".detail .answer span");
+    const spans = page.locator(".detail .answer span:not(.unscored)");
+    assert.ok((await all.count()) > (await spans.count()), "the end of the prompt stands before them, token by token");
+    await all.first().hover();
+    assert.match(await page.locator("#tip").textContent(), /^".*"\nid \d+, not scored$/);
     const colours = await spans.evaluateAll((tokens) => tokens.map((token) => getComputedStyle(token).backgroundColor));
     assert.ok(colours.length > 3 && new Set(colours).size > 3, `${colours.length}`);
     await spans.nth(2).hover();
-    assert.match(await page.locator("#tip").textContent(), /^".*"\n.+: \d+\.\d{3}\n.+: \d+\.\d{3}\nchange: [+−]?\d+\.\d{3} nats$/);
+    assert.match(await page.locator("#tip").textContent(), /^".*"\nid \d+\n.+: \d+\.\d{3}\n.+: \d+\.\d{3}\nchange: [+−]?\d+\.\d{3} nats$/);
     assert.ok((await page.locator(".detail .prompt").textContent()).length > 0);
     await button.press("Enter");
     assert.equal(await page.locator(".detail").count(), 0, "and closes with the keyboard");

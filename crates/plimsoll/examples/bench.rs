@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use plimsoll::adapter::Adapter;
 use plimsoll::choose::race::{Race, Step};
-use plimsoll::data::{self, Sample, TemplateChoice, Turns};
+use plimsoll::data::{self, LongSamples, Sample, TemplateChoice, Turns};
 use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Request, SampleScores, Turn};
 use plimsoll::gates::Variant;
 use plimsoll::generate::most_probable;
@@ -151,7 +151,8 @@ fn tokens(arguments: &Arguments) -> Result<Value> {
         turns: Turns::Last,
         max_samples: Some(samples),
         seed: 0,
-        context: checkpoint.config().context,
+        max_length: checkpoint.config().context,
+        long: LongSamples::Skip,
     };
     let dataset = data::load(&file, &checkpoint.tokenizer()?, &options)?;
     let lines = dataset.samples.iter().map(|sample| {

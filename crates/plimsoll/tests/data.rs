@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use plimsoll::data::{Dataset, Options, TemplateChoice, TemplateUse, Turns, load};
+use plimsoll::data::{Dataset, Ending, LongSamples, Options, TemplateChoice, TemplateUse, Turns, load};
 use plimsoll::model::Gguf;
 use plimsoll::tokenizer::{Special, Tokenizer};
 use proptest::prelude::*;
@@ -22,7 +22,14 @@ fn given(source: &str) -> TemplateChoice {
 }
 
 fn chat() -> Options {
-    Options { template: given(TEMPLATE), turns: Turns::Last, max_samples: None, seed: 0, context: 4096 }
+    Options {
+        template: given(TEMPLATE),
+        turns: Turns::Last,
+        max_samples: None,
+        seed: 0,
+        max_length: 4096,
+        long: LongSamples::Skip,
+    }
 }
 
 fn plain() -> Options {
@@ -82,7 +89,7 @@ fn every_shape_becomes_the_same_chat() {
     assert_eq!(dataset.template, TemplateUse::Given);
     for (index, sample) in dataset.samples.iter().enumerate() {
         assert_eq!(sample.line, index + 1);
-        let expected = "<|im_start|>user\nHow\n\ndeep?<|im_end|>\n<|im_start|>assistant\n[Nine.<|im_end|>\n]";
+        let expected = "<|im_start|>user\nHow\n\ndeep?<|im_end|>\n<|im_start|>assistant\n[Nine.<|im_end|>]";
         assert_eq!(marked(&dataset, index), expected);
         assert_eq!(sample.tokens, dataset.samples[0].tokens);
     }
@@ -99,12 +106,12 @@ fn the_last_turn_or_each_is_scored() {
     let last = start.clone()
         + &turn("assistant", "b<|im_end|>\n")
         + &turn("user", "c<|im_end|>\n")
-        + &turn("assistant", "[d<|im_end|>\n]");
+        + &turn("assistant", "[d<|im_end|>]");
     assert_eq!(marked(&loaded(&line, &chat()), 0), last);
     let all = start
-        + &turn("assistant", "[b<|im_end|>\n]")
+        + &turn("assistant", "[b<|im_end|>]\n")
         + &turn("user", "c<|im_end|>\n")
-        + &turn("assistant", "[d<|im_end|>\n]");
+        + &turn("assistant", "[d<|im_end|>]");
     assert_eq!(marked(&loaded(&line, &Options { turns: Turns::All, ..chat() }), 0), all);
 }
 
@@ -113,7 +120,7 @@ fn without_a_template_nothing_but_bos_is_added() {
     let dataset = loaded("{\"prompt\": \"How deep? \", \"completion\": \"Nine.\"}\n{\"text\": \"tide\"}", &plain());
     assert_eq!(dataset.template, TemplateUse::None);
     // The fixture's tokenizer adds <|endoftext|> in front and <|im_end|> behind.
-    assert_eq!(marked(&dataset, 0), "<|endoftext|>How deep? [Nine.]");
+    assert_eq!(marked(&dataset, 0), "<|endoftext|>How deep?[ Nine.]");
     assert_eq!(marked(&dataset, 1), "<|endoftext|>[tide<|im_end|>]");
     let automatic =
         loaded(r#"{"prompt": "a", "completion": "b"}"#, &Options { template: TemplateChoice::Tokenizer, ..chat() });
@@ -137,12 +144,39 @@ fn a_template_that_writes_bos_writes_the_only_one() {
 }
 
 #[test]
-fn an_answer_after_a_sentencepiece_prompt_has_no_space_of_its_own() {
+fn a_token_that_straddles_the_border_is_scored() {
+    // SentencePiece puts the space of a word before it, and a pair has no space of its own in between.
     let tokenizer = tokenizer("tokenizer_metaspace");
-    let (_guard, path) = file(r#"{"prompt": "a", "completion": "tide"}"#);
-    let dataset = load(&path, &tokenizer, &plain()).unwrap();
-    assert_eq!(tokenizer.decode(&dataset.samples[0].tokens).unwrap(), "<s> atide");
-    assert_eq!(dataset.samples[0].tokens[..2], tokenizer.encode("a", Special::Begin).unwrap()[..2]);
+    let (_guard, path) = file(r#"{"prompt": "a ", "completion": "tide"}"#);
+    let sample = load(&path, &tokenizer, &plain()).unwrap().samples.remove(0);
+    assert_eq!(sample.tokens, tokenizer.encode("a tide", Special::Begin).unwrap());
+    let (prompt, answer) = sample.tokens.split_at(sample.answer[0]);
+    assert_eq!(tokenizer.decode(&[prompt, answer].concat()).unwrap(), "<s> a tide");
+    assert_eq!(prompt, tokenizer.encode("a", Special::Begin).unwrap());
+}
+
+#[test]
+fn an_answer_ends_with_the_token_that_ends_generation() {
+    let line = r#"{"prompt": "a", "completion": "b"}"#;
+    let ends = |template: &str| {
+        let dataset = loaded(line, &Options { template: given(template), ..chat() });
+        (marked(&dataset, 0), dataset.endings)
+    };
+    let tokenizer = tokenizer("tokenizer_byte_level");
+    let id = |token: &str| tokenizer.token_id(token).unwrap();
+    // The tokenizer's EOS, even where the template goes on behind it.
+    let (text, endings) = ends(
+        "{{ messages[0].content }}:{% if messages[1] %}{{ messages[1].content }}<|im_end|>\n<|endoftext|>{% endif %}",
+    );
+    assert_eq!((text.as_str(), endings), ("a:[b<|im_end|>]", vec![(Ending::Token(id("<|im_end|>")), 1)]));
+    // A special token that no file names as an end.
+    let (text, endings) =
+        ends("{{ messages[0].content }}:{% if messages[1] %}{{ messages[1].content }}<|endoftext|>\n{% endif %}");
+    assert_eq!((text.as_str(), endings), ("a:[b<|endoftext|>]", vec![(Ending::Token(id("<|endoftext|>")), 1)]));
+    // None.
+    let (text, endings) = ends("{{ messages[0].content }}:{% if messages[1] %}{{ messages[1].content }}\n{% endif %}");
+    assert_eq!((text.as_str(), endings), ("a:[b\n]", vec![(Ending::Open, 1)]));
+    assert!(loaded(line, &plain()).endings.is_empty());
 }
 
 #[test]
@@ -190,7 +224,7 @@ fn a_bad_line_is_named_with_what_is_wrong() {
         (b"{\"messages\": []}", &["assistant's turn"]),
         (b"{\"messages\": [{\"role\": \"user\"}]}", &["`messages[0].content`", "nothing"]),
         (b"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", &["assistant's turn"]),
-        (b"{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}", &["prompt before"]),
+        (b"{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}", &["a prompt before"]),
         (b"{\"conversations\": [{\"from\": \"bing\", \"value\": \"a\"}]}", &["`conversations[0].from`", "bing"]),
         (b"{\"messages\": [], \"tools\": [{}]}", &["`tools`"]),
     ];
@@ -217,16 +251,32 @@ fn folders_and_missing_files() {
 }
 
 #[test]
-fn samples_longer_than_the_context_are_left_out_and_never_cut() {
+fn samples_that_are_too_long_are_left_out() {
     let text = format!("{{\"text\": \"a\"}}\n{{\"text\": \"{}\"}}\n{{\"text\": \"b\"}}", "tide ".repeat(100));
-    let dataset = loaded(&text, &Options { context: 50, ..plain() });
+    let dataset = loaded(&text, &Options { max_length: 50, ..plain() });
     assert_eq!(dataset.samples.iter().map(|sample| sample.line).collect::<Vec<_>>(), [1, 3]);
     assert_eq!(dataset.skipped, [2]);
     let exact = dataset.samples[0].tokens.len();
-    assert_eq!(loaded(&text, &Options { context: exact, ..plain() }).samples.len(), 2);
-    let error = refused(&text, &Options { context: exact - 1, ..plain() });
+    assert_eq!(loaded(&text, &Options { max_length: exact, ..plain() }).samples.len(), 2);
+    let error = refused(&text, &Options { max_length: exact - 1, ..plain() });
     assert!(error.contains("found 3 samples, all longer"), "{error}");
     assert!(refused("\n \n", &plain()).contains("only blank lines"));
+}
+
+#[test]
+fn answers_that_are_too_long_are_cut_at_a_token_where_that_is_asked_for() {
+    let pair = |prompt: &str, answer: &str| serde_json::json!({"prompt": prompt, "completion": answer}).to_string();
+    let text = [pair("How deep?", "Nine."), pair("How deep?", &"tide ".repeat(30)), pair(&"tide ".repeat(30), "Nine.")];
+    let options = Options { max_length: 20, long: LongSamples::Cut, ..plain() };
+    let dataset = loaded(text.join("\n"), &options);
+    assert_eq!(dataset.samples.iter().map(|sample| sample.line).collect::<Vec<_>>(), [1, 2]);
+    // Of the third nothing of the answer is left.
+    assert_eq!((&dataset.cut[..], &dataset.skipped[..]), (&[2][..], &[3][..]));
+    let whole = loaded(text.join("\n"), &plain());
+    let (cut, uncut) = (&dataset.samples[1], &whole.samples[1]);
+    assert_eq!((cut.tokens.len(), cut.answer.last()), (20, Some(&19)));
+    assert_eq!((&cut.tokens[..], &cut.answer[..]), (&uncut.tokens[..20], &uncut.answer[..cut.answer.len()]));
+    assert_eq!(dataset.samples[0], whole.samples[0]);
 }
 
 #[test]
@@ -273,18 +323,26 @@ proptest! {
             let border = sample.answer[0];
             prop_assert!(border >= 1);
             prop_assert_eq!(&sample.answer, &(border..sample.tokens.len()).collect::<Vec<_>>());
+            // A mark in the completion ends it there.
+            if completion.contains("<|") || prompt.contains("<|") {
+                continue;
+            }
             let (before, answer) = sample.tokens.split_at(border);
             let (before, answer) = (tokenizer.decode(before).unwrap(), tokenizer.decode(answer).unwrap());
             // The fixture's tokenizer composes characters.
             let composed = |text: &str| tokenizer.decode(&tokenizer.encode(text, Special::Leave).unwrap()).unwrap();
-            let (prompt, completion) = (composed(&prompt), composed(&completion));
-            if options.template == TemplateChoice::None {
-                prop_assert_eq!(before, format!("<|endoftext|>{prompt}"));
-                prop_assert_eq!(answer, completion);
+            let (text, mark) = if options.template == TemplateChoice::None {
+                (format!("<|endoftext|>{}", composed(&format!("{prompt}{completion}"))), "")
             } else {
-                prop_assert_eq!(before, format!("<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"));
-                prop_assert_eq!(answer, format!("{completion}<|im_end|>\n"));
-            }
+                let chat = format!("<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n{completion}");
+                (format!("{}<|im_end|>", composed(&chat)), "<|im_end|>")
+            };
+            prop_assert_eq!(format!("{before}{answer}"), text);
+            prop_assert!(answer.ends_with(mark));
+            // One token at most straddles the border.
+            let longest = composed(&completion).len() + mark.len();
+            let first = tokenizer.decode(&sample.tokens[border..=border]).unwrap();
+            prop_assert!(answer.len() + 4 > longest && answer.len() - first.len() < longest, "{answer:?} {completion:?}");
         }
     }
 
@@ -292,7 +350,11 @@ proptest! {
     fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let (_guard, path) = file(&bytes);
         let result = load(&path, &tokenizer("tokenizer_byte_level"), &chat());
-        prop_assert!(result.is_err() || !result.unwrap().samples.is_empty());
+        // Whatever is accepted has a prompt and an answer; the rest is refused with the file's name.
+        match result {
+            Ok(dataset) => prop_assert!(dataset.samples.iter().all(|sample| sample.answer[0] >= 1)),
+            Err(error) => prop_assert!(error.to_string().contains("valid.jsonl")),
+        }
     }
 
     #[test]
@@ -324,7 +386,7 @@ fn smollm2_samples_end_with_the_end_of_turn() {
     let sample = &dataset.samples[0];
     let (prompt, answer) = sample.tokens.split_at(sample.answer[0]);
     assert!(tokenizer.decode(prompt).unwrap().ends_with("metres?<|im_end|>\n<|im_start|>assistant\n"));
-    assert_eq!(tokenizer.decode(answer).unwrap(), "It is 3 x 3 = <<3*3=9>>9.\n#### 9<|im_end|>\n");
+    assert_eq!(tokenizer.decode(answer).unwrap(), "It is 3 x 3 = <<3*3=9>>9.\n#### 9<|im_end|>");
 }
 
 #[test]

@@ -46,7 +46,8 @@ fn load(checkpoint: &Checkpoint, path: &Path) -> data::Dataset {
         turns: data::Turns::Last,
         max_samples: None,
         seed: 0,
-        context: checkpoint.config().context,
+        max_length: checkpoint.config().context,
+        long: data::LongSamples::Skip,
     };
     data::load(path, &checkpoint.tokenizer().unwrap(), &options).unwrap()
 }

@@ -100,7 +100,8 @@ fn values_are_those_of_the_other_rooms() {
             turns: Turns::Last,
             max_samples: None,
             seed: 0,
-            context: 10_000,
+            max_length: 10_000,
+            long: plimsoll::data::LongSamples::Skip,
         },
     )
     .unwrap();

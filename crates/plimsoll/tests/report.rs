@@ -6,10 +6,10 @@ use std::fs;
 use plimsoll::choose::{self, Gain, Input, Interval, Options, Part, Power, Reason, Validation, Verdict};
 use plimsoll::gates::{Family, Projection, Variant};
 use plimsoll::report::{
-    AdapterFacts, Agreement, Arbitration, Candidate, Control, Controls, Cost, DataFacts, Depth, DroppedBoundary,
-    EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary, FrontPoint, GuardSummary, LensPoint, LensSummary,
-    ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary, SearchResult, Style, VariantSummary, Warning, html,
-    sentence, table,
+    AdapterFacts, Agreement, AnswerEnding, Arbitration, Candidate, Control, Controls, Cost, DataFacts, Depth,
+    DroppedBoundary, EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary, FrontPoint, GuardSummary,
+    LensPoint, LensSummary, ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary, SearchResult, Style, Token,
+    VariantSummary, Warning, html, sentence, table,
 };
 use plimsoll::stats::mean_and_se;
 
@@ -534,6 +534,9 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
             selection,
             holdout,
             skipped: 3,
+            cut: 0,
+            max_length: 2048,
+            endings: vec![AnswerEnding { token: Some("<|im_end|>".to_owned()), samples: 24 }],
             answer_tokens: 41 * (selection + holdout),
             template: "tokenizer".to_owned(),
         },
@@ -818,6 +821,10 @@ fn tokens(samples: usize, length: usize) -> Vec<SampleTokens> {
             let nll = |noise: f64| (4.0 * (noise + 0.5) * (noise + 0.5) * (1.0 - fall) * 1e4).round() / 1e4;
             (0..length).map(|_| nll(noise.next()) as f32).collect()
         };
+        let prompt = ["<|im_start|>", "assistant", "\n"].into_iter().map(|text| (text, false));
+        let answer = (0..length).map(|at| (WORDS[at % WORDS.len()], true));
+        let tokens = prompt.chain(answer).zip(100..);
+        let token = |((text, scored), id): ((&str, bool), u32)| Token { id, text: text.to_owned(), scored };
         SampleTokens {
             line: index + 1,
             part: if index % 3 == 2 { Part::Holdout } else { Part::Selection },
@@ -826,6 +833,7 @@ fn tokens(samples: usize, length: usize) -> Vec<SampleTokens> {
                  May. How many clips did she sell altogether in April and May?<|im_end|>\n<|im_start|>assistant\n",
                 index + 1
             ),
+            sequence: tokens.map(token).collect(),
             tokens: (0..length).map(|at| WORDS[at % WORDS.len()].to_owned()).collect(),
             base: row(0.1 * (index % 5) as f64),
             full: row(0.3),

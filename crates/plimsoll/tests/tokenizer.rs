@@ -45,20 +45,25 @@ fn folders_give_the_ids_that_transformers_gives() {
 }
 
 #[test]
-fn a_continuation_has_no_space_in_front() {
-    for name in ["tokenizer_metaspace", "tokenizer_prepend"] {
-        let tokenizer = Tokenizer::from_folder(&fixtures().join(name)).unwrap();
-        let start = tokenizer.encode("tide", Special::Leave).unwrap();
-        let continuation = tokenizer.encode_continuation("tide").unwrap();
-        assert_ne!(start, continuation, "{name}");
-        // The decoder strips the first space, so a first word makes the difference visible.
-        let decoded = |ids: &[u32]| tokenizer.decode(&[&tokenizer.encode("a", Special::Leave).unwrap(), ids].concat());
-        assert_eq!(decoded(&start).unwrap(), "a tide", "{name}");
-        assert_eq!(decoded(&continuation).unwrap(), "atide", "{name}");
+fn spans_say_where_each_token_stands() {
+    for name in ["tokenizer_byte_level", "tokenizer_metaspace", "tokenizer_prepend"] {
+        let folder = fixtures().join(name);
+        let tokenizer = Tokenizer::from_folder(&folder).unwrap();
+        let expected: Folder = read(&folder.join("expected.json"));
+        for line in &expected.lines {
+            let encoding = tokenizer.encode_with_spans(line, Special::Add).unwrap();
+            assert_eq!(encoding.ids, tokenizer.encode(line, Special::Add).unwrap(), "{name}: {line:?}");
+            assert_eq!(encoding.ids.len(), encoding.spans.len());
+            assert!(encoding.spans.is_sorted_by_key(|span| span.start), "{name}: {line:?} {:?}", encoding.spans);
+            // No byte of the text is left out, and every span is of whole characters.
+            let mut end = 0;
+            for span in &encoding.spans {
+                assert!(span.start <= end && line.get(span.clone()).is_some(), "{name}: {line:?} {:?}", encoding.spans);
+                end = end.max(span.end);
+            }
+            assert_eq!(end, line.len(), "{name}: {line:?}");
+        }
     }
-    let byte_level = Tokenizer::from_folder(&fixtures().join("tokenizer_byte_level")).unwrap();
-    let start = byte_level.encode("tide", Special::Leave).unwrap();
-    assert_eq!(byte_level.encode_continuation("tide").unwrap(), start);
 }
 
 /// A folder with the byte-level fixture, its JSON changed by `change`.

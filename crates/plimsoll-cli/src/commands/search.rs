@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use plimsoll::Error;
 use plimsoll::choose::{Margin, Verdict};
-use plimsoll::data::Turns;
+use plimsoll::data::{LongSamples, Turns};
 use plimsoll::gates::{Family, Places};
 use plimsoll::report;
 use plimsoll::search::{Controls, Existing, Judges, Plan, Search, SearchOptions, Strategy};
@@ -69,6 +69,12 @@ pub(super) struct Arguments {
     /// Score at most N samples, drawn by the seed
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_samples: Option<NonZero<usize>>,
+    /// Longest sample that is scored, in tokens [default: the model's context]
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
+    max_length: Option<NonZero<usize>>,
+    /// What becomes of longer samples
+    #[arg(long, value_enum, default_value = "skip")]
+    long_samples: LongSamplesArgument,
     /// Hold this share of the samples out to judge the boundary [default: 0.33 of 100 samples and more, and wherever
     /// --folds does not go; --folds 10 of fewer]
     #[arg(long, value_name = "SHARE", value_parser = share)]
@@ -202,6 +208,14 @@ enum TurnsArgument {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum LongSamplesArgument {
+    /// They are left out
+    Skip,
+    /// The end of their answer is left out, at a token border
+    Cut,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum SearchArgument {
     /// All boundaries on all samples
     Exact,
@@ -217,6 +231,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let out = options.out.clone();
     let search = Search::open(options)?;
     opening.finish_and_clear();
+    if !quiet {
+        long_samples(&search).iter().for_each(|line| progress::say(line));
+    }
     if !quiet && arguments.tells_plan() {
         progress::say(&plan(&search.plan()));
     }
@@ -259,6 +276,27 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if kept && arguments.fail_if_kept { ExitCode::from(5) } else { ExitCode::SUCCESS })
 }
 
+/// What becomes of samples that are too long.
+fn long_samples(search: &Search) -> Vec<String> {
+    let (dataset, most) = (search.dataset(), search.max_length());
+    let line = |lines: &[usize], what: &str| {
+        let shown: Vec<String> = lines.iter().take(5).map(usize::to_string).collect();
+        let more = if lines.len() > shown.len() { ", …" } else { "" };
+        let (noun, verb) = if lines.len() == 1 { ("sample", "is") } else { ("samples", "are") };
+        (!lines.is_empty()).then(|| {
+            format!(
+                "plimsoll: {} {noun} of {} {verb} longer than {most} tokens: {what} (line {}{more})",
+                lines.len(),
+                dataset.file.display(),
+                shown.join(", ")
+            )
+        })
+    };
+    let skipped = line(&dataset.skipped, "skipped; --long-samples cut keeps the start of their answers");
+    let cut = line(&dataset.cut, "the end of the answer is cut");
+    [skipped, cut].into_iter().flatten().collect()
+}
+
 /// What is about to be scored, and what it costs.
 fn plan(plan: &Plan) -> String {
     let family = |(family, members): &(Family, usize)| match family.is_adaptive() {
@@ -292,6 +330,11 @@ impl Arguments {
                 TurnsArgument::All => Turns::All,
             },
             max_samples: self.max_samples.map(NonZero::get),
+            max_length: self.max_length,
+            long: match self.long_samples {
+                LongSamplesArgument::Skip => LongSamples::Skip,
+                LongSamplesArgument::Cut => LongSamples::Cut,
+            },
             judges: match (self.holdout, self.folds) {
                 (Some(share), _) => Judges::HeldOut(share),
                 (None, Some(folds)) => Judges::Folds(folds.get()),

@@ -2,15 +2,15 @@
 //!
 //! A sample is one line of a JSONL file, in one of five shapes: `messages`, `prompt` and `completion`, `instruction`,
 //! `conversations`, or `text`. Where there is a chat template every shape but `text` is rendered with it, and the answer
-//! is what rendering with the assistant's turn adds to the prompt rendered with its generation prompt: so the
-//! end-of-turn marker is part of the answer. Prompt and answer are tokenised apart and joined, so that the border
-//! between them falls between tokens; text that a tokenizer would have merged across that border is split there.
+//! is what rendering with the assistant's turn adds to the prompt rendered with its generation prompt, up to and with the
+//! token that ends generation. The whole text is tokenised at once, and the answer's tokens are found in it (`renderer`).
 //!
 //! Without a template, prompt and completion are joined as they stand: nothing is added but the BOS that the tokenizer
 //! itself adds. A rendered template gets none, since templates write their own.
 //!
-//! Nothing is ever cut: a sample that does not fit into the context is left out and counted.
+//! A sample that is longer than allowed is left out, or its answer is cut ([`LongSamples`]); both are counted.
 
+mod renderer;
 mod shape;
 mod split;
 
@@ -23,9 +23,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result, shown};
 use crate::files;
-use crate::tokenizer::{ChatTemplate, GenerationPrompt, Message, Special, Tokenizer, TokenizerProblem};
+use crate::tokenizer::{Tokenizer, TokenizerProblem};
 use shape::Record;
 
+pub use renderer::{Ending, Renderer};
 pub(crate) use split::draw_order;
 pub use split::{Split, race_order, split};
 
@@ -56,8 +57,15 @@ pub struct Dataset {
     pub samples: Vec<Sample>,
     /// The answer of each sample as its line has it: its last one, or all of a plain text.
     pub answers: Vec<String>,
-    /// Lines of samples that were left out because they are longer than the context, ascending.
+    /// The tokens that this answer is generated from. They are those before it in `tokens`, unless a token there stands for the
+    /// end of the prompt and the beginning of the answer.
+    pub prompts: Vec<Vec<u32>>,
+    /// Lines of samples that were left out because they are too long, ascending.
     pub skipped: Vec<usize>,
+    /// Lines of samples whose answer was cut because they are too long, ascending.
+    pub cut: Vec<usize>,
+    /// How answers end that a chat template wrote, with how many samples end so: the most frequent first.
+    pub endings: Vec<(Ending, usize)>,
     /// The file that was read.
     pub file: PathBuf,
     /// SHA-256 of the bytes that were read, in lower-case hexadecimal, as `sha256sum` gives it.
@@ -98,8 +106,20 @@ pub struct Options {
     pub max_samples: Option<usize>,
     /// Seed of that draw.
     pub seed: u64,
-    /// Longest sample that the model takes, in tokens.
-    pub context: usize,
+    /// Longest sample that is scored, in tokens: no longer than the model's context.
+    pub max_length: usize,
+    /// What becomes of longer ones.
+    pub long: LongSamples,
+}
+
+/// What becomes of samples that are too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LongSamples {
+    /// They are left out.
+    #[default]
+    Skip,
+    /// Their last tokens are left out. One that has no answer then is left out whole.
+    Cut,
 }
 
 /// The template to render with.
@@ -221,7 +241,7 @@ pub enum DataProblem {
         line: usize,
     },
     /// Nothing in front of the answer: its first token cannot be predicted from anything.
-    #[error("line {line}: expected a prompt before the answer, found none")]
+    #[error("line {line}: expected a prompt before the first token of the answer, found none")]
     NoPrompt {
         /// The line, from 1.
         line: usize,
@@ -296,12 +316,12 @@ pub enum DataProblem {
     #[error("expected at least one sample, found an empty file")]
     EmptyFile,
     /// No sample is left.
-    #[error("expected at least one sample, found {}", found_samples(*.skipped, *.context))]
+    #[error("expected at least one sample, found {}", found_samples(*.skipped, *.max_length))]
     NoSamples {
-        /// How many are longer than the context.
+        /// How many are too long.
         skipped: usize,
-        /// The context, in tokens.
-        context: usize,
+        /// The longest that is scored, in tokens.
+        max_length: usize,
     },
 }
 
@@ -315,11 +335,11 @@ fn without_line(error: &serde_json::Error) -> String {
     }
 }
 
-fn found_samples(skipped: usize, context: usize) -> String {
+fn found_samples(skipped: usize, max_length: usize) -> String {
     match skipped {
         0 => "only blank lines".to_owned(),
-        1 => format!("one, longer than the model's context of {context} tokens"),
-        _ => format!("{skipped} samples, all longer than the model's context of {context} tokens"),
+        1 => format!("one, longer than {max_length} tokens"),
+        _ => format!("{skipped} samples, all longer than {max_length} tokens"),
     }
 }
 
@@ -335,27 +355,54 @@ pub fn load(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dat
     let (records, sha256) = read_records(&file, Record::parse)?;
     let wanted = options.max_samples.unwrap_or(usize::MAX);
     let order = draw_order(records.len(), options.max_samples, options.seed);
-    let (mut samples, mut skipped) = (Vec::new(), Vec::new());
+    let (mut samples, mut skipped, mut cut) = (Vec::new(), Vec::new(), Vec::new());
+    let mut endings: Vec<(Ending, usize)> = Vec::new();
     for index in order {
         if samples.len() == wanted {
             break;
         }
         let (line, record) = &records[index];
-        let sample = renderer.sample(*line, record, options.turns).map_err(|problem| Error::input(&file, problem))?;
-        if sample.tokens.len() > options.context {
-            skipped.push(*line);
-        } else {
-            samples.push((sample, record.answer()));
+        let mut sample =
+            renderer.sample(*line, record, options.turns).map_err(|problem| Error::input(&file, problem))?;
+        let ending = renderer.ending(&sample);
+        if sample.tokens.len() > options.max_length {
+            let first = sample.answer[0];
+            if options.long == LongSamples::Skip || first >= options.max_length {
+                skipped.push(*line);
+                continue;
+            }
+            sample.cut(options.max_length);
+            cut.push(*line);
         }
+        match endings.iter_mut().find(|(known, _)| *known == ending) {
+            Some((_, count)) => *count += 1,
+            None => endings.push((ending, 1)),
+        }
+        let prompt = renderer.prompt_of(record, &sample).map_err(|problem| Error::input(&file, problem))?;
+        samples.push((sample, record.answer(), prompt));
     }
-    samples.sort_by_key(|(sample, _)| sample.line);
-    let (samples, answers): (Vec<Sample>, Vec<String>) = samples.into_iter().unzip();
+    samples.sort_by_key(|(sample, ..)| sample.line);
+    let (samples, answers, prompts) = samples.into_iter().collect::<(Vec<_>, Vec<_>, Vec<_>)>();
     skipped.sort_unstable();
+    cut.sort_unstable();
     if samples.is_empty() {
-        let problem = DataProblem::NoSamples { skipped: skipped.len(), context: options.context };
+        let problem = DataProblem::NoSamples { skipped: skipped.len(), max_length: options.max_length };
         return Err(Error::input(file, problem));
     }
-    Ok(Dataset { samples, answers, skipped, file, sha256, template: renderer.used() })
+    let template = renderer.used();
+    if template == TemplateUse::None {
+        endings.clear();
+    }
+    endings.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    Ok(Dataset { samples, answers, prompts, skipped, cut, endings, file, sha256, template })
+}
+
+impl Sample {
+    /// Leaves out what stands behind so many tokens.
+    fn cut(&mut self, length: usize) {
+        self.tokens.truncate(length);
+        self.answer.retain(|&position| position < length);
+    }
 }
 
 /// One line's question, ready to be answered.
@@ -385,7 +432,7 @@ pub fn questions(path: &Path, renderer: &Renderer<'_>, context: usize) -> Result
         questions.push(Question { line, tokens });
     }
     if questions.is_empty() {
-        return Err(at(DataProblem::NoSamples { skipped: 0, context }));
+        return Err(at(DataProblem::NoSamples { skipped: 0, max_length: context }));
     }
     Ok(questions)
 }
@@ -442,163 +489,4 @@ fn read_records(
             records.push((line, parse(line, text).map_err(at)?));
         }
     }
-}
-
-/// A part of a sample's text.
-enum Part {
-    Prompt(String),
-    Answer(String),
-}
-
-/// How texts become tokens: a tokenizer, and the chat template that prompts are rendered with, if any.
-#[derive(Debug)]
-pub struct Renderer<'a> {
-    tokenizer: &'a Tokenizer,
-    template: Option<ChatTemplate>,
-    used: TemplateUse,
-}
-
-impl<'a> Renderer<'a> {
-    /// Settles which template is used.
-    ///
-    /// # Errors
-    /// A template that does not parse.
-    pub fn new(tokenizer: &'a Tokenizer, choice: &TemplateChoice) -> Result<Self> {
-        let (template, used) = match choice {
-            TemplateChoice::None => (None, TemplateUse::None),
-            TemplateChoice::Tokenizer => match tokenizer.template()? {
-                Some(template) => (Some(template), TemplateUse::Tokenizer),
-                None => (None, TemplateUse::None),
-            },
-            TemplateChoice::Given { file, source } => {
-                let template = tokenizer.parse_template(source).map_err(|problem| Error::input(file, problem))?;
-                (Some(template), TemplateUse::Given)
-            }
-        };
-        Ok(Self { tokenizer, template, used })
-    }
-
-    /// How prompts are rendered.
-    pub fn used(&self) -> TemplateUse {
-        self.used
-    }
-
-    /// The tokens that an assistant's answer to a chat follows.
-    ///
-    /// # Errors
-    /// There is no template, or it refuses the chat.
-    pub fn chat(&self, messages: &[Message]) -> Result<Vec<u32>, TokenizerProblem> {
-        let no_template = || TokenizerProblem::Template("a chat needs one, and there is none".to_owned());
-        let template = self.template.as_ref().ok_or_else(no_template)?;
-        self.tokenizer.encode(&template.render(messages, GenerationPrompt::Add)?, Special::Leave)
-    }
-
-    /// The tokens of a plain text that goes on.
-    ///
-    /// # Errors
-    /// The tokenizer refuses it.
-    pub fn plain(&self, text: &str) -> Result<Vec<u32>, TokenizerProblem> {
-        self.tokenizer.encode(text, Special::Begin)
-    }
-
-    /// A chat and its answer as a sample: with a template, all messages and the answer as the assistant's turn; without
-    /// one, the messages' contents as they stand, end to end.
-    ///
-    /// # Errors
-    /// See [`DataProblem`].
-    pub fn answered(&self, line: usize, messages: &[Message], answer: &str) -> Result<Sample, DataProblem> {
-        let record = if self.template.is_some() {
-            let answer = Message::new("assistant", answer);
-            Record::Chat { messages: [messages, &[answer]].concat(), shape: "chat" }
-        } else {
-            let prompt = messages.iter().map(|message| message.content.as_str()).collect();
-            Record::Pair { prompt, completion: answer.to_owned() }
-        };
-        self.sample(line, &record, Turns::Last)
-    }
-
-    fn question(&self, line: usize, record: &Record) -> Result<Vec<u32>, DataProblem> {
-        let tokens = match (record, &self.template) {
-            (Record::Text(text), _) => self.plain(text),
-            (record, Some(_)) => self.chat(&record.messages()),
-            (Record::Pair { prompt, .. }, None) => self.plain(prompt),
-            (_, None) => return Err(DataProblem::NeedsTemplate { line, shape: record.shape() }),
-        };
-        match tokens {
-            Ok(tokens) if tokens.is_empty() => Err(DataProblem::NoPrompt { line }),
-            Ok(tokens) => Ok(tokens),
-            Err(problem) => Err(DataProblem::Refused { line, problem }),
-        }
-    }
-
-    fn sample(&self, line: usize, record: &Record, turns: Turns) -> Result<Sample, DataProblem> {
-        let Self { tokenizer, template, .. } = self;
-        let refused = |problem| DataProblem::Refused { line, problem };
-        let parts = match (record, template) {
-            (Record::Text(text), _) => {
-                let tokens = tokenizer.encode(text, Special::Add).map_err(refused)?;
-                if tokens.len() < 2 {
-                    return Err(DataProblem::EmptyAnswer { line });
-                }
-                let answer = (1..tokens.len()).collect();
-                return Ok(Sample { line, tokens, answer });
-            }
-            (_, Some(template)) => chat_parts(line, &record.messages(), template, turns)?,
-            (Record::Pair { prompt, completion }, None) => {
-                vec![Part::Prompt(prompt.clone()), Part::Answer(completion.clone())]
-            }
-            (_, None) => return Err(DataProblem::NeedsTemplate { line, shape: record.shape() }),
-        };
-        let begin = if template.is_some() { Special::Leave } else { Special::Begin };
-        let (mut tokens, mut answer) = (Vec::new(), Vec::new());
-        for (index, part) in parts.iter().enumerate() {
-            let (Part::Prompt(text) | Part::Answer(text)) = part;
-            let ids = if index == 0 { tokenizer.encode(text, begin) } else { tokenizer.encode_continuation(text) };
-            let ids = ids.map_err(refused)?;
-            if let Part::Answer(_) = part {
-                if tokens.is_empty() {
-                    return Err(DataProblem::NoPrompt { line });
-                }
-                if ids.is_empty() {
-                    return Err(DataProblem::EmptyAnswer { line });
-                }
-                answer.extend(tokens.len()..tokens.len() + ids.len());
-            }
-            tokens.extend(ids);
-        }
-        Ok(Sample { line, tokens, answer })
-    }
-}
-
-/// The rendered chat up to the last answer, cut where each answer begins and ends.
-fn chat_parts(
-    line: usize,
-    messages: &[Message],
-    template: &ChatTemplate,
-    turns: Turns,
-) -> Result<Vec<Part>, DataProblem> {
-    let render = |messages: &[Message], prompt| {
-        template.render(messages, prompt).map_err(|problem| DataProblem::Refused { line, problem })
-    };
-    let mut answers: Vec<usize> = (0..messages.len()).filter(|&turn| messages[turn].role == "assistant").collect();
-    let Some(&last) = answers.last() else { return Err(DataProblem::NoAnswer { line }) };
-    if turns == Turns::Last {
-        answers = vec![last];
-    }
-    let mut parts = Vec::new();
-    let mut done = String::new();
-    for turn in answers {
-        if turn == 0 {
-            return Err(DataProblem::NoPrompt { line });
-        }
-        let rewritten = |advice| DataProblem::Rewritten { line, turn: turn + 1, advice };
-        let prompt = render(&messages[..turn], GenerationPrompt::Add)?;
-        let added = prompt.strip_prefix(&done).ok_or_else(|| rewritten("score the last turn only"))?;
-        parts.push(Part::Prompt(added.to_owned()));
-        let whole = render(&messages[..=turn], GenerationPrompt::Leave)?;
-        let answer = whole.strip_prefix(&prompt).ok_or_else(|| rewritten("give another with --template FILE"))?;
-        parts.push(Part::Answer(answer.to_owned()));
-        done = whole;
-    }
-    Ok(parts)
 }

@@ -115,8 +115,10 @@ pub struct Evaluation {
 /// One sample.
 #[derive(Debug)]
 struct Question {
-    /// Prompt and first reference: its prompt is what is answered.
+    /// Prompt and first reference, for perplexity.
     sample: Sample,
+    /// What is answered.
+    prompt: Vec<u32>,
     rendered: Rendered,
 }
 
@@ -126,7 +128,7 @@ impl Question {
     }
 
     fn prompt(&self) -> &[u32] {
-        &self.sample.tokens[..self.sample.answer.first().copied().unwrap_or(0)]
+        &self.prompt
     }
 }
 
@@ -615,7 +617,9 @@ fn question(
         (task.turns(examples, &rendered), rendered.answer.clone())
     };
     let sample = renderer.answered(row.line, &messages, &answer).map_err(QuestionProblem::Data)?;
-    Ok(Question { sample, rendered })
+    let refused = |problem| QuestionProblem::Data(data::DataProblem::Refused { line: row.line, problem });
+    let prompt = renderer.prompt(&messages).map_err(refused)?;
+    Ok(Question { sample, prompt, rendered })
 }
 
 /// What is known, and where it is kept.

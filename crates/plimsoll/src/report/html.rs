@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::evaluation::{efficiency, efficiency_note, written, written_note};
 use super::page::{Extra, Figure};
-use super::result::{SampleTokens, SearchResult};
+use super::result::{AnswerEnding, DataFacts, SampleTokens, SearchResult};
 use super::svg::{self, Kept};
 use super::words::{self, NONE, Sign, count, counted, fixed, glued, number, p_value, percent, plain, tame};
 use super::{beyond, effects, evidence, figures, samples, variants};
@@ -327,7 +327,9 @@ fn provenance(result: &SearchResult) -> Vec<Group> {
                 code("SHA-256", &data.sha256),
                 text("selection", counted(data.selection, "sample")),
                 text("held out", counted(data.holdout, "sample")),
-                text("left out", counted(data.skipped, "sample")),
+                text("too long, left out", counted(data.skipped, "sample")),
+                text("too long, cut", counted(data.cut, "sample")),
+                text("answers end with", endings(data)),
                 text("scored", counted(data.answer_tokens, "answer token")),
                 code("template", &data.template),
             ],
@@ -372,6 +374,18 @@ fn provenance(result: &SearchResult) -> Vec<Group> {
         groups.insert(3, Group { name: "Guard", entries });
     }
     groups
+}
+
+/// The tokens that answers end with: `<|im_end|> (46), a token of the text (2)`.
+fn endings(data: &DataFacts) -> String {
+    if data.endings.is_empty() {
+        return "what the data has: no chat template".to_owned();
+    }
+    let ending = |ending: &AnswerEnding| {
+        let token = ending.token.as_deref().map_or_else(|| "a token of the text".to_owned(), tame);
+        format!("{token} ({})", count(ending.samples as u64))
+    };
+    data.endings.iter().map(ending).collect::<Vec<_>>().join(", ")
 }
 
 /// The last part of a path.

@@ -35,10 +35,10 @@ pub use inspection::{inspection, trimmed};
 pub use markdown::markdown;
 pub use read::{ReportProblem, SCHEMA, picked_gates, read, read_tokens};
 pub use result::{
-    AdapterFacts, Agreement, Arbitration, Candidate, Control, Controls, Cost, DataFacts, Depth, DroppedBoundary,
-    EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary, FrontPoint, GuardSummary, LensPoint, LensSummary,
-    MetricSummary, MetricVariant, ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary, SearchResult,
-    VariantSummary, Warning,
+    AdapterFacts, Agreement, AnswerEnding, Arbitration, Candidate, Control, Controls, Cost, DataFacts, Depth,
+    DroppedBoundary, EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary, FrontPoint, GuardSummary,
+    LensPoint, LensSummary, MetricSummary, MetricVariant, ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary,
+    SearchResult, Token, VariantSummary, Warning,
 };
 pub(crate) use schema::schema_of;
 pub use schema::{Document, schema};

@@ -182,7 +182,11 @@ fn parse_tokens(line: &str, before: usize) -> Result<SampleTokens, String> {
     }
     let sample: SampleTokens =
         serde_json::from_str(line).map_err(|error| format!("not the tokens of a sample: {error}"))?;
-    let SampleTokens { tokens, base, full, candidate, .. } = &sample;
+    let SampleTokens { sequence, tokens, base, full, candidate, .. } = &sample;
+    let scored = sequence.iter().filter(|token| token.scored).count();
+    if scored != tokens.len() {
+        return Err(format!("`sequence` has {scored} scored tokens: expected {}, as `tokens` has", tokens.len()));
+    }
     for (name, values) in [("base", base), ("full", full), ("candidate", candidate)] {
         let is_left_out = name == "candidate" && values.is_empty();
         if values.len() != tokens.len() && !is_left_out {

@@ -261,7 +261,7 @@
 
   // The means of a sample, and what changes from one of its variants to another.
   const summary = (sample) => {
-    const row = { sample, line: sample.l, part: sample.h, tokens: sample.t.length };
+    const row = { sample, line: sample.l, part: sample.h, tokens: sample.x.length };
     for (const name of ["b", "f", "c"]) row[name] = mean(sample[name] || []);
     return row;
   };
@@ -280,12 +280,19 @@
       make("span", {}, `+${limit} nats: less probable (steps at ${LIMITS.join(", ")})`));
   };
 
+  // A token of the text between the answers.
+  const unscored = (sample, place) => {
+    const text = plain(sample.t[place]);
+    const hint = `${JSON.stringify(text)}\nid ${sample.i[place]}, not scored`;
+    return make("span", { className: "unscored", "data-tip": hint, "aria-label": hint, role: "img" }, text.replace(/\n/g, "\u21b5\n"));
+  };
+
   const token = (sample, at, [from, to], names) => {
     const nats = (list) => (list && Number.isFinite(list[at]) ? list[at] / 1000 : null);
     const [before, after] = [nats(sample[from]), nats(sample[to])];
     const difference = before === null || after === null ? null : after - before;
-    const text = plain(sample.t[at]);
-    const hint = `${JSON.stringify(text)}\n${names[from]}: ${digits(before)}\n${names[to]}: ${digits(after)}\n`
+    const text = plain(sample.t[sample.x[at]]);
+    const hint = `${JSON.stringify(text)}\nid ${sample.i[sample.x[at]]}\n${names[from]}: ${digits(before)}\n${names[to]}: ${digits(after)}\n`
       + `change: ${difference === null ? digits(null) : signed(difference)} nats`;
     return make("span", { className: colour(difference), "data-tip": hint, "aria-label": hint, role: "img" },
       text.replace(/\n/g, "\u21b5\n"));
@@ -294,13 +301,15 @@
   const detail = (row, compared, names, columns) => {
     const { sample } = row;
     const answer = make("p", { className: "answer" });
-    const tokens = sample.t.map((_, at) => token(sample, at, compared, names));
+    const scored = new Map(sample.x.map((place, at) => [place, at]));
+    const tokens = sample.t.map((_, place) =>
+      scored.has(place) ? token(sample, scored.get(place), compared, names) : unscored(sample, place));
     answer.append(...tokens);
     rove(answer, tokens);
     return make("tr", { className: "detail" }, make("td", { colSpan: columns },
       make("h4", {}, "The end of the prompt"),
       make("pre", { className: "prompt", tabIndex: 0 }, make("bdi", {}, plain(sample.q))),
-      make("h4", {}, `The answer, by ${names[compared[1]]} less ${names[compared[0]]}`),
+      make("h4", {}, `The answer, by ${names[compared[1]]} less ${names[compared[0]]} (grey: not scored)`),
       answer));
   };
 

@@ -166,12 +166,30 @@ pub struct DataFacts {
     pub selection: usize,
     /// How many samples were held out for the gain.
     pub holdout: usize,
-    /// How many samples were left out because they do not fit into the model's context.
+    /// How many samples were left out because they are too long.
     pub skipped: usize,
+    /// How many samples lost the end of their answer because they are too long.
+    #[serde(default)]
+    pub cut: usize,
+    /// Longest sample that is scored, in tokens.
+    #[serde(default)]
+    pub max_length: usize,
+    /// The tokens that answers end with, as a chat template wrote them, the most frequent first; empty without a template.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endings: Vec<AnswerEnding>,
     /// Answer tokens that were scored, selection and held-out together.
     pub answer_tokens: usize,
     /// How prompts were rendered: `tokenizer`, `none`, or the path of a template.
     pub template: String,
+}
+
+/// How answers end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AnswerEnding {
+    /// The token that ends generation, as text; null where an answer ends with a token of its text.
+    pub token: Option<String>,
+    /// How many samples end so.
+    pub samples: usize,
 }
 
 /// One variant's scores.
@@ -410,7 +428,9 @@ pub struct SampleTokens {
     pub part: Part,
     /// The end of its prompt.
     pub prompt: String,
-    /// The answer's tokens as text, in order.
+    /// Its tokens, from the end of the prompt on.
+    pub sequence: Vec<Token>,
+    /// The scored tokens as text, in order.
     pub tokens: Vec<String>,
     /// Negative log-likelihood of each with the base model, in nats.
     pub base: Vec<f32>,
@@ -419,6 +439,17 @@ pub struct SampleTokens {
     /// The same with the candidate, where that is neither of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub candidate: Vec<f32>,
+}
+
+/// A token of a sample.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// Its text.
+    pub text: String,
+    /// Whether it is scored, as a part of an answer.
+    pub scored: bool,
 }
 
 /// A metric of generated answers, on the boundaries that the NLL left.
@@ -580,12 +611,37 @@ pub enum Warning {
         /// On which the gain was measured.
         holdout: usize,
     },
-    /// Samples longer than the model's context.
+    /// Samples that are too long, and were left out.
     Skipped {
         /// How many.
         samples: usize,
-        /// The model's context, in tokens.
+        /// The longest that is scored, in tokens.
         context: usize,
+    },
+    /// Samples that are too long, and whose answer was cut.
+    Cut {
+        /// How many.
+        samples: usize,
+        /// The longest that is scored, in tokens.
+        max_length: usize,
+    },
+    /// Answers that end with no token that ends generation.
+    OpenEnding {
+        /// How many.
+        samples: usize,
+    },
+    /// One token makes up much of what the adapter gains.
+    TokenShare {
+        /// The token, as text.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// Its share of the gain.
+        share: f64,
+        /// How often it stands in the answers that this was measured on.
+        count: usize,
+        /// On how many samples it was measured.
+        samples: usize,
     },
     /// The bootstrap does not agree on one boundary.
     Unstable {

@@ -15,6 +15,8 @@ use crate::choose::Part;
 
 /// Of a prompt so many characters are shown, the last ones.
 const PROMPT: usize = 600;
+/// Of a prompt's tokens so many are shown one by one, the last ones.
+const PROMPT_TOKENS: usize = 24;
 /// Beyond this an NLL is not a number that a model gives; the script shows none.
 const MOST_MILLINATS: f64 = 1e9;
 
@@ -34,9 +36,13 @@ struct Sample<'a> {
     h: u8,
     /// The end of the prompt.
     q: String,
-    /// The answer's tokens.
-    t: &'a [String],
-    /// NLL of each with the base model.
+    /// Its tokens as text, from the end of the prompt on.
+    t: Vec<&'a str>,
+    /// Their ids.
+    i: Vec<u32>,
+    /// Which of them are scored: their places in `t`.
+    x: Vec<usize>,
+    /// NLL of each that is scored with the base model.
     b: Vec<Option<i64>>,
     /// With the full adapter.
     f: Vec<Option<i64>>,
@@ -63,12 +69,16 @@ pub(super) fn data(result: &SearchResult, samples: &[SampleTokens]) -> Option<St
 impl<'a> Sample<'a> {
     fn of(sample: &'a SampleTokens) -> Self {
         let length = sample.prompt.chars().count();
+        let first = sample.sequence.iter().position(|token| token.scored).unwrap_or(0);
+        let shown = &sample.sequence[first.saturating_sub(PROMPT_TOKENS)..];
         let end: String = sample.prompt.chars().skip(length.saturating_sub(PROMPT)).collect();
         Self {
             l: sample.line,
             h: u8::from(sample.part == Part::Holdout),
             q: if length > PROMPT { format!("…{end}") } else { end },
-            t: &sample.tokens,
+            t: shown.iter().map(|token| token.text.as_str()).collect(),
+            i: shown.iter().map(|token| token.id).collect(),
+            x: (0..shown.len()).filter(|&at| shown[at].scored).collect(),
             b: millinats(&sample.base),
             f: millinats(&sample.full),
             c: millinats(&sample.candidate),
@@ -124,6 +134,7 @@ mod tests {
             line: 1,
             part: Part::Holdout,
             prompt,
+            sequence: vec![],
             tokens: vec![],
             base: vec![],
             full: vec![],

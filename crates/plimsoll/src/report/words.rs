@@ -231,6 +231,36 @@ pub(super) struct Advice {
 /// Puts a warning of a result into words.
 pub(super) fn advice(warning: &Warning, result: &SearchResult) -> Advice {
     match *warning {
+        Warning::Cut { samples, max_length } => Advice {
+            matter: format!(
+                "{} longer than {} tokens: the end of the answer was cut.",
+                counted(samples, "sample"),
+                count(max_length as u64)
+            ),
+            remedy: "Allow more with --max-length, or leave such samples out with --long-samples skip.",
+        },
+        Warning::OpenEnding { samples } => Advice {
+            matter: format!(
+                "{} with no token that ends generation: the chat template writes none behind the answer.",
+                if samples == 1 {
+                    "1 answer ends".to_owned()
+                } else {
+                    format!("{} answers end", count(samples as u64))
+                }
+            ),
+            remedy: "Whether the adapter learnt to stop is not measured. Check that the template is the one of its training.",
+        },
+        Warning::TokenShare { ref token, share, count: times, samples, .. } => Advice {
+            matter: format!(
+                "One token, `{}`, makes up {} of what the adapter gains ({} times in {}).",
+                tame(&token.escape_debug().to_string()),
+                percent(share),
+                count(times as u64),
+                counted(samples, "sample")
+            ),
+            remedy: "The base model may never have learnt this token, such as an end of turn: the gain then says little about \
+                     the text. Look at the samples, token by token.",
+        },
         Warning::FewSamples { selection, holdout } => Advice {
             matter: format!(
                 "Few samples: {} chose the boundary, {} measured the gain.",
@@ -241,12 +271,9 @@ pub(super) fn advice(warning: &Warning, result: &SearchResult) -> Advice {
                      number.",
         },
         Warning::Skipped { samples, context } => Advice {
-            matter: format!(
-                "{} left out: longer than the model's context of {} tokens.",
-                counted(samples, "sample"),
-                count(context as u64)
-            ),
-            remedy: "Shorten them to have them count; as it is, the answer says nothing about samples of that length.",
+            matter: format!("{} left out: longer than {} tokens.", counted(samples, "sample"), count(context as u64)),
+            remedy: "The answer says nothing about samples of that length. Shorten them, or cut their answers with \
+                     --long-samples cut.",
         },
         Warning::MetricUndecided => Advice {
             matter:

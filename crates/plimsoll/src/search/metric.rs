@@ -151,7 +151,8 @@ pub(super) struct Answering<'a> {
     pub(super) tokenizer: &'a Tokenizer,
     journal: Journal,
     known: HashMap<(Part, usize, usize), Generated>,
-    references: HashMap<usize, String>,
+    /// Prompt and reference, by line.
+    questions: HashMap<usize, (Vec<u32>, String)>,
 }
 
 impl<'a> Answering<'a> {
@@ -162,7 +163,7 @@ impl<'a> Answering<'a> {
         path: &Path,
         fingerprint: &Fingerprint,
         existing: Existing,
-        references: HashMap<usize, String>,
+        questions: HashMap<usize, (Vec<u32>, String)>,
     ) -> Result<Self> {
         let generate::Options { sampling, max_tokens, stop, .. } = options(chooser);
         let fingerprint = fingerprint.with(&format!("{sampling:?} {max_tokens} {stop:?} {:?}", tokenizer.ends()));
@@ -172,7 +173,7 @@ impl<'a> Answering<'a> {
         }
         let key = |row: Row| ((row.part, row.line, row.boundary), row.answer);
         let known = rows.into_iter().map(key).collect();
-        Ok(Self { chooser, engine, tokenizer, journal, known, references })
+        Ok(Self { chooser, engine, tokenizer, journal, known, questions })
     }
 
     /// The metric's values of some boundaries on some samples.
@@ -190,7 +191,8 @@ impl<'a> Answering<'a> {
         for sample in samples {
             for (variant, &boundary) in boundaries.iter().enumerate() {
                 if !self.known.contains_key(&(part, sample.line, boundary)) {
-                    let tokens = sample.tokens[..sample.answer[0]].to_vec();
+                    let missing = || Error::Internal("a sample without a prompt".into());
+                    let (tokens, _) = self.questions.get(&sample.line).cloned().ok_or_else(missing)?;
                     prompts.push(Prompt { tokens, variant, number: sample.line as u64 });
                     origins.push((sample.line, boundary));
                 }
@@ -223,7 +225,7 @@ impl<'a> Answering<'a> {
         let value = |sample: &Sample, boundary: usize| {
             let missing = || Error::Internal("a sample without an answer".into());
             let answer = self.known.get(&(part, sample.line, boundary)).ok_or_else(missing)?;
-            let reference = self.references.get(&sample.line).ok_or_else(missing)?;
+            let (_, reference) = self.questions.get(&sample.line).ok_or_else(missing)?;
             let statistics = eval::statistics(metric, &answer.text, std::slice::from_ref(reference));
             Ok(metric.value(&statistics, 1))
         };

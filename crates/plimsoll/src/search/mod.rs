@@ -11,7 +11,7 @@ mod metric;
 mod outcome;
 mod scoring;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::num::NonZero;
 use std::ops::ControlFlow;
@@ -21,7 +21,7 @@ use std::time::Instant;
 use crate::adapter::{self, Adapter, Bound, Ends};
 use crate::choose::race::Fate;
 use crate::choose::{self, Margin, Part, Validation, Verdict};
-use crate::data::{self, DataProblem, Dataset, Sample, Split, TemplateChoice, Turns};
+use crate::data::{self, DataProblem, Dataset, Ending, LongSamples, Sample, Split, TemplateChoice, Turns};
 use crate::efficiency::{self, Efficiency, Subject};
 use crate::engine::{self, Embedded, EngineOptions};
 use crate::error::{Error, Result};
@@ -30,7 +30,7 @@ use crate::gates::{Facts, Family, Member, Places, Projection, Variant, VariantSe
 use crate::journal::{self as journals, Fingerprint, Journal};
 pub use crate::journal::{Existing, TOOL};
 use crate::model::{Checkpoint, Precision};
-use crate::report::{self, Arbitration, Cost, EffectKind, EffectMeasure, SearchResult};
+use crate::report::{self, AnswerEnding, Arbitration, Cost, EffectKind, EffectMeasure, SearchResult};
 use crate::stats::{mean_and_se, student_t_above};
 use competition::{Adaptive, Class};
 use controls::Planned;
@@ -75,6 +75,10 @@ pub struct SearchOptions {
     pub turns: Turns,
     /// Score at most so many samples.
     pub max_samples: Option<usize>,
+    /// Longest sample that is scored, in tokens; where it is `None`, as long as the model's context.
+    pub max_length: Option<NonZero<usize>>,
+    /// What becomes of longer ones.
+    pub long: LongSamples,
     /// Which samples judge.
     pub judges: Judges,
     /// Which boundaries are scored on which samples.
@@ -175,6 +179,7 @@ pub struct Search {
     adapted: Vec<[bool; Projection::COUNT]>,
     magnitudes: Vec<[f64; Projection::COUNT]>,
     chooser: Option<Chooser>,
+    endings: Vec<AnswerEnding>,
     hashes: Hashes,
 }
 
@@ -279,7 +284,8 @@ impl Search {
             turns: options.turns,
             max_samples: options.max_samples,
             seed: options.seed,
-            context: config.context,
+            max_length: longest(&options, &checkpoint),
+            long: options.long,
         };
         let load = |path: &Path| {
             let dataset = data::load(path, &tokenizer, &data_options)?;
@@ -301,9 +307,9 @@ impl Search {
             }
             let room = config.context - 1;
             // A text that is all answer has nothing before it but a BOS.
-            let is_unfit = |sample: &&Sample| sample.answer[0] < 2 || sample.answer[0] > room;
-            if let Some(Sample { line, answer, .. }) = dataset.samples.iter().find(is_unfit) {
-                let problem = DataProblem::Unanswerable { line: *line, tokens: answer[0], room };
+            let mut prompts = dataset.samples.iter().zip(&dataset.prompts);
+            if let Some((Sample { line, .. }, prompt)) = prompts.find(|(_, p)| p.len() < 2 || p.len() > room) {
+                let problem = DataProblem::Unanswerable { line: *line, tokens: prompt.len(), room };
                 return Err(Error::input(&dataset.file, problem));
             }
         }
@@ -323,6 +329,14 @@ impl Search {
         let given = options.given.iter().map(given).collect::<Result<Vec<Member>>>()?;
         let adapted = lora.iter().map(|layer| Projection::ALL.map(|p| layer.get(p).is_some())).collect();
         let magnitudes = effects::magnitudes(&adapter, config.layers)?;
+        let ending = |(ending, samples): &(Ending, usize)| {
+            let token = match ending {
+                Ending::Token(id) => Some(tokenizer.decode(&[*id]).unwrap_or_default()),
+                Ending::Open => None,
+            };
+            AnswerEnding { token, samples: *samples }
+        };
+        let endings = dataset.endings.iter().map(ending).collect();
         let hashes = Hashes {
             model: checkpoint.sha256()?,
             adapter: files::sha256_of_files(&adapter.files())?,
@@ -341,6 +355,7 @@ impl Search {
             adapted,
             magnitudes,
             chooser,
+            endings,
             hashes,
         })
     }
@@ -348,6 +363,16 @@ impl Search {
     /// How many samples will be scored.
     pub fn samples(&self) -> usize {
         self.dataset.samples.len()
+    }
+
+    /// The samples, and what became of those that are too long.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// The longest sample that is scored, in tokens.
+    pub fn max_length(&self) -> usize {
+        longest(&self.options, &self.checkpoint)
     }
 
     /// What will be scored of each sample that chooses, as far as it does not depend on scores.
@@ -495,7 +520,7 @@ impl Search {
                 &self.options.out.join(ANSWERS),
                 &fingerprint,
                 self.options.existing,
-                self.dataset.samples.iter().map(|sample| sample.line).zip(self.dataset.answers.clone()).collect(),
+                self.questions(),
             )?),
             None => None,
         };
@@ -647,6 +672,13 @@ impl Search {
         [&split.selection, &split.holdout].map(|part| part.iter().map(|&index| &dataset.samples[index]).collect())
     }
 
+    /// Prompts and references of all samples, by line.
+    fn questions(&self) -> HashMap<usize, (Vec<u32>, String)> {
+        let Dataset { samples, prompts, answers, .. } = &self.dataset;
+        let questions = prompts.iter().cloned().zip(answers.iter().cloned());
+        samples.iter().map(|sample| sample.line).zip(questions).collect()
+    }
+
     /// Energies of all updates on some samples.
     fn energies(
         &self,
@@ -723,8 +755,7 @@ impl Search {
     /// # Errors
     /// Scores that cannot be chosen from; an output folder that cannot be written.
     pub fn finish(&self, scored: &Scored) -> Result<Written> {
-        let (result, candidate) = self.result(scored)?;
-        let tokens = self.tokens(scored, &candidate)?;
+        let (result, candidate, tokens) = self.result(scored)?;
         let out = &self.options.out;
         let adapter_out = out.join(ADAPTER);
         // An adapter of an earlier run; `check_out` made sure that it is one.
@@ -788,6 +819,12 @@ impl Search {
             None => fingerprint,
         })
     }
+}
+
+/// The longest sample that is scored, in tokens: never longer than the model's context.
+fn longest(options: &SearchOptions, checkpoint: &Checkpoint) -> usize {
+    let context = checkpoint.config().context;
+    options.max_length.map_or(context, |most| most.get().min(context))
 }
 
 /// Makes sure, before any work, that results can be written and that nothing of the user's is in their place.

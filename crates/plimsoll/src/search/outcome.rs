@@ -22,7 +22,7 @@ use crate::lens;
 use crate::metrics::compare;
 use crate::report::{
     self, AdapterFacts, Control, DataFacts, Depth, DroppedBoundary, Effects, FrontPoint, GuardSummary, LensSummary,
-    MetricSummary, MetricVariant, ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary, SearchResult,
+    MetricSummary, MetricVariant, ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary, SearchResult, Token,
     VariantSummary, Warning,
 };
 use crate::stats::{mean_and_se, pareto};
@@ -34,12 +34,16 @@ const FEW_HOLDOUT: usize = 10;
 /// Below this share of agreeing resamples a warning stands beside the answer.
 const STABLE_SHARE: f64 = 0.5;
 
+/// A warning stands beside the answer where one token makes up more than this share of what the adapter gains.
+const TOKEN_SHARE: f64 = 1.0 / 3.0;
+
 /// Tokens of a prompt's end that are shown beside its answer.
 const PROMPT_TOKENS: usize = 96;
 
 impl Search {
-    /// Judges the candidate and gathers all that a reader wants to know about it; also the candidate's gates.
-    pub(super) fn result(&self, scored: &Scored) -> Result<(SearchResult, Variant)> {
+    /// Judges the candidate and gathers all that a reader wants to know about it; also the candidate's gates, and what
+    /// every answer token of some samples got.
+    pub(super) fn result(&self, scored: &Scored) -> Result<(SearchResult, Variant, Vec<SampleTokens>)> {
         let layers = self.checkpoint.config().layers;
         let options =
             choose::Options { seed: self.options.seed, margin: self.options.margin, ..choose::Options::default() };
@@ -88,6 +92,7 @@ impl Search {
             Verdict::UseBase => Variant::uniform(layers, 0.0),
         };
         let effects = self.effects(scored, &lens);
+        let tokens = self.tokens(scored, &candidate.variant)?;
         let variants: Vec<VariantSummary> = self.variants(scored);
         let result = SearchResult {
             schema: 1,
@@ -102,7 +107,7 @@ impl Search {
             race: self.race_summary(scored),
             lens,
             rules: Rules::from(&options),
-            warnings: self.warnings(&choice, by_metric.as_ref(), &candidate),
+            warnings: self.warnings(&choice, by_metric.as_ref(), &candidate, &tokens),
             candidate: Some(competition::candidate(&candidate, &self.adapter)),
             arbitration: scored.arbitration.clone(),
             controls: self.controls(scored, &options)?,
@@ -113,7 +118,7 @@ impl Search {
             efficiency: scored.efficiency.clone(),
             cost: scored.cost.clone(),
         };
-        Ok((result, candidate.variant))
+        Ok((result, candidate.variant, tokens))
     }
 
     /// Above the last layer with LoRA a boundary drops nothing.
@@ -281,7 +286,7 @@ impl Search {
     }
 
     /// Token by token, what the answers of some samples got.
-    pub(super) fn tokens(&self, scored: &Scored, candidate: &Variant) -> Result<Vec<SampleTokens>> {
+    fn tokens(&self, scored: &Scored, candidate: &Variant) -> Result<Vec<SampleTokens>> {
         let tokenizer = self.checkpoint.tokenizer()?;
         let layers = self.adapted.len();
         let [base, full] = [0.0, 1.0].map(|gate| Variant::uniform(layers, gate).spec());
@@ -296,10 +301,17 @@ impl Search {
             let of = |gates: &String| known.token_nll.get(gates).cloned();
             let candidate = if is_end { Vec::new() } else { of(&cut)? };
             let first = sample.answer[0];
+            let begin = first.saturating_sub(PROMPT_TOKENS);
+            let token = |at: usize| Token {
+                id: sample.tokens[at],
+                text: text(&sample.tokens[at..=at]),
+                scored: sample.answer.binary_search(&at).is_ok(),
+            };
             Some(SampleTokens {
                 line: sample.line,
                 part,
-                prompt: text(&sample.tokens[first.saturating_sub(PROMPT_TOKENS)..first]),
+                prompt: text(&sample.tokens[begin..first]),
+                sequence: (begin..sample.tokens.len()).map(token).collect(),
                 tokens: sample.answer.iter().map(|&at| text(&sample.tokens[at..=at])).collect(),
                 base: of(&base)?,
                 full: of(&full)?,
@@ -364,6 +376,9 @@ impl Search {
             selection: scored.selection.len(),
             holdout: scored.holdout.len(),
             skipped: self.dataset.skipped.len(),
+            cut: self.dataset.cut.len(),
+            max_length: self.max_length(),
+            endings: self.endings.clone(),
             answer_tokens: scored.selection.iter().chain(&scored.holdout).map(|sample| sample.tokens).sum(),
             template: match &self.options.template {
                 TemplateChoice::Given { file, .. } => file.display().to_string(),
@@ -372,16 +387,25 @@ impl Search {
         }
     }
 
-    fn warnings(&self, choice: &Choice, metric: Option<&MetricSummary>, candidate: &Member) -> Vec<Warning> {
+    fn warnings(
+        &self,
+        choice: &Choice,
+        metric: Option<&MetricSummary>,
+        candidate: &Member,
+        tokens: &[SampleTokens],
+    ) -> Vec<Warning> {
+        let open = self.endings.iter().find(|ending| ending.token.is_none());
         let (selection, holdout) = (self.split.selection.len(), choice.gain.samples);
         let share = choice.bootstrap[choice.one_se];
         let proven = choice.adapter_gain.mean > 0.0 && choice.adapter_gain.p < choose::Options::default().alpha;
         [
             (selection < FEW_SELECTION || holdout < FEW_HOLDOUT).then_some(Warning::FewSamples { selection, holdout }),
-            (!self.dataset.skipped.is_empty()).then_some(Warning::Skipped {
-                samples: self.dataset.skipped.len(),
-                context: self.checkpoint.config().context,
-            }),
+            (!self.dataset.skipped.is_empty())
+                .then_some(Warning::Skipped { samples: self.dataset.skipped.len(), context: self.max_length() }),
+            (!self.dataset.cut.is_empty())
+                .then_some(Warning::Cut { samples: self.dataset.cut.len(), max_length: self.max_length() }),
+            open.map(|ending| Warning::OpenEnding { samples: ending.samples }),
+            token_share(tokens),
             metric.is_some_and(|metric| !metric.decided).then_some(Warning::MetricUndecided),
             // The resamples pick among boundaries.
             (share < STABLE_SHARE && candidate.family == Family::BottomK).then_some(Warning::Unstable { share }),
@@ -391,6 +415,32 @@ impl Search {
         .flatten()
         .collect()
     }
+}
+
+/// The token that makes up most of what the adapter gains over the base model, where its share is large. Shares are of the
+/// sum over all answer tokens of some samples.
+fn token_share(samples: &[SampleTokens]) -> Option<Warning> {
+    let mut gains: BTreeMap<u32, (f64, usize, &str)> = BTreeMap::new();
+    let mut whole = 0.0;
+    for sample in samples {
+        let scored = sample.sequence.iter().filter(|token| token.scored);
+        for ((token, base), full) in scored.zip(&sample.base).zip(&sample.full) {
+            let gain = f64::from(*base) - f64::from(*full);
+            let (sum, count, _) = gains.entry(token.id).or_insert((0.0, 0, &token.text));
+            *sum += gain;
+            *count += 1;
+            whole += gain;
+        }
+    }
+    let (id, (gain, count, text)) = gains.into_iter().max_by(|a, b| a.1.0.total_cmp(&b.1.0))?;
+    let share = gain / whole;
+    (whole > 0.0 && share > TOKEN_SHARE).then(|| Warning::TokenShare {
+        token: text.to_owned(),
+        id,
+        share,
+        count,
+        samples: samples.len(),
+    })
 }
 
 /// The mean NLL of every sample under a variant that all were scored under.

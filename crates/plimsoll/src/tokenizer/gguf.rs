@@ -117,7 +117,6 @@ pub(super) fn build(metadata: &Lookup<'_>) -> Result<Tokenizer, TokenizerProblem
         model: kind.model,
         normalizers: kind.normalizers,
         pre_tokenizers: std::mem::take(&mut kind.pre_tokenizers),
-        continuation: kind.continuation,
         decoders: kind.decoders,
         added,
         before,
@@ -134,7 +133,6 @@ struct Kind {
     model: BPE,
     normalizers: Vec<NormalizerWrapper>,
     pre_tokenizers: Vec<PreTokenizerWrapper>,
-    continuation: Option<(Vec<NormalizerWrapper>, Vec<PreTokenizerWrapper>)>,
     decoders: Vec<DecoderWrapper>,
     /// Whether BOS is added where the file does not say.
     adds_bos: bool,
@@ -158,7 +156,6 @@ fn byte_level(metadata: &Lookup<'_>, vocab: Vocab) -> Result<Kind, TokenizerProb
         model: bpe(vocab, merges, BpeSettings { ignore_merges: pre.ignores_merges(), ..BpeSettings::default() })?,
         normalizers: pre.normalizers(),
         pre_tokenizers: pre.pre_tokenizers()?,
-        continuation: None,
         decoders: vec![ByteLevel::new(false, true, true).into()],
         adds_bos: pre.adds_bos(),
         whole: &[CONTROL, USER_DEFINED],
@@ -195,14 +192,12 @@ fn pieces(
         ignore_merges: false,
     };
     let space_in_front = boolean(metadata, ADD_SPACE)?.unwrap_or(true);
-    let continuation = if space_in_front { Some((sentencepiece::normalizers(false)?, Vec::new())) } else { None };
     // So says Phi-3's tokenizer.json, and so does llama.cpp by the model's name.
     let is_phi = metadata("general.architecture").and_then(Value::as_str) == Some("phi3");
     Ok(Kind {
         model: bpe(vocab, merges, settings)?,
         normalizers: sentencepiece::normalizers(space_in_front)?,
         pre_tokenizers: Vec::new(),
-        continuation,
         decoders: sentencepiece::decoders(space_in_front)?,
         adds_bos: true,
         whole: &[CONTROL, USER_DEFINED, UNKNOWN],
@@ -381,7 +376,7 @@ mod tests {
 
     use serde::Deserialize;
 
-    use super::super::Special;
+    use super::super::{Encoding, Special};
     use super::*;
 
     type Metadata = HashMap<&'static str, Value>;
@@ -419,7 +414,9 @@ mod tests {
         assert_eq!(tokenizer.encode("aab a</s>b<user>", Special::Leave).unwrap(), [1, 3, 4, 1, 5, 2, 6]);
         assert_eq!(tokenizer.encode("ab", Special::Add).unwrap(), [0, 3]);
         assert_eq!(tokenizer.encode("ab", Special::Begin).unwrap(), [0, 3]);
-        assert_eq!(tokenizer.encode_continuation("ab").unwrap(), [3]);
+        let encoding = tokenizer.encode_with_spans("a</s>ab", Special::Add).unwrap();
+        assert_eq!(encoding, Encoding { ids: vec![0, 1, 5, 3], spans: vec![0..0, 0..1, 1..5, 5..7] });
+        assert!(tokenizer.is_special(5) && !tokenizer.is_special(3) && !tokenizer.is_special(6));
         assert_eq!(tokenizer.decode(&[0, 3, 4, 2]).unwrap(), "<s>ab b");
         assert_eq!((tokenizer.vocab_size(), tokenizer.token_id("</s>")), (7, Some(5)));
         assert!(tokenizer.template().unwrap().is_none());
@@ -587,8 +584,9 @@ mod tests {
             }
             // BOS comes first where the file does not say otherwise.
             assert_eq!(tokenizer.encode("", Special::Begin).unwrap()[0], 1);
-            let start = tokenizer.encode("tide", Special::Leave).unwrap();
-            assert_eq!(tokenizer.encode_continuation("tide").unwrap() == start, !model.add_space_prefix);
+            // Whoever adds a space does so behind every special token, as llama.cpp and Llama 2's own tokenizer.
+            let segment = tokenizer.encode("</s>tide", Special::Leave).unwrap();
+            assert_eq!(segment[1..], tokenizer.encode("tide", Special::Leave).unwrap());
         }
     }
 

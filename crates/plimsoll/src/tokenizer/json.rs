@@ -151,15 +151,6 @@ struct RawTokenizer {
 
 impl RawTokenizer {
     fn parts(self, marks: Marks) -> Result<Parts, TokenizerProblem> {
-        let normalizers = |place| flatten(self.normalizer.as_ref(), |raw, out| raw.build(place, out));
-        let pre_tokenizers = |place| flatten(self.pre_tokenizer.as_ref(), |raw, out| raw.build(place, out));
-        let differs = self.normalizer.as_ref().is_some_and(RawNormalizer::marks_the_start)
-            || self.pre_tokenizer.as_ref().is_some_and(RawPreTokenizer::marks_the_start);
-        let continuation = if differs {
-            Some((normalizers(Place::Continuation)?, pre_tokenizers(Place::Continuation)?))
-        } else {
-            None
-        };
         let (mut before, mut behind) = (Vec::new(), Vec::new());
         if let Some(processor) = &self.post_processor {
             processor.surround(&mut before, &mut behind)?;
@@ -167,9 +158,8 @@ impl RawTokenizer {
         let mut added: Vec<_> = self.added_tokens.into_iter().map(RawAddedToken::build).collect();
         added.sort_by_key(|(id, _)| *id);
         Ok(Parts {
-            normalizers: normalizers(Place::Start)?,
-            pre_tokenizers: pre_tokenizers(Place::Start)?,
-            continuation,
+            normalizers: flatten(self.normalizer.as_ref(), RawNormalizer::build)?,
+            pre_tokenizers: flatten(self.pre_tokenizer.as_ref(), RawPreTokenizer::build)?,
             decoders: flatten(self.decoder.as_ref(), RawDecoder::build)?,
             model: self.model.build()?,
             added,
@@ -180,13 +170,6 @@ impl RawTokenizer {
             template: None,
         })
     }
-}
-
-/// Where a text stands: some tokenizers put a space before its first word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Start,
-    Continuation,
 }
 
 fn flatten<R, P>(
@@ -256,25 +239,16 @@ enum RawNormalizer {
 }
 
 impl RawNormalizer {
-    fn marks_the_start(&self) -> bool {
-        match self {
-            Self::Sequence { normalizers } => normalizers.iter().any(Self::marks_the_start),
-            Self::Prepend { .. } => true,
-            _ => false,
-        }
-    }
-
-    fn build(&self, place: Place, out: &mut Vec<NormalizerWrapper>) -> Result<(), TokenizerProblem> {
+    fn build(&self, out: &mut Vec<NormalizerWrapper>) -> Result<(), TokenizerProblem> {
         out.push(match self {
             Self::Sequence { normalizers } => {
-                return normalizers.iter().try_for_each(|normalizer| normalizer.build(place, out));
+                return normalizers.iter().try_for_each(|normalizer| normalizer.build(out));
             }
             Self::Nfc => NFC.into(),
             Self::Nfd => NFD.into(),
             Self::Nfkc => NFKC.into(),
             Self::Nfkd => NFKD.into(),
             Self::Lowercase => Lowercase.into(),
-            Self::Prepend { .. } if place == Place::Continuation => return Ok(()),
             Self::Prepend { prepend } => Prepend::new(prepend.clone()).into(),
             Self::Replace { pattern, content } => replace(pattern, content)?.into(),
         });
@@ -327,24 +301,13 @@ fn yes() -> bool {
 }
 
 impl RawPreTokenizer {
-    fn marks_the_start(&self) -> bool {
-        match self {
-            Self::Sequence { pretokenizers } => pretokenizers.iter().any(Self::marks_the_start),
-            Self::ByteLevel { add_prefix_space, .. } => *add_prefix_space,
-            Self::Metaspace { add_prefix_space, prepend_scheme, .. } => {
-                scheme(*add_prefix_space, *prepend_scheme) != PrependScheme::Never
-            }
-            _ => false,
-        }
-    }
-
-    fn build(&self, place: Place, out: &mut Vec<PreTokenizerWrapper>) -> Result<(), TokenizerProblem> {
+    fn build(&self, out: &mut Vec<PreTokenizerWrapper>) -> Result<(), TokenizerProblem> {
         out.push(match self {
             Self::Sequence { pretokenizers } => {
-                return pretokenizers.iter().try_for_each(|pre_tokenizer| pre_tokenizer.build(place, out));
+                return pretokenizers.iter().try_for_each(|pre_tokenizer| pre_tokenizer.build(out));
             }
             Self::ByteLevel { add_prefix_space, use_regex } => {
-                ByteLevel::new(*add_prefix_space && place == Place::Start, true, *use_regex).into()
+                ByteLevel::new(*add_prefix_space, true, *use_regex).into()
             }
             Self::Split { pattern, behavior, invert } => {
                 let pattern = match pattern {
@@ -355,10 +318,7 @@ impl RawPreTokenizer {
             }
             Self::Digits { individual_digits } => Digits::new(*individual_digits).into(),
             Self::Metaspace { replacement, add_prefix_space, prepend_scheme, split } => {
-                let scheme = match place {
-                    Place::Start => scheme(*add_prefix_space, *prepend_scheme),
-                    Place::Continuation => PrependScheme::Never,
-                };
+                let scheme = scheme(*add_prefix_space, *prepend_scheme);
                 Metaspace::new(*replacement, scheme, *split).into()
             }
             Self::Punctuation { behavior } => Punctuation::new(*behavior).into(),

@@ -14,6 +14,9 @@ mod json;
 mod sentencepiece;
 mod template;
 
+use std::collections::HashSet;
+use std::iter;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
@@ -123,18 +126,29 @@ pub enum Special {
     Leave,
 }
 
+/// A text as tokens, with where each of them stands in the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoding {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// For each token the bytes of the text that it stands for. Bytes of one character that are several tokens all have the
+    /// whole character; a token that stands for nothing in the text, such as BOS or the space that SentencePiece adds,
+    /// has an empty range.
+    pub spans: Vec<Range<usize>>,
+}
+
 /// A tokenizer with its chat template.
 #[derive(Debug)]
 pub struct Tokenizer {
     library: tokenizers::Tokenizer,
-    /// For text that continues other text, where that differs from text at the start.
-    continuation: Option<tokenizers::Tokenizer>,
     /// Special tokens that belong before a text.
     before: Vec<u32>,
     /// Special tokens that belong behind a text.
     behind: Vec<u32>,
     /// Tokens that end an answer.
     ends: Vec<u32>,
+    /// Tokens that the files mark as special.
+    special: HashSet<u32>,
     ids: usize,
     marks: Marks,
     /// The text of the chat template. It is parsed when it is asked for: who renders with another one, or with none, does
@@ -178,13 +192,25 @@ impl Tokenizer {
         })
     }
 
-    /// Token ids of a text that continues another: no special tokens added, and without the space that
-    /// SentencePiece-like tokenizers put before the first word.
+    /// Token ids of a text as [`Tokenizer::encode`] gives them, with where each token stands in the text.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>, TokenizerProblem> {
-        encode(self.continuation.as_ref().unwrap_or(&self.library), text)
+    pub fn encode_with_spans(&self, text: &str, special: Special) -> Result<Encoding, TokenizerProblem> {
+        let encoding = self.library.encode(text, false).map_err(refused("text"))?;
+        let (before, behind): (&[u32], &[u32]) = match special {
+            Special::Leave => (&[], &[]),
+            Special::Begin => (&self.before, &[]),
+            Special::Add => (&self.before, &self.behind),
+        };
+        let spans = encoding.get_offsets().iter().map(|&(start, end)| start..end);
+        Ok(Encoding {
+            ids: [before, encoding.get_ids(), behind].concat(),
+            spans: iter::repeat_n(0..0, before.len())
+                .chain(spans)
+                .chain(iter::repeat_n(text.len()..text.len(), behind.len()))
+                .collect(),
+        })
     }
 
     /// The text of token ids, special tokens included. Ids outside the vocabulary are left out.
@@ -206,6 +232,11 @@ impl Tokenizer {
     /// Tokens that end an answer: EOS, and what else the files name as an end of turn or of text.
     pub fn ends(&self) -> &[u32] {
         &self.ends
+    }
+
+    /// Whether the files mark a token as special: a mark such as BOS or an end of turn, and no text.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.contains(&id)
     }
 
     /// One more than the highest token id.
@@ -248,8 +279,6 @@ struct Parts {
     model: BPE,
     normalizers: Vec<NormalizerWrapper>,
     pre_tokenizers: Vec<PreTokenizerWrapper>,
-    /// Normalisers and pre-tokenisers for text that continues other text, where they differ.
-    continuation: Option<(Vec<NormalizerWrapper>, Vec<PreTokenizerWrapper>)>,
     decoders: Vec<DecoderWrapper>,
     /// In order of their ids.
     added: Vec<(u32, AddedToken)>,
@@ -272,26 +301,19 @@ impl Parts {
         // Normalisers first: the library normalises added tokens while it takes them.
         set_pieces(&mut library, self.normalizers, self.pre_tokenizers)?;
         library.add_tokens(tokens.iter().cloned()).map_err(refused("list of added tokens"))?;
-        for (expected, token) in expected.into_iter().zip(&tokens) {
+        for (&expected, token) in expected.iter().zip(&tokens) {
             let found = library.token_to_id(&token.content);
             if found != Some(expected) {
                 return Err(TokenizerProblem::AddedToken { token: token.content.clone(), expected, found });
             }
         }
-        let continuation = match self.continuation {
-            None => None,
-            Some((normalizers, pre_tokenizers)) => {
-                let mut library = library.clone();
-                set_pieces(&mut library, normalizers, pre_tokenizers)?;
-                Some(library)
-            }
-        };
+        let special = expected.iter().zip(&tokens).filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
         let ids = library.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         let (before, behind, marks) = (self.before, self.behind, self.marks);
         let mut ends = self.ends;
         ends.extend(marks.eos.as_deref().and_then(|eos| library.token_to_id(eos)));
         let (template, template_file) = (self.template, PathBuf::new());
-        Ok(Tokenizer { library, continuation, before, behind, ends, ids, marks, template, template_file })
+        Ok(Tokenizer { library, before, behind, ends, special, ids, marks, template, template_file })
     }
 }
 
@@ -324,7 +346,7 @@ struct BpeSettings {
 /// A byte-pair model, after checking what the library takes for granted: ids are unique, and every merge joins two
 /// tokens to a third.
 fn bpe(vocab: Vocab, merges: Merges, settings: BpeSettings) -> Result<BPE, TokenizerProblem> {
-    let mut by_id = std::collections::HashSet::with_capacity(vocab.len());
+    let mut by_id = HashSet::with_capacity(vocab.len());
     for (token, &id) in &vocab {
         if !by_id.insert(id) {
             return Err(TokenizerProblem::Duplicate { token: token.clone(), id });
