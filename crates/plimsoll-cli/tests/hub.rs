@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex};
 use common::{Run, adapter, model, plimsoll};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// Prefixes under which a hub has the same files.
+const ELSEWHERE: [&str; 3] = ["/cdn", "/moved", "/back"];
 
 /// What a hub has and does.
 #[derive(Default)]
@@ -24,8 +26,19 @@ struct Content {
     token: Option<String>,
     /// Files whose first download breaks off in the middle.
     broken: Vec<String>,
-    /// Requests as they came: path, range and token.
-    requests: Vec<(String, Option<String>, Option<String>)>,
+    /// Redirects: what a path begins with, and what the `Location` has in its place.
+    redirects: Vec<(String, String)>,
+    /// Requests as they came.
+    requests: Vec<Request>,
+}
+
+/// A request, as far as the tests look at it.
+#[derive(Debug, Default, PartialEq)]
+struct Request {
+    path: String,
+    host: String,
+    range: Option<String>,
+    token: Option<String>,
 }
 
 /// A server that speaks as much of the Hub's language as is asked of it.
@@ -67,7 +80,7 @@ impl Hub {
         Self::new(Content { files, ..Content::default() })
     }
 
-    fn requests(&self) -> Vec<(String, Option<String>, Option<String>)> {
+    fn requests(&self) -> Vec<Request> {
         std::mem::take(&mut self.content.lock().unwrap().requests)
     }
 
@@ -96,25 +109,26 @@ fn answer(mut stream: TcpStream, content: &Mutex<Content>) -> std::io::Result<()
             return Ok(());
         }
         let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-        let (mut range, mut token) = (None, None);
+        let mut request = Request { path, ..Request::default() };
         loop {
             let mut line = String::new();
             reader.read_line(&mut line)?;
             let Some((name, value)) = line.trim_end().split_once(": ") else { break };
             match name.to_ascii_lowercase().as_str() {
-                "range" => range = Some(value.to_owned()),
-                "authorization" => token = Some(value.to_owned()),
+                "host" => request.host = value.to_owned(),
+                "range" => request.range = Some(value.to_owned()),
+                "authorization" => request.token = Some(value.to_owned()),
                 _ => {}
             }
         }
         let mut content = content.lock().unwrap();
-        content.requests.push((path.clone(), range.clone(), token.clone()));
-        let is_known = content.token.as_ref().is_none_or(|wanted| token == Some(format!("Bearer {wanted}")));
+        let is_known = content.token.as_ref().is_none_or(|wanted| request.token == Some(format!("Bearer {wanted}")));
         let (status, headers, body, whole) = if is_known {
-            respond(&mut content, &path, range.as_deref())
+            respond(&mut content, &request)
         } else {
             ("401 Unauthorized", String::new(), Vec::new(), true)
         };
+        content.requests.push(request);
         drop(content);
         write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}\r\n", body.len())?;
         if !whole {
@@ -126,8 +140,17 @@ fn answer(mut stream: TcpStream, content: &Mutex<Content>) -> std::io::Result<()
 }
 
 /// Status, headers, body, and whether all of the body is sent.
-fn respond(content: &mut Content, path: &str, range: Option<&str>) -> (&'static str, String, Vec<u8>, bool) {
+fn respond(content: &mut Content, request: &Request) -> (&'static str, String, Vec<u8>, bool) {
     let nothing = ("404 Not Found", String::new(), Vec::new(), true);
+    let redirect = |(from, to): &(String, String)| Some(to.clone() + request.path.strip_prefix(from.as_str())?);
+    if let Some(location) = content.redirects.iter().find_map(redirect) {
+        let location = if location.is_empty() { location } else { format!("Location: {location}\r\n") };
+        // As the Hub does where a file lies in another storage; the hash is the file's, whose name no redirect changes.
+        let name = request.path.rsplit('/').next().unwrap_or_default();
+        let linked = format!("X-Linked-Etag: \"{name}\"\r\nX-Repo-Commit: {COMMIT}\r\n");
+        return ("302 Found", location + &linked, Vec::new(), true);
+    }
+    let path = ELSEWHERE.iter().find_map(|prefix| request.path.strip_prefix(prefix)).unwrap_or(&request.path);
     if let Some(rest) = path.strip_prefix("/api/models/") {
         let Some((repository, _)) = rest.split_once("/revision/") else { return nothing };
         let Some(files) = content.files.get(repository) else { return nothing };
@@ -138,7 +161,7 @@ fn respond(content: &mut Content, path: &str, range: Option<&str>) -> (&'static 
     let Some((repository, rest)) = path[1..].split_once("/resolve/") else { return nothing };
     let Some((_, name)) = rest.split_once('/') else { return nothing };
     let Some(bytes) = content.files.get(repository).and_then(|files| files.get(name)) else { return nothing };
-    let range = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let range = request.range.as_ref().and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
     let Some((from, to)) = range else { return nothing };
     let from: usize = from.parse().unwrap();
     let end = to.parse().map_or(bytes.len(), |to: usize| (to + 1).min(bytes.len()));
@@ -201,7 +224,7 @@ fn what_is_needed_is_downloaded_once() {
     fs::remove_file(snapshot(home.path(), "tiny/base").join("model.safetensors")).unwrap();
     let completed = hub.run(home.path(), &GENERATE, &[]);
     assert_eq!((completed.code, &completed.stdout), (Some(0), &first.stdout), "{}", completed.stderr);
-    assert!(hub.requests().iter().all(|(path, ..)| !path.ends_with("config.json")));
+    assert!(hub.requests().iter().all(|request| !request.path.ends_with("config.json")));
 }
 
 #[test]
@@ -214,8 +237,8 @@ fn a_broken_download_goes_on_where_it_stopped() {
     let starts: Vec<u64> = hub
         .requests()
         .iter()
-        .filter(|(path, ..)| path.ends_with("adapter_model.safetensors"))
-        .filter_map(|(_, range, _)| range.as_ref()?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok())
+        .filter(|request| request.path.ends_with("adapter_model.safetensors"))
+        .filter_map(|request| request.range.as_ref()?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok())
         .collect();
     assert_eq!(starts.len(), 2, "{starts:?}");
     assert!(starts[0] == 0 && starts[1] > 0 && starts[1] < size, "{starts:?} of {size}");
@@ -240,6 +263,108 @@ fn a_token_is_sent_and_never_told() {
     fs::remove_dir_all(home.path().join("hub")).unwrap();
     fs::write(home.path().join("token"), "hf_secret\n").unwrap();
     assert_eq!(hub.run(home.path(), &inspect, &[]).code, Some(0));
+}
+
+/// Downloads an adapter with a token, where the hub redirects. Returns the requests that the hub and a second one, on
+/// another port, got.
+fn redirected(redirects: &dyn Fn(&Hub, &Hub) -> Vec<(&'static str, String)>, token: Option<&str>) -> [Vec<Request>; 2] {
+    let (hub, other, home) = (Hub::with_model(), Hub::with_model(), tempfile::tempdir().unwrap());
+    let redirects = redirects(&hub, &other);
+    for served in [&hub, &other] {
+        served.change(|content| content.broken = vec!["adapter_model.safetensors".into()]);
+    }
+    hub.change(|content| {
+        content.redirects = redirects.iter().map(|(from, to)| ((*from).to_owned(), to.clone())).collect();
+        content.token = token.map(str::to_owned);
+    });
+    let run = hub.run(home.path(), &["inspect", "--adapter", "tiny/lora"], &[("HF_TOKEN", "hf_secret")]);
+    assert_eq!(run.code, Some(0), "{redirects:?}: {}", run.stderr);
+    let name = "adapter_model.safetensors";
+    assert_eq!(
+        fs::read(snapshot(home.path(), "tiny/lora").join(name)).unwrap(),
+        fs::read(adapter("plain").join(name)).unwrap(),
+        "{redirects:?}"
+    );
+    [hub.requests(), other.requests()]
+}
+
+/// The hub by another name of the same machine.
+fn renamed(hub: &Hub) -> String {
+    hub.endpoint.replace("127.0.0.1", "localhost")
+}
+
+#[test]
+fn a_token_goes_to_no_other_host_or_port() {
+    const FILES: &str = "/tiny/lora/resolve/";
+    type Redirects = fn(&Hub, &Hub) -> Vec<(&'static str, String)>;
+    let cases: [Redirects; 6] = [
+        // Another host on the same port, the same host on another port, and both.
+        |hub, _| vec![(FILES, format!("{}/cdn{FILES}", renamed(hub)))],
+        |_, other| vec![(FILES, format!("{}{FILES}", other.endpoint))],
+        |_, other| vec![(FILES, format!("{}{FILES}", renamed(other)))],
+        // Without a scheme.
+        |_, other| vec![(FILES, format!("{}{FILES}", other.endpoint.strip_prefix("http:").unwrap()))],
+        // The list of files.
+        |_, other| vec![("/api/", format!("{}/api/", other.endpoint))],
+        // By way of another path of the hub, and back to the hub.
+        |hub, other| {
+            other.change(|other| other.redirects = vec![(FILES.into(), format!("{}/back{FILES}", hub.endpoint))]);
+            vec![(FILES, format!("/moved{FILES}")), ("/moved", other.endpoint.clone())]
+        },
+    ];
+    for (number, case) in cases.iter().enumerate() {
+        let [hub, other] = redirected(case, None);
+        let (mut sent, mut left) = (0, 0);
+        for request in hub.iter().chain(&other) {
+            let is_own = hub.contains(request) && request.host.starts_with("127.0.0.1");
+            let is_own = is_own && !request.path.starts_with("/back");
+            assert_eq!(request.token.is_some(), is_own, "case {number}: {request:?}");
+            *(if is_own { &mut sent } else { &mut left }) += 1;
+        }
+        assert!(sent > 0 && left > 0, "case {number}: {sent} requests with the token, {left} without");
+    }
+}
+
+#[test]
+fn a_token_stays_with_a_redirect_to_the_same_origin() {
+    const FILES: &str = "/tiny/lora/resolve/";
+    type Redirects = fn(&Hub, &Hub) -> Vec<(&'static str, String)>;
+    let cases: [Redirects; 4] = [
+        |_, _| vec![(FILES, format!("/moved{FILES}"))],
+        |hub, _| vec![(FILES, format!("{}/moved{FILES}", hub.endpoint))],
+        // Relative to the path.
+        |_, _| vec![("/tiny/lora/resolve/main/", "../../../../moved/tiny/lora/resolve/main/".to_owned())],
+        |_, _| vec![("/api/models/", "/moved/api/models/".to_owned())],
+    ];
+    for (number, case) in cases.iter().enumerate() {
+        let [hub, other] = redirected(case, Some("hf_secret"));
+        assert!(hub.iter().any(|request| request.path.starts_with("/moved")), "case {number}: {hub:?}");
+        assert!(hub.iter().all(|request| request.token.is_some()), "case {number}: {hub:?}");
+        assert_eq!(other, [], "case {number}");
+    }
+}
+
+#[test]
+fn redirects_that_lead_nowhere_end() {
+    let (hub, home) = (Hub::with_model(), tempfile::tempdir().unwrap());
+    for (to, words) in [
+        ("/tiny/lora/resolve/", "more than 10 redirects"),
+        ("", "a redirect without a Location"),
+        ("ftp://127.0.0.1/", "a redirect to no HTTP address"),
+    ] {
+        hub.change(|content| content.redirects = vec![("/tiny/lora/resolve/".into(), to.to_owned())]);
+        if to.is_empty() {
+            // All of the path is cut, so that nothing is left.
+            let paths = ["adapter_config.json", "adapter_model.safetensors"];
+            hub.change(|content| {
+                content.redirects = paths.map(|name| (format!("/tiny/lora/resolve/main/{name}"), String::new())).into();
+            });
+        }
+        let run = hub.run(home.path(), &["inspect", "--adapter", "tiny/lora"], &[]);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""), "{to}: {}", run.stderr);
+        assert!(run.stderr.contains(words), "{to}: {}", run.stderr);
+        assert!(hub.requests().len() < 20, "{to}");
+    }
 }
 
 #[test]

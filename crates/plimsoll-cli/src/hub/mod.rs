@@ -8,6 +8,8 @@
 //! Environment, as `huggingface_hub` reads it: `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` (or the file that
 //! `hf auth login` writes), `HF_HUB_OFFLINE`.
 
+mod client;
+
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
@@ -15,20 +17,15 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::Result;
-use hf_hub::api::Progress;
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
-use indicatif::ProgressBar;
-use plimsoll::Error;
+use plimsoll::{Error, files};
 
+use self::client::{Client, Failure};
 use crate::progress;
 
 /// A repository with more files than this is refused: models have some dozens.
 const MAX_FILES: usize = 10_000;
 /// The largest index of weight files that is read, in bytes; those of the largest models have some hundred KiB.
 const MAX_INDEX_BYTES: u64 = 16 << 20;
-/// How often a broken connection is taken up again.
-const RETRIES: usize = 3;
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -67,18 +64,18 @@ fn resolve(argument: &Path, kind: Kind, quiet: bool) -> Result<PathBuf> {
     let id = argument.to_str().filter(|_| !argument.exists()).and_then(Id::parse);
     let Some(id) = id else { return Ok(argument.to_owned()) };
     let refuse = |reason: String| Error::Input { path: argument.to_owned(), problem: io::Error::other(reason).into() };
-    let cache = Cache::new(cache_folder());
-    if let Some(path) = cached(&cache, &id, kind) {
+    let folder = cache_folder().join(format!("models--{}", id.repository.replace('/', "--")));
+    if let Some(path) = cached(&folder, &id, kind) {
         return Ok(path);
     }
     if is_set("HF_HUB_OFFLINE") {
-        let place = cache.path().display().to_string();
+        let place = cache_folder().display().to_string();
         return Err(refuse(format!(
             "no such path, and not complete in the cache ({place}); HF_HUB_OFFLINE is set: unset it to download"
         ))
         .into());
     }
-    download(cache, &id, kind, quiet).map_err(|reason| refuse(reason).into())
+    download(folder, &id, kind, quiet).map_err(|reason| refuse(reason).into())
 }
 
 /// An id, taken apart.
@@ -107,10 +104,6 @@ impl Id {
             && is_inside(revision)
             && file.as_deref().is_none_or(is_inside);
         is_good.then(|| Self { repository: repository.to_owned(), revision: revision.to_owned(), file })
-    }
-
-    fn repo(&self) -> Repo {
-        Repo::with_revision(self.repository.clone(), RepoType::Model, self.revision.clone())
     }
 }
 
@@ -151,16 +144,17 @@ fn is_set(name: &str) -> bool {
     set(name).is_some_and(|value| matches!(value.to_ascii_uppercase().as_str(), "1" | "TRUE" | "YES" | "ON"))
 }
 
-/// What the cache has of it, where that is all that is needed.
-fn cached(cache: &Cache, id: &Id, kind: Kind) -> Option<PathBuf> {
-    let folder = cache.path().join(id.repo().folder_name());
+/// The folder in the cache of the revision's files.
+fn snapshot(folder: &Path, id: &Id) -> Option<PathBuf> {
     let commit = fs::read_to_string(folder.join("refs").join(&id.revision));
     // A commit has no name under refs.
     let commit = commit.map_or_else(|_| id.revision.clone(), |commit| commit.trim().to_owned());
-    if !is_inside(&commit) {
-        return None;
-    }
-    let snapshot = folder.join("snapshots").join(commit);
+    is_inside(&commit).then(|| folder.join("snapshots").join(commit))
+}
+
+/// What the cache has of it, where that is all that is needed.
+fn cached(folder: &Path, id: &Id, kind: Kind) -> Option<PathBuf> {
+    let snapshot = snapshot(folder, id)?;
     if let Some(file) = &id.file {
         return Some(snapshot.join(file)).filter(|path| path.exists());
     }
@@ -197,23 +191,15 @@ fn shards(index: &Path) -> Result<Vec<String>, String> {
 }
 
 /// Downloads what is missing; the reason is worded to follow the id.
-fn download(cache: Cache, id: &Id, kind: Kind, quiet: bool) -> Result<PathBuf, String> {
+fn download(folder: PathBuf, id: &Id, kind: Kind, quiet: bool) -> Result<PathBuf, String> {
     let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
-    let endpoint = endpoint.trim_end_matches('/').to_owned();
-    let hub = ApiBuilder::from_cache(cache.clone())
-        .with_endpoint(endpoint.clone())
-        .with_token(token())
-        .with_retries(RETRIES)
-        .with_user_agent("plimsoll", env!("CARGO_PKG_VERSION"))
-        .build()
-        .map_err(|error| error.to_string())?;
-    let repository = hub.repo(id.repo());
-    let fetching = Fetching { hub, repository, cache, id, endpoint, quiet };
+    let client = Client::new(endpoint.trim_end_matches('/').to_owned(), token());
+    let fetching = Fetching { client, folder, id, quiet };
 
-    let opening = progress::spinner(format!("asking {} for {}", fetching.endpoint, id.repository), quiet);
-    let info = fetching.repository.info().map_err(|error| fetching.reason(&error));
+    let opening = progress::spinner(format!("asking {} for {}", fetching.client.endpoint(), id.repository), quiet);
+    let files = fetching.client.files(&id.repository, &id.revision).map_err(|failure| fetching.reason(&failure));
     opening.finish_and_clear();
-    let files: BTreeSet<String> = info?.siblings.into_iter().map(|file| file.rfilename).collect();
+    let files: BTreeSet<String> = files?.into_iter().collect();
     if files.len() > MAX_FILES {
         return Err(format!("has {} files: at most {MAX_FILES} are read", files.len()));
     }
@@ -265,11 +251,10 @@ fn meant(files: &BTreeSet<String>) -> String {
 
 /// A repository, and how its files are fetched.
 struct Fetching<'a> {
-    hub: Api,
-    repository: ApiRepo,
-    cache: Cache,
+    client: Client,
+    /// The repository's folder in the cache.
+    folder: PathBuf,
     id: &'a Id,
-    endpoint: String,
     quiet: bool,
 }
 
@@ -279,65 +264,74 @@ impl Fetching<'_> {
         if !is_inside(name) {
             return Err("names a file outside of itself".to_owned());
         }
-        if let Some(path) = self.cache.repo(self.id.repo()).get(name) {
+        let path = snapshot(&self.folder, self.id).map(|snapshot| snapshot.join(name)).filter(|path| path.exists());
+        if let Some(path) = path {
             return Ok(path);
         }
-        let told = |error: &ApiError| format!("{name}: {}", self.reason(error));
+        let Self { client, folder, id, .. } = self;
+        let reason = |failure: Failure| format!("{name}: {}", self.reason(&failure));
+        let url = client.url(&id.repository, &id.revision, name);
+        let metadata = client.metadata(&url).map_err(reason)?;
         // What names files in the cache is a stranger's word, too.
-        let metadata = self.hub.metadata(&self.repository.url(name)).map_err(|error| told(&error))?;
-        if [metadata.etag(), metadata.commit_hash()].iter().any(|text| !is_inside(text) || text.contains('/')) {
-            return Err(format!("{name}: {} answers with names that are none", self.endpoint));
+        if [&metadata.etag, &metadata.commit].iter().any(|text| !is_inside(text) || text.contains('/')) {
+            return Err(format!("{name}: {} answers with names that are none", client.endpoint()));
         }
+        let blob = folder.join("blobs").join(&metadata.etag);
         let bar = progress::download(name, self.quiet);
-        let path = self.repository.download_with_progress(name, Bar(bar.clone()));
+        let downloaded = client.download(&url, metadata.size, &blob, &bar);
         bar.finish_and_clear();
-        let path = path.map_err(|error| told(&error))?;
-        let found = fs::metadata(&path).map_err(|error| error.to_string())?.len();
-        if found == metadata.size() as u64 {
-            return Ok(path);
+        downloaded.map_err(reason)?;
+        let path = folder.join("snapshots").join(&metadata.commit).join(name);
+        let linked = link(&blob, &path, name).and_then(|()| self.refer(&metadata.commit));
+        linked.map_err(|error| format!("{name}: {}: {error}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Notes the commit that the revision stands for, unless it is one itself.
+    fn refer(&self, commit: &str) -> io::Result<()> {
+        if self.id.revision == commit {
+            return Ok(());
         }
-        // Not to be taken for whole the next time.
-        let _ = fs::remove_file(&path);
-        Err(format!("{name}: {found} bytes came of {}: try again", metadata.size()))
+        let path = self.folder.join("refs").join(&self.id.revision);
+        files::write_file(&path, commit.as_bytes()).map_err(io::Error::other)
     }
 
     /// What went wrong, and what to do.
-    fn reason(&self, error: &ApiError) -> String {
-        let endpoint = &self.endpoint;
-        let text = innermost(error).to_string();
-        let status = ["401", "403", "404"].into_iter().find(|status| text.contains(&format!("http status: {status}")));
-        match status {
-            Some("404") => format!("no such path, and no such repository, revision or file at {endpoint}"),
-            Some(status) => format!(
+    fn reason(&self, failure: &Failure) -> String {
+        let endpoint = self.client.endpoint();
+        match failure {
+            Failure::Status(404) => format!("no such path, and no such repository, revision or file at {endpoint}"),
+            Failure::Status(status @ (401 | 403)) => format!(
                 "{endpoint} refuses access ({status}): accept the model's terms there, and set HF_TOKEN to a token that may read \
                  it"
             ),
-            None => format!("no such path, and downloading it from {endpoint} failed: {text}"),
+            Failure::Status(status) => {
+                format!("no such path, and downloading it from {endpoint} failed: http status: {status}")
+            }
+            Failure::Other(text) => format!("no such path, and downloading it from {endpoint} failed: {text}"),
         }
     }
 }
 
-fn innermost(error: &ApiError) -> &ApiError {
-    match error {
-        ApiError::TooManyRetries(inner) => innermost(inner),
-        other => other,
+/// Links the file of a snapshot, which may have folders in its name, to its content; moves that where links are refused.
+fn link(blob: &Path, path: &Path, name: &str) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
     }
-}
-
-/// A bar that counts bytes.
-struct Bar(ProgressBar);
-
-impl Progress for Bar {
-    fn init(&mut self, size: usize, _: &str) {
-        self.0.set_length(size as u64);
-        self.0.set_position(0);
-    }
-
-    fn update(&mut self, size: usize) {
-        self.0.inc(size as u64);
-    }
-
-    fn finish(&mut self) {}
+    fs::create_dir_all(path.parent().unwrap_or(path))?;
+    // A link whose content is gone.
+    let _ = fs::remove_file(path);
+    // Out of the folders in the name, of the commit's and of `snapshots`.
+    let up = Path::new(name).components().map(|_| Component::ParentDir).chain([Component::ParentDir]);
+    let content = Path::new("blobs").join(blob.file_name().unwrap_or_default());
+    let target: PathBuf = up.chain(content.components()).collect();
+    #[cfg(unix)]
+    let linked = std::os::unix::fs::symlink(target, path);
+    #[cfg(windows)]
+    let linked = std::os::windows::fs::symlink_file(target, path);
+    #[cfg(not(any(unix, windows)))]
+    let linked: io::Result<()> = Err(io::ErrorKind::Unsupported.into());
+    linked.or_else(|_| if path.exists() { Ok(()) } else { fs::rename(blob, path) })
 }
 
 #[cfg(test)]
