@@ -123,6 +123,10 @@ fn generate_refuses_what_makes_no_sense() {
         (&["--layers-kept", "5", "Hi"], &["5 layers kept", "the model has 4"]),
         (&["--layers-kept", "some", "Hi"], &["expected a number of layers"]),
         (&["--gates", "0-9=1", "Hi"], &["layers 0 to 9", "expected layers from 0 to 3"]),
+        (
+            &["--gates", "0.qkv_proj=0", "Hi"],
+            &["gates `0.qkv_proj=0`: there is no LoRA on 0.qkv_proj", "q_proj, k_proj"],
+        ),
         (&["--stop", "", "Hi"], &["empty stop"]),
         (&["--interactive", "--template", "none"], &["--interactive needs a chat template"]),
         (&["--data", "no-such-file"], &["no-such-file"]),
@@ -632,6 +636,32 @@ fn mixed_settings_are_told_with_their_modules() {
     );
 }
 
+#[test]
+fn gates_of_modules_without_lora_are_refused() {
+    let (folder, model, adapter, data) = (tempfile::tempdir().unwrap(), model(), adapter("layers"), data());
+    let (model, adapter, data) = (model.to_str().unwrap(), adapter.to_str().unwrap(), data.to_str().unwrap());
+    let (out, base) = (folder.path().join("out"), ["--model", model]);
+    let out_argument = ["--out", out.to_str().unwrap()];
+    // LoRA is on k_proj, v_proj and down_proj in the layers 0 and 2.
+    for (gates, words) in [
+        (
+            "0=0.5,2.up_proj=0",
+            "there is no LoRA on 2.up_proj: the adapter has LoRA there on k_proj, v_proj, down_proj only",
+        ),
+        ("1=0", "there is no LoRA in layer 1: the adapter has LoRA in layers 0, 2, on k_proj, v_proj, down_proj"),
+    ] {
+        for (verb, more) in [
+            ("trim", &out_argument[..]),
+            ("search", &[&base[..], &out_argument, &["--data", data]].concat()),
+            ("eval", &[&base[..], &["--task", "gsm8k", "--data", data]].concat()),
+            ("generate", &[&base[..], &["Hi"]].concat()),
+        ] {
+            fails(&run([&[verb, "--adapter", adapter, "--gates", gates], more].concat()), 2, &[words]);
+            assert!(!out.exists(), "{verb}");
+        }
+    }
+}
+
 // Trim
 
 #[test]
@@ -665,7 +695,11 @@ fn trim_writes_what_search_writes() {
     fails(&trim("0", &nothing), 2, &["no LoRA is kept", "use the base model", "nothing is written"]);
     assert_eq!(names(folder.path()), ["searched", "trimmed"]);
 
-    let run = trim("9", &folder.path().join("whole"));
+    fails(&trim("base", &nothing), 2, &["no LoRA is kept", "use the base model", "nothing is written"]);
+    fails(&trim("5", &nothing), 2, &["5 layers kept", "at most 4", "highest layer with LoRA", "is 3", "`full`"]);
+    assert_eq!(names(folder.path()), ["searched", "trimmed"]);
+
+    let run = trim("full", &folder.path().join("whole"));
     succeeds(&run);
     let nothing = "32.8 kB of 32.8 kB; nothing is dropped: the adapter has LoRA in layers 0–3 only\n";
     assert!(run.stdout.ends_with(nothing), "{}", run.stdout);

@@ -113,12 +113,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let adapter = adapter.map(|adapter| adapter.with_ends(arguments.ends.choice()));
     let lora = checkpoint.bind(adapter.as_ref())?;
     let layers = checkpoint.config().layers;
-    let variants = match adapter {
+    let variants = match &adapter {
         None => vec![Variant::bottom_k(layers, 0)],
         Some(_) if arguments.layers_kept.is_empty() && arguments.gates.is_empty() => {
             vec![Variant::uniform(layers, 1.0)]
         }
-        Some(_) => LayersKept::variants(&arguments.layers_kept, &arguments.gates, layers)?,
+        Some(adapter) => LayersKept::variants(&arguments.layers_kept, &arguments.gates, layers, &adapter.places())?,
     };
     let tokenizer = checkpoint.tokenizer()?;
     let renderer = Renderer::new(&tokenizer, &template(&arguments.template)?)?;

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
+use plimsoll::Error;
 use plimsoll::adapter::{Adapter, Ends, Layout, Provenance, Source, write_trimmed_as};
 use plimsoll::files::sha256_of_files;
-use plimsoll::gates::Variant;
+use plimsoll::gates::{LayersKept, Variant};
 use plimsoll::report;
 use plimsoll::search::TOOL;
 
@@ -62,9 +63,9 @@ enum LayoutArgument {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct What {
-    /// Keep LoRA in the layers 0 to K − 1, 0 being next to the embedding
+    /// Which layers keep their LoRA, from the bottom: a number, or `full` for all
     #[arg(long, value_name = "K")]
-    layers_kept: Option<usize>,
+    layers_kept: Option<LayersKept>,
     /// Strengths of layers and modules, such as 18-29=0 or 7=0,20-29.q_proj=0.5
     #[arg(long, value_name = "GATES", allow_hyphen_values = true)]
     gates: Option<String>,
@@ -101,14 +102,29 @@ impl What {
     fn variant(&self, adapter: &Adapter, sha256: &str) -> Result<(Variant, Option<Ends>)> {
         // No base model is at hand: the layers that can be spoken of are those up to the adapter's highest.
         let highest = adapter.layers().last().copied().unwrap_or(0);
+        let layers = highest + 1;
         if let Some(gates) = &self.gates {
-            let variant = Variant::parse(gates, highest + 1)
-                .with_context(|| format!("{}: its highest layer with LoRA is {highest}", adapter.folder().display()))?;
+            let variant = Variant::parse_for(gates, layers, &adapter.places()).with_context(|| {
+                format!("{}, whose highest layer with LoRA is {highest}", adapter.folder().display())
+            })?;
             return Ok((variant, None));
         }
-        match &self.from {
-            Some(path) => Ok(report::picked_gates(path, sha256)?),
-            None => Ok((Variant::bottom_k(highest + 1, self.layers_kept.unwrap_or(highest + 1)), None)),
+        if let Some(path) = &self.from {
+            return Ok(report::picked_gates(path, sha256)?);
         }
+        let kept = match self.layers_kept {
+            Some(LayersKept::Base) => 0,
+            Some(LayersKept::Some(kept)) if kept <= layers => kept,
+            Some(LayersKept::Some(kept)) => {
+                return Err(Error::Usage(format!(
+                    "{kept} layers kept: expected at most {layers}, since the highest layer with LoRA in {} is {highest}; \
+                     `full` keeps all",
+                    adapter.folder().display()
+                ))
+                .into());
+            }
+            Some(LayersKept::Full) | None => layers,
+        };
+        Ok((Variant::bottom_k(layers, kept), None))
     }
 }

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result, shown};
 use crate::files;
-use crate::gates::{Projection, Variant};
+use crate::gates::{LoraPlaces, Projection, Variant};
 use crate::model::Tensors;
 
 pub use config::{AdapterConfig, Scaling};
@@ -539,6 +539,11 @@ impl Adapter {
         let mut layers: Vec<usize> = self.modules.keys().map(|(layer, _)| *layer).collect();
         layers.dedup();
         layers
+    }
+
+    /// The places that have LoRA.
+    pub fn places(&self) -> LoraPlaces {
+        self.modules.keys().copied().collect()
     }
 
     /// Bytes of all its tensors.

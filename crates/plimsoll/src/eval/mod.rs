@@ -71,7 +71,7 @@ pub struct EvalOptions {
     pub examples: Option<PathBuf>,
     /// What to evaluate: boundaries.
     pub layers_kept: Vec<LayersKept>,
-    /// What to evaluate beside them: gates, as [`Variant::parse`] reads them.
+    /// What to evaluate beside them: gates, as [`Variant::parse_for`] reads them.
     pub gates: Vec<String>,
     /// How prompts are rendered.
     pub template: TemplateChoice,
@@ -201,8 +201,10 @@ impl Evaluation {
         let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
         let adapter = adapter.map(|adapter| adapter.with_ends(options.ends));
         let lora = checkpoint.bind(adapter.as_ref())?;
-        let variants = match adapter {
-            Some(_) => LayersKept::variants(&options.layers_kept, &options.gates, config.layers)?,
+        let variants = match &adapter {
+            Some(adapter) => {
+                LayersKept::variants(&options.layers_kept, &options.gates, config.layers, &adapter.places())?
+            }
             None => vec![Variant::bottom_k(config.layers, 0)],
         };
         let tokenizer = checkpoint.tokenizer()?;

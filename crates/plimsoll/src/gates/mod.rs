@@ -8,6 +8,9 @@ mod families;
 
 pub use families::{Facts, Family, Member, Place, Places, VariantSet};
 
+use std::collections::BTreeSet;
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 
 /// A linear module of a decoder block that LoRA can adapt.
@@ -191,52 +194,22 @@ impl Variant {
     /// # Errors
     /// Anything else, a gate that is not finite, or a layer that the model has not.
     pub fn parse(text: &str, layers: usize) -> Result<Self> {
-        let problem = |what: String| Err(Error::Usage(format!("gates `{text}`: {what}")));
         let mut variant = Self::uniform(layers, 1.0);
-        for term in text.split(',').map(str::trim) {
-            let (place, gate) = match term.rsplit_once('=') {
-                Some((place, gate)) => (Some(place.trim()), gate.trim()),
-                None => (None, term),
-            };
-            // Adding 0 makes a gate of −0 one of 0.
-            let Some(gate) = gate.parse::<f32>().ok().filter(|gate| gate.is_finite()).map(|gate| gate + 0.0) else {
-                return problem(format!("`{gate}` is no finite number"));
-            };
-            let (range, module) = match place {
-                None => (None, None),
-                Some(place) => match place.split_once('.') {
-                    Some((range, module)) => (Some(range), Some(module)),
-                    None if place.starts_with(|c: char| c.is_ascii_digit()) => (Some(place), None),
-                    None => (None, Some(place)),
-                },
-            };
-            let module = match module {
-                None => None,
-                Some(name) => match Projection::from_name(name) {
-                    Some(projection) => Some(projection),
-                    None => {
-                        let names = Projection::ALL.map(Projection::name).join(", ");
-                        return problem(format!("`{name}`: expected a module ({names}) or layers, such as 3 or 0-9"));
-                    }
-                },
-            };
-            let range = match range {
-                None => 0..layers,
-                Some(range) => {
-                    let (first, last) = range.split_once('-').unwrap_or((range, range));
-                    let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) else {
-                        return problem(format!("`{range}`: expected layers, such as 3 or 0-9"));
-                    };
-                    if first > last || last >= layers {
-                        let highest = layers.saturating_sub(1);
-                        return problem(format!("layers {first} to {last}: expected layers from 0 to {highest}"));
-                    }
-                    first..last + 1
-                }
-            };
-            for layer in range {
-                variant = variant.with(layer, module, gate);
-            }
+        for term in text.split(',') {
+            variant = Term::parse(term, layers).map_err(|what| Term::refused(text, &what))?.apply(variant);
+        }
+        Ok(variant)
+    }
+
+    /// The same for an adapter with LoRA in these places.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), and a term that names no place with LoRA: it would change nothing.
+    pub fn parse_for(text: &str, layers: usize, lora: &LoraPlaces) -> Result<Self> {
+        let variant = Self::parse(text, layers)?;
+        for term in text.split(',') {
+            let found = Term::parse(term, layers).and_then(|read| read.check(term.trim(), lora));
+            found.map_err(|what| Term::refused(text, &what))?;
         }
         Ok(variant)
     }
@@ -245,6 +218,106 @@ impl Variant {
     pub fn every_boundary(layers: usize) -> Vec<Self> {
         (0..=layers).map(|k| Self::bottom_k(layers, k)).collect()
     }
+}
+
+/// The layers and modules that have LoRA.
+pub type LoraPlaces = BTreeSet<(usize, Projection)>;
+
+/// A term of gates: the gate of a module, or of all, in some layers.
+struct Term {
+    layers: Range<usize>,
+    module: Option<Projection>,
+    gate: f32,
+}
+
+impl Term {
+    fn refused(text: &str, what: &str) -> Error {
+        Error::Usage(format!("gates `{text}`: {what}"))
+    }
+
+    fn parse(term: &str, layers: usize) -> Result<Self, String> {
+        let term = term.trim();
+        let (place, gate) = match term.rsplit_once('=') {
+            Some((place, gate)) => (Some(place.trim()), gate.trim()),
+            None => (None, term),
+        };
+        // Adding 0 makes a gate of −0 one of 0.
+        let Some(gate) = gate.parse::<f32>().ok().filter(|gate| gate.is_finite()).map(|gate| gate + 0.0) else {
+            return Err(format!("`{gate}` is no finite number"));
+        };
+        let (range, module) = match place {
+            None => (None, None),
+            Some(place) => match place.split_once('.') {
+                Some((range, module)) => (Some(range), Some(module)),
+                None if place.starts_with(|c: char| c.is_ascii_digit()) => (Some(place), None),
+                None => (None, Some(place)),
+            },
+        };
+        let module = match module {
+            None => None,
+            Some(name) => match Projection::from_name(name) {
+                Some(projection) => Some(projection),
+                None => {
+                    let names = Projection::ALL.map(Projection::name).join(", ");
+                    return Err(format!("`{name}`: expected a module ({names}) or layers, such as 3 or 0-9"));
+                }
+            },
+        };
+        let layers = match range {
+            None => 0..layers,
+            Some(range) => {
+                let (first, last) = range.split_once('-').unwrap_or((range, range));
+                let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) else {
+                    return Err(format!("`{range}`: expected layers, such as 3 or 0-9"));
+                };
+                if first > last || last >= layers {
+                    let highest = layers.saturating_sub(1);
+                    return Err(format!("layers {first} to {last}: expected layers from 0 to {highest}"));
+                }
+                first..last + 1
+            }
+        };
+        Ok(Self { layers, module, gate })
+    }
+
+    fn apply(self, variant: Variant) -> Variant {
+        self.layers.fold(variant, |variant, layer| variant.with(layer, self.module, self.gate))
+    }
+
+    /// Refuses a term that names no place with LoRA, and says which places have some.
+    fn check(&self, term: &str, lora: &LoraPlaces) -> Result<(), String> {
+        let in_layers = || lora.iter().filter(|(layer, _)| self.layers.contains(layer));
+        if in_layers().any(|(_, projection)| self.module.is_none_or(|module| module == *projection)) {
+            return Ok(());
+        }
+        let names =
+            |modules: BTreeSet<Projection>| modules.into_iter().map(Projection::name).collect::<Vec<_>>().join(", ");
+        let here: BTreeSet<Projection> = in_layers().map(|(_, projection)| *projection).collect();
+        let place = term.rsplit_once('=').map_or(term, |(place, _)| place.trim());
+        let found = if here.is_empty() {
+            let layers: BTreeSet<usize> = lora.iter().map(|(layer, _)| *layer).collect();
+            let modules = names(lora.iter().map(|(_, projection)| *projection).collect());
+            format!("the adapter has LoRA in layers {}, on {modules}", ranges(&layers))
+        } else {
+            format!("the adapter has LoRA there on {} only", names(here))
+        };
+        let place = match (self.module, self.layers.len()) {
+            (Some(_), _) => format!("on {place}"),
+            (None, 1) => format!("in layer {place}"),
+            (None, _) => format!("in layers {place}"),
+        };
+        Err(format!("there is no LoRA {place}: {found}"))
+    }
+}
+
+/// Numbers as `0-3, 5, 7-9`.
+fn ranges(numbers: &BTreeSet<usize>) -> String {
+    let is_first = |number: &&usize| **number == 0 || !numbers.contains(&(**number - 1));
+    let run = |first: &usize| match (*first..).take_while(|number| numbers.contains(number)).last() {
+        Some(last) if last > *first => format!("{first}-{last}"),
+        _ => first.to_string(),
+    };
+    numbers.iter().filter(is_first).map(run).collect::<Vec<_>>().join(", ")
 }
 
 /// Which layers keep their LoRA, as users say it.
@@ -259,12 +332,12 @@ pub enum LayersKept {
 }
 
 impl LayersKept {
-    /// The variants that are asked for, each once: by the number of layers that keep their LoRA, then by their gates in
-    /// the order given.
+    /// The variants that are asked for of an adapter with LoRA in these places, each once: by the number of layers that
+    /// keep their LoRA, then by their gates in the order given.
     ///
     /// # Errors
-    /// More layers than the model has, or gates that [`Variant::parse`] cannot read.
-    pub fn variants(asked: &[Self], gates: &[String], layers: usize) -> Result<Vec<Variant>> {
+    /// More layers than the model has, or gates that [`Variant::parse_for`] refuses.
+    pub fn variants(asked: &[Self], gates: &[String], layers: usize, lora: &LoraPlaces) -> Result<Vec<Variant>> {
         let kept = asked.iter().map(|kept| match *kept {
             Self::Base => Ok(0),
             Self::Full => Ok(layers),
@@ -276,7 +349,7 @@ impl LayersKept {
         kept.dedup();
         let mut variants: Vec<Variant> = kept.into_iter().map(|kept| Variant::bottom_k(layers, kept)).collect();
         for text in gates {
-            let variant = Variant::parse(text, layers)?;
+            let variant = Variant::parse_for(text, layers, lora)?;
             if !variants.contains(&variant) {
                 variants.push(variant);
             }
@@ -343,6 +416,26 @@ mod tests {
     }
 
     #[test]
+    fn gates_of_places_without_lora_are_refused_with_those_that_have_it() {
+        let q = [0, 1, 2, 4].map(|layer| (layer, Projection::Q));
+        let lora: LoraPlaces = q.into_iter().chain([(2, Projection::V)]).collect();
+        let read = |text: &str| Variant::parse_for(text, 6, &lora).map_err(|error| error.to_string());
+        // A range, a module or a strength of all places needs one place with LoRA.
+        for good in ["0", "0.5", "0-5=0", "3-4=0", "q_proj=0", "v_proj=2", "0-5.v_proj=0", "4=1"] {
+            assert_eq!(read(good), Ok(Variant::parse(good, 6).unwrap()), "{good}");
+        }
+        for (text, words) in [
+            ("2=0, 1.up_proj=0", "there is no LoRA on 1.up_proj: the adapter has LoRA there on q_proj only"),
+            ("up_proj=0", "there is no LoRA on up_proj: the adapter has LoRA there on q_proj, v_proj only"),
+            ("3=0", "there is no LoRA in layer 3: the adapter has LoRA in layers 0-2, 4, on q_proj, v_proj"),
+            ("5.q_proj=0.5", "there is no LoRA on 5.q_proj: the adapter has LoRA in layers 0-2, 4, on q_proj, v_proj"),
+        ] {
+            let refused = read(text).unwrap_err();
+            assert!(refused.starts_with(&format!("gates `{text}`: ")) && refused.contains(words), "{text}: {refused}");
+        }
+    }
+
+    #[test]
     fn only_the_lowest_layers_as_trained_are_a_boundary() {
         assert_eq!(Variant::bottom_k(6, 4).boundary(), Some(4));
         assert_eq!(Variant::uniform(6, 0.5).boundary(), None);
@@ -354,10 +447,12 @@ mod tests {
     fn variants_are_asked_for_by_name_or_number() {
         let asked: Vec<LayersKept> = ["full", "2", "0", "base"].iter().map(|text| text.parse().unwrap()).collect();
         let gates = ["0.5", "2-3=0", "0", "1=0"].map(str::to_owned);
-        let variants = LayersKept::variants(&asked, &gates, 4).unwrap();
+        let lora: LoraPlaces = (0..4).map(|layer| (layer, Projection::Q)).collect();
+        let variants = LayersKept::variants(&asked, &gates, 4, &lora).unwrap();
         assert_eq!(variants.iter().map(Variant::name).collect::<Vec<_>>(), ["base", "2 layers", "full", "0.5", "1=0"]);
-        assert!(LayersKept::variants(&[LayersKept::Some(5)], &[], 4).is_err());
-        assert!(LayersKept::variants(&[], &["4=0".to_owned()], 4).is_err());
+        assert!(LayersKept::variants(&[LayersKept::Some(5)], &[], 4, &lora).is_err());
+        assert!(LayersKept::variants(&[], &["4=0".to_owned()], 4, &lora).is_err());
+        assert!(LayersKept::variants(&[], &["1.k_proj=0".to_owned()], 4, &lora).is_err());
         assert!("half".parse::<LayersKept>().is_err());
     }
 

@@ -89,7 +89,7 @@ pub struct SearchOptions {
     pub metric_candidates: usize,
     /// Families whose members are scored and compete; `bottom-k` is always among them.
     pub families: Vec<Family>,
-    /// Gates of the user's own that compete too, as [`Variant::parse`] reads them.
+    /// Gates of the user's own that compete too, as [`Variant::parse_for`] reads them.
     pub given: Vec<String>,
     /// Whether a cut is held against controls.
     pub controls: Controls,
@@ -322,8 +322,9 @@ impl Search {
                 Some(Guard { dataset, split })
             }
         };
+        let places = adapter.places();
         let given = |spec: &String| {
-            let variant = Variant::parse(spec, config.layers)?;
+            let variant = Variant::parse_for(spec, config.layers, &places)?;
             Ok(Member { family: Family::Given, at: 0.0, label: variant.name(), variant })
         };
         let given = options.given.iter().map(given).collect::<Result<Vec<Member>>>()?;
