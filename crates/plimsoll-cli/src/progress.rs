@@ -13,6 +13,11 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// Writes on stderr what is to be typed behind.
+pub(crate) fn ask(prompt: &str) {
+    let _ = write!(std::io::stderr(), "{prompt}");
+}
+
 /// A spinner with a message, for work whose length is not known.
 pub(crate) fn spinner(message: impl Into<std::borrow::Cow<'static, str>>, quiet: bool) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, target(quiet));

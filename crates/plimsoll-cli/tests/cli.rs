@@ -9,7 +9,8 @@ use std::fs;
 use std::path::Path;
 
 use common::{
-    Run, adapter, contents, data, golden, json, json_lines, model, names, plain_search, plimsoll, run, search_arguments,
+    Run, adapter, contents, copy_files, data, golden, json, json_lines, model, names, plain_search, plimsoll, run,
+    search_arguments,
 };
 use serde_json::Value;
 
@@ -113,6 +114,80 @@ fn generate_chats_on_the_terminal() {
     let text = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!((lines.len(), lines[0], lines[2]), (3, "A boat flo", "A boat flo"), "{text}");
+}
+
+#[test]
+fn a_chat_has_commands_and_refuses_others() {
+    let (model, adapter) = (model(), adapter("trained"));
+    let mut command = plimsoll();
+    command.arg("generate").arg("--model").arg(&model).arg("--adapter").arg(&adapter);
+    command.args(["--interactive", "--max-tokens", "8", "--layers-kept", "2"]);
+    let typed = "/help\nWhat floats on water?\n/nwe\n/usr/bin?\n /new\n/new\nWhat floats on water?\n/exit\nAnd?\n";
+    let output = command.write_stdin(typed).output().unwrap();
+    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{err}");
+    // A path and a line that begins with a space are turns; the other lines are not.
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!((lines.len(), lines[0], lines[3]), (4, "A boat flo", "A boat flo"), "{out}");
+    assert_eq!(err.matches("/quit").count(), 2, "{err}");
+    assert!(err.starts_with("Commands:\n  /help ") && err.contains("there is no command /nwe\nCommands:\n"), "{err}");
+}
+
+/// On a terminal, which `script` (util-linux) makes.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_interrupt_stops_the_answer_and_not_the_chat() {
+    use std::io::{BufReader, Read, Write as _};
+    use std::process::{Command, Stdio};
+
+    const INTERRUPT: &[u8] = b"\x03";
+    /// What comes up to a text, and with it.
+    fn until(seen: &mut impl Read, text: &str) -> String {
+        let mut read = Vec::new();
+        while !read.ends_with(text.as_bytes()) {
+            let mut byte = [0];
+            assert!(seen.read_exact(&mut byte).is_ok(), "no `{text}` in {}", String::from_utf8_lossy(&read));
+            read.push(byte[0]);
+        }
+        String::from_utf8_lossy(&read).into_owned()
+    }
+
+    // An answer that is long enough to be interrupted.
+    let folder = tempfile::tempdir().unwrap();
+    copy_files(&model(), folder.path());
+    let config = folder.path().join("config.json");
+    let mut long = json(&config);
+    long["max_position_embeddings"] = 32768.into();
+    fs::write(&config, long.to_string()).unwrap();
+    let template = folder.path().join("template.jinja");
+    fs::write(&template, "{% for m in messages %}{{ m.content }}{% endfor %}").unwrap();
+    let line = format!(
+        "exec {} generate --model {} --template {} --interactive --max-tokens 30000",
+        env!("CARGO_BIN_EXE_plimsoll"),
+        folder.path().display(),
+        template.display()
+    );
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"]);
+    let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut typed, mut seen) = (script.stdin.take().unwrap(), BufReader::new(script.stdout.take().unwrap()));
+    assert!(until(&mut seen, "> ").contains("/help"));
+    typed.write_all(b"Hello\n").unwrap();
+    until(&mut seen, "Hello\r\n");
+    // The answer begins.
+    seen.read_exact(&mut [0]).unwrap();
+    typed.write_all(INTERRUPT).unwrap();
+    until(&mut seen, "stopping the answer");
+    until(&mut seen, "> ");
+    // The next line is a turn again, and so is the one after an interrupt while nothing is answered.
+    typed.write_all(b"/nothing\n").unwrap();
+    until(&mut seen, "there is no command /nothing");
+    until(&mut seen, "> ");
+    typed.write_all(INTERRUPT).unwrap();
+    until(&mut seen, "a second interrupt ends the chat");
+    until(&mut seen, "> ");
+    typed.write_all(INTERRUPT).unwrap();
+    assert_eq!(script.wait().unwrap().code(), Some(130));
 }
 
 #[test]

@@ -273,6 +273,25 @@ fn a_chat_goes_on_as_if_it_had_been_asked_in_one() {
 }
 
 #[test]
+fn a_chat_goes_on_after_an_answer_that_was_stopped() {
+    let (engine, tokenizer) = (engine("tiny-gqa-tied", "plain"), tokenizer());
+    let mut chat = Chat::new(&engine, &tokenizer, Variant::uniform(engine.layers(), 1.0));
+    let prompt = |tokens: Vec<u32>| Prompt { tokens, variant: 4, number: 1 };
+    let mut seen = 0;
+    let stopped = chat.answer(&prompt((30..45).collect()), &greedy(9, 1), &mut |_| {
+        seen += 1;
+        if seen == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(stopped, Err(plimsoll::Error::Interrupted)), "{stopped:?}");
+    assert_eq!(seen, 3);
+    for tokens in [(30..45).chain([33, 34]).collect::<Vec<u32>>(), vec![90, 91, 92]] {
+        let next = prompt(tokens);
+        let answer = chat.answer(&next, &greedy(9, 1), &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(answer, run(&engine, std::slice::from_ref(&next), &greedy(9, 1))[0]);
+    }
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let (engine, tokenizer) = (engine("tiny-gqa-tied", "plain"), tokenizer());
     let variants = Variant::every_boundary(engine.layers());

@@ -1,6 +1,6 @@
 //! `plimsoll generate`: text from prompts, under any boundary, without rewriting a file.
 
-use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -20,7 +20,8 @@ use serde_json::json;
 
 use super::inputs::{EndsArgument, EngineArguments, SamplingArguments, at_least_one, template};
 use super::print;
-use crate::progress::{Tokens, say};
+use crate::interrupt::Stage;
+use crate::progress::{Tokens, ask, say};
 use crate::{hub, interrupt, progress};
 
 /// Answer prompts with the base model, the full adapter, or any part of it.
@@ -52,7 +53,7 @@ pub(super) struct Arguments {
     /// A JSONL file of prompts, or a folder with valid.jsonl
     #[arg(long, value_name = "PATH", conflicts_with = "prompts")]
     data: Option<PathBuf>,
-    /// Chat on the terminal; an empty line is passed over, /new begins anew, /quit or the end of input ends it
+    /// Chat on the terminal: /help lists the commands, /new begins a new chat, /quit or the end of input leaves
     #[arg(long, short, conflicts_with_all = ["prompts", "data"])]
     interactive: bool,
     /// What the system's turn says, before each prompt
@@ -128,7 +129,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
     let job = Job { engine: &engine, tokenizer: &tokenizer, variants: &variants, options: &options };
     if arguments.interactive {
-        // Nothing is kept of a chat: an interrupt may end it at once.
         return chat(&job, &renderer, arguments);
     }
     interrupt::install();
@@ -222,9 +222,18 @@ fn block(question: &Question, variant: &Variant, answer: &Generated, is_first: b
     format!("{space}── prompt {}, {name}\n{}{cut}\n", question.line, answer.text)
 }
 
+/// The commands of a chat, for its greeting and `/help`.
+const COMMANDS: &str = "\
+Commands:
+  /help   print this list
+  /new    begin a new chat
+  /quit   leave, as /exit and the end of input (Ctrl-D) do
+Ctrl-C stops an answer, and the chat continues with the part that was written.
+Ctrl-C twice leaves. A line that begins with a space is never a command.";
+
 /// A chat on the terminal, with each of the variants.
 fn chat(job: &Job<'_>, renderer: &Renderer<'_>, arguments: &Arguments) -> Result<ExitCode> {
-    let Job { engine, tokenizer, variants, options } = *job;
+    let Job { engine, tokenizer, variants, .. } = *job;
     if renderer.used() == TemplateUse::None {
         let problem = "--interactive needs a chat template, and there is none: give one with --template FILE";
         return Err(Error::Usage(problem.into()).into());
@@ -233,50 +242,85 @@ fn chat(job: &Job<'_>, renderer: &Renderer<'_>, arguments: &Arguments) -> Result
     let begin = |variant: &Variant| (Chat::new(engine, tokenizer, variant.clone()), system.clone());
     let mut chats: Vec<(Chat<'_>, Vec<Message>)> = variants.iter().map(begin).collect();
     let is_terminal = std::io::stdin().is_terminal();
+    if is_terminal {
+        // Nothing is kept of a chat: without a terminal, an interrupt ends it at once.
+        interrupt::install();
+        if !arguments.quiet {
+            say(COMMANDS);
+        }
+    }
     for number in 1.. {
+        interrupt::enter(Stage::Typing);
         if is_terminal {
-            let _ = write!(std::io::stderr(), "> ");
+            ask("> ");
         }
         let mut typed = Vec::new();
         if std::io::stdin().lock().take(LONGEST_TURN).read_until(b'\n', &mut typed)? == 0 {
             break;
         }
-        match String::from_utf8_lossy(&typed).trim() {
-            "" => continue,
-            "/quit" | "/exit" => break,
-            "/new" => {
-                chats.iter_mut().for_each(|(_, messages)| messages.truncate(system.len()));
-                continue;
-            }
-            text => chats.iter_mut().for_each(|(_, messages)| messages.push(Message::new("user", text))),
-        }
-        for ((chat, messages), variant) in chats.iter_mut().zip(variants) {
-            if variants.len() > 1 {
-                print(&format!("── {}\n", variant.name()))?;
-            }
-            let tokens = renderer.chat(messages).map_err(|problem| Error::Usage(problem.to_string()))?;
-            let prompt = Prompt { tokens, variant: 0, number };
-            let mut failed = None;
-            let answer = chat.answer(&prompt, options, &mut |piece| {
-                failed = print(&shown(piece)).err();
-                if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
-            match (failed, answer) {
-                (Some(error), _) => return Err(error),
-                (None, Ok(answer)) => {
-                    print("\n")?;
-                    messages.push(Message::new("assistant", answer.text));
+        interrupt::enter(Stage::Answering);
+        interrupt::forget();
+        let typed = String::from_utf8_lossy(&typed);
+        match (command(&typed), typed.trim()) {
+            (Some("quit" | "exit"), _) => break,
+            (Some("help"), _) => say(COMMANDS),
+            (Some("new"), _) => chats.iter_mut().for_each(|(_, messages)| messages.truncate(system.len())),
+            (Some(name), _) => say(&format!("plimsoll: there is no command /{name}\n{COMMANDS}")),
+            (None, "") => {}
+            (None, text) => {
+                for ((chat, messages), variant) in chats.iter_mut().zip(variants) {
+                    if interrupt::asked() {
+                        break;
+                    }
+                    if variants.len() > 1 {
+                        print(&format!("── {}\n", variant.name()))?;
+                    }
+                    messages.push(Message::new("user", text));
+                    match reply(chat, messages, number, job, renderer)? {
+                        Some(text) => messages.push(Message::new("assistant", text)),
+                        None => drop(messages.pop()),
+                    }
                 }
-                // A chat that has grown too long.
-                (None, Err(Error::Usage(problem))) => {
-                    say(&format!("plimsoll: {problem}; /new begins anew"));
-                    messages.pop();
-                }
-                (None, Err(error)) => return Err(error.into()),
             }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The name of a command: a line that begins with a slash and one word, and is no path.
+fn command(typed: &str) -> Option<&str> {
+    let name = typed.strip_prefix('/')?.split_whitespace().next()?;
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-').then_some(name)
+}
+
+/// Answers the last turn of a chat, and prints the answer as it comes. Returns it, as far as it came where an interrupt
+/// stopped it; nothing where there is none.
+fn reply(
+    chat: &mut Chat<'_>,
+    messages: &[Message],
+    number: u64,
+    job: &Job<'_>,
+    renderer: &Renderer<'_>,
+) -> Result<Option<String>> {
+    let tokens = renderer.chat(messages).map_err(|problem| Error::Usage(problem.to_string()))?;
+    let prompt = Prompt { tokens, variant: 0, number };
+    let (mut text, mut failed) = (String::new(), None);
+    let answer = chat.answer(&prompt, job.options, &mut |piece| {
+        text.push_str(piece);
+        failed = print(&shown(piece)).err();
+        if failed.is_some() || interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    match (failed, answer) {
+        (Some(error), _) => Err(error),
+        (None, Ok(answer)) => print("\n").map(|()| Some(answer.text)),
+        (None, Err(Error::Interrupted)) => print("\n").map(|()| Some(text).filter(|text| !text.is_empty())),
+        // A chat that has grown too long.
+        (None, Err(Error::Usage(problem))) => {
+            say(&format!("plimsoll: {problem}; /new begins a new chat"));
+            Ok(None)
+        }
+        (None, Err(error)) => Err(error.into()),
+    }
 }
 
 impl Arguments {

@@ -256,7 +256,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         error => error.into(),
     })?;
 
-    interrupt::scored();
+    interrupt::enter(interrupt::Stage::Scored);
     let finishing = progress::spinner("choosing", quiet);
     let written = search.finish(&scored)?;
     finishing.finish_and_clear();

@@ -279,7 +279,8 @@ impl<'a> Chat<'a> {
 
     /// Answers the chat so far: all its tokens. What an earlier call has seen of them is not computed again.
     ///
-    /// `observe` is given the text as it comes; when it breaks, so does the answer.
+    /// `observe` is given the text as it comes, after each token, even where that adds nothing to the text; when it breaks,
+    /// so does the answer.
     ///
     /// # Errors
     /// As [`generate`].
@@ -307,18 +308,18 @@ impl<'a> Chat<'a> {
             step(&mut self.decoding, &mut growing, self.tokenizer, &options.sampling);
             let [one] = &mut growing;
             let finish = one.step.take().unwrap_or(Ok(None))?;
-            let flow = one.piece(finish.is_some()).map_or(ControlFlow::Continue(()), |piece| observe(&piece));
+            let flow = observe(&one.piece(finish.is_some()).unwrap_or_default());
             match (finish, flow) {
-                (Some(finish), _) => break finish,
-                (None, ControlFlow::Break(())) => return Err(Error::Interrupted),
+                (Some(finish), _) => break Ok(finish),
+                (None, ControlFlow::Break(())) => break Err(Error::Interrupted),
                 (None, ControlFlow::Continue(())) => {}
             }
         };
         let [one] = growing;
         let kept = one.tokens[..one.fed].to_vec();
-        let (_, answer, sequence) = one.finish(finish);
+        let (_, answer, sequence) = one.finish(*finish.as_ref().unwrap_or(&Finish::Stop));
         self.kept = Some((sequence, kept));
-        Ok(answer)
+        finish.map(|_| answer)
     }
 }
 
