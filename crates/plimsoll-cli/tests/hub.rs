@@ -249,6 +249,25 @@ fn a_broken_download_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn what_is_left_over_in_the_cache_does_not_stop_a_download() {
+    let (hub, home) = (Hub::with_model(), tempfile::tempdir().unwrap());
+    let inspect = ["inspect", "--adapter", "tiny/lora"];
+    let name = "adapter_model.safetensors";
+    assert_eq!(hub.run(home.path(), &inspect, &[]).code, Some(0));
+    let (link, whole) = (snapshot(home.path(), "tiny/lora").join(name), fs::read(adapter("plain").join(name)).unwrap());
+    let blob = link.canonicalize().unwrap();
+    // The content of a link is gone, and a part of it is there that is longer than all of it.
+    fs::remove_file(&blob).unwrap();
+    let mut part = blob.clone().into_os_string();
+    part.push(".part");
+    fs::write(&part, [&whole[..], b"more"].concat()).unwrap();
+    let run = hub.run(home.path(), &inspect, &[]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert_eq!(fs::read(&link).unwrap(), whole);
+    assert!(!Path::new(&part).exists());
+}
+
+#[test]
 fn a_token_is_sent_and_never_told() {
     let (hub, home) = (Hub::with_model(), tempfile::tempdir().unwrap());
     hub.change(|content| content.token = Some("hf_secret".into()));
@@ -265,9 +284,12 @@ fn a_token_is_sent_and_never_told() {
     assert_eq!(hub.run(home.path(), &inspect, &[]).code, Some(0));
 }
 
+/// The redirects of a hub, which may lead to another one: what a path begins with, and what takes its place.
+type Redirects = fn(&Hub, &Hub) -> Vec<(&'static str, String)>;
+
 /// Downloads an adapter with a token, where the hub redirects. Returns the requests that the hub and a second one, on
 /// another port, got.
-fn redirected(redirects: &dyn Fn(&Hub, &Hub) -> Vec<(&'static str, String)>, token: Option<&str>) -> [Vec<Request>; 2] {
+fn redirected(redirects: Redirects, token: Option<&str>) -> [Vec<Request>; 2] {
     let (hub, other, home) = (Hub::with_model(), Hub::with_model(), tempfile::tempdir().unwrap());
     let redirects = redirects(&hub, &other);
     for served in [&hub, &other] {
@@ -296,7 +318,6 @@ fn renamed(hub: &Hub) -> String {
 #[test]
 fn a_token_goes_to_no_other_host_or_port() {
     const FILES: &str = "/tiny/lora/resolve/";
-    type Redirects = fn(&Hub, &Hub) -> Vec<(&'static str, String)>;
     let cases: [Redirects; 6] = [
         // Another host on the same port, the same host on another port, and both.
         |hub, _| vec![(FILES, format!("{}/cdn{FILES}", renamed(hub)))],
@@ -313,7 +334,7 @@ fn a_token_goes_to_no_other_host_or_port() {
         },
     ];
     for (number, case) in cases.iter().enumerate() {
-        let [hub, other] = redirected(case, None);
+        let [hub, other] = redirected(*case, None);
         let (mut sent, mut left) = (0, 0);
         for request in hub.iter().chain(&other) {
             let is_own = hub.contains(request) && request.host.starts_with("127.0.0.1");
@@ -328,7 +349,6 @@ fn a_token_goes_to_no_other_host_or_port() {
 #[test]
 fn a_token_stays_with_a_redirect_to_the_same_origin() {
     const FILES: &str = "/tiny/lora/resolve/";
-    type Redirects = fn(&Hub, &Hub) -> Vec<(&'static str, String)>;
     let cases: [Redirects; 4] = [
         |_, _| vec![(FILES, format!("/moved{FILES}"))],
         |hub, _| vec![(FILES, format!("{}/moved{FILES}", hub.endpoint))],
@@ -337,7 +357,7 @@ fn a_token_stays_with_a_redirect_to_the_same_origin() {
         |_, _| vec![("/api/models/", "/moved/api/models/".to_owned())],
     ];
     for (number, case) in cases.iter().enumerate() {
-        let [hub, other] = redirected(case, Some("hf_secret"));
+        let [hub, other] = redirected(*case, Some("hf_secret"));
         assert!(hub.iter().any(|request| request.path.starts_with("/moved")), "case {number}: {hub:?}");
         assert!(hub.iter().all(|request| request.token.is_some()), "case {number}: {hub:?}");
         assert_eq!(other, [], "case {number}");
