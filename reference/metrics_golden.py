@@ -5,14 +5,16 @@
 
 The values are those of the packages that own the metrics: rouge-score (with NLTK's stemmer), sacreBLEU,
 lm-evaluation-harness, and transformers 4, of which only `squad_metrics.py` is read, out of the wheel: transformers 5
-no longer has it. The texts are made here: English sentences with edits, numbers and answers as in GSM8K, punctuation,
-entities, lines, and characters that Python and Rust are likely to see differently. What depends on this project's
-random numbers is computed with the ChaCha8 of `choose_golden.py`.
+no longer has it. `numeric` is this project's own and is written here a second time, in decimal. The texts are made
+here: English sentences with edits, numbers and answers as in GSM8K, punctuation, entities, lines, and characters that
+Python and Rust are likely to see differently. What depends on this project's random numbers is computed with the
+ChaCha8 of `choose_golden.py`.
 """
 
 import argparse
 import ast
 import collections
+import decimal
 import json
 import os
 import pathlib
@@ -225,6 +227,81 @@ def owners_options(options: dict) -> dict:
     return {"regexes_to_ignore" if key == "ignore" else key: value for key, value in options.items()}
 
 
+# --- numbers --------------------------------------------------------------------------------------------------------
+
+# What `numeric` reads as a number, written down a second time: one expression, and decimal arithmetic.
+CURRENCY, THOUSANDS = "[$€£¥₹]", ",_ \u00a0\u2009\u202f"
+NUMBER = re.compile(
+    rf"\s*(?P<sign>[-+\u2212])?(?:{CURRENCY}\s*)?(?P<inner>[-+\u2212])?"
+    rf"(?P<whole>(?:[0-9]{{1,3}}(?P<separator>[{THOUSANDS}])[0-9]{{3}}(?:(?P=separator)[0-9]{{3}})*|[0-9]*))"
+    rf"(?P<fraction>\.[0-9]*)?(?P<exponent>[eE][-+\u2212]?[0-9]+)?\s*(?:{CURRENCY}|%)?[.,]?\s*"
+)
+TOLERANCES = [
+    None, {"absolute": 0.5}, {"absolute": 0.001}, {"relative": 0.01}, {"relative": 1e-6, "absolute": 0.25},
+    {"relative": 0, "absolute": 0},
+]
+
+
+def decimal_number(text: str) -> decimal.Decimal | None:
+    found = NUMBER.fullmatch(text)
+    if found is None or (found["sign"] and found["inner"]):
+        return None
+    if not re.search("[0-9]", found["whole"] + (found["fraction"] or "")):
+        return None
+    whole = re.sub(f"[{THOUSANDS}]", "", found["whole"])
+    mantissa = (found["sign"] or found["inner"] or "") + (whole or "0") + (found["fraction"] or "")
+    value = decimal.Decimal((mantissa + (found["exponent"] or "")).replace("\u2212", "-"))
+    return value if abs(value) < decimal.Decimal("1.8e308") else None
+
+
+def numeric(candidate: str, references: list[str], tolerance: dict | None) -> float:
+    tolerance = {"relative": 1e-9} if tolerance is None else tolerance
+    relative, absolute = (decimal.Decimal(repr(tolerance.get(key, 0))) for key in ("relative", "absolute"))
+    answer = decimal_number(candidate)
+    numbers = [number for number in map(decimal_number, references) if number is not None]
+
+    def is_near(number: decimal.Decimal) -> bool:
+        # The metric compares in binary64: what differs by four roundings at most is the same.
+        rounding = 4 * decimal.Decimal(2) ** -52 * max(abs(answer), abs(number))
+        return abs(answer - number) <= max(relative * abs(number), absolute) + rounding
+
+    return float(answer is not None and any(map(is_near, numbers)))
+
+
+def written(rng: random.Random, value: decimal.Decimal) -> str:
+    """A number as people and models write it, and sometimes as they should not."""
+    text = rng.choice(["{:f}", "{:f}", "{:,f}", "{:,f}", "{:f}.", "{:e}", "{:.9f}", "{:.2f}"]).format(value)
+    if rng.random() < 0.2:
+        text = text.replace(",", rng.choice("_ \u00a0\u2009\u202f'."))
+    if rng.random() < 0.2:
+        text = text.replace("-", "\u2212")
+    form = ["{}"] * 10 + ["${}", "€ {}", "{} €", "{}%", "{} %.", "{},", " {}\n", "+{}", "-{}", "-${}", "$-{}", "{} kg"]
+    text = rng.choice(form).format(text)
+    if rng.random() < 0.1:
+        at = rng.randrange(len(text))
+        text = text[:at] + rng.choice(".,-+$%e 0/x١") + text[at + rng.randint(0, 1):]
+    return text
+
+
+def numeric_cases(rng: random.Random) -> list[dict]:
+    steps = [decimal.Decimal(step) for step in "0 0 0 0 0 0 0 0.5 0.49 0.51 0.001 0.25 1 -0.5 -1 1e-12 1e-7".split()]
+    cases = []
+    for _ in range(600):
+        digits = rng.choice([1, 2, 4, 7, 10])
+        value = decimal.Decimal(rng.randint(-10**digits, 10**digits)).scaleb(-rng.choice([0, 0, 0, 1, 3]))
+        other = rng.choice([value + rng.choice(steps), value * decimal.Decimal(rng.choice(["1.01", "0.99", "1.011"]))])
+        references = [written(rng, value) for _ in range(rng.choice([1, 1, 1, 2]))]
+        no_number = rng.choice(["", "many", "[invalid]", "-", ".", "1/2", "1e999"])
+        candidate = rng.choice([written(rng, other)] * 9 + [no_number])
+        cases.append({
+            "candidate": candidate,
+            "references": references,
+            "are_numbers": [decimal_number(reference) is not None for reference in references],
+            "scores": [numeric(candidate, references, tolerance) for tolerance in TOLERANCES],
+        })
+    return cases
+
+
 # --- comparisons ----------------------------------------------------------------------------------------------------
 
 
@@ -390,6 +467,8 @@ def main() -> None:
         "gsm8k": {"options": our_options, "filters": filters},
         "extracts": [of | {"answers": [extract(candidate, **of) for candidate, _ in pairs[:200]]} for of in EXTRACTS],
         "cases": cases,
+        "tolerances": TOLERANCES,
+        "numbers": numeric_cases(random.Random(20261128)),
         "corpora": corpora(pairs),
         "stems": stems(rng, pairs),
         "comparisons": comparisons(rng, functions, plain),

@@ -24,6 +24,8 @@ struct Golden {
     gsm8k: Gsm8k,
     extracts: Vec<ExtractCase>,
     cases: Vec<Case>,
+    tolerances: Vec<Option<Value>>,
+    numbers: Vec<Number>,
     corpora: Vec<Corpus>,
     stems: Vec<(String, String)>,
     comparisons: Vec<Comparison>,
@@ -56,6 +58,14 @@ struct Case {
     chrf: f64,
     bleu_statistics: Vec<f64>,
     chrf_statistics: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct Number {
+    candidate: String,
+    references: Vec<String>,
+    are_numbers: Vec<bool>,
+    scores: Vec<f64>,
 }
 
 #[derive(Deserialize)]
@@ -140,6 +150,27 @@ fn exact_match_is_that_of_the_harness() {
     for (index, mut options) in golden().exact_matches.into_iter().enumerate() {
         options["kind"] = "exact-match".into();
         assert_scores(&metric(options), |case| case.exact_match[index]);
+    }
+}
+
+#[test]
+fn numbers_are_those_of_decimal_arithmetic() {
+    let golden = golden();
+    for (index, tolerance) in golden.tolerances.into_iter().enumerate() {
+        let mut value = json!({"kind": "numeric"});
+        if let Some(tolerance) = tolerance {
+            value["tolerance"] = tolerance;
+        }
+        let metric = metric(value);
+        let mut right = 0;
+        for Number { candidate, references, are_numbers, scores } in &golden.numbers {
+            let accepted: Vec<bool> = references.iter().map(|reference| metric.accepts(reference)).collect();
+            assert_eq!(&accepted, are_numbers, "{references:?}");
+            let found = score(&metric, candidate, references);
+            assert_eq!(found, scores[index], "{candidate:?} {references:?} {:?}", metric.measure);
+            right += usize::from(found == 1.0);
+        }
+        assert!((50..550).contains(&right), "{right} of {}", golden.numbers.len());
     }
 }
 
@@ -243,6 +274,7 @@ fn every_metric() -> Vec<Metric> {
     let plain =
         ["exact-match", "squad-exact", "squad-f1", "rouge-1", "rouge-2", "rouge-l", "rouge-lsum", "bleu", "chrf"];
     let mut metrics: Vec<Metric> = plain.iter().map(|kind| metric(json!({"kind": kind}))).collect();
+    metrics.push(metric(json!({"kind": "numeric"})));
     metrics.push(metric(json!({"kind": "rouge-lsum", "stemming": "porter"})));
     metrics.push(metric(json!({"kind": "exact-match", "ignore": [r"\W", "x*"], "ignore_punctuation": true})));
     metrics.push(metric(json!({"kind": "chrf", "extract": {"pattern": r"(\w*)\s|(.)", "take": "last"}})));
@@ -282,7 +314,7 @@ proptest! {
 
     #[test]
     fn one_more_reference_makes_no_best_worse(candidate in text(), one in text(), other in text()) {
-        for kind in ["exact-match", "rouge-1", "rouge-2", "rouge-l", "rouge-lsum", "chrf"] {
+        for kind in ["exact-match", "numeric", "rouge-1", "rouge-2", "rouge-l", "rouge-lsum", "chrf"] {
             let metric = metric(json!({"kind": kind}));
             let both = score(&metric, &candidate, &[one.clone(), other.clone()]);
             prop_assert!(both >= score(&metric, &candidate, from_ref(&one)), "{kind}");

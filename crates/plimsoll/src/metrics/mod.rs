@@ -3,6 +3,7 @@
 //! | `kind` | owner | scale | a mean |
 //! |---|---|---|---|
 //! | `exact-match` | lm-evaluation-harness 0.4.13 | 0 to 1 | yes |
+//! | `numeric` | this project: equal within a tolerance (`numeric.rs`) | 0 to 1 | yes |
 //! | `squad-exact`, `squad-f1` | transformers 4, after the SQuAD 2.0 script | 0 to 1 | yes |
 //! | `rouge-1`, `rouge-2`, `rouge-l`, `rouge-lsum` | rouge-score 0.1.2, F measure | 0 to 1 | yes |
 //! | `bleu`, `chrf` | sacreBLEU 2.6.0, its defaults | 0 to 100 | no |
@@ -24,6 +25,7 @@ mod answers;
 mod bleu;
 mod chrf;
 pub mod compare;
+mod numeric;
 mod pattern;
 mod porter;
 mod rouge;
@@ -36,6 +38,7 @@ use serde::{Deserialize, Serialize};
 use answers::Squad;
 
 pub use answers::ExactMatch;
+pub use numeric::Tolerance;
 pub use pattern::{Extract, Pattern, PatternProblem, Take};
 pub use porter::stem;
 pub use rouge::{RougeKind, Stemming};
@@ -64,6 +67,8 @@ pub struct Metric {
 pub enum Measure {
     /// Whether candidate and reference are the same, but for what is ignored.
     ExactMatch(ExactMatch),
+    /// Whether both are the same number, within a tolerance.
+    Numeric(Tolerance),
     /// Whether they are the same but for case, punctuation, articles and spaces.
     SquadExact,
     /// F1 of the words that they share, but for the same.
@@ -105,6 +110,11 @@ impl Metric {
         self.measure == Measure::Perplexity
     }
 
+    /// Whether an answer can be compared with this reference: to a numeric metric, whether it is a number.
+    pub fn accepts(&self, reference: &str) -> bool {
+        !matches!(self.measure, Measure::Numeric(_)) || numeric::number(reference).is_some()
+    }
+
     /// The statistics of one sample. Their sums over samples go to [`value`](Self::value).
     ///
     /// # Panics
@@ -115,6 +125,7 @@ impl Metric {
             |score: &dyn Fn(&str) -> f64| vec![references.iter().map(|reference| score(reference)).fold(0.0, f64::max)];
         match &self.measure {
             Measure::ExactMatch(options) => best(&|reference| options.score(candidate, reference)),
+            Measure::Numeric(tolerance) => best(&|reference| tolerance.score(candidate, reference)),
             Measure::SquadExact => vec![Squad::Exact.score(candidate, references)],
             Measure::SquadF1 => vec![Squad::F1.score(candidate, references)],
             Measure::Rouge { kind, stemming } => {
@@ -151,6 +162,7 @@ impl Metric {
     pub fn name(&self) -> Cow<'static, str> {
         let name = match &self.measure {
             Measure::ExactMatch(_) => "exact match",
+            Measure::Numeric(_) => "numeric",
             Measure::SquadExact => "SQuAD exact",
             Measure::SquadF1 => "SQuAD F1",
             Measure::Rouge { kind, stemming } => {
@@ -186,6 +198,9 @@ impl Metric {
                 on_or_off(*ignore_punctuation),
                 ignore.len()
             ),
+            Measure::Numeric(Tolerance { relative, absolute }) => {
+                format!("nrefs:{nrefs}|relative:{relative:?}|absolute:{absolute:?}")
+            }
             Measure::SquadExact | Measure::SquadF1 => format!("nrefs:{nrefs}|transformers:4"),
             Measure::Rouge { stemming, .. } => {
                 format!("nrefs:{nrefs}|stemmer:{}|rouge_score:0.1.2", on_or_off(*stemming == Stemming::Porter))
@@ -202,6 +217,7 @@ impl Metric {
 #[serde(tag = "kind", rename_all = "kebab-case")]
 enum RawMetric {
     ExactMatch(RawExactMatch),
+    Numeric(RawNumeric),
     SquadExact(RawPlain),
     SquadF1(RawPlain),
     #[serde(rename = "rouge-1")]
@@ -248,6 +264,15 @@ struct RawExactMatch {
     extract: Option<Extract>,
 }
 
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawNumeric {
+    #[serde(default)]
+    tolerance: Tolerance,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extract: Option<Extract>,
+}
+
 impl From<RawMetric> for Metric {
     fn from(raw: RawMetric) -> Self {
         let plain = |measure, RawPlain { extract }| Self { measure, extract };
@@ -255,6 +280,9 @@ impl From<RawMetric> for Metric {
         match raw {
             RawMetric::ExactMatch(RawExactMatch { ignore, ignore_case, ignore_punctuation, extract }) => {
                 Self { measure: Measure::ExactMatch(ExactMatch { ignore, ignore_case, ignore_punctuation }), extract }
+            }
+            RawMetric::Numeric(RawNumeric { tolerance, extract }) => {
+                Self { measure: Measure::Numeric(tolerance), extract }
             }
             RawMetric::SquadExact(raw) => plain(Measure::SquadExact, raw),
             RawMetric::SquadF1(raw) => plain(Measure::SquadF1, raw),
@@ -275,6 +303,7 @@ impl From<Metric> for RawMetric {
             Measure::ExactMatch(ExactMatch { ignore, ignore_case, ignore_punctuation }) => {
                 Self::ExactMatch(RawExactMatch { ignore, ignore_case, ignore_punctuation, extract })
             }
+            Measure::Numeric(tolerance) => Self::Numeric(RawNumeric { tolerance, extract }),
             Measure::SquadExact => Self::SquadExact(RawPlain { extract }),
             Measure::SquadF1 => Self::SquadF1(RawPlain { extract }),
             Measure::Rouge { kind, stemming } => {
@@ -303,6 +332,7 @@ mod tests {
     fn a_metric_reads_what_it_writes_and_no_key_of_another() {
         let metrics = [
             json!({"kind": "exact-match", "ignore": [",", r"\$"], "ignore_case": true, "ignore_punctuation": false}),
+            json!({"kind": "numeric", "tolerance": {"relative": 0.01, "absolute": 0.5}}),
             json!({"kind": "squad-exact"}),
             json!({"kind": "squad-f1", "extract": {"pattern": "([a-z]+)", "take": "last", "fallback": "?"}}),
             json!({"kind": "rouge-1", "stemming": "none"}),
@@ -324,6 +354,10 @@ mod tests {
             json!({"kind": "bleu", "extract": {"pattern": "("}}),
             json!({"kind": "bleu", "extract": {"pattern": "a", "group": 1}}),
             json!({"kind": "exact-match", "ignore": [r"(?<!a)b"]}),
+            json!({"kind": "numeric", "tolerance": 0.01}),
+            json!({"kind": "numeric", "tolerance": {}}),
+            json!({"kind": "numeric", "tolerance": {"relative": -1}}),
+            json!({"kind": "numeric", "tolerance": {"absolute": 1, "other": 1}}),
         ];
         for value in refused {
             assert!(serde_json::from_value::<Metric>(value.clone()).is_err(), "{value}");

@@ -1,0 +1,219 @@
+//! Whether an answer is the right number, however it is written: 1 or 0, a rate over samples.
+//!
+//! *What is a number.* Digits, with these around or between them:
+//!
+//! | part | forms | the same as |
+//! |---|---|---|
+//! | sign | `-5`, `−5` (U+2212), `+5`, before or behind a currency sign | |
+//! | decimal point | `18.0`, `18.`, `.5` | `18`, `18`, `0.5` |
+//! | separators of thousands | `1,000`, `1_000`, `1 000` (also U+00A0, U+2009, U+202F), one sort in a number | `1000` |
+//! | exponent | `1e3`, `1E+3` | `1000` |
+//! | unit | `$`, `€`, `£`, `¥` or `₹` before it; one of these or `%` behind it | the number without it |
+//! | end of a sentence | one `.` or `,` | the number without it |
+//!
+//! A percent sign is a unit: `25%` equals `25`, not `0.25`. Groups of thousands have three digits, so `1,5` is no
+//! number. Neither are fractions, words and digits of other scripts, nor what `f64` cannot hold.
+//!
+//! *When two are equal.* `|answer - reference| ≤ max(relative · |reference|, absolute)`, as NumPy's `isclose` compares,
+//! but for the larger of two tolerances in place of their sum. A difference that equals the tolerance in decimal is
+//! within it: four roundings of `f64` are allowed for, so that about 15 digits count even where the tolerance is 0.
+
+use serde::{Deserialize, Serialize};
+
+use super::text::strip;
+
+/// How far an answer may be from a reference.
+///
+/// By default 1e-9 of the reference, as in Python's `math.isclose`: enough for the last digit of a sum that a program
+/// printed, and too little for two different whole numbers below a billion.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "RawTolerance")]
+pub struct Tolerance {
+    /// Share of the reference's absolute value.
+    pub relative: f64,
+    /// Absolute difference.
+    pub absolute: f64,
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self { relative: 1e-9, absolute: 0.0 }
+    }
+}
+
+impl Tolerance {
+    /// 1 if the candidate is a number that is as near to the reference as this allows, else 0.
+    pub(super) fn score(&self, candidate: &str, reference: &str) -> f64 {
+        let is_near = number(candidate).zip(number(reference)).is_some_and(|(one, other)| self.holds(one, other));
+        f64::from(u8::from(is_near))
+    }
+
+    fn holds(&self, candidate: f64, reference: f64) -> bool {
+        let allowed = (self.relative * reference.abs()).max(self.absolute);
+        let rounding = 4.0 * f64::EPSILON * candidate.abs().max(reference.abs());
+        (candidate - reference).abs() <= allowed + rounding
+    }
+}
+
+/// A tolerance as a task file has it: what is not given is 0.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with `relative` or `absolute`, such as { absolute = 0.5 }")]
+struct RawTolerance {
+    relative: Option<f64>,
+    absolute: Option<f64>,
+}
+
+impl TryFrom<RawTolerance> for Tolerance {
+    type Error = String;
+
+    fn try_from(RawTolerance { relative, absolute }: RawTolerance) -> Result<Self, String> {
+        if relative.is_none() && absolute.is_none() {
+            return Err("`tolerance`: expected `relative` or `absolute`, found neither".to_owned());
+        }
+        let given = |tolerance: Option<f64>| match tolerance.unwrap_or(0.0) {
+            value if value.is_finite() && value >= 0.0 => Ok(value),
+            value => Err(format!("`tolerance`: expected numbers from 0, found {value}")),
+        };
+        Ok(Self { relative: given(relative)?, absolute: given(absolute)? })
+    }
+}
+
+/// The number that a text is, if it is one.
+pub(super) fn number(text: &str) -> Option<f64> {
+    let text = strip(text);
+    let text = text.strip_suffix(['.', ',']).unwrap_or(text);
+    let text = strip(text.strip_suffix(is_unit).unwrap_or(text));
+    let (sign, text) = signed(text);
+    let unsigned = text.strip_prefix(is_currency).map(str::trim_start);
+    let (sign, text) = match (sign, unsigned) {
+        ("", Some(text)) => signed(text),
+        (sign, text_behind) => (sign, text_behind.unwrap_or(text)),
+    };
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let whole = ungrouped(whole)?;
+    let is_number = !(whole.is_empty() && fraction.is_empty())
+        && is_digits(&whole)
+        && is_digits(fraction)
+        && !signed(exponent).1.is_empty()
+        && is_digits(signed(exponent).1);
+    if !is_number {
+        return None;
+    }
+    let (exponent_sign, exponent) = signed(exponent);
+    let value: f64 = format!("{sign}{whole}.{fraction}e{exponent_sign}{exponent}").parse().ok()?;
+    value.is_finite().then_some(value)
+}
+
+/// The sign as Rust reads it, and what is behind it.
+fn signed(text: &str) -> (&'static str, &str) {
+    match text.strip_prefix(['-', '\u{2212}']) {
+        Some(text) => ("-", text),
+        None => text.strip_prefix('+').map_or(("", text), |text| ("+", text)),
+    }
+}
+
+/// Digits without their separators, unless these are of several sorts or stand elsewhere than between thousands.
+fn ungrouped(text: &str) -> Option<String> {
+    let Some(separator) = text.chars().find(|&c| is_separator(c)) else { return Some(text.to_owned()) };
+    let mut groups = text.split(separator);
+    let first = groups.next().is_some_and(|group| (1..=3).contains(&group.len()));
+    (first && groups.all(|group| group.len() == 3)).then(|| text.replace(separator, ""))
+}
+
+fn is_digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn is_separator(c: char) -> bool {
+    matches!(c, ',' | '_' | ' ' | '\u{a0}' | '\u{2009}' | '\u{202f}')
+}
+
+fn is_currency(c: char) -> bool {
+    matches!(c, '$' | '€' | '£' | '¥' | '₹')
+}
+
+fn is_unit(c: char) -> bool {
+    c == '%' || is_currency(c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_in_all_their_forms() {
+        for (value, texts) in [
+            (18.0, &["18", "18.0", "18.", "$18", "18 €", "+18", " 18%\n", "18.00%.", "1.8e1", "018", "18,"][..]),
+            (1000.0, &["1,000", "1 000", "1\u{a0}000", "1_000", "1e3", "1E+3", "$1,000.00.", "¥ 1000"]),
+            (-5.0, &["-5", "\u{2212}5", "-$5", "$-5", "-5.0", "-50e-1"]),
+            (0.5, &[".5", "0.5", "+.5", "5e-1"]),
+            (1_234_567.5, &["1,234,567.5", "1234567.50"]),
+        ] {
+            for text in texts {
+                assert_eq!(number(text), Some(value), "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_none() {
+        for text in [
+            "",
+            " ",
+            ".",
+            "-",
+            "$",
+            "%",
+            "e3",
+            "1e",
+            "1e+",
+            "1,5",
+            "1,00",
+            "1,0000",
+            ",100",
+            "1,000_000",
+            "1,000,",
+            "--5",
+            "-$-5",
+            "$$5",
+            "5%%",
+            "1/2",
+            "18 apples",
+            "eighteen",
+            "1.2.3",
+            "1.2,345",
+            "1e1.5",
+            "1e999",
+            "inf",
+            "nan",
+            "0x1f",
+            "１８",
+            "5-",
+            "[invalid]",
+            "1,,000",
+            "5 -",
+            "1 e3",
+        ] {
+            // One comma at the end is that of a sentence.
+            let expected = (text == "1,000,").then_some(1000.0);
+            assert_eq!(number(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_difference_of_the_tolerance_is_within_it() {
+        let absolute = Tolerance { relative: 0.0, absolute: 0.1 };
+        assert_eq!([absolute.score("1.1", "1"), absolute.score("1.1000001", "1")], [1.0, 0.0]);
+        let relative = Tolerance { relative: 0.01, absolute: 0.0 };
+        assert_eq!([relative.score("-99", "-100"), relative.score("-98.99", "-100")], [1.0, 0.0]);
+        assert_eq!([relative.score("0", "0.0"), relative.score("1e-300", "0")], [1.0, 0.0]);
+        let exact = Tolerance::default();
+        assert_eq!(exact.score("18.000000000000004", "18"), 1.0);
+        assert_eq!(exact.score("12345679", "12345678"), 0.0);
+        // About 15 digits count.
+        let none = Tolerance { relative: 0.0, absolute: 0.0 };
+        assert_eq!([none.score("3805595471.9999999", "3805595472"), none.score("5471.99999999", "5472")], [1.0, 0.0]);
+        assert_eq!([exact.score("many", "18"), exact.score("18", "many"), exact.score("", "")], [0.0; 3]);
+    }
+}
