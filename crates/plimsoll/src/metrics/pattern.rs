@@ -31,11 +31,40 @@ const LARGEST: usize = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum PatternProblem {
     /// It is too long.
-    #[error("pattern {}: expected at most {LONGEST} bytes, found {}", shown(.0), .0.len())]
+    #[error("pattern `{}`: expected at most {LONGEST} bytes, found {}", shown(.0), .0.len())]
     Long(String),
     /// It cannot be used.
-    #[error("pattern {}: {}", shown(.0), shown(&.1.to_string()))]
-    Unusable(String, #[source] regex::Error),
+    #[error(
+        "pattern `{}`: {}{}",
+        shown(.pattern),
+        shown(.reason),
+        .at.map_or_else(String::new, |at| format!(" at character {at}"))
+    )]
+    Unusable {
+        /// The pattern.
+        pattern: String,
+        /// Why.
+        reason: String,
+        /// Where in the pattern, in characters from 1, if there is a place.
+        at: Option<usize>,
+    },
+}
+
+impl PatternProblem {
+    fn unusable(pattern: String, error: &regex::Error) -> Self {
+        // The crate's own message draws the pattern as it was translated, over several lines.
+        let (reason, start) = match regex_syntax::parse(&from_python(&pattern)) {
+            Err(regex_syntax::Error::Parse(error)) => (error.kind().to_string(), Some(error.span().start.offset)),
+            Err(regex_syntax::Error::Translate(error)) => (error.kind().to_string(), Some(error.span().start.offset)),
+            _ => (error.to_string(), None),
+        };
+        let at = start.map(|start| {
+            // Translation goes from left to right: the start of a pattern becomes the start of its translation.
+            let is_before = |&(index, _): &(usize, char)| from_python(&pattern[..index]).len() <= start;
+            pattern.char_indices().take_while(is_before).count()
+        });
+        Self::Unusable { pattern, reason, at }
+    }
 }
 
 /// A regular expression in Python's notation.
@@ -75,7 +104,7 @@ impl TryFrom<String> for Pattern {
         }
         match RegexBuilder::new(&from_python(&source)).size_limit(LARGEST).dfa_size_limit(LARGEST).build() {
             Ok(regex) => Ok(Self { source, regex }),
-            Err(error) => Err(PatternProblem::Unusable(source, error)),
+            Err(error) => Err(PatternProblem::unusable(source, &error)),
         }
     }
 }
