@@ -315,3 +315,60 @@ fn the_base_model_alone_can_be_evaluated() {
     assert!(result.efficiency.is_none() && result.adapter.is_none());
     assert_eq!((result.data.samples, result.data.available), (4, 24));
 }
+
+#[test]
+fn tasks_on_lists_tables_and_several_references_count_their_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |task: &str, data: &str, content: &str| {
+        let data = folder.path().join(data);
+        fs::write(&data, content).unwrap();
+        let options = EvalOptions { data, max_tokens: Some(4), adapter: None, ..options(folder.path(), task) };
+        Evaluation::open(options).map_err(|error| error.to_string())
+    };
+    let evaluate = |task: &str, data: &str, content: &str| {
+        let evaluation = open(task, data, content).unwrap();
+        let answered = evaluation.run(&mut |_| ControlFlow::Continue(())).unwrap();
+        evaluation.finish(&answered).unwrap()
+    };
+    let counts = |result: &EvalResult| (result.data.samples, result.data.available);
+    let warned = |result: &EvalResult| result.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+
+    let svamp = "name = \"svamp\"\nprompt = \"{{ Body }} {{ Question }}\"\nreferences = [\"{{ Answer }}\"]\n\
+                 [[metrics]]\nkind = \"numeric\"\nextract = { pattern = '(18)|[\\s\\S]+' }\n\
+                 [[metrics]]\nname = \"near\"\nkind = \"numeric\"\ntolerance = { absolute = 1 }\n\
+                 extract = { pattern = 'no such text', fallback = \"$1,001.\" }\n";
+    let row = |answer: &str| format!("{{\n \"Body\": \"B.\",\n \"Question\": \"Q?\",\n \"Answer\": {answer}\n}}");
+    let list = |answers: [&str; 3]| format!("[\n{}\n]\n", answers.map(row).join(",\n"));
+    let result = evaluate(svamp, "svamp.json", &list(["18.0", "1000", "\"1,002\""]));
+    assert_eq!(counts(&result), (3, 3));
+    assert_eq!(result.metrics[1].values[0].value, 2.0 / 3.0);
+    assert_eq!(result.metrics[1].signature, "nrefs:1|relative:0.0|absolute:1.0|extract:first");
+    let message = open(svamp, "svamp.json", &list(["1", "\"two\"", "3"])).unwrap_err();
+    let expected = "row 2: metric `numeric`: expected a reference that is a number, found `two`";
+    assert!(message.ends_with(expected), "{message}");
+    let message = open(svamp, "svamp.json", &list(["1", "2", "3, \"Qestion\": null"]).replace("\"Body\"", "\"Boby\""));
+    let expected = "row 1: template `prompt`: `Body` is undefined; the row has `Boby`, `Question`, `Answer`";
+    let message = message.unwrap_err();
+    assert!(message.ends_with(expected), "{message}");
+
+    let webnlg = "name = \"webnlg\"\nprompt = \"{% for t in triples %}{{ t.s }} {{ t.o }};{% endfor %}\"\n\
+                  references = [\"{{ lexs[0] }}\", \"{{ lexs[1] }}\", \"{{ lexes[2] }}\"]\n\
+                  [data]\ngroup = \"id\"\n[[metrics]]\nkind = \"bleu\"\n";
+    let row =
+        |id: u32, lexs: &str| format!("{{\"id\": {id}, \"triples\": [{{\"s\": 1, \"o\": 2}}], \"lexs\": {lexs}}}\n");
+    let rows = [row(1, "[\"a b\", \"c d\"]"), row(1, "[\"e f\"]"), "\n".into(), row(2, "[\"g h\"]")].concat();
+    let result = evaluate(webnlg, "webnlg.jsonl", &rows);
+    assert_eq!(counts(&result), (2, 2));
+    assert!(result.metrics[0].signature.starts_with("nrefs:var"), "{}", result.metrics[0].signature);
+    assert!(warned(&result).contains("`references[2]` has no text in any sample"), "{}", warned(&result));
+    assert!(!warned(&result).contains("references[1]"), "{}", warned(&result));
+
+    let table = "name = \"labels\"\nprompt = \"{{ text }}\"\nreferences = [\"{{ label }}\"]\n\
+                 [[metrics]]\nkind = \"exact-match\"\nignore_case = true\n";
+    let csv = "text, label\n\"good\nfilm\",pos\n\n\"bad \"\"film\"\"\n\nreally\",neg\nfine,";
+    assert_eq!(counts(&evaluate(table, "labels.csv", &format!("{csv}pos\n"))), (3, 3));
+    let message = open(table, "labels.csv", &format!("{csv}\n")).unwrap_err();
+    let expected =
+        "row 3 (line 8): expected a reference, found none: `references[0]` is empty; the row has `text`, `label`";
+    assert!(message.ends_with(expected), "{message}");
+}

@@ -326,7 +326,7 @@ pub enum DataProblem {
 }
 
 /// The parser's reason without the number of the line, which it counts within the line that it was given.
-fn without_line(error: &serde_json::Error) -> String {
+pub(crate) fn without_line(error: &serde_json::Error) -> String {
     let reason = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     match reason.strip_suffix(&place) {

@@ -34,6 +34,7 @@ use crate::stats::holm;
 pub use result::{
     Better, Comparison, EvalCost, EvalData, EvalResult, EvalVariant, EvalWarning, Generation, MetricResult, TaskFacts,
 };
+pub use rows::Place;
 pub use task::{Layout, Measured, Task, TaskProblem, names};
 
 use rows::Row;
@@ -231,7 +232,7 @@ impl Evaluation {
             }
             None => {
                 let fields = task.examples.iter().cloned();
-                let rows = (1..).zip(fields).map(|(line, fields)| Row { line, fields: vec![fields] });
+                let rows = (1..).map(Place::Example).zip(fields).map(|(place, fields)| Row::single(place, fields));
                 task.examples_of(Path::new(&options.task), &rows.collect::<Vec<_>>(), shots)?
             }
         };
@@ -243,15 +244,12 @@ impl Evaluation {
             if questions.len() == wanted {
                 break;
             }
-            let question = question(&task, &renderer, &examples, &rows[index]).map_err(|error| match error {
-                QuestionProblem::Task(problem) => at(problem),
-                QuestionProblem::Data(problem) => Error::input(&options.data, problem),
-            })?;
+            let question = question(&task, &renderer, &examples, &rows[index]).map_err(at)?;
             let answered = question.prompt().len() + if task.generates() { task.max_tokens } else { 0 };
             let longest = question.sample.tokens.len().max(answered);
             if question.sample.tokens.iter().any(|&token| token as usize >= config.vocabulary) {
-                let (line, vocabulary) = (question.line(), config.vocabulary);
-                return Err(Error::input(&options.data, data::DataProblem::Vocabulary { line, vocabulary }));
+                let problem = data::DataProblem::Vocabulary { line: question.line(), vocabulary: config.vocabulary };
+                return Err(at(TaskProblem::sample(rows[index].place(), &problem)));
             }
             if longest > config.context { skipped += 1 } else { questions.push(question) }
         }
@@ -481,6 +479,10 @@ impl Evaluation {
             let context = self.checkpoint.config().context;
             warnings.push(EvalWarning::Skipped { samples: self.facts.skipped, context });
         }
+        let rendered = self.questions.iter().map(|question| &question.rendered);
+        for template in self.task.unfilled_references(rendered) {
+            warnings.push(EvalWarning::UnfilledReference { template });
+        }
         let share = |variant: &EvalVariant| variant.cut.unwrap_or(0.0);
         let worst = variants.iter().max_by(|a, b| share(a).total_cmp(&share(b)));
         if let Some(variant) = worst.filter(|variant| share(variant) > MANY_CUT) {
@@ -599,27 +601,19 @@ fn pairs(variants: &[Variant]) -> Vec<(usize, usize)> {
     others.flat_map(of_one).collect()
 }
 
-enum QuestionProblem {
-    Task(TaskProblem),
-    Data(data::DataProblem),
-}
-
-fn question(
-    task: &Task,
-    renderer: &Renderer<'_>,
-    examples: &[Rendered],
-    row: &Row,
-) -> Result<Question, QuestionProblem> {
-    let rendered = task.render(row).map_err(QuestionProblem::Task)?;
+fn question(task: &Task, renderer: &Renderer<'_>, examples: &[Rendered], row: &Row) -> Result<Question, TaskProblem> {
+    let rendered = task.render(row)?;
+    task.check_references(row)?;
     let (messages, answer) = if renderer.used() == TemplateUse::None {
-        let text = task.text(examples, &rendered).map_err(QuestionProblem::Task)?;
-        let answer = task.plain_answer(&rendered).map_err(QuestionProblem::Task)?;
-        (vec![crate::tokenizer::Message::new("user", text)], answer)
+        let text = task.text(examples, &rendered)?;
+        (vec![crate::tokenizer::Message::new("user", text)], task.plain_answer(&rendered)?)
     } else {
         (task.turns(examples, &rendered), rendered.answer.clone())
     };
-    let sample = renderer.answered(row.line, &messages, &answer).map_err(QuestionProblem::Data)?;
-    let refused = |problem| QuestionProblem::Data(data::DataProblem::Refused { line: row.line, problem });
+    let place = row.place();
+    let at = |problem: data::DataProblem| TaskProblem::sample(place, &problem);
+    let sample = renderer.answered(place.number(), &messages, &answer).map_err(at)?;
+    let refused = |problem| at(data::DataProblem::Refused { line: place.number(), problem });
     let prompt = renderer.prompt(&messages).map_err(refused)?;
     Ok(Question { sample, prompt, rendered })
 }

@@ -160,6 +160,11 @@ pub enum EvalWarning {
         /// The model's context, in tokens.
         context: usize,
     },
+    /// A reference template without text in any sample: a field that no row has, or that is empty in all.
+    UnfilledReference {
+        /// The template, as `references[1]`.
+        template: String,
+    },
     /// Many answers were cut.
     Cut {
         /// Whose.
@@ -181,6 +186,12 @@ impl std::fmt::Display for EvalWarning {
                 write!(
                     f,
                     "{samples} samples were left out: they do not fit into the model's context of {context} tokens"
+                )
+            }
+            Self::UnfilledReference { template } => {
+                write!(
+                    f,
+                    "the task's `{template}` has no text in any sample: do its fields have the names of the data's?"
                 )
             }
             Self::Cut { variant, share, max_tokens } => write!(

@@ -34,13 +34,66 @@ const MAX_LINE: usize = 1 << 24;
 /// One row's fields.
 pub(super) type Fields = Map<String, Value>;
 
-/// One sample before its prompt is rendered.
+/// Where a row is, as messages name it. All numbers count from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A line of a file that has a row a line.
+    Line(usize),
+    /// A place in a list.
+    Row(usize),
+    /// A row of a table, and the line that it begins on: a quoted field may have several lines.
+    TableRow {
+        /// The row, from the one below the names.
+        row: usize,
+        /// The line.
+        line: usize,
+    },
+    /// An example of the task itself.
+    Example(usize),
+}
+
+impl Place {
+    /// The row's number: what tells it from the others of its file.
+    pub(super) fn number(self) -> usize {
+        match self {
+            Self::Line(number) | Self::Row(number) | Self::TableRow { row: number, .. } | Self::Example(number) => {
+                number
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Row(row) => write!(f, "row {row}"),
+            Self::TableRow { row, line } => write!(f, "row {row} (line {line})"),
+            Self::Example(example) => write!(f, "example {example}"),
+        }
+    }
+}
+
+/// One sample before its prompt is rendered: one row, or neighbours that agree in a field.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
-    /// Its line in the file, or its place in the list or table, from 1; the first where several are one.
-    pub(super) line: usize,
-    /// The fields of the rows that it is made of; at least one.
-    pub(super) fields: Vec<Fields>,
+    /// The rows that it is made of; at least one.
+    pub(super) parts: Vec<(Place, Fields)>,
+}
+
+impl Row {
+    pub(super) fn single(place: Place, fields: Fields) -> Self {
+        Self { parts: vec![(place, fields)] }
+    }
+
+    /// Where its first row is.
+    pub(super) fn place(&self) -> Place {
+        self.parts[0].0
+    }
+
+    fn first(&self) -> &Fields {
+        &self.parts[0].1
+    }
 }
 
 /// The rows of a file, with the SHA-256 of the bytes that were read.
@@ -68,7 +121,7 @@ pub(super) fn read(path: &Path, layout: &Layout) -> Result<Rows> {
         return Err(Error::input(path, TaskProblem::NoRows));
     }
     few_enough(path, single.len())?;
-    let rows = single.into_iter().map(|(line, fields)| Row { line, fields: vec![fields] }).collect();
+    let rows = single.into_iter().map(|(place, fields)| Row::single(place, fields)).collect();
     Ok(Rows { rows, sha256: files::hex(&hasher.finalize()) })
 }
 
@@ -81,10 +134,8 @@ pub(super) fn grouped(rows: Vec<Row>, field: &str) -> Vec<Row> {
     let mut groups: Vec<Row> = Vec::new();
     for row in rows {
         match groups.last_mut() {
-            Some(group)
-                if row.fields[0].contains_key(field) && group.fields[0].get(field) == row.fields[0].get(field) =>
-            {
-                group.fields.extend(row.fields);
+            Some(group) if row.first().contains_key(field) && group.first().get(field) == row.first().get(field) => {
+                group.parts.extend(row.parts);
             }
             _ => groups.push(row),
         }
@@ -116,9 +167,9 @@ fn unpacked(path: &Path, hasher: &mut Sha256) -> Result<Vec<u8>> {
     Ok(stored)
 }
 
-type Numbered = Vec<(usize, Fields)>;
+type Placed = Vec<(Place, Fields)>;
 
-fn by_ending(path: &Path, bytes: &[u8]) -> Result<Numbered> {
+fn by_ending(path: &Path, bytes: &[u8]) -> Result<Placed> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     let at = |problem: TaskProblem| Error::input(path, problem);
@@ -126,35 +177,64 @@ fn by_ending(path: &Path, bytes: &[u8]) -> Result<Numbered> {
         Some("jsonl" | "ndjson") => {
             let mut rows = Vec::new();
             for (line, text) in lines(path, bytes)? {
+                if rows.is_empty() && text.trim_start().starts_with('[') {
+                    let (expected, found) = ("one object a line", "a list: a file of one list ends with .json");
+                    return Err(at(TaskProblem::Form { expected, found }));
+                }
                 let fields = serde_json::from_str(text).map_err(|source| at(TaskProblem::Json { line, source }))?;
-                rows.push((line, fields));
+                rows.push((Place::Line(line), fields));
                 few_enough(path, rows.len())?;
             }
             Ok(rows)
         }
         Some("json") => {
-            let rows: Vec<Fields> = serde_json::from_str(utf8(path, bytes)?)
-                .map_err(|source| at(TaskProblem::Json { line: source.line(), source }))?;
-            Ok((1..).zip(rows).collect())
-        }
-        Some("csv") => {
-            let mut reader = csv::Reader::from_reader(bytes);
-            let csv = |source: csv::Error| at(TaskProblem::Csv(source.to_string()));
-            let names = reader.headers().map_err(csv)?.clone();
-            let mut rows = Vec::new();
-            for (row, record) in (1..).zip(reader.records()) {
-                let record = record.map_err(csv)?;
-                let fields = names.iter().zip(&record).map(|(name, value)| (name.to_owned(), Value::from(value)));
-                rows.push((row, fields.collect()));
-                few_enough(path, rows.len())?;
+            let text = utf8(path, bytes)?;
+            if text.trim_start().starts_with('{') {
+                let (expected, found) =
+                    ("a list of objects", "an object: a file of one object a line ends with .jsonl");
+                return Err(at(TaskProblem::Form { expected, found }));
             }
-            Ok(rows)
+            let rows: Vec<Fields> =
+                serde_json::from_str(text).map_err(|source| at(TaskProblem::Json { line: source.line(), source }))?;
+            Ok((1..).map(Place::Row).zip(rows).collect())
         }
+        Some("csv") => table(path, bytes),
         _ => Err(at(TaskProblem::Ending)),
     }
 }
 
-fn separated(path: &Path, bytes: &[u8], separator: &str, names: &[String]) -> Result<Numbered> {
+/// Rows of a CSV file. White space around the names of its first line counts for nothing.
+fn table(path: &Path, bytes: &[u8]) -> Result<Placed> {
+    let at = |problem: TaskProblem| Error::input(path, problem);
+    let other = |source: &csv::Error| at(TaskProblem::Csv(source.to_string()));
+    let place = |row, position: Option<&csv::Position>| Place::TableRow { row, line: line_of(bytes, position) };
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(bytes);
+    let names = reader.headers().map_err(|source| other(&source))?.clone();
+    let mut rows = Vec::new();
+    for (row, record) in (1..).zip(reader.records()) {
+        let record = record.map_err(|source| match source.kind() {
+            csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
+                at(TaskProblem::Columns { place: place(row, pos.as_ref()), expected: *expected_len, found: *len })
+            }
+            _ => other(&source),
+        })?;
+        let fields = names.iter().zip(&record).map(|(name, value)| (name.to_owned(), Value::from(value)));
+        rows.push((place(row, record.position()), fields.collect()));
+        few_enough(path, rows.len())?;
+    }
+    Ok(rows)
+}
+
+/// The line on which a record begins. The reader's position is where it ended the record before, so that blank lines
+/// and the second half of a line's end may still lie between.
+fn line_of(bytes: &[u8], position: Option<&csv::Position>) -> usize {
+    let Some(position) = position else { return 1 };
+    let behind = usize::try_from(position.byte()).ok().and_then(|byte| bytes.get(byte..)).unwrap_or_default();
+    let between = behind.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    position.line() as usize + between.filter(|&&byte| byte == b'\n').count()
+}
+
+fn separated(path: &Path, bytes: &[u8], separator: &str, names: &[String]) -> Result<Placed> {
     let row = |(line, text): (usize, &str)| {
         let values: Vec<&str> = text.split(separator).map(str::trim).collect();
         if values.len() != names.len() {
@@ -167,17 +247,17 @@ fn separated(path: &Path, bytes: &[u8], separator: &str, names: &[String]) -> Re
             return Err(Error::input(path, problem));
         }
         let fields = names.iter().zip(values).map(|(name, value)| (name.clone(), Value::from(value)));
-        Ok((line, fields.collect()))
+        Ok((Place::Line(line), fields.collect()))
     };
     lines(path, bytes)?.into_iter().map(row).collect()
 }
 
 /// Files that lie beside each other: `path` is what they have in common, or one of them.
-fn parallel(path: &Path, endings: &BTreeMap<String, String>, hasher: &mut Sha256) -> Result<Numbered> {
+fn parallel(path: &Path, endings: &BTreeMap<String, String>, hasher: &mut Sha256) -> Result<Placed> {
     let text = path.to_string_lossy();
     let text = text.strip_suffix(".gz").unwrap_or(&text);
     let stem = endings.values().find_map(|ending| text.strip_suffix(ending.as_str())).unwrap_or(text);
-    let (mut rows, mut files): (Numbered, Vec<PathBuf>) = (Vec::new(), Vec::new());
+    let (mut rows, mut files): (Placed, Vec<PathBuf>) = (Vec::new(), Vec::new());
     for (name, ending) in endings {
         let candidates = [format!("{stem}{ending}"), format!("{stem}{ending}.gz")];
         let Some(file) = candidates.iter().map(PathBuf::from).find(|file| file.is_file()) else {
@@ -188,7 +268,7 @@ fn parallel(path: &Path, endings: &BTreeMap<String, String>, hasher: &mut Sha256
         let text = utf8(&file, &bytes)?;
         let lines: Vec<&str> = text.lines().collect();
         if files.is_empty() {
-            rows = (1..).zip(&lines).map(|(line, _)| (line, Fields::new())).collect();
+            rows = (1..).zip(&lines).map(|(line, _)| (Place::Line(line), Fields::new())).collect();
         }
         if lines.len() != rows.len() {
             let problem = TaskProblem::Lengths { other: files[0].clone(), expected: rows.len(), found: lines.len() };
@@ -237,21 +317,35 @@ mod tests {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect()
     }
 
-    fn row(line: usize, pairs: &[(&str, &str)]) -> Row {
-        Row { line, fields: vec![fields(pairs)] }
+    fn row(place: Place, pairs: &[(&str, &str)]) -> Row {
+        Row::single(place, fields(pairs))
     }
 
     #[test]
     fn files_are_read_by_their_endings() {
-        let expected = [row(1, &[("a", "x\ny"), ("b", "é")])];
+        let expected = |place| [row(place, &[("a", "x\ny"), ("b", "é")])];
+        let (line, list) = (expected(Place::Line(1)), expected(Place::Row(1)));
+        let table = expected(Place::TableRow { row: 1, line: 2 });
         let json = "{\"a\": \"x\\ny\", \"b\": \"é\"}";
-        assert_eq!(rows("d.jsonl", format!("\u{feff}{json}\n\n").as_bytes(), &Layout::ByEnding).unwrap(), expected);
-        assert_eq!(rows("d.json", format!("[{json}]").as_bytes(), &Layout::ByEnding).unwrap(), expected);
-        let csv = rows("d.csv", "a,b\n\"x\ny\",é\n".as_bytes(), &Layout::ByEnding).unwrap();
-        assert_eq!(csv[0].fields, expected[0].fields);
+        assert_eq!(rows("d.jsonl", format!("\u{feff}{json}\n\n").as_bytes(), &Layout::ByEnding).unwrap(), line);
+        assert_eq!(rows("d.json", format!("[{json}]").as_bytes(), &Layout::ByEnding).unwrap(), list);
+        assert_eq!(rows("d.csv", "a, b\n\"x\ny\",é\n".as_bytes(), &Layout::ByEnding).unwrap(), table);
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         packed.write_all(json.as_bytes()).unwrap();
-        assert_eq!(rows("d.jsonl.gz", &packed.finish().unwrap(), &Layout::ByEnding).unwrap(), expected);
+        assert_eq!(rows("d.jsonl.gz", &packed.finish().unwrap(), &Layout::ByEnding).unwrap(), line);
+    }
+
+    #[test]
+    fn rows_of_a_table_know_the_lines_that_they_begin_on() {
+        let text = "\u{feff}a,b\n\"x\n\ny\",1\n\n\nz,2\nz,3\n";
+        for text in [text.to_owned(), text.replace('\n', "\r\n")] {
+            let found = rows("d.csv", text.as_bytes(), &Layout::ByEnding).unwrap();
+            let places: Vec<String> = found.iter().map(|row| row.place().to_string()).collect();
+            assert_eq!(places, ["row 1 (line 2)", "row 2 (line 7)", "row 3 (line 8)"], "{text:?}");
+            assert_eq!(grouped(found, "a").len(), 2);
+        }
+        let message = rows("d.csv", b"a,b\n\"x\ny\",1\n\nz\n", &Layout::ByEnding).unwrap_err().to_string();
+        assert!(message.ends_with("row 2 (line 5): expected 2 fields, as the first line has, found 1"), "{message}");
     }
 
     #[test]
@@ -259,7 +353,8 @@ mod tests {
         let layout = Layout::Separated { separator: "||".into(), fields: vec!["mr".into(), "ref".into()] };
         let read = rows("e2e.txt", b"a||1\na||2\nb||3\na||4\n", &layout).unwrap();
         let groups = grouped(read, "mr");
-        let sizes: Vec<(usize, usize)> = groups.iter().map(|group| (group.line, group.fields.len())).collect();
+        let sizes: Vec<(usize, usize)> =
+            groups.iter().map(|group| (group.place().number(), group.parts.len())).collect();
         assert_eq!(sizes, [(1, 2), (3, 1), (4, 1)]);
     }
 
@@ -272,7 +367,7 @@ mod tests {
         let layout = Layout::Parallel { endings };
         for name in ["test", "test.en", "test.de"] {
             let rows = read(&folder.path().join(name), &layout).unwrap().rows;
-            assert_eq!(rows[2], row(3, &[("source", "three"), ("target", "drei")]), "{name}");
+            assert_eq!(rows[2], row(Place::Line(3), &[("source", "three"), ("target", "drei")]), "{name}");
         }
         fs::write(folder.path().join("test.de"), "eins\n").unwrap();
         let error = read(&folder.path().join("test"), &layout).unwrap_err().to_string();
@@ -283,8 +378,13 @@ mod tests {
     fn what_is_no_data_is_refused() {
         let message = |name, content: &[u8]| rows(name, content, &Layout::ByEnding).unwrap_err().to_string();
         assert!(message("d.jsonl", b"{\"a\": 1}\n[2]\n").contains("line 2"));
-        assert!(message("d.json", b"{}").contains("line 1"));
-        assert!(message("d.csv", b"a,b\n1\n").contains("1 field"));
+        assert!(message("d.jsonl", b"{\"a\": 1}\n{\"a\" 1}\n").ends_with("line 2: expected `:` at column 6"));
+        assert!(message("d.jsonl", b"[{\"a\": 1}]\n").contains(".json"));
+        assert!(message("d.json", b"{}").contains("expected a list of objects, found an object"));
+        assert!(
+            message("d.json", b"[{},\n  2]").ends_with("line 2: invalid type: integer `2`, expected a map at column 3")
+        );
+        assert!(message("d.csv", b"a,b\n1\n").contains("row 1 (line 2)"));
         assert!(message("d.txt", b"text").contains(".jsonl"));
         assert!(message("d.jsonl", b"\n").contains("no rows"));
         assert!(message("d.jsonl", b"\xff").contains("UTF-8"));

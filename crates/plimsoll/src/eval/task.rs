@@ -16,17 +16,19 @@
 //! A chat template, where the model has one, makes a user's turn of the prompt, after `system` if it is given. Examples
 //! (`shots`) are turns before it. Without a template a text is made of the same, in the form that `[plain]` says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
 
-use super::rows::{Fields, Row};
+use super::rows::{Fields, Place, Row};
+use crate::data::{DataProblem, without_line};
 use crate::error::{Error, Result, shown};
 use crate::files;
-use crate::metrics::Metric;
+use crate::metrics::{Metric, Pattern, PatternProblem};
 use crate::tokenizer::{Message, json_value, to_json};
 
 /// Instructions that one rendering may cost.
@@ -63,16 +65,65 @@ pub enum TaskProblem {
         /// What it holds.
         found: String,
     },
-    /// A template that does not parse, or that a row does not fill.
-    #[error("{0}")]
-    Template(String),
-    /// A row without anything to hold an answer against.
-    #[error(
-        "line {line}: expected a reference, found none: the fields that the task's `references` name are missing or empty"
-    )]
-    NoReference {
-        /// The line, from 1.
+    /// A pattern of a metric that cannot be used.
+    #[error("line {line}: {problem}")]
+    Pattern {
+        /// The line of the task's file, from 1.
         line: usize,
+        /// What is wrong with it.
+        problem: PatternProblem,
+    },
+    /// A template that does not parse or render.
+    #[error("template `{template}`: {reason}")]
+    Template {
+        /// The template.
+        template: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A row that a template cannot be rendered for.
+    #[error("{place}: template `{template}`: {reason}; the row has {fields}")]
+    Fields {
+        /// The row.
+        place: Place,
+        /// The template.
+        template: String,
+        /// What is wrong: which field is undefined.
+        reason: String,
+        /// The names of the row's fields.
+        fields: String,
+    },
+    /// A row without anything to compare an answer with.
+    #[error("{place}: expected a reference, found none: {reasons}; the row has {fields}")]
+    NoReference {
+        /// The row.
+        place: Place,
+        /// Why each of the task's `references` has no text.
+        reasons: String,
+        /// The names of the row's fields.
+        fields: String,
+    },
+    /// A reference that a numeric metric cannot read.
+    #[error(
+        "{place}: metric `{}`: expected a reference that is a number, found `{}`",
+        shown(.metric),
+        shown(.reference)
+    )]
+    NoNumber {
+        /// The row.
+        place: Place,
+        /// The task's name for the metric.
+        metric: String,
+        /// The reference.
+        reference: String,
+    },
+    /// A row of which no sample can be made.
+    #[error("{place}: {reason}")]
+    Sample {
+        /// The row.
+        place: Place,
+        /// Why.
+        reason: String,
     },
     /// Examples that give the answers away.
     #[error("expected a file of other samples for --examples, found the samples themselves")]
@@ -112,8 +163,16 @@ pub enum TaskProblem {
         /// How many bytes are well-formed.
         valid: usize,
     },
+    /// JSON of another form than the file's ending says.
+    #[error("expected {expected}, found {found}")]
+    Form {
+        /// What the ending says.
+        expected: &'static str,
+        /// What is there, and what its ending is.
+        found: &'static str,
+    },
     /// Not the JSON that is wanted.
-    #[error("line {line}: {}", shown(&.source.to_string()))]
+    #[error("line {line}: {}", without_line(.source))]
     Json {
         /// The line, from 1.
         line: usize,
@@ -123,6 +182,16 @@ pub enum TaskProblem {
     /// Not CSV.
     #[error("{}", shown(.0))]
     Csv(String),
+    /// A row of a table with more or fewer fields than names.
+    #[error("{place}: expected {expected} fields, as the first line has, found {found}")]
+    Columns {
+        /// The row.
+        place: Place,
+        /// How many there should be.
+        expected: u64,
+        /// How many there are.
+        found: u64,
+    },
     /// A line that falls into another number of parts.
     #[error("line {line}: expected {expected} parts between `{}`, found {found}", shown(.separator))]
     Parts {
@@ -238,6 +307,8 @@ pub(super) struct Rendered {
     pub(super) answer: String,
     /// At least one.
     pub(super) references: Vec<String>,
+    /// The templates that gave one.
+    pub(super) filled: BTreeSet<usize>,
 }
 
 /// The names of the built-in tasks.
@@ -264,10 +335,13 @@ impl Task {
     }
 
     fn parse(text: &str) -> Result<Self, TaskProblem> {
+        let line = |start: usize| text.get(..start).map(|before| before.matches('\n').count() + 1);
         let raw: RawTask = toml::from_str(text).map_err(|error| {
-            let line =
-                error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
-            let place = line.map_or_else(String::new, |line| format!("line {line}: "));
+            if let Some((start, problem)) = unusable_pattern(text) {
+                return TaskProblem::Pattern { line: line(start).unwrap_or(1), problem };
+            }
+            let place = error.span().and_then(|span| line(span.start));
+            let place = place.map_or_else(String::new, |line| format!("line {line}: "));
             TaskProblem::Toml(format!("{place}{}", error.message()))
         })?;
         raw.try_into()
@@ -278,29 +352,68 @@ impl Task {
     /// # Errors
     /// A field that the prompt wants and the row has not, or no reference.
     pub(super) fn render(&self, row: &Row) -> Result<Rendered, TaskProblem> {
-        let first = &row.fields[0];
-        let place = format!("line {}: ", row.line);
-        let one =
-            |field: &str, fields: &Fields| self.field(field, fields).map_err(|error| template(&place, field, &error));
-        let mut references = Vec::new();
-        for fields in &row.fields {
-            for index in 0..self.references {
-                let field = format!("references[{index}]");
-                match self.field(&field, fields) {
-                    Ok(text) if text.trim().is_empty() => {}
-                    Ok(text) => references.push(text),
-                    Err(error) if error.kind() == ErrorKind::UndefinedError => {}
-                    Err(error) => return Err(template(&place, &field, &error)),
-                }
-            }
+        let (place, first) = &row.parts[0];
+        let one = |field: &str| self.field(field, first).map_err(|error| self.unfilled(*place, field, &error, first));
+        let (mut references, mut filled, mut reasons) = (Vec::new(), BTreeSet::new(), Vec::new());
+        for (place, fields) in &row.parts {
+            let found = self.references_of(*place, fields)?;
+            filled.extend(found.texts.iter().map(|(template, _)| *template));
+            references.extend(found.texts.into_iter().map(|(_, text)| text));
+            reasons.extend(found.reasons);
         }
-        let Some(answer) = references.first() else { return Err(TaskProblem::NoReference { line: row.line }) };
+        let Some(answer) = references.first() else {
+            let reasons = shown(&reasons.join(", "));
+            return Err(TaskProblem::NoReference { place: *place, reasons, fields: names_of(first) });
+        };
         Ok(Rendered {
-            system: if self.has_system { Some(one("system", first)?) } else { None },
-            prompt: one("prompt", first)?,
+            system: if self.has_system { Some(one("system")?) } else { None },
+            prompt: one("prompt")?,
             answer: answer.clone(),
             references,
+            filled,
         })
+    }
+
+    /// Refuses references that a metric cannot compare answers with.
+    ///
+    /// # Errors
+    /// [`TaskProblem::NoNumber`].
+    pub(super) fn check_references(&self, row: &Row) -> Result<(), TaskProblem> {
+        for (place, fields) in &row.parts {
+            for (_, reference) in self.references_of(*place, fields)?.texts {
+                self.metrics.iter().try_for_each(|measured| measured.check(*place, &reference))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The references that one row has.
+    fn references_of(&self, place: Place, fields: &Fields) -> Result<References, TaskProblem> {
+        let mut found = References::default();
+        for index in 0..self.references {
+            let field = format!("references[{index}]");
+            match self.field(&field, fields) {
+                Ok(text) if text.trim().is_empty() => found.reasons.push(format!("`{field}` is empty")),
+                Ok(text) => found.texts.push((index, text)),
+                Err(error) if error.kind() == ErrorKind::UndefinedError => {
+                    found.reasons.push(format!("in `{field}` {}", error.detail().unwrap_or("a field is undefined")));
+                }
+                Err(error) => return Err(self.unfilled(place, &field, &error, fields)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The reference templates of a user's task that no sample fills. Built-in tasks know several forms of their data.
+    pub(super) fn unfilled_references<'a>(&self, samples: impl Iterator<Item = &'a Rendered>) -> Vec<String> {
+        if self.file.is_none() {
+            return Vec::new();
+        }
+        let filled: BTreeSet<usize> = samples.flat_map(|rendered| rendered.filled.iter().copied()).collect();
+        (0..self.references)
+            .filter(|index| !filled.contains(index))
+            .map(|index| format!("references[{index}]"))
+            .collect()
     }
 
     /// Whether any metric is of what is generated.
@@ -350,7 +463,22 @@ impl Task {
     fn plain(&self, field: &str, Rendered { prompt, answer, .. }: &Rendered) -> Result<String, TaskProblem> {
         let context = minijinja::context! { prompt => prompt, answer => answer };
         let text = self.templates.get_template(field).and_then(|template| template.render(context));
-        text.map_err(|error| template("", field, &error))
+        text.map_err(|error| template(field, &error))
+    }
+
+    /// A row that does not fill a template. Where a filter refused a value, missing fields may be the cause.
+    fn unfilled(&self, place: Place, field: &str, error: &minijinja::Error, fields: &Fields) -> TaskProblem {
+        let mut reason = reason(error);
+        if error.kind() != ErrorKind::UndefinedError {
+            let used = self.templates.get_template(field).map(|template| template.undeclared_variables(false));
+            let is_missing = |name: &String| fields.get(name).is_none_or(serde_json::Value::is_null);
+            let is_function = |name: &String| self.templates.globals().any(|(global, _)| global == name);
+            let missing: BTreeSet<String> = used.unwrap_or_default().into_iter().filter(is_missing).collect();
+            for name in missing.iter().filter(|name| !is_function(name)) {
+                reason.push_str(&format!(" (`{}` is undefined)", shown(name)));
+            }
+        }
+        TaskProblem::Fields { place, template: field.to_owned(), reason, fields: names_of(fields) }
     }
 
     fn field(&self, field: &str, fields: &Fields) -> Result<String, minijinja::Error> {
@@ -361,10 +489,74 @@ impl Task {
     }
 }
 
-fn template(place: &str, field: &str, error: &minijinja::Error) -> TaskProblem {
-    let message =
-        error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
-    TaskProblem::Template(format!("{place}template `{field}`: {}", shown(&message)))
+/// The references of one row, and why others are missing.
+#[derive(Default)]
+struct References {
+    /// With the number of its template.
+    texts: Vec<(usize, String)>,
+    reasons: Vec<String>,
+}
+
+impl Measured {
+    /// Refuses a reference that the metric cannot compare answers with.
+    ///
+    /// # Errors
+    /// [`TaskProblem::NoNumber`].
+    pub(crate) fn check(&self, place: Place, reference: &str) -> Result<(), TaskProblem> {
+        if self.metric.accepts(reference.trim()) {
+            return Ok(());
+        }
+        Err(TaskProblem::NoNumber { place, metric: self.name.clone(), reference: reference.trim().to_owned() })
+    }
+}
+
+impl TaskProblem {
+    /// A row of which no sample can be made. The reason counts lines, which a list or a table does not.
+    pub(super) fn sample(place: Place, problem: &DataProblem) -> Self {
+        let reason = problem.to_string();
+        let line = format!("line {}: ", place.number());
+        Self::Sample { place, reason: reason.strip_prefix(&line).unwrap_or(&reason).to_owned() }
+    }
+}
+
+fn template(field: &str, error: &minijinja::Error) -> TaskProblem {
+    TaskProblem::Template { template: field.to_owned(), reason: reason(error) }
+}
+
+/// What is wrong with a template, or which of its expressions is undefined.
+fn reason(error: &minijinja::Error) -> String {
+    shown(&match error.detail() {
+        Some(detail) if error.kind() == ErrorKind::UndefinedError => detail.to_owned(),
+        Some(detail) => format!("{}: {detail}", error.kind()),
+        None => error.kind().to_string(),
+    })
+}
+
+/// The names of a row's fields, as messages list them.
+fn names_of(fields: &Fields) -> String {
+    let name = |(name, value): (&String, &serde_json::Value)| {
+        if value.is_null() { format!("`{name}` (null)") } else { format!("`{name}`") }
+    };
+    match fields.iter().map(name).collect::<Vec<_>>().join(", ") {
+        names if names.is_empty() => "no fields".to_owned(),
+        names => shown(&names),
+    }
+}
+
+/// The first pattern of the task's metrics that cannot be used, and the byte where it is. The parser itself knows only
+/// the place of the metric: metrics are buffered until their `kind` is known.
+fn unusable_pattern(text: &str) -> Option<(usize, PatternProblem)> {
+    let document = DeTable::parse(text).ok()?;
+    let metrics = document.get_ref().get("metrics")?.get_ref().as_array()?;
+    let patterns = metrics.iter().flat_map(|metric| {
+        let ignored = metric.get_ref().get("ignore").and_then(|value| value.get_ref().as_array());
+        let extracted = metric.get_ref().get("extract").and_then(|value| value.get_ref().get("pattern"));
+        ignored.into_iter().flat_map(|patterns| patterns.iter()).chain(extracted)
+    });
+    patterns.into_iter().find_map(|pattern: &toml::Spanned<DeValue<'_>>| {
+        let problem = Pattern::try_from(pattern.get_ref().as_str()?.to_owned()).err()?;
+        Some((pattern.span().start, problem))
+    })
 }
 
 #[derive(Deserialize)]
@@ -463,13 +655,14 @@ impl TryFrom<RawTask> for Task {
         templates.set_undefined_behavior(UndefinedBehavior::Strict);
         templates.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build();
-        templates.set_syntax(syntax.map_err(|error| template("", "syntax", &error))?);
-        templates.set_debug(false);
+        templates.set_syntax(syntax.map_err(|error| template("syntax", &error))?);
+        // So that errors name what is undefined.
+        templates.set_debug(true);
         templates.set_fuel(Some(FUEL));
         // The engine's own would write as many spaces as it is asked for.
         templates.add_filter("tojson", to_json);
         let mut add = |name: String, source: String| {
-            templates.add_template_owned(name.clone(), source).map_err(|error| template("", &name, &error))
+            templates.add_template_owned(name.clone(), source).map_err(|error| template(&name, &error))
         };
         add("prompt".into(), raw.prompt)?;
         add("plain.prompt".into(), raw.plain.prompt)?;
@@ -531,7 +724,7 @@ mod tests {
     #[test]
     fn references_whose_fields_are_missing_are_left_out() {
         let task = Task::open("dialogsum").unwrap();
-        let row = |pairs: &[(&str, &str)]| Row { line: 7, fields: vec![fields(pairs)] };
+        let row = |pairs: &[(&str, &str)]| Row::single(Place::Line(7), fields(pairs));
         let rendered = task.render(&row(&[("dialogue", "Hi."), ("summary1", "One."), ("summary3", "Three.")])).unwrap();
         assert_eq!(rendered.references, ["One.", "Three."]);
         let message = |pairs: &[(&str, &str)]| task.render(&row(pairs)).unwrap_err().to_string();
@@ -540,11 +733,94 @@ mod tests {
     }
 
     #[test]
+    fn an_undefined_field_is_named_with_its_row_and_template() {
+        let task = |prompt: &str, references: &str| {
+            let task = format!("name = \"t\"\nprompt = '{prompt}'\nreferences = [{references}]\n");
+            Task::parse(&format!("{task}[[metrics]]\nkind = \"chrf\"\n")).unwrap()
+        };
+        let row = serde_json::json!({"text": "x", "label": "y", "note": null, "list": [{"object": 1}]});
+        let row = Row::single(Place::TableRow { row: 2, line: 5 }, row.as_object().unwrap().clone());
+        let mut wrong = Vec::new();
+        let has = "; the row has `text`, `label`, `note` (null), `list`";
+        for (prompt, undefined) in [
+            ("{{ txet }}", "txet"),
+            ("{{ text ~ txet }}", "txet"),
+            ("{{ text + txet }}", "txet"),
+            ("{{ txet | upper }}", "txet"),
+            ("{{ txet | trim }}", "txet"),
+            ("{{ txet | tojson }}", "txet"),
+            ("{{ txet | length }}", "txet"),
+            ("{{ txet | join }}", "txet"),
+            ("{{ txet | string }}", "txet"),
+            ("{{ \"%s\" | format(txet) }}", "txet"),
+            ("{{ text | replace(\"x\", txet) }}", "txet"),
+            ("{{ txet == \"x\" }}", "txet"),
+            ("{% if txet %}a{% endif %}", "txet"),
+            ("{% if not txet %}a{% endif %}", "txet"),
+            ("{{ \"a\" in txet }}", "txet"),
+            ("{% set a = txet %}{{ a }}", "txet"),
+            ("{% for t in list %}{{ t.obj }}{% endfor %}", "t.obj"),
+            ("{% for t in txet %}{{ t }}{% endfor %}", "txet"),
+            ("{{ list[3].object }}", "list[3]"),
+            ("{{ list[3] }}", "list[3]"),
+            ("{{ note }}", "note"),
+        ] {
+            let message = task(prompt, "\"{{ label }}\"").render(&row).map_err(|problem| problem.to_string());
+            let expected = |message: &String| {
+                message.starts_with("row 2 (line 5): template `prompt`: ")
+                    && message.contains(&format!("`{undefined}` is undefined"))
+                    && message.ends_with(has)
+            };
+            if !message.as_ref().is_err_and(expected) {
+                wrong.push(format!("{prompt}: {message:?}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        let message = task("{{ text }}", "\"{{ lable }}\", \" {{ label[9:] }}\"").render(&row).unwrap_err().to_string();
+        let expected = "row 2 (line 5): expected a reference, found none: in `references[0]` `lable` is undefined, \
+                        `references[1]` is empty";
+        assert_eq!(message, format!("{expected}{has}"));
+    }
+
+    #[test]
+    fn a_reference_that_is_no_number_is_named_with_its_row() {
+        let text = "name = \"t\"\nprompt = \"{{ q }}\"\nreferences = ['{{ a | split(\"####\") | last }}']\n";
+        let task = Task::parse(&format!("{text}[[metrics]]\nname = \"number\"\nkind = \"numeric\"\n")).unwrap();
+        let parts = |answers: &[&str]| {
+            let part = |(row, answer): (usize, &&str)| (Place::Row(row), fields(&[("q", "x"), ("a", answer)]));
+            Row { parts: (4..).zip(answers).map(part).collect() }
+        };
+        assert!(task.check_references(&parts(&["so #### 1,000\n", "$18"])).is_ok());
+        let message = task.check_references(&parts(&["#### 2", "#### two"])).unwrap_err().to_string();
+        assert_eq!(message, "row 5: metric `number`: expected a reference that is a number, found `two`");
+    }
+
+    #[test]
+    fn a_pattern_is_refused_on_its_own_line() {
+        let text = "name = \"t\"\nprompt = \"\"\nreferences = [\"\"]\n\n[[metrics]]\nkind = \"chrf\"\n\n[[metrics]]\n\
+                    kind = \"exact-match\"\nignore = [\n  ',',\n  IGNORE,\n]\n\
+                    extract = { pattern = EXTRACT, take = \"last\" }\n";
+        for (ignore, extract, expected) in [
+            ("'a(b'", "'x'", "line 12: pattern `a(b`: unclosed group at character 2"),
+            ("'y'", r"'\sé[0-9'", r"line 14: pattern `\sé[0-9`: unclosed character class at character 4"),
+            (
+                "'y'",
+                "'(?=a)'",
+                "line 14: pattern `(?=a)`: look-around, including look-ahead and look-behind, is not supported at",
+            ),
+        ] {
+            let text = text.replace("IGNORE", ignore).replace("EXTRACT", extract);
+            let message = Task::parse(&text).unwrap_err().to_string();
+            assert!(message.starts_with(expected), "{message}");
+        }
+    }
+
+    #[test]
     fn plain_prompts_are_joined_with_their_examples() {
         let task = Task::open("gsm8k").unwrap();
         let row = |question: &str, answer: &str| {
-            let fields = vec![fields(&[("question", question), ("answer", answer)])];
-            task.render(&Row { line: 1, fields }).unwrap()
+            let fields = fields(&[("question", question), ("answer", answer)]);
+            task.render(&Row::single(Place::Line(1), fields)).unwrap()
         };
         let text = task.text(&[row("1 + 1?", "#### 2")], &row("2 + 2?", "#### 4")).unwrap();
         assert_eq!(text, "Question: 1 + 1?\nAnswer: #### 2\n\nQuestion: 2 + 2?\nAnswer:");

@@ -25,6 +25,7 @@ use crate::data::{self, DataProblem, Dataset, Ending, LongSamples, Sample, Split
 use crate::efficiency::{self, Efficiency, Subject};
 use crate::engine::{self, Embedded, EngineOptions};
 use crate::error::{Error, Result};
+use crate::eval::Place;
 use crate::files;
 use crate::gates::{Facts, Family, Member, Places, Projection, Variant, VariantSet};
 use crate::journal::{self as journals, Fingerprint, Journal};
@@ -299,7 +300,7 @@ impl Search {
             }
         };
         let dataset = load(&options.data)?;
-        if chooser.is_some() {
+        if let Some(chooser) = &chooser {
             if options.turns == Turns::All {
                 return Err(Error::Usage(
                     "--metric answers the last turn of a chat: it does not go with --turns all".into(),
@@ -311,6 +312,10 @@ impl Search {
             if let Some((Sample { line, .. }, prompt)) = prompts.find(|(_, p)| p.len() < 2 || p.len() > room) {
                 let problem = DataProblem::Unanswerable { line: *line, tokens: prompt.len(), room };
                 return Err(Error::input(&dataset.file, problem));
+            }
+            for (sample, answer) in dataset.samples.iter().zip(&dataset.answers) {
+                let checked = chooser.measured.check(Place::Line(sample.line), answer);
+                checked.map_err(|problem| Error::input(&dataset.file, problem))?;
             }
         }
         let (split, folds) = judges(&options, dataset.samples.len())?;
