@@ -127,6 +127,16 @@ impl Greedy {
         self.known.len()
     }
 
+    /// How many sets are scored at most.
+    pub fn most(&self) -> usize {
+        let Options { rounds, breadth, .. } = self.options;
+        let moves = self.places.len();
+        let rounds = rounds.min(self.places.iter().collect::<BTreeSet<_>>().len());
+        // All paths share their first round.
+        let first = if rounds > 0 { moves } else { 0 };
+        1 + first + self.paths.len() * rounds.saturating_sub(1) * breadth.min(moves)
+    }
+
     /// The path that all samples lead along, from no move on: so far as it is known.
     pub fn path(&self) -> &[Stop] {
         &self.paths[0].stops
@@ -317,9 +327,11 @@ mod tests {
         // Without noise all paths are one: the start, 30 moves, then 4 for each of four rounds.
         let (greedy, steps) = run(&effects(&means, 20, 0.0, 3), &places, &folds(20), options);
         assert_eq!((greedy.scored(), steps, greedy.path().len()), (1 + 30 + 4 * 4, 5, 6));
+        assert_eq!((greedy.paths.len(), greedy.most()), (5, 1 + 30 + 5 * 4 * 4));
         assert_eq!(greedy.picked(), [25, 26, 27, 28, 29]);
         let none = Options { rounds: 0, ..DROPS };
-        assert_eq!(run(&effects(&means, 20, 0.0, 3), &places, &folds(20), none).0.scored(), 1);
+        let (greedy, _) = run(&effects(&means, 20, 0.0, 3), &places, &folds(20), none);
+        assert_eq!((greedy.scored(), greedy.most()), (1, 1));
     }
 
     #[test]
@@ -356,6 +368,7 @@ mod tests {
             let (greedy, _) = run(&effects, &places, &folds(12), options);
             let path = greedy.path();
             prop_assert!(path[0].moves.is_empty() && path.len() <= rounds + 1);
+            prop_assert!(greedy.scored() <= greedy.most());
             for pair in path.windows(2) {
                 prop_assert_eq!(pair[1].moves.len(), pair[0].moves.len() + 1);
                 prop_assert!(pair[0].moves.iter().all(|taken| pair[1].moves.contains(taken)));

@@ -29,6 +29,9 @@ const GRID: usize = 8;
 /// Samples before the first look.
 const FIRST_LOOK: usize = 8;
 
+/// On fewer samples than this a race drops nothing: its first look is its last.
+pub const FEWEST: usize = FIRST_LOOK + 1;
+
 /// Once no more are left, what lies between them comes in.
 const FEW: usize = 3;
 

@@ -8,6 +8,7 @@
 use std::num::NonZero;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use plimsoll_kernels::{KeyValues, Threads, TokenScore};
 use rayon::prelude::*;
@@ -36,6 +37,9 @@ const SHORTEST_PREFIX: usize = 8;
 
 /// Multiply-adds between two calls of the observer: about a second's on two cores.
 const WORK_BETWEEN_EVENTS: u64 = 200_000_000_000;
+
+/// How long a rate is measured, or little more.
+const MEASURED: Duration = Duration::from_millis(300);
 
 /// Bytes of the working set where no bound is given, and one sample does not need more.
 const MEMORY: u64 = 1 << 30;
@@ -196,6 +200,34 @@ impl Embedded {
         let of_layer = |layer: usize, rows: usize| self.layer_work(layer, &LayerGates::ON, 0, rows, None);
         let layers = 0..self.lora.len();
         samples.iter().flat_map(|sample| layers.clone().map(|layer| of_layer(layer, sample.tokens.len()))).sum()
+    }
+
+    /// Multiply-adds of one token in all layers of the full adapter and in the head.
+    pub fn token_work(&self) -> u64 {
+        let layers = 0..self.lora.len();
+        layers.map(|layer| self.layer_work(layer, &LayerGates::ON, 0, 1, None)).sum::<u64>() + self.head_work(1)
+    }
+
+    /// Multiply-adds a second, measured for a moment: each thread takes the leading tokens of a sequence through one layer
+    /// after the other. Rough, for an estimate of the time that work will take.
+    pub fn measure_rate(&self, tokens: &[u32]) -> f64 {
+        let rows = 0..tokens.len().min(CHUNK_ROWS);
+        let (tokens, length, gates) = (&tokens[rows.clone()], rows.len(), LayerGates::ON);
+        let ropes = self.model.ropes([length]);
+        self.pool.broadcast(|_| self.workspace().x = self.model.embed(tokens));
+        let (begun, mut work) = (Instant::now(), 0);
+        for (layer, lora) in self.lora.iter().enumerate() {
+            self.pool.broadcast(|_| {
+                let Workspace { x, scratch } = &mut *self.workspace();
+                let mut segments = [Segment { rows: rows.clone(), gates, length, past: None, cache: None, wanted: None }];
+                self.model.block(layer, lora, &mut segments, &ropes, x, Threads::One, scratch);
+            });
+            work += self.threads() as u64 * self.layer_work(layer, &gates, 0, length, None);
+            if begun.elapsed() > MEASURED {
+                break;
+            }
+        }
+        work as f64 / begun.elapsed().as_secs_f64().max(1e-9)
     }
 
     /// Logits `(tokens, vocabulary)` of one sequence under one variant.

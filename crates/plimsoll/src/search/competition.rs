@@ -153,6 +153,11 @@ impl Adaptive {
         Self { family, layers: facts.layers(), moves, greedy }
     }
 
+    /// How many variants are scored at most.
+    pub(super) fn most(&self) -> usize {
+        self.greedy.most()
+    }
+
     /// The variants that are to be scored next, with the sets of moves that they are; none when it has ended.
     pub(super) fn step(&mut self) -> Option<(Vec<Vec<usize>>, Vec<Variant>)> {
         match self.greedy.step() {

@@ -7,6 +7,9 @@ use crate::stats::mean;
 /// Draws of `random-k`.
 const DRAWS: usize = 8;
 
+/// Variants of [`planned`] at most.
+pub(super) const MOST: usize = DRAWS + 1;
+
 /// A control, and the variants whose mean NLL it is.
 #[derive(Clone, Debug)]
 pub(super) struct Planned {

@@ -12,6 +12,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::Progress;
+use super::progress::Stages;
 use crate::choose::{Part, Scores};
 use crate::data::Sample;
 use crate::engine::Embedded;
@@ -25,6 +26,10 @@ use crate::tokenizer::Tokenizer;
 
 /// Standard errors that a boundary's mean NLL may lie above the best to take part.
 const STANDARD_ERRORS: f64 = 2.0;
+
+/// A multiply-add of a token that is generated takes so many times as long as one of a sample that is scored: all weights
+/// are read for a few rows. Rough, for the time left.
+pub(super) const DECODING: u64 = 3;
 
 /// A metric to choose by.
 #[derive(Debug)]
@@ -60,6 +65,11 @@ impl Chooser {
         };
         let measured = measured.clone();
         Ok(Self { task, measured, seed })
+    }
+
+    /// Work of an answer to a prompt that is as long as it may be.
+    pub(super) fn work(&self, engine: &Embedded, prompt: &[u32]) -> u64 {
+        (prompt.len() as u64 + DECODING * self.task.max_tokens as u64) * engine.token_work()
     }
 
     /// What the result calls it: `gsm8k flexible`.
@@ -182,7 +192,7 @@ impl<'a> Answering<'a> {
         part: Part,
         samples: &[&Sample],
         boundaries: &[usize],
-        progress: Progress,
+        stages: &mut Stages,
         observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Vec<BTreeMap<usize, f64>>> {
         let layers = crate::engine::Engine::layers(self.engine);
@@ -195,17 +205,27 @@ impl<'a> Answering<'a> {
                     let (tokens, _) = self.questions.get(&sample.line).cloned().ok_or_else(missing)?;
                     prompts.push(Prompt { tokens, variant, number: sample.line as u64 });
                     origins.push((sample.line, boundary));
+                } else {
+                    stages.credit(self.chooser.work(self.engine, &sample.tokens[..sample.answer[0]]));
                 }
             }
         }
         let of = samples.len() * boundaries.len();
         let mut answers = of - prompts.len();
+        stages.count_answers(answers, of);
+        let token = DECODING * self.engine.token_work();
         let (journal, known) = (&mut self.journal, &mut self.known);
         let mut failed = None;
         let options = options(self.chooser);
         let generated = generate(self.engine, self.tokenizer, &variants, &prompts, &options, &mut |event| {
+            if let Event::Tokens(tokens) = event {
+                stages.spend(tokens as u64 * token);
+            }
             if let Event::Finished(index, answer) = event {
                 answers += 1;
+                stages.count_answers(answers, of);
+                let longest = self.chooser.work(self.engine, &prompts[index].tokens);
+                stages.credit(longest.saturating_sub(answer.tokens.len() as u64 * token));
                 let (line, boundary) = origins[index];
                 let row = Row { part, line, boundary, answer: answer.clone() };
                 failed = failed.take().or(journal.append(std::iter::once(&row)).err());
@@ -214,7 +234,7 @@ impl<'a> Answering<'a> {
             if failed.is_some() {
                 return ControlFlow::Break(());
             }
-            observe(Progress { answers: Some((answers, of)), ..progress })
+            observe(stages.at())
         });
         match failed {
             Some(error) => return Err(error),

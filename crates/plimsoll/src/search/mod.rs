@@ -9,6 +9,8 @@ mod effects;
 mod journal;
 mod metric;
 mod outcome;
+mod plan;
+mod progress;
 mod scoring;
 
 use std::collections::{HashMap, HashSet};
@@ -38,6 +40,7 @@ use controls::Planned;
 use journal::{Known, Memory, Set};
 use metric::{Answering, Chooser, Valued};
 use outcome::provenance;
+use plan::Parts;
 use scoring::{Scoring, Shown, Wanted};
 
 /// Fewest samples that are judged in folds.
@@ -224,13 +227,18 @@ pub struct Scored {
     cost: Cost,
 }
 
-/// How far scoring is.
-#[derive(Clone, Copy, Debug, Default)]
+/// How far scoring is. `done` never goes back, `total` is known from the first report on and never changes, and `done` reaches
+/// it only at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Progress {
-    /// Multiply-adds that are done.
+    /// Multiply-adds that are done, or that were planned and turned out not to be needed.
     pub done: u64,
-    /// Multiply-adds in all, as far as they are known.
+    /// Multiply-adds in all: an upper bound.
     pub total: u64,
+    /// Multiply-adds that were computed, for a speed.
+    pub spent: u64,
+    /// Multiply-adds a second, measured for a moment before the work.
+    pub rate: f64,
     /// What is being done.
     pub stage: &'static str,
     /// Samples that are finished in this stage, of how many.
@@ -383,9 +391,8 @@ impl Search {
 
     /// What will be scored of each sample that chooses, as far as it does not depend on scores.
     pub fn plan(&self) -> Plan {
-        // What activations would say of the order of layers is not known yet; its cost is that of another order.
-        let norms = effects::joint_norms(&self.magnitudes);
-        let set = VariantSet::new(self.members(&self.facts(&norms, &norms)));
+        let (norms, mut reversed) = (effects::joint_norms(&self.magnitudes), Vec::new());
+        let set = VariantSet::new(self.members(&self.facts_before(&norms, &mut reversed)));
         let families = self.families().into_iter().map(|family| (family, set.of(family).count())).collect();
         let (passes, naive) = engine::layer_passes(set.variants(), &self.adapted);
         Plan { families, variants: set.variants().len(), passes, naive }
@@ -430,59 +437,59 @@ impl Search {
         let begun = Instant::now();
         let mut scoring = Scoring::new(&engine, journal, shown, &sets)?;
 
-        scoring.begin("outputs of layers");
+        let parts = Parts {
+            selection: selection.clone(),
+            holdout: holdout.clone(),
+            guarded: [guarded.clone(), guarded_after.clone()],
+            some: some.clone(),
+        };
+        let rate = engine.measure_rate(&selection[0].tokens);
+        scoring.plan(self.stages(&engine, &scoring, &parts), rate, observe)?;
+
+        scoring.begin(plan::OUTPUTS);
         let norms = effects::joint_norms(&self.magnitudes);
         let energies = self.energies(&engine, &some, &mut scoring, observe)?;
         let output = effects::joint_energies(&energies);
         let facts = self.facts(&norms, &output);
-        let mut set = VariantSet::new(self.members(&facts));
-        let of_effects = match self.options.effects {
-            Some(places) => effects::variants(&facts, places, self.options.order_pairs),
-            None => Vec::new(),
-        };
-
-        // What is known to follow, for the time left.
+        let set = VariantSet::new(self.members(&facts));
         let boundaries = Variant::every_boundary(layers);
         let all = Wanted::TokensAndLens;
-        let ahead = [
-            scoring.work(Set::guard(Part::Selection), &guarded, set.variants(), Wanted::Scores),
-            scoring.work(judging, &holdout, &boundaries, Wanted::Tokens),
-            scoring.work(choosing, &some, &of_effects, Wanted::Scores),
-        ];
-        let later = |stage: usize| ahead[stage..].iter().sum::<u64>();
 
-        scoring.begin("choosing");
+        scoring.begin(plan::CHOOSING);
         let fates = match self.options.strategy {
-            Strategy::Exact => None,
+            Strategy::Exact => {
+                scoring.evaluate(choosing, &selection, set.variants(), all, observe)?;
+                None
+            }
             Strategy::Racing { error_rate } => {
-                let race = scoring.race(&raced, layers, error_rate, later(0), observe)?;
-                set = VariantSet::new(set.members().iter().filter(|m| m.family != Family::BottomK).cloned().collect());
+                let race = scoring.race(&raced, layers, error_rate, observe)?;
                 Some(race.fates().collect::<Vec<Fate>>())
             }
         };
-        scoring.evaluate(choosing, &selection, set.variants(), all, later(0), observe)?;
-        if fates.is_some() {
-            set = VariantSet::new(self.members(&facts));
-        }
-        scoring.begin("guard");
-        scoring.evaluate(Set::guard(Part::Selection), &guarded, set.variants(), Wanted::Scores, later(1), observe)?;
+        scoring.begin(plan::GUARD);
+        scoring.evaluate(Set::guard(Part::Selection), &guarded, set.variants(), Wanted::Scores, observe)?;
 
         let mut excluded = self.excluded(&scoring, &guarded, &set)?;
-        scoring.begin("families");
+        scoring.begin(plan::FAMILIES);
+        if fates.is_some() {
+            let others = set.members().iter().filter(|member| member.family != Family::BottomK).cloned();
+            scoring.evaluate(choosing, &selection, VariantSet::new(others.collect()).variants(), all, observe)?;
+        }
         let left = self.left(fates.as_deref(), &excluded);
         if self.families().len() > 1 {
             // Whatever left the race: other families are held against the adapter as trained.
             let ends = [boundaries[0].clone(), boundaries[layers].clone()];
-            scoring.evaluate(choosing, &selection, &ends, all, later(1), observe)?;
+            scoring.evaluate(choosing, &selection, &ends, all, observe)?;
         }
         let mut members = set.members().to_vec();
         let folds = choose::folds(selection.len(), self.folds.unwrap_or(COMPETITION_FOLDS), self.options.seed);
         let mut classes = Vec::new();
         for family in self.families().into_iter().filter(|family| family.competes()) {
             if family.is_adaptive() {
+                scoring.begin(family.name());
                 let mut adaptive = Adaptive::new(family, &facts, &folds);
                 while let Some((sets, variants)) = adaptive.step() {
-                    scoring.evaluate(choosing, &selection, &variants, Wanted::Scores, later(1), observe)?;
+                    scoring.evaluate(choosing, &selection, &variants, Wanted::Scores, observe)?;
                     let row = |variant: &Variant| scoring.nll(choosing, &selection, &variant.spec());
                     adaptive.record(&sets, &variants.iter().map(row).collect::<Result<Vec<_>>>()?);
                 }
@@ -491,7 +498,7 @@ impl Search {
                 let Some(class) = adaptive.class(&nll)? else { continue };
                 let pick = class.pick().variant.clone();
                 let guard = Set::guard(Part::Selection);
-                scoring.evaluate(guard, &guarded, std::slice::from_ref(&pick), Wanted::Scores, later(1), observe)?;
+                scoring.evaluate(guard, &guarded, std::slice::from_ref(&pick), Wanted::Scores, observe)?;
                 if self.is_worse_on_guard(&scoring, &guarded, &pick)? {
                     excluded.insert(pick.spec());
                 } else {
@@ -542,8 +549,8 @@ impl Search {
             let row = |sample: usize| columns.iter().map(|column| column[sample]).collect::<Vec<f64>>();
             let nll: Vec<Vec<f64>> = (0..selection.len()).map(row).collect();
             let candidates = metric::candidates(&nll, &left, by_nll, layers, self.options.metric_candidates);
-            let progress = scoring.progress();
-            let values = answering.values(Part::Selection, &selection, &candidates, progress, observe)?;
+            scoring.begin(plan::ANSWERS);
+            let values = answering.values(Part::Selection, &selection, &candidates, scoring.stages(), observe)?;
             let valued = Valued { candidates, selection: values, holdout: Vec::new() };
             let pick = valued.scores(Part::Selection, &valued.candidates)?.pick();
             let variant = boundaries[pick].clone();
@@ -551,13 +558,15 @@ impl Search {
             by_metric = Some((valued, pick));
         }
 
-        // A metric's gains cannot be held against a control's NLL.
-        let wants_controls = self.options.controls == Controls::Scored && self.chooser.is_none();
-        let controls = if wants_controls && controls::is_cut(&facts, &candidate.variant) {
-            scoring.begin("controls");
+        let controls = if self.wants_controls() && controls::is_cut(&facts, &candidate.variant) {
+            scoring.begin(plan::CONTROLS);
             let alphas = Family::GlobalAlpha.members(&facts);
             let variants: Vec<Variant> = alphas.iter().map(|member| member.variant.clone()).collect();
-            scoring.evaluate(choosing, &selection, &variants, Wanted::Scores, later(1), observe)?;
+            let untuned = controls::planned(&facts, &candidate.variant);
+            // In folds all samples judge, so that what needs no tuning is scored in the same pass.
+            let judging_too = untuned.iter().filter(|_| self.folds.is_some()).flat_map(|control| &control.variants);
+            let scored: Vec<Variant> = variants.iter().chain(judging_too).cloned().collect();
+            scoring.evaluate(choosing, &selection, &scored, Wanted::Scores, observe)?;
             if set.of(Family::GlobalAlpha).next().is_none() {
                 members.extend(alphas.iter().cloned());
             }
@@ -570,13 +579,7 @@ impl Search {
                 // In folds each one tunes for itself.
                 variants: if self.folds.is_some() { variants } else { vec![variants[best].clone()] },
             };
-            let planned: Vec<Planned> =
-                std::iter::once(tuned).chain(controls::planned(&facts, &candidate.variant)).collect();
-            if self.folds.is_some() {
-                let variants: Vec<Variant> = planned.iter().flat_map(|control| control.variants.clone()).collect();
-                scoring.evaluate(choosing, &selection, &variants, Wanted::Scores, later(1), observe)?;
-            }
-            planned
+            std::iter::once(tuned).chain(untuned).collect::<Vec<Planned>>()
         } else {
             Vec::new()
         };
@@ -588,24 +591,27 @@ impl Search {
         };
         judged.extend(ends.into_iter().cloned());
         let picked = deduplicated(&judged);
-        scoring.begin("judging");
-        scoring.evaluate(judging, &holdout, &picked, Wanted::Tokens, later(2), observe)?;
+        scoring.begin(plan::JUDGING);
+        scoring.evaluate(judging, &holdout, &picked, Wanted::Tokens, observe)?;
         let variants: Vec<Variant> = controls.iter().flat_map(|control| control.variants.clone()).collect();
-        scoring.evaluate(judging, &holdout, &variants, Wanted::Scores, later(2), observe)?;
+        scoring.begin(plan::JUDGING_CONTROLS);
+        scoring.evaluate(judging, &holdout, &variants, Wanted::Scores, observe)?;
         let shown = deduplicated(&[boundaries[0].clone(), candidate.variant.clone(), boundaries[layers].clone()]);
-        scoring.evaluate(Set::guard(Part::Holdout), &guarded_after, &shown, Wanted::Scores, later(2), observe)?;
+        scoring.begin(plan::JUDGING_GUARD);
+        scoring.evaluate(Set::guard(Part::Holdout), &guarded_after, &shown, Wanted::Scores, observe)?;
         let mut valued = None;
         if let (Some(answering), Some((found, pick))) = (&mut answering, by_metric) {
             let mut judged = vec![0, pick, layers];
             judged.dedup();
-            let progress = scoring.progress();
-            let holdout = answering.values(Part::Holdout, &holdout, &judged, progress, observe)?;
+            scoring.begin(plan::ANSWERS);
+            let holdout = answering.values(Part::Holdout, &holdout, &judged, scoring.stages(), observe)?;
             valued = Some(Valued { holdout, ..found });
         }
-        scoring.begin("effects");
-        scoring.evaluate(choosing, &some, &of_effects, Wanted::Scores, 0, observe)?;
+        scoring.begin(plan::EFFECTS);
+        scoring.evaluate(choosing, &some, &self.variants_of_effects(&facts), Wanted::Scores, observe)?;
         let told: Vec<&Sample> = raced.iter().copied().filter(|sample| scoring.tells(sample)).collect();
-        scoring.evaluate(choosing, &told, &shown, Wanted::Tokens, 0, observe)?;
+        scoring.begin(plan::TOKENS);
+        scoring.evaluate(choosing, &told, &shown, Wanted::Tokens, observe)?;
         let seconds = begun.elapsed().as_secs_f64();
 
         let known_of_some: Vec<&Known> = some.iter().map(|sample| scoring.known(choosing, sample)).collect();
@@ -613,9 +619,17 @@ impl Search {
         let prompts: Vec<&[u32]> = selection.iter().map(|sample| &sample.tokens[..sample.answer[0]]).collect();
         let (checkpoint, adapter, scratch) = (&self.checkpoint, &self.adapter, &self.options.scratch);
         let subject = Subject { engine: &engine, checkpoint, adapter, scratch };
-        let progress = scoring.progress();
         let ends: Vec<Variant> = ends.into_iter().cloned().collect();
-        let efficiency = efficiency::measure(&subject, &deduplicated(&ends), &prompts, &mut || observe(progress))?;
+        scoring.begin(plan::EFFICIENCY);
+        let (stages, step) = (scoring.stages(), plan::efficiency_step(&engine));
+        let mut go_on = || {
+            stages.spend(step);
+            observe(stages.at())
+        };
+        let efficiency = efficiency::measure(&subject, &deduplicated(&ends), &prompts, &mut go_on)?;
+        stages.end();
+        // All of it is done: whoever would break now has nothing to stop.
+        let _ = observe(stages.at());
 
         let take = |set, samples: &[&Sample]| -> Vec<Known> {
             samples.iter().map(|sample| scoring.known(set, sample).clone()).collect()
@@ -663,6 +677,11 @@ impl Search {
         families
     }
 
+    /// A metric's gains cannot be compared with a control's NLL.
+    fn wants_controls(&self) -> bool {
+        self.options.controls == Controls::Scored && self.chooser.is_none()
+    }
+
     fn members(&self, facts: &Facts<'_>) -> Vec<Member> {
         let listed = self.families().into_iter().flat_map(|family| family.members(facts));
         listed.chain(self.given.iter().cloned()).collect()
@@ -695,10 +714,9 @@ impl Search {
     ) -> Result<Vec<[f64; Projection::COUNT]>> {
         let samples: Vec<Sample> = samples.iter().map(|&sample| sample.clone()).collect();
         let tokens: usize = samples.iter().map(|sample| sample.tokens.len()).sum();
-        let mut left = engine.energy_work(&samples);
         let mut energies = engine.output_energy(&self.lora, &samples, &mut |work| {
-            left = left.saturating_sub(work);
-            observe(scoring.count(work, left))
+            scoring.stages().spend(work);
+            observe(scoring.stages().at())
         })?;
         energies.iter_mut().flatten().for_each(|energy| *energy /= tokens.max(1) as f64);
         Ok(energies)

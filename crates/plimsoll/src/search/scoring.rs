@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use super::Progress;
 use super::journal::{Known, Memory, Row, Set, Source};
+use super::progress::{Planned, Stages};
 use crate::choose::Part;
 use crate::choose::race::{Race, Step};
 use crate::data::Sample;
@@ -45,7 +46,7 @@ pub(super) struct Scoring<'a> {
     journal: Journal,
     shown: Shown,
     known: HashMap<(Set, usize), Known>,
-    progress: Progress,
+    stages: Stages,
     /// Variants that stand in `passes`, with the first of their samples.
     counted: HashSet<(Set, String, usize)>,
     /// Layers computed, summed over samples; and how many they would be with one run for each variant.
@@ -77,18 +78,24 @@ impl<'a> Scoring<'a> {
         if count > 0 {
             journal.begin(resumed.into_iter().flat_map(|((set, _), known)| known.rows(*set)))?;
         }
-        let progress = Progress::default();
-        Ok(Self { engine, journal, shown, known, progress, counted: HashSet::new(), passes: (0, 0), resumed: count })
+        let stages = Stages::default();
+        Ok(Self { engine, journal, shown, known, stages, counted: HashSet::new(), passes: (0, 0), resumed: count })
     }
 
-    /// How far it is.
-    pub(super) fn progress(&self) -> Progress {
-        self.progress
+    /// Plans all stages, and reports them before the first one begins.
+    pub(super) fn plan(&mut self, planned: Vec<Planned>, rate: f64, observe: Observer<'_>) -> Result<()> {
+        self.stages = Stages::new(planned, rate);
+        if observe(self.stages.at()).is_break() { Err(Error::Interrupted) } else { Ok(()) }
     }
 
-    /// What the next work is, for the user.
+    /// The stages, where work is done elsewhere.
+    pub(super) fn stages(&mut self) -> &mut Stages {
+        &mut self.stages
+    }
+
+    /// Begins a stage.
     pub(super) fn begin(&mut self, stage: &'static str) {
-        self.progress.stage = stage;
+        self.stages.begin(stage);
     }
 
     /// What is known of a sample.
@@ -116,40 +123,36 @@ impl<'a> Scoring<'a> {
         jobs.iter().map(|job| self.engine.work(&job.samples, &job.request)).sum()
     }
 
-    /// Counts work that was done elsewhere.
-    pub(super) fn count(&mut self, work: u64, later: u64) -> Progress {
-        self.progress.done += work;
-        self.progress.total = self.progress.total.max(self.progress.done + later);
-        self.progress
+    /// Multiply-adds of one variant alone, the full adapter, on some samples.
+    pub(super) fn work_alone(&self, samples: &[&Sample]) -> u64 {
+        let samples: Vec<Sample> = samples.iter().map(|&sample| sample.clone()).collect();
+        let variants = vec![Variant::uniform(self.engine.layers(), 1.0)];
+        self.engine.work(&samples, &Request { variants, ..Request::default() })
     }
 
-    /// Scores some variants on some samples, as far as they are not known; `later` is the work that will follow.
+    /// Scores some variants on some samples, as far as they are not known.
     pub(super) fn evaluate(
         &mut self,
         set: Set,
         samples: &[&Sample],
         variants: &[Variant],
         wanted: Wanted,
-        later: u64,
         observe: Observer<'_>,
     ) -> Result<()> {
-        self.run(set, samples, variants, wanted, later, (0, samples.len()), observe)
+        self.run(set, samples, variants, wanted, (0, samples.len()), observe)
     }
 
     /// The same, after `done` samples of `of` that belong to the same stage.
-    #[allow(clippy::too_many_arguments, reason = "what is scored, and where it stands in what is told")]
     fn run(
         &mut self,
         set: Set,
         samples: &[&Sample],
         variants: &[Variant],
         wanted: Wanted,
-        later: u64,
         (done, of): (usize, usize),
         observe: Observer<'_>,
     ) -> Result<()> {
         let jobs = self.jobs(set, samples, variants, wanted);
-        let work: u64 = jobs.iter().map(|job| self.engine.work(&job.samples, &job.request)).sum();
         let first = samples.first().map_or(0, |sample| sample.line);
         let is_new = |variant: &&Variant| self.counted.insert((set, variant.spec(), first));
         let new: Vec<Variant> = variants.iter().filter(is_new).cloned().collect();
@@ -158,27 +161,25 @@ impl<'a> Scoring<'a> {
             self.passes.0 += samples.len() * passes;
             self.passes.1 += samples.len() * naive;
         }
-        self.progress.total = self.progress.done + work + later;
-        (self.progress.samples, self.progress.of) = (done, of);
         let mut finished = Vec::new();
         let mut seen: HashMap<usize, usize> = HashMap::new();
         let jobs_of = |line: usize| jobs.iter().filter(|job| job.samples.iter().any(|s| s.line == line)).count();
         let left: HashMap<usize, usize> = samples.iter().map(|sample| (sample.line, jobs_of(sample.line))).collect();
-        self.progress.samples += left.values().filter(|jobs| **jobs == 0).count();
-        let (journal, progress) = (&mut self.journal, &mut self.progress);
+        self.stages.count_samples(done + left.values().filter(|jobs| **jobs == 0).count(), of);
+        let (journal, stages) = (&mut self.journal, &mut self.stages);
         for Job { samples, gates, request } in &jobs {
             let mut journal_error = None;
             let scored = self.engine.score(samples, request, &mut |event| {
                 match event {
-                    Event::Work(work) => progress.done += work,
+                    Event::Work(work) => stages.spend(work),
                     Event::Scored(scores) => {
                         // A sample that several jobs have is finished with the last of them.
                         for scores in scores {
                             let jobs = seen.entry(scores.line).or_default();
                             *jobs += 1;
-                            let is_last = left.get(&scores.line) == Some(jobs);
-                            progress.samples += usize::from(is_last);
-                            progress.finished += usize::from(is_last);
+                            if left.get(&scores.line) == Some(jobs) {
+                                stages.finish_sample();
+                            }
                         }
                         let row = |scores| Row { source: set.source, part: set.part, gates: gates.clone(), scores };
                         if let Err(error) = journal.append(scores.iter().cloned().map(row)) {
@@ -187,7 +188,7 @@ impl<'a> Scoring<'a> {
                         }
                     }
                 }
-                observe(*progress)
+                observe(stages.at())
             });
             if let Some(error) = journal_error {
                 return Err(error);
@@ -201,13 +202,12 @@ impl<'a> Scoring<'a> {
         Ok(())
     }
 
-    /// Races all boundaries on samples in the order given. The work of the rest is estimated from what is left in the race.
+    /// Races all boundaries on samples in the order given.
     pub(super) fn race(
         &mut self,
         samples: &[&Sample],
         layers: usize,
         error_rate: f64,
-        later: u64,
         observe: Observer<'_>,
     ) -> Result<Race> {
         let set = Set::data(Part::Selection);
@@ -217,11 +217,10 @@ impl<'a> Scoring<'a> {
         let wanted = Wanted::TokensAndLens;
         let mut race = Race::new(layers, samples.len(), error_rate);
         while let Step::Score { samples: range, boundaries } = race.step() {
-            let rest = self.work(set, &samples[range.end..], &variants(&race.left()), wanted);
             let some = &samples[range.clone()];
             let variants = variants(&boundaries);
             // A sample that comes by again, with other boundaries, is one sample all the same.
-            self.run(set, some, &variants, wanted, rest + later, (range.start, samples.len()), observe)?;
+            self.run(set, some, &variants, wanted, (range.start, samples.len()), observe)?;
             let gates: Vec<String> = variants.iter().map(Variant::spec).collect();
             let row = |sample: &&Sample| {
                 let known = self.known(set, sample);
@@ -247,7 +246,9 @@ impl<'a> Scoring<'a> {
             let known = self.known(set, sample);
             !known.scores.contains_key(gates) || (tells(sample) && !known.token_nll.contains_key(gates))
         };
-        let keyed: Vec<(String, &Variant)> = variants.iter().map(|variant| (variant.spec(), variant)).collect();
+        let mut seen = HashSet::new();
+        let keyed = variants.iter().map(|variant| (variant.spec(), variant));
+        let keyed: Vec<(String, &Variant)> = keyed.filter(|(gates, _)| seen.insert(gates.clone())).collect();
         let is_needed = |(gates, variant): &&(String, &Variant)| {
             samples.iter().any(|sample| lacks(sample, gates) || (ends.contains(variant) && draws(sample)))
         };
