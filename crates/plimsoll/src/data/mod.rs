@@ -27,8 +27,8 @@ use crate::tokenizer::{Tokenizer, TokenizerProblem};
 use shape::Record;
 
 pub use renderer::{Ending, Renderer};
-pub(crate) use split::draw_order;
 pub use split::{Split, race_order, split};
+pub(crate) use split::{draw_order, fewest};
 
 /// Larger files are refused: validation sets are small, and all of it is held in memory.
 const MAX_FILE_BYTES: u64 = 1 << 30;

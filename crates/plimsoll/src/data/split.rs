@@ -28,7 +28,7 @@ pub fn split(samples: usize, holdout: f64, seed: u64) -> Result<Split> {
     if !(holdout > 0.0 && holdout < 1.0) {
         return Err(Error::Usage(format!("held-out share: expected a number between 0 and 1, found {holdout}")));
     }
-    let held_out = (samples as f64 * holdout).round() as usize;
+    let held_out = held_out(samples, holdout);
     let selected = samples.saturating_sub(held_out);
     if held_out < MIN_PART || selected < MIN_PART {
         return Err(Error::Usage(format!(
@@ -41,6 +41,21 @@ pub fn split(samples: usize, holdout: f64, seed: u64) -> Result<Split> {
     selection.sort_unstable();
     holdout.sort_unstable();
     Ok(Split { selection, holdout })
+}
+
+/// The fewest samples of which a share holds out so many.
+pub(crate) fn fewest(holdout: usize, share: f64) -> usize {
+    // The share is rounded to whole samples, half of one upwards.
+    let below = ((holdout as f64 - 0.5) / share) as usize;
+    let is_enough = |samples: &usize| {
+        let held_out = held_out(*samples, share);
+        held_out >= holdout && *samples >= held_out + MIN_PART
+    };
+    (below..).find(is_enough).unwrap_or(usize::MAX)
+}
+
+fn held_out(samples: usize, share: f64) -> usize {
+    (samples as f64 * share).round() as usize
 }
 
 /// The numbers `0..len` in the order in which samples take part in a race.
@@ -104,6 +119,17 @@ mod tests {
         assert_eq!(all, (0..96).collect::<Vec<_>>());
         assert_eq!(split(96, 0.5, 7).unwrap(), split_96);
         assert_ne!(split(96, 0.5, 8).unwrap(), split_96);
+    }
+
+    #[test]
+    fn the_fewest_samples_hold_out_what_is_needed() {
+        for (needed, share) in [(7, 0.33), (7, 0.5), (2, 0.01), (7, 0.9)] {
+            let samples = fewest(needed, share);
+            assert!(split(samples, share, 0).unwrap().holdout.len() >= needed, "{needed} at {share}");
+            let fewer = split(samples - 1, share, 0).map_or(0, |split| split.holdout.len());
+            assert!(fewer < needed, "{needed} at {share}: {samples}");
+        }
+        assert_eq!((fewest(7, 0.33), fewest(7, 0.5)), (20, 13));
     }
 
     #[test]

@@ -219,7 +219,8 @@ impl Embedded {
         for (layer, lora) in self.lora.iter().enumerate() {
             self.pool.broadcast(|_| {
                 let Workspace { x, scratch } = &mut *self.workspace();
-                let mut segments = [Segment { rows: rows.clone(), gates, length, past: None, cache: None, wanted: None }];
+                let mut segments =
+                    [Segment { rows: rows.clone(), gates, length, past: None, cache: None, wanted: None }];
                 self.model.block(layer, lora, &mut segments, &ropes, x, Threads::One, scratch);
             });
             work += self.threads() as u64 * self.layer_work(layer, &gates, 0, length, None);

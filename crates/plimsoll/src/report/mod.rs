@@ -43,7 +43,7 @@ pub use result::{
 pub(crate) use schema::schema_of;
 pub use schema::{Document, schema};
 pub use table::{Style, table};
-pub use words::sentence;
+pub use words::{forewarning, sentence};
 
 use serde::Serialize;
 

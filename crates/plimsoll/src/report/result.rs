@@ -611,6 +611,22 @@ pub enum Warning {
         /// On which the gain was measured.
         holdout: usize,
     },
+    /// So few samples judge that the tests can show nothing, whatever the scores are.
+    CannotShow {
+        /// Samples that judge.
+        judging: usize,
+        /// Samples that have to judge, at least.
+        needed: usize,
+        /// How many samples that takes in all, judged in the same way.
+        samples: usize,
+    },
+    /// A race was asked for, but drops nothing on so few samples: the search was exact.
+    NotRaced {
+        /// Samples that a race would have chosen on.
+        selection: usize,
+        /// Samples to choose on that a race needs, at least.
+        needed: usize,
+    },
     /// Samples that are too long, and were left out.
     Skipped {
         /// How many.

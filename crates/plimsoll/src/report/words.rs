@@ -228,9 +228,44 @@ pub(super) struct Advice {
     pub(super) remedy: &'static str,
 }
 
+/// A warning that is known before anything is scored, in words; none of one that is not.
+pub fn forewarning(warning: &Warning) -> Option<String> {
+    let Advice { matter, remedy } = match *warning {
+        Warning::CannotShow { judging, needed, samples } => cannot_show(judging, needed, samples),
+        Warning::NotRaced { selection, needed } => not_raced(selection, needed),
+        _ => return None,
+    };
+    Some(format!("{matter} {remedy}"))
+}
+
+fn cannot_show(judging: usize, needed: usize, samples: usize) -> Advice {
+    Advice {
+        matter: format!(
+            "Too few samples to show anything: {} to judge by, and the tests need at least {} ({} in all).",
+            counted(judging, "sample"),
+            count(needed as u64),
+            counted(samples, "sample"),
+        ),
+        remedy: "Add samples: with so few the verdict can only be to keep the full adapter.",
+    }
+}
+
+fn not_raced(selection: usize, needed: usize) -> Advice {
+    Advice {
+        matter: format!(
+            "Exact search in place of racing: a race on {} drops nothing, it needs at least {} to choose on.",
+            counted(selection, "sample"),
+            count(needed as u64),
+        ),
+        remedy: "All boundaries are scored on all samples.",
+    }
+}
+
 /// Puts a warning of a result into words.
 pub(super) fn advice(warning: &Warning, result: &SearchResult) -> Advice {
     match *warning {
+        Warning::CannotShow { judging, needed, samples } => cannot_show(judging, needed, samples),
+        Warning::NotRaced { selection, needed } => not_raced(selection, needed),
         Warning::Cut { samples, max_length } => Advice {
             matter: format!(
                 "{} longer than {} tokens: the end of the answer was cut.",

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::adapter::{self, Adapter, Bound, Ends};
-use crate::choose::race::Fate;
+use crate::choose::race::{self, Fate};
 use crate::choose::{self, Margin, Part, Validation, Verdict};
 use crate::data::{self, DataProblem, Dataset, Ending, LongSamples, Sample, Split, TemplateChoice, Turns};
 use crate::efficiency::{self, Efficiency, Subject};
@@ -33,7 +33,7 @@ use crate::gates::{Facts, Family, Member, Places, Projection, Variant, VariantSe
 use crate::journal::{self as journals, Fingerprint, Journal};
 pub use crate::journal::{Existing, TOOL};
 use crate::model::{Checkpoint, Precision};
-use crate::report::{self, AnswerEnding, Arbitration, Cost, EffectKind, EffectMeasure, SearchResult};
+use crate::report::{self, AnswerEnding, Arbitration, Cost, EffectKind, EffectMeasure, SearchResult, Warning};
 use crate::stats::{mean_and_se, student_t_above};
 use competition::{Adaptive, Class};
 use controls::Planned;
@@ -185,6 +185,8 @@ pub struct Search {
     chooser: Option<Chooser>,
     endings: Vec<AnswerEnding>,
     hashes: Hashes,
+    /// What the number of samples says before anything is scored.
+    forewarnings: Vec<Warning>,
 }
 
 /// Samples on which the cut must not be worse.
@@ -326,7 +328,18 @@ impl Search {
                 checked.map_err(|problem| Error::input(&dataset.file, problem))?;
             }
         }
-        let (split, folds) = judges(&options, dataset.samples.len())?;
+        let samples = dataset.samples.len();
+        let (split, folds) = judges(&options, samples)?;
+        let (options, split, folds, not_raced) = match options.strategy {
+            Strategy::Racing { .. } if split.selection.len() < race::FEWEST => {
+                let warning = Warning::NotRaced { selection: split.selection.len(), needed: race::FEWEST };
+                let options = SearchOptions { strategy: Strategy::Exact, ..options };
+                let (split, folds) = judges(&options, samples)?;
+                (options, split, folds, Some(warning))
+            }
+            _ => (options, split, folds, None),
+        };
+        let forewarnings = not_raced.into_iter().chain(cannot_show(&options, &split, folds)).collect();
         let guard = match &options.guard {
             None => None,
             Some(path) => {
@@ -371,7 +384,13 @@ impl Search {
             chooser,
             endings,
             hashes,
+            forewarnings,
         })
+    }
+
+    /// What follows from the number of samples alone, and so is known before anything is scored.
+    pub fn forewarnings(&self) -> &[Warning] {
+        &self.forewarnings
     }
 
     /// How many samples will be scored.
@@ -910,7 +929,7 @@ fn judges(options: &SearchOptions, samples: usize) -> Result<(Split, Option<usiz
         (options.budget.is_some(), "--budget"),
     ];
     let needs_part = needs_part.iter().find(|(needs, _)| *needs).map(|(_, what)| *what);
-    let share = if let Judges::HeldOut(share) = options.judges { share } else { HOLDOUT };
+    let share = held_out_share(options);
     let folds = match (options.judges, needs_part) {
         (Judges::HeldOut(_), _) | (Judges::Suitable, Some(_)) => None,
         (Judges::Suitable, None) => match choose::validation_for(samples) {
@@ -938,6 +957,21 @@ fn judges(options: &SearchOptions, samples: usize) -> Result<(Split, Option<usiz
         ))),
         Some(folds) => Ok((Split { selection: (0..samples).collect(), holdout: Vec::new() }, Some(folds))),
     }
+}
+
+/// Whether so few samples judge that the tests can show nothing, whatever the scores are.
+fn cannot_show(options: &SearchOptions, split: &Split, folds: Option<usize>) -> Option<Warning> {
+    let needed = choose::fewest_to_show(choose::Options::default().alpha);
+    let (judging, samples) = match folds {
+        Some(_) => (split.selection.len(), needed),
+        None => (split.holdout.len(), data::fewest(needed, held_out_share(options))),
+    };
+    (judging < needed).then_some(Warning::CannotShow { judging, needed, samples })
+}
+
+/// The share of the samples that is held out, where any is.
+fn held_out_share(options: &SearchOptions) -> f64 {
+    if let Judges::HeldOut(share) = options.judges { share } else { HOLDOUT }
 }
 
 /// How many folds there are.

@@ -398,8 +398,11 @@ impl Search {
         let (selection, holdout) = (self.split.selection.len(), choice.gain.samples);
         let share = choice.bootstrap[choice.one_se];
         let proven = choice.adapter_gain.mean > 0.0 && choice.adapter_gain.p < choose::Options::default().alpha;
-        [
-            (selection < FEW_SELECTION || holdout < FEW_HOLDOUT).then_some(Warning::FewSamples { selection, holdout }),
+        let is_few = selection < FEW_SELECTION || holdout < FEW_HOLDOUT;
+        let is_said = self.forewarnings.iter().any(|warning| matches!(warning, Warning::CannotShow { .. }));
+        let forewarnings = self.forewarnings.iter().cloned().map(Some);
+        let warnings = [
+            (is_few && !is_said).then_some(Warning::FewSamples { selection, holdout }),
             (!self.dataset.skipped.is_empty())
                 .then_some(Warning::Skipped { samples: self.dataset.skipped.len(), context: self.max_length() }),
             (!self.dataset.cut.is_empty())
@@ -410,10 +413,8 @@ impl Search {
             // The resamples pick among boundaries.
             (share < STABLE_SHARE && candidate.family == Family::BottomK).then_some(Warning::Unstable { share }),
             (!proven).then_some(Warning::AdapterUnproven { p: choice.adapter_gain.p }),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        ];
+        forewarnings.chain(warnings).flatten().collect()
     }
 }
 

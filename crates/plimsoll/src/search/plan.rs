@@ -124,9 +124,8 @@ impl Search {
 
     /// Scoring of what does not depend on scores, on the samples that choose.
     fn stages_of_choosing(&self, scoring: &Scoring<'_>, selection: &[&Sample], set: &VariantSet) -> [Planned; 2] {
-        let work = |variants: &[Variant]| {
-            scoring.work(Set::data(Part::Selection), selection, variants, Wanted::TokensAndLens)
-        };
+        let work =
+            |variants: &[Variant]| scoring.work(Set::data(Part::Selection), selection, variants, Wanted::TokensAndLens);
         match self.options.strategy {
             Strategy::Exact => [(CHOOSING, work(set.variants())), (FAMILIES, 0)],
             Strategy::Racing { error_rate } => {

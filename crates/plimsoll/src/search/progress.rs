@@ -79,7 +79,8 @@ impl Stages {
 
     /// What is done: never more than the bounds of what has begun, and never all before the end.
     fn update(&mut self) {
-        let (present, ended) = self.planned[..self.begun].split_last().map_or((0, 0), |(last, ended)| (last.1, sum(ended)));
+        let (present, ended) =
+            self.planned[..self.begun].split_last().map_or((0, 0), |(last, ended)| (last.1, sum(ended)));
         let done = ended.saturating_add(self.used.min(present));
         self.at.done = self.at.done.max(done.min(self.at.total - 1));
     }
