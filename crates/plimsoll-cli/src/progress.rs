@@ -1,12 +1,21 @@
 //! Progress on stderr: a bar with the time left on a terminal, a plain line now and then elsewhere.
 
+use std::collections::VecDeque;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How often a log gets a line.
+/// A log gets its first line after this, and then one every so often.
+const FIRST: Duration = Duration::from_secs(10);
 const EVERY: Duration = Duration::from_secs(30);
+
+/// Speed is that of so much of the recent past, looked at so often.
+const RECENT: Duration = Duration::from_secs(30);
+const BETWEEN: Duration = Duration::from_millis(100);
+
+/// A speed that was measured over less than this is no speed.
+const SHORTEST: Duration = Duration::from_secs(2);
 
 /// Writes a line on stderr. Where stderr is closed or full, nobody is left to tell, and the exit code still counts.
 pub(crate) fn say(line: &str) {
@@ -38,38 +47,86 @@ pub(crate) fn download(name: &str, quiet: bool) -> ProgressBar {
     bar
 }
 
+/// The speed of recent work, for the time left.
+#[derive(Debug, Default)]
+struct Pace {
+    /// What was done by when, since the job began.
+    points: VecDeque<(Duration, u64)>,
+    /// Work a second before anything was measured; 0 where nothing is known.
+    assumed: f64,
+}
+
+impl Pace {
+    /// So much is done by now.
+    fn record(&mut self, now: Duration, done: u64) {
+        if self.points.back().is_some_and(|(last, _)| now < *last + BETWEEN) {
+            return;
+        }
+        self.points.push_back((now, done));
+        while self.points.get(1).is_some_and(|(second, _)| *second + RECENT <= now) {
+            self.points.pop_front();
+        }
+    }
+
+    /// How long so much work will take.
+    fn left(&self, work: u64) -> Option<Duration> {
+        let measured = self.points.front().zip(self.points.back()).and_then(|((from, before), (to, after))| {
+            let is_enough = *to >= *from + SHORTEST && after > before;
+            is_enough.then(|| (after - before) as f64 / (*to - *from).as_secs_f64())
+        });
+        let rate = measured.unwrap_or(self.assumed);
+        Duration::try_from_secs_f64(work as f64 / rate).ok()
+    }
+}
+
+/// What is known of the work in all.
+#[derive(Clone, Copy, Debug)]
+enum Total {
+    /// How much it is.
+    Exact,
+    /// That it is no more.
+    Bound,
+}
+
 /// How far a long job is: a bar on a terminal, lines elsewhere.
 struct Meter {
     bar: ProgressBar,
-    /// Of the phase.
+    total: Total,
     begun: Instant,
-    /// When the last line was written; none where lines are not wanted.
-    told: Option<Instant>,
+    pace: Pace,
+    /// When the next line is due; none where lines are not wanted.
+    due: Option<Instant>,
 }
 
 impl Meter {
-    fn new(quiet: bool) -> Self {
+    fn new(total: Total, quiet: bool) -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), target(quiet));
-        bar.set_style(style("{msg} {wide_bar:.cyan/dim} {percent:>3} %  {elapsed} elapsed, {eta} left"));
+        bar.set_style(style("{msg} {wide_bar:.cyan/dim} {prefix}, {elapsed} elapsed"));
         bar.enable_steady_tick(Duration::from_millis(250));
         let begun = Instant::now();
-        Self { bar, begun, told: (!quiet && !std::io::stderr().is_terminal()).then_some(begun) }
+        let due = (!quiet && !std::io::stderr().is_terminal()).then_some(begun + FIRST);
+        Self { bar, total, begun, pace: Pace::default(), due }
     }
 
     /// Begins to count anew: what went before says nothing of the time that is left.
     fn begin(&mut self) {
-        self.bar.reset_eta();
         self.begun = Instant::now();
+        self.pace = Pace::default();
     }
 
-    /// So much of so much is done, and this is what is being done.
-    fn tell(&mut self, done: u64, total: u64, message: String) {
+    /// So much of so much is done, and this is what is being done; `spent` is the work that took time.
+    fn tell(&mut self, done: u64, total: u64, spent: u64, message: String) {
+        self.pace.record(self.begun.elapsed(), spent);
+        let left = self.pace.left(total.saturating_sub(done)).filter(|_| done < total);
+        let share = share(done, total, left.map(|left| about(left, self.total)));
+        let now = Instant::now();
+        if self.due.is_some_and(|due| due <= now) {
+            self.due = Some(now + EVERY);
+            say(&line(&message, &share));
+        }
         self.bar.set_length(total);
         self.bar.set_position(done);
-        if self.told.is_some_and(|told| told.elapsed() >= EVERY) {
-            self.told = Some(Instant::now());
-            say(&line(done, total, &message, self.begun.elapsed()));
-        }
+        self.bar.set_prefix(share);
         self.bar.set_message(message);
     }
 
@@ -82,40 +139,38 @@ impl Meter {
 /// The progress of a search.
 pub(crate) struct Scoring {
     meter: Meter,
+    samples: usize,
+    quiet: bool,
     finished: usize,
-    answers: bool,
+    is_begun: bool,
 }
 
 impl Scoring {
     /// Begins to tell.
     pub(crate) fn new(samples: usize, quiet: bool) -> Self {
-        let meter = Meter::new(quiet);
+        let meter = Meter::new(Total::Bound, quiet);
         meter.bar.set_message(format!("scoring {samples} samples"));
-        if meter.told.is_some() {
-            say(&format!("plimsoll: scoring {samples} samples"));
-        }
-        Self { meter, finished: 0, answers: false }
+        Self { meter, samples, quiet, finished: 0, is_begun: false }
     }
 
     /// Tells how far it is.
     pub(crate) fn update(&mut self, progress: plimsoll::search::Progress) {
+        let plimsoll::search::Progress { done, total, spent, .. } = progress;
         self.finished = progress.finished;
-        if self.answers != progress.answers.is_some() {
-            self.answers = progress.answers.is_some();
+        if !std::mem::replace(&mut self.is_begun, true) {
             self.meter.begin();
-        }
-        match progress.answers {
-            Some((answers, of)) => {
-                self.meter.tell(answers as u64, of as u64, format!("generating: {answers} of {of} answers"));
-            }
-            None => {
-                let message = match progress.of {
-                    0 => progress.stage.to_owned(),
-                    of => format!("{}: {} of {of} samples", progress.stage, progress.samples),
-                };
-                self.meter.tell(progress.done, progress.total, message);
+            self.meter.pace.assumed = progress.rate;
+            if !self.quiet {
+                let estimate = estimate(self.samples, self.meter.pace.left(total - done));
+                self.meter.bar.suspend(|| say(&estimate));
             }
         }
+        let message = match (progress.answers, progress.of) {
+            (Some((answers, of)), _) => format!("generating: {answers} of {of} answers"),
+            (None, 0) => progress.stage.to_owned(),
+            (None, of) => format!("{}: {} of {of} samples", progress.stage, progress.samples),
+        };
+        self.meter.tell(done, total, spent, message);
     }
 
     /// Takes the bar away. Returns how many samples are finished.
@@ -136,14 +191,14 @@ pub(crate) struct Tokens {
 impl Tokens {
     /// Begins to tell.
     pub(crate) fn new(answers: usize, quiet: bool) -> Self {
-        Self { meter: Meter::new(quiet), answers, finished: 0, tokens: 0 }
+        Self { meter: Meter::new(Total::Exact, quiet), answers, finished: 0, tokens: 0 }
     }
 
     /// Some tokens of answers were picked.
     pub(crate) fn picked(&mut self, tokens: usize) {
         self.tokens += tokens;
         let message = generating(self.finished, self.answers, self.meter.rate(self.tokens));
-        self.meter.tell(self.finished as u64, self.answers as u64, message);
+        self.meter.tell(self.finished as u64, self.answers as u64, self.finished as u64, message);
     }
 
     /// One more answer is finished.
@@ -171,7 +226,7 @@ pub(crate) struct Evaluating {
 impl Evaluating {
     /// Begins to tell.
     pub(crate) fn new(quiet: bool) -> Self {
-        Self { meter: Meter::new(quiet), phase: None }
+        Self { meter: Meter::new(Total::Exact, quiet), phase: None }
     }
 
     /// Tells how far it is.
@@ -183,12 +238,12 @@ impl Evaluating {
             self.meter.begin();
         }
         match progress {
-            Progress::Scoring(done, total) => self.meter.tell(done, total, "scoring references".to_owned()),
+            Progress::Scoring(done, total) => self.meter.tell(done, total, done, "scoring references".to_owned()),
             Progress::Generating { answers, of, tokens } => {
                 let message = generating(answers, of, self.meter.rate(tokens));
-                self.meter.tell(answers as u64, of as u64, message);
+                self.meter.tell(answers as u64, of as u64, answers as u64, message);
             }
-            Progress::Timing => self.meter.tell(0, 0, "measuring speeds".to_owned()),
+            Progress::Timing => self.meter.tell(0, 0, 0, "measuring speeds".to_owned()),
         }
     }
 
@@ -202,20 +257,33 @@ fn generating(answers: usize, of: usize, rate: f64) -> String {
     format!("generating: {answers} of {of} answers, {rate:.0} tokens/s")
 }
 
-/// `plimsoll: scoring: 16 of 48 samples (35 %), about 2 minutes left`.
-fn line(done: u64, total: u64, message: &str, elapsed: Duration) -> String {
+/// `plimsoll: scoring 48 samples, at most about 4 minutes`.
+fn estimate(samples: usize, left: Option<Duration>) -> String {
+    let time = left.map_or_else(String::new, |left| format!(", {}", about(left, Total::Bound)));
+    format!("plimsoll: scoring {samples} sample{}{time}", if samples == 1 { "" } else { "s" })
+}
+
+/// `plimsoll: choosing: 16 of 48 samples (35 %, at most about 2 minutes left)`.
+fn line(message: &str, share: &str) -> String {
+    if share.is_empty() { format!("plimsoll: {message}") } else { format!("plimsoll: {message} ({share})") }
+}
+
+/// `35 %, about 2 minutes left`. Never 100 % while any work is left.
+fn share(done: u64, total: u64, left: Option<String>) -> String {
     if total == 0 {
-        return format!("plimsoll: {message}");
+        return String::new();
     }
-    let share = done as f64 / total as f64;
-    if done >= total {
-        // What follows may be long, and its work is not known yet.
-        return format!("plimsoll: {message} (100 %)");
+    let percent = u128::from(done) * 100 / u128::from(total);
+    format!("{percent} %{}", left.map_or_else(String::new, |left| format!(", {left} left")))
+}
+
+/// `about 2 minutes`: what is measured of speed is rough.
+fn about(time: Duration, total: Total) -> String {
+    let time = HumanDuration(time.max(Duration::from_secs(1)));
+    match total {
+        Total::Exact => format!("about {time}"),
+        Total::Bound => format!("at most about {time}"),
     }
-    let seconds = elapsed.as_secs_f64() * (1.0 - share) / share;
-    let left = Duration::try_from_secs_f64(seconds)
-        .map_or_else(|_| String::new(), |left| format!(", about {} left", HumanDuration(left)));
-    format!("plimsoll: {message} ({:.0} %){left}", share * 100.0)
 }
 
 fn target(quiet: bool) -> ProgressDrawTarget {
@@ -231,12 +299,51 @@ fn style(template: &str) -> ProgressStyle {
 mod tests {
     use super::*;
 
+    fn told(done: u64, total: u64, seconds: Option<u64>) -> String {
+        line("choosing", &share(done, total, seconds.map(|seconds| about(Duration::from_secs(seconds), Total::Bound))))
+    }
+
     #[test]
-    fn a_line_tells_the_share_and_the_time_left() {
-        let line = |done, total| line(done, total, "scoring", Duration::from_secs(60));
-        assert_eq!(line(25, 100), "plimsoll: scoring (25 %), about 3 minutes left");
-        assert_eq!(line(0, 100), "plimsoll: scoring (0 %)");
-        assert_eq!(line(0, 0), "plimsoll: scoring");
-        assert_eq!(line(100, 100), "plimsoll: scoring (100 %)");
+    fn a_line_has_the_share_and_the_time_left() {
+        assert_eq!(told(25, 100, Some(180)), "plimsoll: choosing (25 %, at most about 3 minutes left)");
+        assert_eq!(told(0, 100, None), "plimsoll: choosing (0 %)");
+        assert_eq!(told(0, 0, None), "plimsoll: choosing");
+        assert_eq!(told(100, 100, None), "plimsoll: choosing (100 %)");
+        assert_eq!(about(Duration::from_secs(180), Total::Exact), "about 3 minutes");
+    }
+
+    #[test]
+    fn nothing_is_100_percent_while_work_is_left() {
+        assert_eq!(told(999_999, 1_000_000, Some(0)), "plimsoll: choosing (99 %, at most about 1 second left)");
+        assert_eq!(told(u64::MAX - 1, u64::MAX, None), "plimsoll: choosing (99 %)");
+    }
+
+    #[test]
+    fn the_estimate_comes_with_the_number_of_samples() {
+        assert_eq!(
+            estimate(24, Some(Duration::from_secs(240))),
+            "plimsoll: scoring 24 samples, at most about 4 minutes"
+        );
+        assert_eq!(estimate(1, None), "plimsoll: scoring 1 sample");
+    }
+
+    #[test]
+    fn the_time_left_follows_from_recent_work() {
+        let seconds = |seconds: f64| Duration::from_secs_f64(seconds);
+        let mut pace = Pace { assumed: 50.0, ..Pace::default() };
+        // What was assumed counts until there is enough to measure.
+        assert_eq!(pace.left(500), Some(seconds(10.0)));
+        for second in 0..=60 {
+            pace.record(Duration::from_secs(second), second * 100);
+        }
+        assert_eq!(pace.left(500), Some(seconds(5.0)));
+        // The next stage is slower by ten: after half a minute nothing else counts.
+        for second in 61..=91 {
+            pace.record(Duration::from_secs(second), 6_000 + (second - 60) * 10);
+        }
+        assert_eq!(pace.left(500), Some(seconds(50.0)));
+        assert!(pace.points.len() <= 32);
+        // Nothing is known, and nothing is said.
+        assert_eq!(Pace::default().left(1), None);
     }
 }

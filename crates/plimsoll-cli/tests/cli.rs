@@ -10,7 +10,7 @@ use std::path::Path;
 
 use common::{
     Run, adapter, contents, copy_files, data, golden, json, json_lines, model, names, plain_search, plimsoll, run,
-    search_arguments,
+    search, search_arguments,
 };
 use serde_json::Value;
 
@@ -485,6 +485,41 @@ fn scores_are_those_of_peft() {
     }
 }
 
+/// What the number of samples says by itself is said before anything is scored, and in the result.
+#[test]
+fn too_few_samples_are_reported_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let few = folder.path().join("few.jsonl");
+    let lines = |samples: usize| {
+        let text = fs::read_to_string(data()).unwrap();
+        let lines: Vec<&str> = text.lines().take(samples).collect();
+        fs::write(&few, lines.join("\n")).unwrap();
+    };
+    let run = |name: &str, more: &[&str]| {
+        let more = [&["--template", "none"], more].concat();
+        let run = search(&model(), &adapter("trained"), &few, &folder.path().join(name), &more);
+        succeeds(&run);
+        (run.stderr, json(&folder.path().join(name).join("result.json")))
+    };
+    lines(12);
+    let (stderr, result) = run("held-out", &["--holdout", "0.33"]);
+    let told: Vec<&str> = stderr.lines().collect();
+    assert!(
+        told[0].starts_with("plimsoll: warning: Too few samples to show anything: 4 samples to judge by"),
+        "{stderr}"
+    );
+    assert!(told[0].contains("at least 7 (20 samples in all)") && told[1].contains("scoring 12 samples"), "{stderr}");
+    assert_eq!(result["warnings"][0]["kind"], "cannot-show");
+    let (stderr, result) = run("raced", &["--search", "racing"]);
+    assert!(stderr.starts_with("plimsoll: warning: Exact search in place of racing: a race on 8 samples"), "{stderr}");
+    assert!(result.get("race").is_none());
+    assert_eq!(
+        (&result["warnings"][0]["kind"], &result["choice"]["gain"]["samples"]),
+        (&"not-raced".into(), &12.into())
+    );
+    assert_eq!(run("quiet", &["--holdout", "0.33", "--quiet"]).0, "");
+}
+
 /// A race leaves scores out, and changes none that it takes.
 #[test]
 fn a_race_comes_to_the_answer_of_the_exact_search() {
@@ -614,7 +649,8 @@ fn fail_if_kept_fails_where_nothing_is_trimmed() {
         assert_ne!(json(&out.join("result.json"))["choice"]["verdict"], "trim");
         assert_eq!(names(&out), ["report.html", "result.json", "scores.jsonl", "tokens.jsonl"]);
         assert!(!run.stdout.contains("Trimmed adapter"), "{}", run.stdout);
-        assert_eq!(run.stderr, "plimsoll: scoring 24 samples\n");
+        assert!(run.stderr.starts_with("plimsoll: scoring 24 samples, at most about "), "{}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
         run.code
     };
     assert_eq!(plain("without", &[]), Some(0));
@@ -885,7 +921,7 @@ mod interrupted {
         assert_eq!((run.code, run.stdout.as_str()), (Some(130), ""), "{}", run.stderr);
         let lines: Vec<&str> = run.stderr.lines().collect();
         let [begun, stopping, _] = lines[..] else { panic!("{}", run.stderr) };
-        assert_eq!(begun, format!("plimsoll: scoring {} samples", 24 * REPEATS));
+        assert!(begun.starts_with(&format!("plimsoll: scoring {} samples, at most", 24 * REPEATS)), "{begun}");
         assert!(stopping.starts_with("plimsoll: stopping") && !stopping.contains("Ctrl"), "{stopping}");
         assert!(run.stderr.contains("plimsoll: interrupted: run the same command again to go on"), "{}", run.stderr);
         assert_eq!(names(&out), ["journal.jsonl"]);

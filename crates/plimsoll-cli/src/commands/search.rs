@@ -237,6 +237,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !quiet && arguments.tells_plan() {
         progress::say(&plan(&search.plan()));
     }
+    for warning in search.forewarnings().iter().filter_map(report::forewarning).filter(|_| !quiet) {
+        progress::say(&format!("plimsoll: warning: {warning}"));
+    }
 
     interrupt::install();
     let mut scoring = progress::Scoring::new(search.samples(), quiet);

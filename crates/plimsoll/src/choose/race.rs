@@ -266,6 +266,17 @@ mod tests {
     }
 
     #[test]
+    fn the_fewest_samples_can_drop_something_and_fewer_cannot() {
+        let slope: Vec<f64> = (0..=30).map(|k| 2.0 - f64::from(k) * 0.02).collect();
+        let dropped = |samples| {
+            let (race, _) = run(&scores(&slope, samples, 1e-3, 1), 0.05);
+            race.fates().filter(|fate| matches!(fate, Fate::Dropped { .. })).count()
+        };
+        assert_eq!(dropped(FEWEST - 1), 0);
+        assert!(dropped(FEWEST) > 0);
+    }
+
+    #[test]
     fn few_samples_and_few_layers_are_exact() {
         let (race, taken) = run(&scores(&[3.0, 2.0, 1.0], 8, 0.1, 3), 0.05);
         assert_eq!((race.left(), taken), (vec![0, 1, 2], 24));
