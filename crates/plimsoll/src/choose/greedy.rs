@@ -137,6 +137,17 @@ impl Greedy {
         1 + first + self.paths.len() * rounds.saturating_sub(1) * breadth.min(moves)
     }
 
+    /// How many sets are scored from here on at most, those that the last step asked for among them.
+    pub fn most_left(&self) -> usize {
+        let Options { rounds, breadth, .. } = self.options;
+        if self.known.is_empty() {
+            return self.most();
+        }
+        let left = |path: &Path| rounds.saturating_sub(path.stops.len().saturating_sub(1));
+        let open = self.paths.iter().filter(|path| !path.is_at_end);
+        open.map(left).sum::<usize>() * breadth.min(self.places.len())
+    }
+
     /// The path that all samples lead along, from no move on: so far as it is known.
     pub fn path(&self) -> &[Stop] {
         &self.paths[0].stops
@@ -263,6 +274,7 @@ mod tests {
         let mut steps = 0;
         let mut asked = BTreeSet::new();
         while let Step::Score(sets) = greedy.step() {
+            assert!(sets.len() <= greedy.most_left());
             steps += 1;
             assert!(sets.iter().all(|set| set.is_sorted() && asked.insert(set.clone())), "asked for twice: {sets:?}");
             let score = |set: &Vec<usize>| -> Vec<f64> {
@@ -327,7 +339,7 @@ mod tests {
         // Without noise all paths are one: the start, 30 moves, then 4 for each of four rounds.
         let (greedy, steps) = run(&effects(&means, 20, 0.0, 3), &places, &folds(20), options);
         assert_eq!((greedy.scored(), steps, greedy.path().len()), (1 + 30 + 4 * 4, 5, 6));
-        assert_eq!((greedy.paths.len(), greedy.most()), (5, 1 + 30 + 5 * 4 * 4));
+        assert_eq!((greedy.paths.len(), greedy.most()), (6, 1 + 30 + 6 * 4 * 4));
         assert_eq!(greedy.picked(), [25, 26, 27, 28, 29]);
         let none = Options { rounds: 0, ..DROPS };
         let (greedy, _) = run(&effects(&means, 20, 0.0, 3), &places, &folds(20), none);

@@ -158,6 +158,11 @@ impl Adaptive {
         self.greedy.most()
     }
 
+    /// How many variants are scored from here on at most.
+    pub(super) fn most_left(&self) -> usize {
+        self.greedy.most_left()
+    }
+
     /// The variants that are to be scored next, with the sets of moves that they are; none when it has ended.
     pub(super) fn step(&mut self) -> Option<(Vec<Vec<usize>>, Vec<Variant>)> {
         match self.greedy.step() {

@@ -507,7 +507,9 @@ impl Search {
             if family.is_adaptive() {
                 scoring.begin(family.name());
                 let mut adaptive = Adaptive::new(family, &facts, &folds);
+                let alone = scoring.work_alone(&selection);
                 while let Some((sets, variants)) = adaptive.step() {
+                    scoring.stages().need_at_most(adaptive.most_left() as u64 * alone);
                     scoring.evaluate(choosing, &selection, &variants, Wanted::Scores, observe)?;
                     let row = |variant: &Variant| scoring.nll(choosing, &selection, &variant.spec());
                     adaptive.record(&sets, &variants.iter().map(row).collect::<Result<Vec<_>>>()?);

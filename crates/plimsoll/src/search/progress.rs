@@ -51,6 +51,13 @@ impl Stages {
         self.update();
     }
 
+    /// The stage needs no more than this from here on.
+    pub(super) fn need_at_most(&mut self, work: u64) {
+        let bound = self.planned[..self.begun].last().map_or(0, |last| last.1);
+        self.used = self.used.max(bound.saturating_sub(work));
+        self.update();
+    }
+
     /// All stages have ended.
     pub(super) fn end(&mut self) {
         self.at.done = self.at.total;
@@ -114,6 +121,19 @@ mod tests {
         assert_eq!((done(&stages), stages.at().spent, stages.at().stage), ((160, 200), 30, "judging"));
         stages.credit(10);
         assert_eq!((done(&stages), stages.at().spent), ((170, 200), 30));
+    }
+
+    #[test]
+    fn what_a_stage_cannot_need_any_more_is_credited_at_once() {
+        let mut stages = stages();
+        stages.need_at_most(10);
+        assert_eq!(done(&stages), (0, 200));
+        stages.begin("choosing");
+        stages.spend(30);
+        stages.need_at_most(80);
+        assert_eq!(done(&stages), (30, 200));
+        stages.need_at_most(25);
+        assert_eq!((done(&stages), stages.at().spent), ((75, 200), 30));
     }
 
     #[test]
