@@ -120,7 +120,7 @@ fn without_a_template_nothing_but_bos_is_added() {
     let dataset = loaded("{\"prompt\": \"How deep? \", \"completion\": \"Nine.\"}\n{\"text\": \"tide\"}", &plain());
     assert_eq!(dataset.template, TemplateUse::None);
     // The fixture's tokenizer adds <|endoftext|> in front and <|im_end|> behind.
-    assert_eq!(marked(&dataset, 0), "<|endoftext|>How deep?[ Nine.]");
+    assert_eq!(marked(&dataset, 0), "<|endoftext|>How deep? [Nine.]");
     assert_eq!(marked(&dataset, 1), "<|endoftext|>[tide<|im_end|>]");
     let automatic =
         loaded(r#"{"prompt": "a", "completion": "b"}"#, &Options { template: TemplateChoice::Tokenizer, ..chat() });

@@ -39,6 +39,8 @@ fn options(folder: &Path, samples: usize) -> SearchOptions {
         template: TemplateChoice::None,
         turns: Turns::Last,
         max_samples: None,
+        max_length: None,
+        long: plimsoll::data::LongSamples::Skip,
         judges: Judges::Suitable,
         strategy: Strategy::Exact,
         metric: None,

@@ -323,6 +323,7 @@ fn what_strangers_wrote_is_escaped() {
     let mut samples = tokens(2, 3);
     samples[0].prompt = EVIL.to_owned();
     samples[0].tokens[1] = EVIL.to_owned();
+    samples[0].sequence[1].text = EVIL.to_owned();
     let page = html(&result, &samples);
     // The data, and the script.
     assert_eq!((page.matches("<script").count(), page.matches("</script").count()), (2, 2));
