@@ -16,6 +16,7 @@ import scipy
 import scipy.stats
 import statsmodels
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
 FIXTURE = pathlib.Path(__file__).parent.parent / "crates/plimsoll/tests/fixtures/choose.json"
@@ -333,6 +334,10 @@ def main() -> None:
             tied,
             case("barely useful", 30, 30, [0.05, 0.0, 0.03, 0.02], 0.18, 6),
             case("one layer, two samples", 2, 2, [0.3], 0.1, 7),
+        ],
+        "proportions": [
+            {"ones": ones, "samples": samples, "interval": proportion_confint(ones, samples, method="wilson")}
+            for ones, samples in ((0, 1), (1, 1), (0, 40), (1, 40), (13, 40), (20, 40), (40, 40), (3, 7), (250, 1319))
         ],
         "nested": [
             nested(name, scores(more, samples, steps, noise), curve(len(steps), 3), folds, seed)

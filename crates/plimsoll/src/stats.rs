@@ -116,6 +116,27 @@ pub fn percentile_interval(statistics: &mut [f64]) -> (f64, f64) {
     (low, high)
 }
 
+/// The 95 % Wilson score interval of a rate: `ones` of `samples` values are 1, the others 0.
+///
+/// With p the rate and z the 97.5 % quantile of the normal distribution, its ends are
+/// `(p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n)` (Wilson, Journal of the American Statistical Association 22:158,
+/// 1927). The bootstrap has no spread where all values are alike, and gives 0 of 40 the interval 0 to 0; this one gives
+/// it 0 to 0.088. Recommended for 40 samples and fewer by Brown, Cai and DasGupta, "Interval Estimation for a Binomial
+/// Proportion", Statistical Science 16:2 (2001). No samples give (0, 0).
+pub fn wilson_interval(ones: usize, samples: usize) -> (f64, f64) {
+    if samples == 0 {
+        return (0.0, 0.0);
+    }
+    let (n, p, z) = (samples as f64, ones as f64 / samples as f64, normal_quantile(TAILS[1]));
+    let square = z * z / n;
+    let centre = p + square / 2.0;
+    let half = z * (p * (1.0 - p) / n + square / (4.0 * n)).sqrt();
+    // At a rate of 0 or 1 the two terms are equal, but for rounding.
+    let low = if ones == 0 { 0.0 } else { (centre - half) / (1.0 + square) };
+    let high = if ones == samples { 1.0 } else { (centre + half) / (1.0 + square) };
+    (low, high)
+}
+
 /// Two-sided p-value of the paired randomisation test that the mean of `differences` is 0.
 ///
 /// Under the null hypothesis each difference could as well have had the other sign; the p-value is the share of sign

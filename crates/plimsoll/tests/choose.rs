@@ -12,7 +12,7 @@ use plimsoll::choose::{
 };
 use plimsoll::stats::{
     Resampler, Stream, bootstrap_mean, holm, mean_and_se, normal_quantile, pareto, sign_flip_above, sign_flip_p,
-    skewed_t_above, spearman,
+    skewed_t_above, spearman, wilson_interval,
 };
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
@@ -31,6 +31,7 @@ struct Golden {
     normal_quantiles: Vec<[f64; 2]>,
     holm: Vec<Holm>,
     spearman: Vec<Spearman>,
+    proportions: Vec<Proportion>,
     nested: Vec<NestedCase>,
 }
 
@@ -74,6 +75,13 @@ struct Spearman {
     y: Vec<f64>,
     rho: f64,
     p: f64,
+}
+
+#[derive(Deserialize)]
+struct Proportion {
+    ones: usize,
+    samples: usize,
+    interval: [f64; 2],
 }
 
 #[derive(Deserialize)]
@@ -204,6 +212,20 @@ fn normal_quantiles_are_those_of_scipy() {
     }
     assert_eq!([0.0, 1.0].map(normal_quantile), [f64::NEG_INFINITY, f64::INFINITY]);
     assert!([-0.1, 1.1, f64::NAN].map(normal_quantile).iter().all(|x| x.is_nan()));
+}
+
+#[test]
+fn intervals_of_rates_are_statsmodels() {
+    for Proportion { ones, samples, interval: [low, high] } in golden().proportions {
+        let ours = wilson_interval(ones, samples);
+        // statsmodels leaves the rounding of an end at 0 or 1 as it is.
+        assert_same("lower end", ours.0, low);
+        assert_same("upper end", ours.1, high);
+        assert!((0.0..=1.0).contains(&ours.0) && (0.0..=1.0).contains(&ours.1), "{ones} of {samples}");
+    }
+    assert_eq!(wilson_interval(0, 40).0, 0.0);
+    assert_eq!(wilson_interval(40, 40).1, 1.0);
+    assert_eq!(wilson_interval(0, 0), (0.0, 0.0));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What a metric's value is worth: its interval, and whether two systems differ.
 //!
-//! - *Intervals* are 95 % percentile bootstrap intervals (Efron & Tibshirani 1993): samples are drawn with replacement,
+//! - *Intervals* of one system's rate (a metric that is 0 or 1 for each sample) are 95 % Wilson score intervals
+//!   ([`wilson_interval`]): the bootstrap gives a rate of 0 the interval 0 to 0. All others, and those of differences,
+//!   are 95 % percentile bootstrap intervals (Efron & Tibshirani 1993): samples are drawn with replacement,
 //!   their statistics summed, and the metric taken of the sums, so that a corpus metric is resampled as a mean is
 //!   (Koehn, "Statistical Significance Tests for Machine Translation Evaluation", EMNLP 2004). Both systems of a
 //!   difference are taken on the same resamples, and so is every metric with one seed.
@@ -22,7 +24,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Metric;
-use crate::stats::{Resampler, Stream, percentile_interval, share_of_patterns};
+use crate::stats::{Resampler, Stream, percentile_interval, share_of_patterns, wilson_interval};
 
 /// How often to draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,9 +47,9 @@ impl Default for Options {
 pub struct Estimate {
     /// The value, on the metric's own scale.
     pub value: f64,
-    /// Lower end of the 95 % bootstrap interval.
+    /// Lower end of the 95 % interval: Wilson's for a rate such as exact match, the bootstrap's for all else.
     pub low: f64,
-    /// Upper end of the 95 % bootstrap interval.
+    /// Upper end of the 95 % interval.
     pub high: f64,
     /// Number of samples.
     pub samples: usize,
@@ -74,6 +76,11 @@ pub struct Difference {
 /// If a row is not as wide as the metric's statistics.
 pub fn estimate(metric: &Metric, rows: &[Vec<f64>], options: Options) -> Estimate {
     let samples = rows.len();
+    if metric.is_rate() {
+        let ones = rows.iter().filter(|row| row[0] == 1.0).count();
+        let (low, high) = wilson_interval(ones, samples);
+        return Estimate { value: value_of(metric, rows), low, high, samples };
+    }
     let mut resampler = Resampler::new(options.seed, Stream::Metrics, samples);
     let mut values: Vec<f64> =
         (0..options.resamples.get()).map(|_| value_of(metric, resampler.draw().iter().map(|&i| &rows[i]))).collect();
@@ -146,6 +153,15 @@ mod tests {
         let resampler = Resampler::new(OPTIONS.seed, Stream::Metrics, values.len());
         assert_eq!((found.low, found.high), bootstrap_mean(&values, OPTIONS.resamples, resampler));
         assert!(found.low < found.value && found.value < found.high);
+    }
+
+    #[test]
+    fn a_rate_has_an_interval_that_is_never_a_point() {
+        for measure in [Measure::ExactMatch(Default::default()), Measure::SquadExact] {
+            let at = |value: f64| estimate(&metric(measure.clone()), &rows(&[value; 40]), OPTIONS);
+            assert!((at(0.0).high - 0.0876).abs() < 1e-4 && at(0.0).low == 0.0, "{:?}", at(0.0));
+            assert!(at(1.0).high == 1.0 && (at(1.0).low + at(0.0).high - 1.0).abs() < 1e-12, "{:?}", at(1.0));
+        }
     }
 
     #[test]

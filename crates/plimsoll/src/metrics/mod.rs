@@ -158,6 +158,14 @@ impl Metric {
         !matches!(self.measure, Measure::Bleu | Measure::Chrf | Measure::Perplexity)
     }
 
+    /// Whether each sample's value is 0 or 1, so that the metric's value is a rate.
+    pub fn is_rate(&self) -> bool {
+        match self.measure {
+            Measure::ExactMatch(_) | Measure::SquadExact => true,
+            Measure::SquadF1 | Measure::Rouge { .. } | Measure::Bleu | Measure::Chrf | Measure::Perplexity => false,
+        }
+    }
+
     /// What the metric is called in tables, with what changes its meaning: `rougeL (stemmed)`.
     pub fn name(&self) -> Cow<'static, str> {
         let name = match &self.measure {
