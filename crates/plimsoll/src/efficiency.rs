@@ -3,7 +3,8 @@
 //! An adapter that is applied beside the frozen weights costs time in every layer that it is in. One that is merged into
 //! them costs none, whatever its boundary: its speed is that of the base model, which is what is measured for it.
 //! Variants are timed in turns, several rounds of them, since a machine has other things to do; the median is given with
-//! the slowest and the fastest round.
+//! the slowest and the fastest round. Loading takes milliseconds: it is repeated until that adds up to enough to measure,
+//! and the median is given.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,11 @@ const ROUNDS: (usize, usize) = (7, 3);
 /// No further round begins after this.
 const ENOUGH: Duration = Duration::from_secs(10);
 
+/// Loads of an adapter that are timed at least and at most, after one that is not.
+const LOADS: (usize, usize) = (5, 100);
+/// Between these, they are repeated until they took so long together.
+const ENOUGH_LOADS: Duration = Duration::from_millis(300);
+
 /// What was measured of some variants on this machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Efficiency {
@@ -55,7 +61,8 @@ pub struct VariantEfficiency {
     pub layers_kept: Option<usize>,
     /// Bytes of the adapter's weight file.
     pub adapter_bytes: u64,
-    /// Seconds to read, check and pack the adapter, the files being in the system's cache; none where there is none to load.
+    /// Seconds to read, check and pack the adapter, the files being in the system's cache: the median of several loads; none
+    /// where there is none to load.
     pub load_seconds: Option<f64>,
     /// Decoding speed of all sequences together.
     pub tokens_per_second: Speed,
@@ -187,23 +194,35 @@ fn decode(decoding: &mut Decoding<'_>, begun: &[Begun]) -> f64 {
     speed
 }
 
-/// Bytes of an adapter's weight file, and seconds to read, check and pack it: the fastest of three times.
+/// Bytes of an adapter's weight file, and the median of the seconds that it takes to read, check and pack it.
 fn load(subject: &Subject<'_>, adapter: &Adapter) -> Result<(u64, f64)> {
     let Subject { engine, checkpoint, .. } = *subject;
-    let mut fastest = f64::INFINITY;
-    for _ in 0..3 {
+    let once = || -> Result<Duration> {
         let clock = Instant::now();
         let opened = Adapter::open(adapter.folder())?.with_ends(adapter.ends_choice());
         let lora = checkpoint.bind(Some(&opened))?;
         let pack = |(layer, lora)| Lora::new(engine.model(), layer, lora);
         let packed: Vec<Lora> = engine.pool().install(|| lora.iter().enumerate().map(pack).collect());
-        fastest = fastest.min(clock.elapsed().as_secs_f64());
+        let seconds = clock.elapsed();
         drop(packed);
-    }
+        Ok(seconds)
+    };
+    // The first one reads the files into the system's cache.
+    once()?;
+    let seconds = repeated(once)?;
     let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
     let files = adapter.files();
     let weights = files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
-    Ok((weights.map(size).sum(), fastest))
+    Ok((weights.map(size).sum(), Speed::of(seconds).median))
+}
+
+/// The seconds of something that is repeated until it took long enough together.
+fn repeated(mut once: impl FnMut() -> Result<Duration>) -> Result<Vec<f64>> {
+    let mut times: Vec<Duration> = Vec::new();
+    while times.len() < LOADS.0 || (times.len() < LOADS.1 && times.iter().sum::<Duration>() < ENOUGH_LOADS) {
+        times.push(once()?);
+    }
+    Ok(times.iter().map(Duration::as_secs_f64).collect())
 }
 
 impl Speed {
@@ -218,6 +237,12 @@ impl Speed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_quick_is_repeated_until_it_adds_up() {
+        let loads = |milliseconds: u64| repeated(|| Ok(Duration::from_millis(milliseconds))).unwrap().len();
+        assert_eq!([1000, 60, 15, 6, 0].map(loads), [5, 5, 20, 50, 100]);
+    }
 
     #[test]
     fn the_median_round_stands_between_the_slowest_and_the_fastest() {
