@@ -109,6 +109,18 @@ pub(crate) fn shown(text: &str) -> String {
     format!("{}…{}", escaped(&start, Lines::Join), escaped(&end, Lines::Join))
 }
 
+/// Why a text is not the JSON that is expected, with the column. The line is left out: the parser counts it within the
+/// text that it was given.
+pub(crate) fn json_reason(error: &serde_json::Error) -> String {
+    let reason = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let Some(reason) = reason.strip_suffix(&place) else { return shown(&reason) };
+    // The parser's word for the rest of `true`, `false` or `null`.
+    let reason = if reason == "expected ident" { "unknown word" } else { reason };
+    let what = if error.is_data() { "" } else { "text that is not JSON: " };
+    format!("{what}{} at column {}", shown(reason), error.column())
+}
+
 /// What becomes of the ends of lines.
 #[derive(Clone, Copy, PartialEq)]
 enum Lines {
@@ -169,6 +181,14 @@ mod tests {
         let model = ModelProblem::MissingTensor("x\u{1b}]0;y".repeat(999));
         let message = Error::input("m", model).to_string();
         assert!(message.chars().count() < 300 * 6 && !message.contains('\u{1b}'), "{message}");
+    }
+
+    #[test]
+    fn what_is_not_json_is_said_to_be() {
+        let reason = |text: &str| json_reason(&serde_json::from_str::<Vec<u8>>(text).unwrap_err());
+        assert_eq!(reason("nope"), "text that is not JSON: unknown word at column 2");
+        assert_eq!(reason("[1"), "text that is not JSON: EOF while parsing a list at column 2");
+        assert_eq!(reason("[\"a\"]"), "invalid type: string \"a\", expected u8 at column 4");
     }
 
     #[test]

@@ -406,4 +406,5 @@ fn a_list_an_empty_file_and_a_pointer_are_told() {
     assert!(found("version https://git-lfs.github.com/spec/v1\noid sha256:0\n").contains("git lfs pull"));
     let message = found("{\"text\": oops}");
     assert!(message.contains("at column 10") && !message.contains("at line"), "{message}");
+    assert!(found("nope").contains("found text that is not JSON: unknown word at column 2"), "{}", found("nope"));
 }

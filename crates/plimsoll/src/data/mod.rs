@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::error::{Error, Result, shown};
+use crate::error::{Error, Result, json_reason};
 use crate::files;
 use crate::tokenizer::{Tokenizer, TokenizerProblem};
 use shape::Record;
@@ -191,7 +191,7 @@ pub enum DataProblem {
         valid: usize,
     },
     /// A line that is not a JSON object.
-    #[error("line {line}: expected one JSON object, found {}", without_line(.source))]
+    #[error("line {line}: expected one JSON object, found {}", json_reason(.source))]
     NotJson {
         /// The line, from 1.
         line: usize,
@@ -323,16 +323,6 @@ pub enum DataProblem {
         /// The longest that is scored, in tokens.
         max_length: usize,
     },
-}
-
-/// The parser's reason without the number of the line, which it counts within the line that it was given.
-pub(crate) fn without_line(error: &serde_json::Error) -> String {
-    let reason = error.to_string();
-    let place = format!(" at line {} column {}", error.line(), error.column());
-    match reason.strip_suffix(&place) {
-        Some(reason) => format!("{} at column {}", shown(reason), error.column()),
-        None => shown(&reason),
-    }
 }
 
 fn found_samples(skipped: usize, max_length: usize) -> String {

@@ -25,8 +25,8 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::rows::{Fields, Place, Row};
-use crate::data::{DataProblem, without_line};
-use crate::error::{Error, Result, shown};
+use crate::data::DataProblem;
+use crate::error::{Error, Result, json_reason, shown};
 use crate::files;
 use crate::metrics::{Metric, Pattern, PatternProblem};
 use crate::tokenizer::{Message, json_value, to_json};
@@ -172,7 +172,7 @@ pub enum TaskProblem {
         found: &'static str,
     },
     /// Not the JSON that is wanted.
-    #[error("line {line}: {}", without_line(.source))]
+    #[error("line {line}: {}", json_reason(.source))]
     Json {
         /// The line, from 1.
         line: usize,

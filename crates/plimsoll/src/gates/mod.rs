@@ -243,7 +243,7 @@ impl Term {
         };
         // Adding 0 makes a gate of −0 one of 0.
         let Some(gate) = gate.parse::<f32>().ok().filter(|gate| gate.is_finite()).map(|gate| gate + 0.0) else {
-            return Err(format!("`{gate}` is no finite number"));
+            return Err(format!("`{gate}` is not a finite number"));
         };
         let (range, module) = match place {
             None => (None, None),
