@@ -416,6 +416,15 @@ fn bad_models() {
             words: &["folder without config.json"],
         },
         Case {
+            name: "an architecture with other names in its config",
+            spoil: |inputs| {
+                fs::write(inputs.model.join("config.json"), r#"{"model_type": "gpt2", "n_embd": 64, "n_layer": 2}"#)
+                    .unwrap();
+            },
+            at: CONFIG,
+            words: &["model_type is gpt2, which is not supported: expected llama, mistral"],
+        },
+        Case {
             name: "no weights",
             spoil: |inputs| fs::remove_file(inputs.model.join("model.safetensors")).unwrap(),
             at: "model",
@@ -671,6 +680,18 @@ fn bad_requests() {
             at: "",
             words: &["samples: 1", "at least 4 samples"],
         },
+        Case {
+            name: "one fold",
+            spoil: |inputs| inputs.more = vec!["--folds=1".into()],
+            at: "",
+            words: &["--folds 1: expected 2 to 24, one for each sample"],
+        },
+        Case {
+            name: "more folds than samples",
+            spoil: |inputs| inputs.more = vec!["--folds=25".into()],
+            at: "",
+            words: &["--folds 25: expected 2 to 24"],
+        },
     ];
     check(&cases, USAGE);
 }
@@ -779,7 +800,7 @@ fn a_trim_that_cannot_be_made_writes_nothing() {
         (&["--gates", "1=0", "--from", &other], USAGE, &["--gates", "cannot be used with", "--from"]),
         (&["--gates", "3-4=0"], USAGE, &[&adapter, "highest layer with LoRA is 3", "layers 3 to 4", "from 0 to 3"]),
         (&["--gates", "1.z_proj=0"], USAGE, &["`z_proj`", "q_proj, k_proj"]),
-        (&["--gates", "1=x"], USAGE, &["`x` is no finite number"]),
+        (&["--gates", "1=x"], USAGE, &["`x` is not a finite number"]),
         (&["--gates", "0"], USAGE, &["no LoRA is kept", "use the base model"]),
         (
             &["--gates", "1=-2"],

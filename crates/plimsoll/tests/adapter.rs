@@ -535,6 +535,41 @@ fn an_inspection_tells_an_untrained_adapter_and_one_of_the_upper_layers() {
     assert_eq!(runtime("PEFT").loads_trimmed, Support::Yes);
 }
 
+#[test]
+fn adapters_of_architectures_that_are_not_read_are_told_by_name() {
+    for (module, model_type) in [
+        ("base_model.model.model.decoder.layers.0.self_attn.q_proj", "opt"),
+        ("base_model.model.transformer.h.0.attn.c_attn", "gpt2"),
+        ("base_model.model.model.layers.0.mlp.fc1", "phi"),
+    ] {
+        let mut all = tensors();
+        for half in ["A", "B"] {
+            all.insert(format!("{module}.lora_{half}.weight"), f32_tensor(&[RANK, RANK], |_| 0.5));
+        }
+        let message = Adapter::open(folder(&config(), &all).path()).unwrap_err().to_string();
+        let expected = format!("of the architecture {model_type}, which is not supported: expected llama, mistral");
+        assert!(message.contains(&expected), "{message}");
+    }
+}
+
+#[test]
+fn an_inspection_says_that_no_base_model_can_be_scored() {
+    let mut fields = config();
+    let unsupported = |fields: &Value| {
+        let inspection = inspect(&Adapter::open(folder(fields, &tensors()).path()).unwrap()).unwrap();
+        (inspection.unsupported_base, plimsoll::report::inspection(&inspection).replace('\n', " "))
+    };
+    let (none, text) = unsupported(&fields);
+    assert!(none.is_none() && !text.contains("can be scored"), "{text}");
+    fields["base_model_name_or_path"] = "microsoft/phi-1_5".into();
+    let (phi, text) = unsupported(&fields);
+    assert_eq!(phi, Some("phi"));
+    assert!(
+        text.contains("No base model of this adapter can be scored") && text.contains("architecture phi,"),
+        "{text}"
+    );
+}
+
 // Anything may lie in a file.
 
 /// Opens a folder of these bytes; to return at all is to pass.

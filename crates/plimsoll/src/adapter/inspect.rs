@@ -19,6 +19,9 @@ use crate::gates::Projection;
 pub struct Inspection {
     /// The base model that its config names.
     pub base_model: Option<String>,
+    /// The `model_type` of that base model, where its name says that it is of an architecture that is not supported: then
+    /// no base model of this adapter can be scored.
+    pub unsupported_base: Option<&'static str>,
     /// The layers that have LoRA, ascending.
     pub layers: Vec<usize>,
     /// Names of the modules that have LoRA, such as `q_proj`, in the order of a block.
@@ -109,6 +112,7 @@ pub fn inspect(adapter: &Adapter) -> Result<Inspection> {
     let ranks: BTreeSet<usize> = modules.iter().map(|module| module.rank).collect();
     Ok(Inspection {
         base_model: adapter.config.base_model().map(str::to_owned),
+        unsupported_base: adapter.config.base_model().and_then(super::base_name::unsupported_by_name),
         only_upper_layers: contiguous && layers.first().is_some_and(|lowest| *lowest > 0),
         layers,
         modules: names.into_iter().map(Projection::name).collect(),

@@ -10,6 +10,7 @@
 //! - [`write_trimmed`] writes what a variant leaves of the LoRA to a folder that PEFT loads without a warning;
 //! - [`inspect()`] says what is in an adapter, and what each runtime makes of it.
 
+mod base_name;
 mod config;
 mod fold;
 mod inspect;
@@ -29,8 +30,10 @@ use std::sync::Arc;
 use crate::error::{Error, Result, shown};
 use crate::files;
 use crate::gates::{LoraPlaces, Projection, Variant};
-use crate::model::Tensors;
+use crate::model::{Tensors, supported_families};
 
+pub use base_name::OtherBase;
+pub(crate) use base_name::other_base;
 pub use config::{AdapterConfig, Scaling};
 pub use inspect::{Inspection, ModuleInspection, inspect};
 use keys::{Key, Part, STACKS};
@@ -158,6 +161,15 @@ pub enum AdapterProblem {
         key: &'static str,
         /// The module's path.
         path: String,
+    },
+    /// An adapter of a model that is not supported.
+    #[error(
+        "it adapts a model of the architecture {model_type}, which is not supported: expected {}",
+        supported_families()
+    )]
+    Architecture {
+        /// The `model_type` of such models.
+        model_type: &'static str,
     },
     /// Tensors that do not fit.
     #[error("{0}")]
@@ -372,6 +384,9 @@ impl Adapter {
         let weights_path = folder.join(layout.weights_file());
         let text = files::read_config(&config_path)?;
         let tensors = Tensors::open_file(&weights_path)?;
+        if let Some(model_type) = tensors.names().find_map(base_name::unsupported_by_key) {
+            return Err(Error::input(&weights_path, AdapterProblem::Architecture { model_type }));
+        }
         let config = match layout {
             Layout::Peft => AdapterConfig::from_json(&text),
             Layout::Mlx => mlx::config(&text, &tensors),

@@ -5,7 +5,7 @@
 //! neighbouring dimensions there, where Hugging Face rotates the two halves of a head. Both forms keep some models' q, k
 //! and v in one tensor: what is asked for here is always a part of its own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -15,7 +15,7 @@ use super::config::FromTensors;
 use super::gguf::Gguf;
 use super::tensors::Tensors;
 use super::{Config, ModelProblem};
-use crate::adapter::{Adapter, Base, Bound, LoraWeights};
+use crate::adapter::{Adapter, Base, Bound, LoraWeights, OtherBase, other_base};
 use crate::error::{Error, Problem, Result, shown};
 use crate::files;
 use crate::gates::Projection;
@@ -208,14 +208,44 @@ impl Checkpoint {
         }
     }
 
-    /// The block type or dtype that most of the weights are stored in, such as `Q4_1` or `BF16`.
-    pub fn stored_as(&self) -> &'static str {
-        let name = self.place(Weight::Linear(0, Projection::Down)).name;
-        match &self.source {
-            Source::Gguf { gguf, .. } => gguf.block_type(&name),
-            Source::Folder { tensors, .. } => tensors.dtype(&name),
+    /// Whether the name of the base model that an adapter was trained on says that this is another one.
+    pub fn other_base(&self, adapter: &Adapter) -> Option<OtherBase> {
+        other_base(adapter.config().base_model()?, &self.names())
+    }
+
+    /// What this model is called: by where it lies, and by a GGUF file's metadata.
+    fn names(&self) -> Vec<String> {
+        let mut names = vec![self.path.display().to_string()];
+        names.extend(self.path.canonicalize().ok().map(|path| path.display().to_string()));
+        if let Source::Gguf { gguf, .. } = &self.source {
+            let text = |key: &str| gguf.metadata().get(key).and_then(|value| value.as_str());
+            names.extend(text("general.name").map(str::to_owned));
+            let parts = ["basename", "size_label", "finetune", "version"].map(|key| text(&format!("general.{key}")));
+            names.extend(parts[0].map(|_| parts.into_iter().flatten().collect::<Vec<_>>().join("-")));
         }
-        .unwrap_or("unknown")
+        names
+    }
+
+    /// What the weights are stored in, such as `BF16`; of a mixture each block type's share of the bytes, behind the file
+    /// type of a GGUF file: `Q4_K_M (Q4_K 71 %, Q6_K 29 %)`. Shares below 1 % are left out.
+    pub fn stored_as(&self) -> String {
+        let mut bytes: BTreeMap<&str, usize> = BTreeMap::new();
+        let file_type = match &self.source {
+            Source::Gguf { gguf, .. } => {
+                for name in gguf.names() {
+                    *bytes.entry(gguf.block_type(name).unwrap_or("unknown")).or_default() += gguf.size(name);
+                }
+                gguf.metadata().get("general.file_type").and_then(|value| value.as_u64()).and_then(file_type)
+            }
+            Source::Folder { tensors, .. } => {
+                for name in tensors.names() {
+                    let size = tensors.bytes(name).map_or(0, <[u8]>::len);
+                    *bytes.entry(tensors.dtype(name).unwrap_or("unknown")).or_default() += size;
+                }
+                None
+            }
+        };
+        stored_as(file_type, &bytes)
     }
 
     /// Number of weights, a tied head counted once.
@@ -494,6 +524,67 @@ fn without_config(folder: &Path) -> Result<String> {
     })
 }
 
+/// The file type of a mixture, and each block type's share of the bytes.
+fn stored_as(file_type: Option<&str>, bytes: &BTreeMap<&str, usize>) -> String {
+    let all = bytes.values().sum::<usize>().max(1);
+    let mut shares: Vec<(&str, usize)> = bytes.iter().map(|(name, bytes)| (*name, *bytes)).collect();
+    shares.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    shares.retain(|(_, bytes)| *bytes * 100 >= all);
+    let percent = |(name, bytes): &(&str, usize)| format!("{name} {:.0} %", *bytes as f64 / all as f64 * 100.0);
+    match (file_type, &shares[..]) {
+        (None, []) => "unknown".to_owned(),
+        (Some(name), []) => name.to_owned(),
+        (None, [(only, _)]) => (*only).to_owned(),
+        (Some(name), [(only, _)]) if name == *only => name.to_owned(),
+        (name, shares) => {
+            let shares = shares.iter().map(percent).collect::<Vec<_>>().join(", ");
+            name.map_or_else(|| shares.clone(), |name| format!("{name} ({shares})"))
+        }
+    }
+}
+
+/// llama.cpp's name of a `general.file_type` (`llama_ftype` in `llama.h`); none of a number that it has no name for.
+fn file_type(number: u64) -> Option<&'static str> {
+    /// Set where llama.cpp guessed the type from the tensors.
+    const GUESSED: u64 = 1024;
+    Some(match number & !GUESSED {
+        0 => "F32",
+        1 => "F16",
+        2 => "Q4_0",
+        3 => "Q4_1",
+        7 => "Q8_0",
+        8 => "Q5_0",
+        9 => "Q5_1",
+        10 => "Q2_K",
+        11 => "Q3_K_S",
+        12 => "Q3_K_M",
+        13 => "Q3_K_L",
+        14 => "Q4_K_S",
+        15 => "Q4_K_M",
+        16 => "Q5_K_S",
+        17 => "Q5_K_M",
+        18 => "Q6_K",
+        19 => "IQ2_XXS",
+        20 => "IQ2_XS",
+        21 => "Q2_K_S",
+        22 => "IQ3_XS",
+        23 => "IQ3_XXS",
+        24 => "IQ1_S",
+        25 => "IQ4_NL",
+        26 => "IQ3_S",
+        27 => "IQ3_M",
+        28 => "IQ2_S",
+        29 => "IQ2_M",
+        30 => "IQ4_XS",
+        31 => "IQ1_M",
+        32 => "BF16",
+        36 => "TQ1_0",
+        37 => "TQ2_0",
+        38 => "MXFP4_MOE",
+        _ => return None,
+    })
+}
+
 /// The name of a module's tensors in a GGUF file.
 fn gguf_name(projection: Projection) -> &'static str {
     match projection {
@@ -550,6 +641,19 @@ fn interleaved(row: usize, head_dim: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::interleaved;
+
+    #[test]
+    fn a_mixture_is_named_with_its_shares() {
+        let mixture = BTreeMap::from([("F32", 4), ("Q4_K", 700), ("Q6_K", 296)]);
+        assert_eq!(stored_as(file_type(15), &mixture), "Q4_K_M (Q4_K 70 %, Q6_K 30 %)");
+        assert_eq!(stored_as(file_type(1024 + 15), &mixture), "Q4_K_M (Q4_K 70 %, Q6_K 30 %)");
+        assert_eq!(stored_as(file_type(4711), &mixture), "Q4_K 70 %, Q6_K 30 %");
+        let plain = BTreeMap::from([("F32", 4), ("Q8_0", 996)]);
+        assert_eq!(stored_as(file_type(7), &plain), "Q8_0");
+        assert_eq!(stored_as(None, &BTreeMap::from([("BF16", 10)])), "BF16");
+        // What the file says and what is in it may differ.
+        assert_eq!(stored_as(file_type(0), &plain), "F32 (Q8_0 100 %)");
+    }
 
     #[test]
     fn the_halves_of_a_head_are_its_even_and_its_odd_rows() {

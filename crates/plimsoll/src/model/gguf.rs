@@ -80,6 +80,11 @@ impl Gguf {
         self.layout.tensors.get(name).map(|tensor| tensor.block_type.name())
     }
 
+    /// Bytes of a tensor in the file; 0 where there is none, or where it is of a type that is not read.
+    pub fn size(&self, name: &str) -> usize {
+        self.layout.tensors.get(name).map_or(0, |tensor| tensor.bytes.len())
+    }
+
     /// A tensor's values, row-major, dequantised.
     ///
     /// # Errors

@@ -10,8 +10,8 @@ mod lora;
 mod tensors;
 
 pub use checkpoint::Checkpoint;
-pub(crate) use config::MAX_LAYERS;
 pub use config::{Config, LayerAttention, Rope, RopeScaling};
+pub(crate) use config::{MAX_LAYERS, supported_families};
 pub use decoder::{Model, Ropes, Scratch, Segment};
 pub use gguf::{Gguf, GgufProblem, Metadata, Value};
 pub use lora::{Grams, Lora};

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::words::{NONE, bytes, count, number, plain, tame};
 use crate::adapter::{Inspection, ModuleInspection, Support, Written, ranges};
+use crate::model::supported_families;
 
 /// The table of an inspection. Ends with a line feed.
 pub fn inspection(inspection: &Inspection) -> String {
@@ -22,6 +23,14 @@ pub fn inspection(inspection: &Inspection) -> String {
         ("weights", format!("{}, {}", count(inspection.parameters), inspection.dtypes.join(", "))),
         ("size", bytes(inspection.bytes)),
     ];
+    if let Some(model_type) = inspection.unsupported_base {
+        let text = format!(
+            "No base model of this adapter can be scored: its name says that it is of the architecture {model_type}, which is \
+             not supported. Supported are {}.",
+            supported_families()
+        );
+        out.push_str(&format!("{}\n\n", wrapped(&text, 0)));
+    }
     for (name, value) in facts {
         let value = value.split('\n').map(|line| wrapped(line, 12)).collect::<Vec<_>>().join(&format!("\n{:12}", ""));
         out.push_str(&format!("{name:<12}{value}\n"));

@@ -20,7 +20,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::adapter::{self, Adapter, Bound, Ends};
+use crate::adapter::{self, Adapter, Bound, Ends, OtherBase};
 use crate::choose::race::{self, Fate};
 use crate::choose::{self, Margin, Part, Validation, Verdict};
 use crate::data::{self, DataProblem, Dataset, Ending, LongSamples, Sample, Split, TemplateChoice, Turns};
@@ -391,6 +391,11 @@ impl Search {
     /// What follows from the number of samples alone, and so is known before anything is scored.
     pub fn forewarnings(&self) -> &[Warning] {
         &self.forewarnings
+    }
+
+    /// Whether the base model's name says that it is another one than the adapter was trained on.
+    pub fn other_base(&self) -> Option<OtherBase> {
+        self.checkpoint.other_base(&self.adapter)
     }
 
     /// How many samples will be scored.
@@ -953,10 +958,12 @@ fn judges(options: &SearchOptions, samples: usize) -> Result<(Split, Option<usiz
                 _ => Ok((split, None)),
             }
         }
-        Some(folds) if folds < 2 || folds > samples || samples < FEWEST => Err(Error::Usage(format!(
-            "samples: {samples}, to be judged in {folds} folds: expected at least {FEWEST} samples, and from 2 folds to one for \
-             each sample"
-        ))),
+        Some(_) if samples < FEWEST => {
+            Err(Error::Usage(format!("samples: {samples}, expected at least {FEWEST} samples")))
+        }
+        Some(folds) if folds < 2 || folds > samples => {
+            Err(Error::Usage(format!("--folds {folds}: expected 2 to {samples}, one for each sample")))
+        }
         Some(folds) => Ok((Split { selection: (0..samples).collect(), holdout: Vec::new() }, Some(folds))),
     }
 }

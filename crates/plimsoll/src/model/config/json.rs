@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::family::{FAMILIES, Family, Windows};
 use super::rope::{long_attention, yarn_attention};
-use super::{Config, LayerAttention, MAX_LAYERS, ModelProblem, Rope, RopeScaling, listed, unsupported};
+use super::{Config, LayerAttention, MAX_LAYERS, ModelProblem, Rope, RopeScaling, supported_families, unsupported};
 use crate::gates::Projection;
 
 /// `config.json` as it stands, of the fields that decide what a decoder computes.
@@ -54,8 +54,11 @@ pub(super) struct RawConfig {
 
 impl RawConfig {
     /// Reads the text; of a model that sees pictures, what it says of the decoder.
-    pub(super) fn read(text: &str) -> serde_json::Result<Self> {
-        let mut config: Map<String, Value> = serde_json::from_str(text)?;
+    ///
+    /// # Errors
+    /// Not a configuration, or one of a family that is not supported: that is found before any field of it is missed.
+    pub(super) fn read(text: &str) -> Result<Self, ModelProblem> {
+        let mut config: Map<String, Value> = serde_json::from_str(text).map_err(ModelProblem::Config)?;
         if config.get("model_type").and_then(Value::as_str) == Some("gemma3")
             && let Some(Value::Object(mut decoder)) = config.remove("text_config")
         {
@@ -78,8 +81,17 @@ impl RawConfig {
             }
             config = decoder;
         }
-        Self::deserialize(Value::Object(config))
+        if let Some(model_type) = config.get("model_type").and_then(Value::as_str) {
+            family(model_type)?;
+        }
+        Self::deserialize(Value::Object(config)).map_err(ModelProblem::Config)
     }
+}
+
+/// The family of a `model_type`.
+fn family(model_type: &str) -> Result<&'static Family, ModelProblem> {
+    let found = FAMILIES.iter().find(|family| family.model_type == model_type);
+    found.ok_or_else(|| unsupported("model_type", model_type.to_owned(), supported_families()))
 }
 
 /// A value that is there, be it null.
@@ -127,9 +139,7 @@ impl TryFrom<RawConfig> for Config {
     type Error = ModelProblem;
 
     fn try_from(raw: RawConfig) -> Result<Self, ModelProblem> {
-        let Some(family) = FAMILIES.iter().find(|family| family.model_type == raw.model_type) else {
-            return Err(unsupported("model_type", raw.model_type, listed(FAMILIES.iter().map(|f| f.model_type))));
-        };
+        let family = family(&raw.model_type)?;
         let activation = raw.hidden_activation.as_deref().or(raw.hidden_act.as_deref());
         let activation = match activation.unwrap_or(if family.is_gemma { "gelu_pytorch_tanh" } else { "silu" }) {
             "silu" | "swish" => Activation::Silu,

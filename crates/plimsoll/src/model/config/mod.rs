@@ -95,7 +95,7 @@ impl Config {
     /// # Errors
     /// Not JSON, a field missing or out of range, or something that is not implemented, by name.
     pub fn from_json(text: &str) -> Result<Self, ModelProblem> {
-        json::RawConfig::read(text).map_err(ModelProblem::Config)?.try_into()
+        json::RawConfig::read(text)?.try_into()
     }
 
     /// Reads the metadata of a GGUF file, and what only its tensors say.
@@ -170,6 +170,11 @@ fn positive(name: &'static str, value: f64) -> Result<(), ModelProblem> {
 
 fn unsupported(key: &str, found: String, supported: impl Into<String>) -> ModelProblem {
     ModelProblem::Unsupported { key: key.into(), found, supported: supported.into() }
+}
+
+/// The values of `model_type` that are supported, in a sentence.
+pub(crate) fn supported_families() -> String {
+    listed(family::FAMILIES.iter().map(|family| family.model_type))
 }
 
 /// Names in a sentence: `a, b or c`.
