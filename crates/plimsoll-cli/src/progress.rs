@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use plimsoll::adapter::OtherBase;
 
 /// A log gets its first line after this, and then one every so often.
 const FIRST: Duration = Duration::from_secs(10);
@@ -25,6 +26,13 @@ pub(crate) fn say(line: &str) {
 /// Writes on stderr what is to be typed behind.
 pub(crate) fn ask(prompt: &str) {
     let _ = write!(std::io::stderr(), "{prompt}");
+}
+
+/// Says that the base model has another name than the adapter's, where it has; also where progress is not wanted.
+pub(crate) fn warn_of_base(other: Option<OtherBase>) {
+    if let Some(other) = other {
+        say(&format!("plimsoll: warning: {other}; check that this is the base model of its training"));
+    }
 }
 
 /// A spinner with a message, for work whose length is not known.

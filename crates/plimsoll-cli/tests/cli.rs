@@ -949,3 +949,32 @@ mod interrupted {
         assert_eq!(choice(&out), choice(&whole));
     }
 }
+
+#[test]
+fn a_base_model_of_another_name_is_said_before_the_work_and_in_the_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, tuned) = (folder.path().join("tiny-gqa"), folder.path().join("adapter"));
+    common::copy_files(&model(), &base);
+    common::copy_files(&adapter("trained"), &tuned);
+    let named = |name: &str, out: &str| {
+        let config = tuned.join("adapter_config.json");
+        let mut fields = json(&config);
+        fields["base_model_name_or_path"] = name.into();
+        fs::write(config, fields.to_string()).unwrap();
+        let run = plain_search(&base, &tuned, &data(), &folder.path().join(out), &["--quiet", "--max-samples", "8"]);
+        succeeds(&run);
+        (run, json(&folder.path().join(out).join("result.json")))
+    };
+    let (run, result) = named("somebody/Tiny-GQA-Instruct", "other");
+    let warning = "the adapter names somebody/Tiny-GQA-Instruct as its base model, and this one is tiny-gqa";
+    assert!(run.stderr.starts_with(&format!("plimsoll: warning: {warning}")), "{}", run.stderr);
+    assert!(run.stdout.contains("Warning: The adapter names somebody/Tiny-GQA-Instruct"), "{}", run.stdout);
+    let of_kind = |result: &Value, kind: &str| {
+        result["warnings"].as_array().unwrap().iter().filter(|warning| warning["kind"] == kind).count()
+    };
+    assert_eq!((of_kind(&result, "other-base"), of_kind(&result, "controls-omitted")), (1, 1), "{result}");
+    assert!(run.stdout.contains("not compared with controls (--no-controls)"), "{}", run.stdout);
+    let (run, result) = named("somebody/Tiny-GQA", "same");
+    assert!(run.stderr.is_empty() && of_kind(&result, "other-base") == 0, "{}", run.stderr);
+    assert_eq!(result["model"]["stored_as"], "F32");
+}

@@ -301,6 +301,14 @@ fn the_tables_tell_the_result() {
     }
     insta::assert_snapshot!("evaluation", evaluation(&result, Form::Text(Style::Plain)));
     insta::assert_snapshot!("evaluation_markdown", evaluation(&result, Form::Markdown));
+    let note = |comparisons: usize| {
+        let mut few = result.clone();
+        few.metrics.truncate(1);
+        few.metrics[0].comparisons.truncate(comparisons);
+        evaluation(&few, Form::Markdown)
+    };
+    assert!(!note(0).contains("p-values") && note(1).contains("randomisation tests.") && !note(1).contains("Holm"));
+    assert!(note(2).contains("adjusted for all 2 comparisons (Holm)"), "{}", note(2));
     let coloured = evaluation(&result, Form::Text(Style::Colour));
     assert!(coloured.contains("\u{1b}[1m"));
     assert!(evaluation(&result, Form::Text(Style::Plain)).lines().all(|line| line.chars().count() <= 100));

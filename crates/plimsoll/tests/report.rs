@@ -9,7 +9,7 @@ use plimsoll::report::{
     AdapterFacts, Agreement, AnswerEnding, Arbitration, Candidate, Control, Controls, Cost, DataFacts, Depth,
     DroppedBoundary, EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary, FrontPoint, GuardSummary,
     LensPoint, LensSummary, ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary, SearchResult, Style, Token,
-    VariantSummary, Warning, html, sentence, table,
+    VariantSummary, Warning, html, markdown, sentence, table,
 };
 use plimsoll::stats::mean_and_se;
 
@@ -129,6 +129,81 @@ fn an_adapter_that_is_worse_than_the_base_is_said_to_be() {
     let little = told(0.001, -0.002, 0.004, 0.3);
     assert!(little.contains("gains less over the base model than the 0.01 nats"), "{little}");
     assert!(little.contains("do not show that the adapter beats"), "{little}");
+}
+
+#[test]
+fn an_adapter_that_gains_nothing_comes_first() {
+    let mut result = committed();
+    result.choice.reason = Reason::AdapterNotShown;
+    let mut first = |verdict, reason, mean, low, high, p| {
+        (result.choice.verdict, result.choice.reason) = (verdict, reason);
+        result.choice.adapter_gain = Gain { mean, low, high, p, samples: 32 };
+        sentence(&result).split_once('.').unwrap().0.to_owned()
+    };
+    let nothing = first(Verdict::UseBase, Reason::AdapterNotBetter, 0.0, 0.0, 0.0, 1.0);
+    assert_eq!(nothing, "The full adapter gains nothing over the base model");
+    let open = first(Verdict::KeepFull, Reason::AdapterNotShown, 0.01, -0.01, 0.03, 0.4);
+    assert_eq!(open, "The full adapter is not shown to gain anything over the base model");
+    let by_test = first(Verdict::KeepFull, Reason::AdapterNotShown, 0.02, 0.001, 0.03, 0.11);
+    assert_eq!(by_test, "The full adapter is not shown to gain anything over the base model");
+    let little = first(Verdict::UseBase, Reason::AdapterNotBetter, 0.002, 0.001, 0.003, 0.001);
+    assert_eq!(little, "The full adapter gains too little over the base model to matter");
+    let worse = first(Verdict::UseBase, Reason::AdapterNotBetter, -0.2, -0.3, -0.1, 0.001);
+    assert_eq!(worse, "The full adapter is worse than the base model");
+    let useful = first(Verdict::KeepFull, Reason::NoCut, 0.2, 0.1, 0.3, 0.001);
+    assert_eq!(useful, "Keep the full adapter");
+}
+
+#[test]
+fn an_interval_and_a_test_that_differ_are_explained() {
+    let mut result = committed();
+    result.choice.reason = Reason::NotShown;
+    result.choice.gain = Gain { mean: 0.02, low: 0.004, high: 0.037, p: 0.11, samples: 32 };
+    let told = sentence(&result);
+    let why = "p = 0.11; the interval is the bootstrap's and excludes 0; the tests allow for few and skewed samples, and p \
+               is not below 0.05)";
+    assert!(told.contains(why), "{told}");
+    assert!(html(&result, &[]).contains("p is not below 0.05</dd>"), "no word beside the number");
+    // Below 20 samples half as much is asked for.
+    result.choice.gain = Gain { p: 0.03, samples: 14, ..result.choice.gain };
+    assert!(sentence(&result).contains("p is not below 0.025"), "{}", sentence(&result));
+    result.choice.gain.p = 0.01;
+    assert!(!sentence(&result).contains("the interval is the bootstrap's"), "{}", sentence(&result));
+}
+
+#[test]
+fn shares_of_next_to_nothing_are_not_given() {
+    let mut result = committed();
+    result.choice.reason = Reason::NotShown;
+    result.choice.adapter_gain = Gain { mean: 0.012, low: 0.002, high: 0.022, p: 0.02, samples: 32 };
+    result.choice.retained = Some(Interval { value: 1.48, low: 0.98, high: 6.47 });
+    for text in [sentence(&result), table(&result, Style::Plain), markdown(&result), html(&result, &[])] {
+        let text = text.replace('\n', " ").replace('\u{a0}', " ");
+        assert!(text.contains("too small and uncertain to take shares of"), "{text}");
+        assert!(!text.contains("148 %") && !text.contains("647 %"), "{text}");
+    }
+    // Where the verdict rests on the lower end, that is given.
+    result.choice.reason = Reason::NotWorse;
+    let told = sentence(&result);
+    assert!(told.contains("retains 98.0 % of the adapter's gain over the base model or more"), "{told}");
+}
+
+#[test]
+fn what_was_left_out_and_what_was_resumed_is_said() {
+    let mut result = committed();
+    let other = Warning::OtherBase { adapter: "a/b-it".to_owned(), model: "b".to_owned() };
+    result.warnings = vec![Warning::ControlsOmitted, other, Warning::FewSamples { selection: 14, holdout: 14 }];
+    result.choice.validation = Validation::Nested { folds: 10 };
+    result.cost.resumed = 5;
+    for text in [table(&result, Style::Plain), markdown(&result), html(&result, &[])] {
+        let text = text.replace("\n         ", " ").replace('\\', "");
+        assert!(text.contains("not compared with controls (--no-controls)"), "{text}");
+        assert!(text.contains("The adapter names a/b-it as its base model, and this one is b."), "{text}");
+        assert!(text.contains("Few samples: 14, each of which chose and was held out in turn."), "{text}");
+    }
+    for text in [markdown(&result), html(&result, &[])] {
+        assert!(text.contains("48.37 s after an interruption, without 5 samples scored before it"), "{text}");
+    }
 }
 
 #[test]
@@ -870,6 +945,11 @@ fn a_race_says_what_was_not_scored_and_why() {
     let text = table(&result, Style::Plain).replace('\n', " ");
     assert!(text.contains("worse after 8") && text.contains("k = 1, 3. --search exact scores all."), "{text}");
     assert!(!text.contains("NaN"), "{text}");
+    let mut none_left = result.clone();
+    none_left.race.as_mut().unwrap().dropped.clear();
+    let told = table(&none_left, Style::Plain).replace('\n', " ");
+    assert!(told.contains("Raced: no boundary left before all samples were scored. Not scored, since both"), "{told}");
+    assert!(!told.contains("0 boundaries"), "{told}");
     let page = html(&result, &[]);
     balanced(&page);
     assert!(page.contains("worse after 8") && page.contains("--search exact") && !page.contains("NaN"));

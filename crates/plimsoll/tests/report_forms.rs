@@ -281,6 +281,12 @@ fn what_cannot_be_compared_is_said() {
         assert!(text.contains("The runs are on different data"), "{text}");
         assert!(text.contains("Not the same: data."), "{text}");
     }
+    let (_, text, page) = told(|other| other.cost.resumed = 3);
+    assert!(
+        text.contains("48.37 s †") && text.contains("† After an interruption: the samples scored before"),
+        "{text}"
+    );
+    assert!(page.contains("48.37 s †") && page.contains("After an interruption"), "{page}");
     let (same, text, _) = told(|other| other.seed = 8);
     assert!(same.data && !same.samples);
     assert!(text.contains("split the same data differently"), "{text}");

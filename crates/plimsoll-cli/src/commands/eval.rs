@@ -148,6 +148,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let opening = progress::spinner("reading model, adapter, task and data", arguments.quiet);
     let evaluation = Evaluation::open(options)?;
     opening.finish_and_clear();
+    progress::warn_of_base(evaluation.other_base());
 
     interrupt::install();
     let mut telling = progress::Evaluating::new(arguments.quiet);

@@ -126,6 +126,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let questions = if arguments.interactive { Vec::new() } else { arguments.questions(&renderer, &checkpoint)? };
     let engine = Embedded::load(&checkpoint, &lora, arguments.engine.options())?;
     opening.finish_and_clear();
+    progress::warn_of_base(adapter.as_ref().and_then(|adapter| checkpoint.other_base(adapter)));
 
     let job = Job { engine: &engine, tokenizer: &tokenizer, variants: &variants, options: &options };
     if arguments.interactive {

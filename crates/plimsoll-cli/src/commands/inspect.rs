@@ -38,8 +38,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let adapter = Adapter::open(&hub::adapter(&arguments.adapter, false)?)?;
     if let Some(model) = &arguments.model {
         // Both choices of what becomes of the ends are held against the model: what is asked here is whether all fits.
-        Checkpoint::open(&hub::model(model, false)?)?.check(&adapter)?;
+        let checkpoint = Checkpoint::open(&hub::model(model, false)?)?;
+        checkpoint.check(&adapter)?;
         progress::say(&format!("fits {}", model.display()));
+        progress::warn_of_base(checkpoint.other_base(&adapter));
     }
     let inspection = inspect(&adapter)?;
     match arguments.format {

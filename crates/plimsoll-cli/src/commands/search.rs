@@ -234,6 +234,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !quiet {
         long_samples(&search).iter().for_each(|line| progress::say(line));
     }
+    progress::warn_of_base(search.other_base());
     if !quiet && arguments.tells_plan() {
         progress::say(&plan(&search.plan()));
     }

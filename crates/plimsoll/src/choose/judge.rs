@@ -154,7 +154,8 @@ pub fn judge(base: &[f64], full: &[f64], cut: &[f64], kind: CutKind, options: &O
 pub fn power(differences: &[f64], options: &Options) -> Power {
     const WANTED: f64 = 0.8;
     let (mean, se) = stats::mean_and_se(differences);
-    let z = stats::normal_quantile(1.0 - level(differences.len(), options) / 2.0) + stats::normal_quantile(WANTED);
+    let z =
+        stats::normal_quantile(1.0 - level(differences.len(), options.alpha) / 2.0) + stats::normal_quantile(WANTED);
     let detectable = z * se;
     let ratio = detectable / mean;
     let samples = (differences.len() as f64 * ratio * ratio).ceil();
@@ -184,24 +185,24 @@ pub(super) fn differences(from: &[f64], to: &[f64]) -> Vec<f64> {
     from.iter().zip(to).map(|(from, to)| from - to).collect()
 }
 
-/// The two-sided level at which so many samples show something.
-fn level(samples: usize, options: &Options) -> f64 {
-    if samples < FEW { options.alpha / 2.0 } else { options.alpha }
+/// The two-sided level at which so many samples show something: α, or half of it where they are few.
+pub fn level(samples: usize, alpha: f64) -> f64 {
+    if samples < FEW { alpha / 2.0 } else { alpha }
 }
 
 /// Whether a gain is shown to be above 0.
 pub(super) fn is_shown(gain: &Gain, options: &Options) -> bool {
-    gain.mean > 0.0 && gain.low > 0.0 && gain.p < level(gain.samples, options)
+    gain.mean > 0.0 && gain.low > 0.0 && gain.p < level(gain.samples, options.alpha)
 }
 
 /// Whether a gain is shown to be below 0.
 fn is_shown_worse(gain: &Gain, options: &Options) -> bool {
-    gain.mean < 0.0 && gain.high < 0.0 && gain.p < level(gain.samples, options)
+    gain.mean < 0.0 && gain.high < 0.0 && gain.p < level(gain.samples, options.alpha)
 }
 
 /// Whether the mean is above 0 by both tests, one-sided at α/2.
 fn is_above(values: &[f64], options: &Options) -> bool {
-    let level = level(values.len(), options) / 2.0;
+    let level = level(values.len(), options.alpha) / 2.0;
     stats::skewed_t_above(values) < level && stats::sign_flip_above(values, options.resamples, options.seed) < level
 }
 

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::arbitrate::{Standing, arbitrate};
 pub use self::controls::{ControlGains, controls};
-pub use self::judge::{CutKind, Judgement, fewest_to_show, judge, paired_gain, power};
+pub use self::judge::{CutKind, Judgement, fewest_to_show, judge, level, paired_gain, power};
 pub use self::nested::{choose_nested, cross_validate, folds, validation_for};
 use crate::stats::{Resampler, Stream};
 
@@ -103,7 +103,8 @@ pub struct Choice {
     /// What `one_se` gains over the base model on the held-out samples. Positive is better.
     pub base_gain: Gain,
     /// `(NLL(base) − NLL(one_se)) / (NLL(base) − NLL(full))` on the held-out samples. `None` where the full adapter's
-    /// gain over the base is not clear of 0 (its interval holds 0 or less): a share of nothing means nothing.
+    /// gain over the base is not clear of 0 (its interval holds 0 or less): a share of nothing means nothing. Reports leave
+    /// it out where that gain is clear of 0 by little ([`Gain::has_shares`]).
     pub retained: Option<Interval>,
     /// Which samples judged.
     #[serde(default)]
@@ -153,6 +154,14 @@ pub struct Gain {
     pub p: f64,
     /// Number of held-out samples.
     pub samples: usize,
+}
+
+impl Gain {
+    /// Whether a share of this gain says something: not where the lower end of its interval is less than a third of it. A
+    /// share's upper end then is beyond three times the share, which says how uncertain this gain is and nothing else.
+    pub fn has_shares(&self) -> bool {
+        self.mean > 0.0 && self.low * 3.0 >= self.mean
+    }
 }
 
 /// An estimate with its 95 % bootstrap interval.

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::{Adapter, Bound, Ends};
+use crate::adapter::{Adapter, Bound, Ends, OtherBase};
 use crate::data::{self, Renderer, Sample, TemplateChoice, TemplateUse};
 use crate::efficiency::{self, Efficiency, Subject};
 use crate::engine::{self, Embedded, Engine as _, EngineOptions, Request};
@@ -275,6 +275,11 @@ impl Evaluation {
         Ok(Self { options, checkpoint, adapter, lora, task, variants, questions, facts, shots, hashes })
     }
 
+    /// Whether the base model's name says that it is another one than the adapter was trained on.
+    pub fn other_base(&self) -> Option<OtherBase> {
+        self.checkpoint.other_base(self.adapter.as_ref()?)
+    }
+
     /// Generates and scores what no earlier run has left in the output folder's journal.
     ///
     /// # Errors
@@ -483,6 +488,8 @@ impl Evaluation {
         for template in self.task.unfilled_references(rendered) {
             warnings.push(EvalWarning::UnfilledReference { template });
         }
+        warnings
+            .extend(self.other_base().map(|OtherBase { adapter, model }| EvalWarning::OtherBase { adapter, model }));
         let share = |variant: &EvalVariant| variant.cut.unwrap_or(0.0);
         let worst = variants.iter().max_by(|a, b| share(a).total_cmp(&share(b)));
         if let Some(variant) = worst.filter(|variant| share(variant) > MANY_CUT) {

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::efficiency::Efficiency;
+use crate::error::shown;
 use crate::generate::Sampling;
 use crate::metrics::compare::{Difference, Estimate};
 use crate::report::{AdapterFacts, ModelFacts};
@@ -165,6 +166,13 @@ pub enum EvalWarning {
         /// The template, as `references[1]`.
         template: String,
     },
+    /// The base model has another name than the one that the adapter was trained on.
+    OtherBase {
+        /// The base model that the adapter names.
+        adapter: String,
+        /// What the base model of this evaluation is called.
+        model: String,
+    },
     /// Many answers were cut.
     Cut {
         /// Whose.
@@ -194,6 +202,13 @@ impl std::fmt::Display for EvalWarning {
                     "the task's `{template}` has no text in any sample: do its fields have the names of the data's?"
                 )
             }
+            Self::OtherBase { adapter, model } => write!(
+                f,
+                "the adapter names {} as its base model, and this one is {}: check that this is the base model of its \
+                 training",
+                shown(adapter),
+                shown(model)
+            ),
             Self::Cut { variant, share, max_tokens } => write!(
                 f,
                 "{:.0} % of the answers of `{variant}` were cut at {max_tokens} tokens: give more with --max-tokens, or \

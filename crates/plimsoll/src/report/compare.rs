@@ -19,7 +19,7 @@ use super::result::SearchResult;
 use super::sections::{clipped, p_cell, with_interval};
 use super::svg::{Axis, INNER_HEIGHT, Mark, Plot, Point, Series, Shape, Start, Ticks, Tone, Weight};
 use super::table::Look;
-use super::words::{self, NONE, Sign, bytes, count, counted, fixed, glued, number, percent, tame};
+use super::words::{self, NONE, Retained, Sign, bytes, count, counted, fixed, glued, number, percent, tame};
 use super::{boundaries, full, sections};
 use crate::choose::{Gain, Interval, Reason, Verdict};
 
@@ -100,6 +100,9 @@ pub struct ComparedRun {
     pub bytes: u64,
     /// Wall-clock seconds of scoring.
     pub seconds: f64,
+    /// Samples whose scores an interrupted run had left: their share is not in `seconds`.
+    #[serde(default)]
+    pub resumed: usize,
     /// Every boundary that was scored on all selection samples.
     pub curve: Vec<CurvePoint>,
 }
@@ -166,6 +169,7 @@ pub fn compare(runs: &[(String, SearchResult)], sort: Sort) -> Comparison {
             bytes_kept: result.adapter.bytes_kept,
             bytes: result.adapter.bytes,
             seconds: result.cost.seconds,
+            resumed: result.cost.resumed,
             curve: curve(result),
         })
         .collect();
@@ -279,10 +283,11 @@ fn grids(comparison: &Comparison) -> [(&'static str, Grid); 3] {
             adapter_gain,
         ];
         found.row(cells);
-        let [retained, interval] = match &run.retained {
+        let [retained, interval] = match Retained::of(run.retained, &run.adapter_gain) {
             None => [NONE.to_owned(), String::new()],
-            Some(retained) => {
-                let [value, low, high] = words::estimate(retained, 100.0, 2, Sign::Minus);
+            Some(Retained::GainTooSmall { .. }) => [NONE.to_owned(), "gain too small".to_owned()],
+            Some(Retained::Share(share)) => {
+                let [value, low, high] = words::estimate(&share, 100.0, 2, Sign::Minus);
                 [format!("{value} %"), format!("{low} to {high} %")]
             }
         };
@@ -293,7 +298,7 @@ fn grids(comparison: &Comparison) -> [(&'static str, Grid); 3] {
             format!("{} of {}", bytes(run.bytes_kept), bytes(run.bytes)),
             percent(run.bytes_kept as f64 / run.bytes.max(1) as f64),
             format!("{} + {}", count(run.selection as u64), count(run.holdout as u64)),
-            format!("{} s", number(run.seconds)),
+            format!("{} s{}", number(run.seconds), if run.resumed > 0 { " †" } else { "" }),
         ]);
         given.row(vec![
             name,
@@ -358,7 +363,11 @@ fn notes(comparison: &Comparison) -> Vec<(Look, String)> {
          p-values are of each run alone: runs are not tested against each other. Samples are those that chose and those \
          that judged."
     );
-    notes.push((Look::Dim, note.trim_start().replace("  ", " ")));
+    let mut note = note.trim_start().replace("  ", " ");
+    if comparison.runs.iter().any(|run| run.resumed > 0) {
+        note.push_str(" † After an interruption: the samples scored before it are not in the seconds.");
+    }
+    notes.push((Look::Dim, note));
     notes
 }
 

@@ -36,10 +36,19 @@ pub fn evaluation(result: &EvalResult, form: Form) -> String {
         out.push('\n');
         grid.write(&mut out, form);
     }
+    let compared = match result.metrics.iter().map(|metric| metric.comparisons.len()).sum() {
+        0 => String::new(),
+        comparisons => format!(
+            " Differences are paired by sample; p-values are of randomisation tests{}. A * marks those below 0.05.",
+            match comparisons {
+                1 => String::new(),
+                many => format!(", adjusted for all {} (Holm)", counted(many, "comparison")),
+            }
+        ),
+    };
     let note = format!(
-        "Values with 95 % bootstrap intervals over samples. Differences are paired by sample; p-values are of randomisation \
-         tests, adjusted for all {} (Holm). A * marks those below 0.05.",
-        counted(result.metrics.iter().map(|metric| metric.comparisons.len()).sum(), "comparison")
+        "Values with 95 % intervals over samples: Wilson's of a rate such as exact match, the bootstrap's of all else.\
+         {compared}"
     );
     out.push('\n');
     form.paragraph(&mut out, Look::Dim, &note);
@@ -63,8 +72,8 @@ pub fn evaluation(result: &EvalResult, form: Form) -> String {
 /// How the speeds of an efficiency table were measured.
 pub(super) fn efficiency_note(measured: &Efficiency) -> String {
     format!(
-        "Measured here: {} side by side, {}, {}; the median of {} rounds in turns, with the slowest and the fastest. Merged \
-         into the weights an adapter costs nothing, whatever its boundary.",
+        "Measured here: {} side by side, {}, {}; the median of {} rounds in turns, with the slowest and the fastest; load: \
+         the median of repeated loads. Merged into the weights an adapter costs nothing, whatever its boundary.",
         counted(measured.batch, "sequence"),
         clipped(&measured.dtype, 28),
         counted(measured.threads, "thread"),

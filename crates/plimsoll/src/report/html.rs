@@ -17,7 +17,7 @@ use super::evaluation::{efficiency, efficiency_note, written, written_note};
 use super::page::{Extra, Figure};
 use super::result::{AnswerEnding, DataFacts, SampleTokens, SearchResult};
 use super::svg::{self, Kept};
-use super::words::{self, NONE, Sign, count, counted, fixed, glued, number, p_value, percent, plain, tame};
+use super::words::{self, NONE, Retained, Sign, count, counted, fixed, glued, p_value, percent, plain, tame};
 use super::{beyond, effects, evidence, figures, samples, variants};
 use crate::choose::{Gain, Validation, Verdict};
 use crate::gates::{Family, Variant};
@@ -216,9 +216,9 @@ fn how_judged(result: &SearchResult) -> String {
     glued(&format!(
         "{judged} Every comparison is paired: the same sample under both variants. Intervals are 95 % percentile bootstrap \
          intervals ({} resamples by sample), p-values are two-sided, the larger of the paired randomisation test's and that of a t-test corrected for skewness; \
-         below {} counts as shown. {}",
+         {}. {}",
         count(rules.resamples as u64),
-        plain(rules.alpha),
+        words::counts_as_shown(choice.gain.samples, rules.alpha),
         power.unwrap_or_default(),
     ))
 }
@@ -263,26 +263,30 @@ fn facts(result: &SearchResult) -> Vec<Fact> {
 
 fn retained_fact(name: String, result: &SearchResult) -> Fact {
     let held_out = evidence::judged_on(&result.choice.gain, result);
-    let Some(retained) = &result.choice.retained else {
-        let lines = vec!["not given: the adapter's own gain is not clear of 0".to_owned(), held_out];
-        return Fact { name, value: NONE.to_owned(), unit: String::new(), lines };
+    let none = |why: String| Fact {
+        name: name.clone(),
+        value: NONE.to_owned(),
+        unit: String::new(),
+        lines: vec![why, held_out.clone()],
     };
-    let [value, low, high] = words::estimate(retained, 100.0, 2, Sign::Minus);
+    let share = match Retained::of(result.choice.retained, &result.choice.adapter_gain) {
+        None => return none("not given: the adapter's own gain is not clear of 0".to_owned()),
+        Some(Retained::GainTooSmall { .. }) => return none(format!("not given: {}", words::NO_SHARE)),
+        Some(Retained::Share(share)) => share,
+    };
+    let [value, low, high] = words::estimate(&share, 100.0, 2, Sign::Minus);
     let lines = vec![glued(&format!("95 % interval {low} to {high} %")), held_out];
     Fact { name, value, unit: "%".to_owned(), lines }
 }
 
 fn gain_fact(name: String, gain: &Gain, result: &SearchResult) -> Fact {
     let [value, low, high] = words::gain_digits(gain, Sign::Both);
-    Fact {
-        name,
-        value,
-        unit: words::unit(result),
-        lines: vec![
-            glued(&format!("95 % interval {low} to {high}")),
-            glued(&format!("{}, {}", p_value(gain.p), evidence::judged_on(gain, result))),
-        ],
-    }
+    let mut lines = vec![
+        glued(&format!("95 % interval {low} to {high}")),
+        glued(&format!("{}, {}", p_value(gain.p), evidence::judged_on(gain, result))),
+    ];
+    lines.extend(words::disagreement(gain, gain.p, result.rules.alpha).map(|why| glued(&why)));
+    Fact { name, value, unit: words::unit(result), lines }
 }
 
 fn provenance(result: &SearchResult) -> Vec<Group> {
@@ -291,10 +295,6 @@ fn provenance(result: &SearchResult) -> Vec<Group> {
     let code = |name, value: &str| Entry { name, value: tame(value), is_code: true };
     let ranks: Vec<String> = adapter.ranks.iter().map(ToString::to_string).collect();
     let saved = 1.0 - cost.layer_passes as f64 / cost.layer_passes_naive.max(1) as f64;
-    let resumed = match cost.resumed {
-        0 => String::new(),
-        resumed => format!(", without {} that an interrupted run had scored", counted(resumed, "sample")),
-    };
     let mut groups = vec![
         Group {
             name: "Base model",
@@ -358,7 +358,7 @@ fn provenance(result: &SearchResult) -> Vec<Group> {
                     "one run per variant",
                     format!("{} per sample: {} saved", count(cost.layer_passes_naive as u64), percent(saved)),
                 ),
-                text("scoring took", format!("{} s{resumed}", number(cost.seconds))),
+                text("scoring took", words::scoring_seconds(cost.seconds, cost.resumed)),
                 text("threads", count(cost.threads as u64)),
                 text("arithmetic", format!("{} on {}", tame(&cost.dtype), tame(&cost.instructions))),
             ],

@@ -8,7 +8,7 @@ use super::evidence;
 use super::result::{SearchResult, VariantSummary};
 use super::sections::{self, Extent};
 use super::table::Look;
-use super::words::{self, Sign, bytes, count, counted, decimals, fixed, number, percent, plain, plus_minus, tame};
+use super::words::{self, Sign, bytes, count, counted, decimals, fixed, percent, plus_minus, tame};
 use super::{CHOSEN, boundaries, full, lost, marks, picked};
 
 /// The report of a search as Markdown (GitHub's, for its tables). Ends with a line feed.
@@ -29,10 +29,10 @@ pub fn markdown(result: &SearchResult) -> String {
         &mut out,
         &format!(
             "Gains are {}, on {}; above 0 is better. 95 % bootstrap intervals over samples; two-sided p-values, the \
-             larger of the paired randomisation test's and the skewness-corrected t-test's, below {} counts as shown.",
+             larger of the paired randomisation test's and the skewness-corrected t-test's; {}.",
             words::unit(result),
             evidence::judged_on(&result.choice.gain, result),
-            plain(rules.alpha),
+            words::counts_as_shown(result.choice.gain.samples, rules.alpha),
         ),
     );
     if let Some(candidate) = &result.candidate {
@@ -204,10 +204,10 @@ fn provenance(out: &mut String, result: &SearchResult) {
         )
     }));
     lines.push(format!(
-        "{}, seed {}, {} s of scoring with {} in {} on {}",
+        "{}, seed {}, scored in {}, with {} in {} on {}",
         code(&result.tool),
         result.seed,
-        number(cost.seconds),
+        words::scoring_seconds(cost.seconds, cost.resumed),
         counted(cost.threads, "thread"),
         code(&cost.dtype),
         code(&cost.instructions),

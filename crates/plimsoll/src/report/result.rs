@@ -90,7 +90,8 @@ pub struct ModelFacts {
     pub vocab_size: usize,
     /// Number of weights, a tied head counted once.
     pub parameters: u64,
-    /// How the weights are stored in the file, such as `Q4_1` or `BF16`.
+    /// How the weights are stored in the file, such as `BF16`, or `Q4_K_M (Q4_K 71 %, Q6_K 29 %)` with each block type's
+    /// share of the bytes.
     pub stored_as: String,
 }
 
@@ -106,7 +107,7 @@ impl ModelFacts {
             hidden_size: config.hidden,
             vocab_size: config.vocabulary,
             parameters: checkpoint.parameters(),
-            stored_as: checkpoint.stored_as().into(),
+            stored_as: checkpoint.stored_as(),
         }
     }
 }
@@ -663,6 +664,15 @@ pub enum Warning {
     Unstable {
         /// Share of resamples that chose the reported boundary.
         share: f64,
+    },
+    /// The cut was not compared with controls, because that was asked for.
+    ControlsOmitted,
+    /// The base model has another name than the one that the adapter was trained on.
+    OtherBase {
+        /// The base model that the adapter names.
+        adapter: String,
+        /// What the base model of this search is called.
+        model: String,
     },
     /// The metric cannot tell the full adapter from the base model on the held-out samples, so the NLL chose.
     MetricUndecided,

@@ -9,7 +9,8 @@ use super::result::{
     FrontPoint, GuardSummary, ScoreSummary, SearchResult, VariantSummary,
 };
 use super::words::{
-    self, NONE, Sign, bytes, count, counted, decimals, fixed, gain_digits, p_value, percent, plain, plus_minus, tame,
+    self, NONE, Retained, Sign, bytes, count, counted, decimals, fixed, gain_digits, p_value, percent, plain,
+    plus_minus, tame,
 };
 use crate::choose::Gain;
 use crate::gates::Family;
@@ -183,9 +184,17 @@ fn told_controls(Controls { rows, depth }: &Controls, result: &SearchResult) -> 
         Depth::Shown => "The cut is shown to be better than every control: it is which layers are kept that helps.",
         Depth::NotShown => "Some control is not shown to be worse than the cut: that depth is what helps is not shown.",
     };
+    let alpha = result.rules.alpha;
+    let differ = rows.iter().any(|control| words::disagreement(&control.cut_over, control.p_holm, alpha).is_some());
     let note = format!(
-        "{found} On {}; above 0 is better, and \"cut over it\" is what the cut gains over the control.",
+        "{found} On {}; above 0 is better, and \"cut over it\" is what the cut gains over the control.{}",
         rows.first().map_or_else(String::new, |control| judged_on(&control.cut_over, result)),
+        if differ {
+            " An interval and its p differ where the interval is the bootstrap's and p is of tests that allow for few \
+                    and skewed samples, adjusted for all controls: both have to agree."
+        } else {
+            ""
+        },
     );
     Section { title: "Controls", grids: vec![(None, grid)], note }
 }
@@ -470,14 +479,15 @@ pub(super) fn facts(result: &SearchResult) -> Grid {
         gain(format!("{candidate} over the base model"), &choice.base_gain);
     }
     gain("full adapter over the base model".to_owned(), &choice.adapter_gain);
-    if let Some(retained) = &choice.retained {
-        let [value, low, high] = words::estimate(retained, 100.0, 2, Sign::Minus);
-        grid.row(vec![
-            "share of the adapter's gain that is retained".to_owned(),
-            format!("{value} %"),
-            format!("{low} to {high} %"),
-            String::new(),
-        ]);
+    if let Some(retained) = Retained::of(choice.retained, &choice.adapter_gain) {
+        let [value, interval] = match retained {
+            Retained::Share(share) => {
+                let [value, low, high] = words::estimate(&share, 100.0, 2, Sign::Minus);
+                [format!("{value} %"), format!("{low} to {high} %")]
+            }
+            Retained::GainTooSmall { .. } => [NONE.to_owned(), words::NO_SHARE.to_owned()],
+        };
+        grid.row(vec!["share of the adapter's gain that is retained".to_owned(), value, interval, String::new()]);
     }
     if let Some(share) = choice.bootstrap.get(choice.one_se) {
         grid.row(vec![

@@ -5,7 +5,7 @@
 
 use super::beyond;
 use super::result::{Candidate, RaceSummary, SearchResult, Warning};
-use crate::choose::{Gain, Interval, Power, Reason, Validation, Verdict, fewest_to_show};
+use crate::choose::{Gain, Interval, Power, Reason, Validation, Verdict, fewest_to_show, level};
 
 /// What stands for a number that is not there.
 pub(super) const NONE: &str = "–";
@@ -39,8 +39,49 @@ pub(super) fn answer(result: &SearchResult) -> Answer {
         Verdict::KeepFull => "Keep the full adapter.".to_owned(),
         Verdict::UseBase => "Use the base model, without the adapter.".to_owned(),
     };
+    let headline = match gain_of_adapter(result) {
+        Some(finding) => format!("{finding} {headline}"),
+        None => headline,
+    };
     Answer { headline, grounds: grounds(result) }
 }
+
+/// That the adapter as a whole gains nothing, where it does not: nothing else of the answer matters as much.
+fn gain_of_adapter(result: &SearchResult) -> Option<&'static str> {
+    let gain = &result.choice.adapter_gain;
+    let is_shown = gain.mean > 0.0 && gain.low > 0.0 && gain.p < level(gain.samples, result.rules.alpha);
+    Some(match result.choice.reason {
+        _ if is_worse(gain, result) => "The full adapter is worse than the base model.",
+        _ if [gain.mean, gain.low, gain.high] == [0.0; 3] => "The full adapter gains nothing over the base model.",
+        Reason::AdapterNotBetter => "The full adapter gains too little over the base model to matter.",
+        _ if !is_shown => "The full adapter is not shown to gain anything over the base model.",
+        _ => return None,
+    })
+}
+
+/// The share of the adapter's gain that the candidate retains.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Retained {
+    /// That share.
+    Share(Interval),
+    /// The adapter's own gain is too small, or too uncertain, to take shares of: only the lower end means something.
+    GainTooSmall {
+        /// The lower end of the share's interval.
+        low: f64,
+    },
+}
+
+impl Retained {
+    /// The share of this gain of the adapter, where there is one.
+    pub(super) fn of(share: Option<Interval>, adapter_gain: &Gain) -> Option<Self> {
+        let share = share?;
+        let low = share.low;
+        Some(if adapter_gain.has_shares() { Self::Share(share) } else { Self::GainTooSmall { low } })
+    }
+}
+
+/// What stands in place of a share of the adapter's gain where that gain is too small to take shares of.
+pub(super) const NO_SHARE: &str = "the adapter's gain is too small and uncertain to take shares of";
 
 fn grounds(result: &SearchResult) -> String {
     let SearchResult { choice, rules, data, .. } = result;
@@ -52,13 +93,22 @@ fn grounds(result: &SearchResult) -> String {
         }
     };
     let unit = unit(result);
-    let numbers = |gain: &Gain| numbers(gain, &unit);
+    let numbers = |gain: &Gain| numbers(gain, &unit, result);
     let gain = numbers(&choice.gain);
-    let retained = |before: &str, note: &str| {
-        let Some(retained) = &choice.retained else { return String::new() };
-        let [value, low, high] = estimate(retained, 100.0, 2, Sign::Minus);
-        let interval = format!("95 % interval {low} to {high} %{note}");
-        format!("{before} it retains {value} % of the adapter's gain over the base model ({interval})")
+    let retained = |before: &str, note: &str| match Retained::of(choice.retained, &choice.adapter_gain) {
+        None => String::new(),
+        Some(Retained::Share(share)) => {
+            let [value, low, high] = estimate(&share, 100.0, 2, Sign::Minus);
+            let interval = format!("95 % interval {low} to {high} %{note}");
+            format!("{before} it retains {value} % of the adapter's gain over the base model ({interval})")
+        }
+        Some(Retained::GainTooSmall { low }) if !note.is_empty() => {
+            let low = percent(low);
+            format!(
+                "{before} it retains {low} of the adapter's gain over the base model or more (95 % interval{note}; {NO_SHARE})"
+            )
+        }
+        Some(Retained::GainTooSmall { .. }) => format!("{before} {NO_SHARE}"),
     };
     let candidate = match beyond(result) {
         None => format!("LoRA in {}", layers_kept(choice.one_se, layers)),
@@ -116,8 +166,8 @@ fn grounds(result: &SearchResult) -> String {
             power(result)
         ),
         Reason::NotShown => format!(
-            "{on} the candidate, {candidate}, is shown to be neither better than the full adapter, nor as good, nor worse: \
-             its gain is {gain}{}. Keeping everything is what is safe, not what is shown.{}",
+            "{on} it is not shown whether the candidate, {candidate}, is better than the full adapter, as good, or worse: its \
+             gain is {gain}{}. Keeping everything is what is safe, not what is shown.{}",
             retained(";", ""),
             power(result)
         ),
@@ -187,13 +237,50 @@ fn against_base(result: &SearchResult) -> &'static str {
 
 /// Whether a gain is shown to be a loss.
 fn is_worse(gain: &Gain, result: &SearchResult) -> bool {
-    gain.mean < 0.0 && gain.high < 0.0 && gain.p < result.rules.alpha
+    gain.mean < 0.0 && gain.high < 0.0 && gain.p < level(gain.samples, result.rules.alpha)
 }
 
-/// `0.0123 nats per answer token (95 % interval 0.0041 to 0.0207, p = 0.003)`.
-fn numbers(gain: &Gain, unit: &str) -> String {
+/// `0.0123 nats per answer token (95 % interval 0.0041 to 0.0207, p = 0.003)`, and why, where the two do not agree.
+fn numbers(gain: &Gain, unit: &str, result: &SearchResult) -> String {
     let [value, low, high] = gain_digits(gain, Sign::Minus);
-    format!("{value} {unit} (95 % interval {low} to {high}, {})", p_value(gain.p))
+    let why = disagreement(gain, gain.p, result.rules.alpha).map_or_else(String::new, |why| format!("; {why}"));
+    format!("{value} {unit} (95 % interval {low} to {high}, {}{why})", p_value(gain.p))
+}
+
+/// Why an interval and a p-value, which may be adjusted for several comparisons, do not say the same of 0.
+pub(super) fn disagreement(gain: &Gain, p: f64, alpha: f64) -> Option<String> {
+    let level = level(gain.samples, alpha);
+    match (gain.low > 0.0 || gain.high < 0.0, p < level) {
+        (true, false) => Some(format!(
+            "the interval is the bootstrap's and excludes 0; the tests allow for few and skewed samples, and p is not below {}",
+            plain(level)
+        )),
+        (false, true) => {
+            Some(format!("the tests give a p below {}; the bootstrap's interval includes 0", plain(level)))
+        }
+        _ => None,
+    }
+}
+
+/// When a gain of so many samples counts as shown.
+pub(super) fn counts_as_shown(samples: usize, alpha: f64) -> String {
+    format!(
+        "a gain is shown where p is below {} and the interval excludes 0; these can differ, since the interval is the \
+         bootstrap's and the tests allow for few and skewed samples",
+        plain(level(samples, alpha))
+    )
+}
+
+/// `48.4 s`, and that it is not all, where an interrupted run had scored some of the samples.
+pub(super) fn scoring_seconds(seconds: f64, resumed: usize) -> String {
+    match resumed {
+        0 => format!("{} s", number(seconds)),
+        resumed => format!(
+            "{} s after an interruption, without {} scored before it",
+            number(seconds),
+            counted(resumed, "sample")
+        ),
+    }
 }
 
 /// What gains are given in.
@@ -297,11 +384,16 @@ pub(super) fn advice(warning: &Warning, result: &SearchResult) -> Advice {
                      the text. Look at the samples, token by token.",
         },
         Warning::FewSamples { selection, holdout } => Advice {
-            matter: format!(
-                "Few samples: {} chose the boundary, {} measured the gain.",
-                count(selection as u64),
-                count(holdout as u64)
-            ),
+            matter: match result.choice.validation {
+                Validation::Holdout => format!(
+                    "Few samples: {} chose the boundary, {} measured the gain.",
+                    count(selection as u64),
+                    count(holdout as u64)
+                ),
+                Validation::Nested { .. } => {
+                    format!("Few samples: {}, each of which chose and was held out in turn.", count(selection as u64))
+                }
+            },
             remedy: "Read the intervals as rough, and add samples: intervals narrow with the square root of their \
                      number.",
         },
@@ -309,6 +401,14 @@ pub(super) fn advice(warning: &Warning, result: &SearchResult) -> Advice {
             matter: format!("{} left out: longer than {} tokens.", counted(samples, "sample"), count(context as u64)),
             remedy: "The answer says nothing about samples of that length. Shorten them, or cut their answers with \
                      --long-samples cut.",
+        },
+        Warning::ControlsOmitted => Advice {
+            matter: "The cut was not compared with controls (--no-controls).".to_owned(),
+            remedy: "Whether it matters which layers are kept is not known: search again without --no-controls to see.",
+        },
+        Warning::OtherBase { ref adapter, ref model } => Advice {
+            matter: format!("The adapter names {} as its base model, and this one is {}.", tame(adapter), tame(model)),
+            remedy: "Check that this is the base model of its training: on another one the answer says little.",
         },
         Warning::MetricUndecided => Advice {
             matter:
@@ -403,15 +503,19 @@ pub(super) fn plus_minus(value: String, error: &str) -> String {
 /// What racing left out, where there was a race.
 pub(super) fn race(result: &SearchResult) -> Option<String> {
     let RaceSummary { error_rate, dropped, skipped } = result.race.as_ref()?;
-    let mut text = format!(
-        "Raced: {} left early, each significantly worse than the leader on the samples so far (paired; the best \
-         boundary is lost with a probability of at most {}). Resamples pick among those that are left.",
-        if dropped.len() == 1 { "1 boundary".to_owned() } else { format!("{} boundaries", dropped.len()) },
-        percent(*error_rate),
-    );
+    let lost = format!("paired; the best boundary is lost with a probability of at most {}", percent(*error_rate));
+    let worse = "significantly worse than the leader on the samples so far";
+    let mut text = match dropped.len() {
+        0 => "Raced: no boundary left before all samples were scored.".to_owned(),
+        1 => format!("Raced: 1 boundary left early, {worse} ({lost}). Resamples pick among those that are left."),
+        many => format!(
+            "Raced: {many} boundaries left early, each {worse} ({lost}). Resamples pick among those that are left."
+        ),
+    };
     if !skipped.is_empty() {
         text.push_str(&format!(
-            " Not raced, since both neighbours on the first grid were dropped: k = {}. --search exact scores all.",
+            " Not scored, since both neighbours on the first grid were significantly worse than the leader: k = {}. \
+             --search exact scores all.",
             skipped.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
         ));
     }

@@ -6,9 +6,9 @@ use std::path::Path;
 use super::controls::Planned;
 use super::journal::Known;
 use super::metric::{Chooser, Valued};
-use super::{Guard, Scored, Search, Strategy, TOOL};
+use super::{Controls, Guard, Scored, Search, Strategy, TOOL};
 use super::{competition, controls, effects};
-use crate::adapter::{Estimate, Provenance, Source, TrimScores};
+use crate::adapter::{Estimate, OtherBase, Provenance, Source, TrimScores};
 use crate::choose::race::Fate;
 use crate::choose::{
     self, Choice, ChooseProblem, ControlGains, CutKind, Gain, Input, Interval, Part, Reason, Scores, Verdict, choose,
@@ -397,6 +397,10 @@ impl Search {
         let open = self.endings.iter().find(|ending| ending.token.is_none());
         let (selection, holdout) = (self.split.selection.len(), choice.gain.samples);
         let share = choice.bootstrap[choice.one_se];
+        // With a metric there are none to leave out.
+        let is_uncontrolled = self.options.controls == Controls::Omitted
+            && self.chooser.is_none()
+            && controls::is_cut(&self.facts(&[], &[]), &candidate.variant);
         let proven = choice.adapter_gain.mean > 0.0 && choice.adapter_gain.p < choose::Options::default().alpha;
         let is_few = selection < FEW_SELECTION || holdout < FEW_HOLDOUT;
         let is_said = self.forewarnings.iter().any(|warning| matches!(warning, Warning::CannotShow { .. }));
@@ -409,6 +413,8 @@ impl Search {
                 .then_some(Warning::Cut { samples: self.dataset.cut.len(), max_length: self.max_length() }),
             open.map(|ending| Warning::OpenEnding { samples: ending.samples }),
             token_share(tokens),
+            self.other_base().map(|OtherBase { adapter, model }| Warning::OtherBase { adapter, model }),
+            is_uncontrolled.then_some(Warning::ControlsOmitted),
             metric.is_some_and(|metric| !metric.decided).then_some(Warning::MetricUndecided),
             // The resamples pick among boundaries.
             (share < STABLE_SHARE && candidate.family == Family::BottomK).then_some(Warning::Unstable { share }),
@@ -523,7 +529,10 @@ pub(super) fn provenance(result: &SearchResult) -> Provenance {
                 full,
                 trimmed,
                 gain,
-                retained: choice.retained.map(|Interval { value, low, high }| Estimate { value, low, high }),
+                retained: choice
+                    .retained
+                    .filter(|_| choice.adapter_gain.has_shares())
+                    .map(|Interval { value, low, high }| Estimate { value, low, high }),
             },
         ),
     }
