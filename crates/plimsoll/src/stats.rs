@@ -121,7 +121,7 @@ pub fn percentile_interval(statistics: &mut [f64]) -> (f64, f64) {
 /// With p the rate and z the 97.5 % quantile of the normal distribution, its ends are
 /// `(p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n)` (Wilson, Journal of the American Statistical Association 22:158,
 /// 1927). The bootstrap has no spread where all values are alike, and gives 0 of 40 the interval 0 to 0; this one gives
-/// it 0 to 0.088. Recommended for 40 samples and fewer by Brown, Cai and DasGupta, "Interval Estimation for a Binomial
+/// it 0 to 0.088. Recommended for 40 samples and fewer by Brown and others, "Interval Estimation for a Binomial
 /// Proportion", Statistical Science 16:2 (2001). No samples give (0, 0).
 pub fn wilson_interval(ones: usize, samples: usize) -> (f64, f64) {
     if samples == 0 {

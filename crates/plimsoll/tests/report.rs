@@ -178,7 +178,7 @@ fn shares_of_next_to_nothing_are_not_given() {
     result.choice.adapter_gain = Gain { mean: 0.012, low: 0.002, high: 0.022, p: 0.02, samples: 32 };
     result.choice.retained = Some(Interval { value: 1.48, low: 0.98, high: 6.47 });
     for text in [sentence(&result), table(&result, Style::Plain), markdown(&result), html(&result, &[])] {
-        let text = text.replace('\n', " ").replace('\u{a0}', " ");
+        let text = text.replace(['\n', '\u{a0}'], " ");
         assert!(text.contains("too small and uncertain to take shares of"), "{text}");
         assert!(!text.contains("148 %") && !text.contains("647 %"), "{text}");
     }

@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::blocks::Stored;
 use super::config::FromTensors;
-use super::gguf::Gguf;
+use super::gguf::{Gguf, Value};
 use super::tensors::Tensors;
 use super::{Config, ModelProblem};
 use crate::adapter::{Adapter, Base, Bound, LoraWeights, OtherBase, other_base};
@@ -218,7 +218,7 @@ impl Checkpoint {
         let mut names = vec![self.path.display().to_string()];
         names.extend(self.path.canonicalize().ok().map(|path| path.display().to_string()));
         if let Source::Gguf { gguf, .. } = &self.source {
-            let text = |key: &str| gguf.metadata().get(key).and_then(|value| value.as_str());
+            let text = |key: &str| gguf.metadata().get(key).and_then(Value::as_str);
             names.extend(text("general.name").map(str::to_owned));
             let parts = ["basename", "size_label", "finetune", "version"].map(|key| text(&format!("general.{key}")));
             names.extend(parts[0].map(|_| parts.into_iter().flatten().collect::<Vec<_>>().join("-")));
@@ -235,7 +235,7 @@ impl Checkpoint {
                 for name in gguf.names() {
                     *bytes.entry(gguf.block_type(name).unwrap_or("unknown")).or_default() += gguf.size(name);
                 }
-                gguf.metadata().get("general.file_type").and_then(|value| value.as_u64()).and_then(file_type)
+                gguf.metadata().get("general.file_type").and_then(Value::as_u64).and_then(file_type)
             }
             Source::Folder { tensors, .. } => {
                 for name in tensors.names() {
@@ -640,7 +640,9 @@ fn interleaved(row: usize, head_dim: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::interleaved;
+    use std::collections::BTreeMap;
+
+    use super::{file_type, interleaved, stored_as};
 
     #[test]
     fn a_mixture_is_named_with_its_shares() {
