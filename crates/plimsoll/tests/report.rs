@@ -191,14 +191,14 @@ fn shares_of_next_to_nothing_are_not_given() {
 #[test]
 fn what_was_left_out_and_what_was_resumed_is_said() {
     let mut result = committed();
-    let other = Warning::OtherBase { adapter: "a/b-it".to_owned(), model: "b".to_owned() };
+    let other = Warning::OtherBase { adapter: "b-it".to_owned(), model: "b".to_owned() };
     result.warnings = vec![Warning::ControlsOmitted, other, Warning::FewSamples { selection: 14, holdout: 14 }];
     result.choice.validation = Validation::Nested { folds: 10 };
     result.cost.resumed = 5;
     for text in [table(&result, Style::Plain), markdown(&result), html(&result, &[])] {
         let text = text.replace("\n         ", " ").replace('\\', "");
         assert!(text.contains("not compared with controls (--no-controls)"), "{text}");
-        assert!(text.contains("The adapter names a/b-it as its base model, and this one is b."), "{text}");
+        assert!(text.contains("The adapter names b-it as its base model, and this one is b."), "{text}");
         assert!(text.contains("Few samples: 14, each of which chose and was held out in turn."), "{text}");
     }
     for text in [markdown(&result), html(&result, &[])] {
