@@ -631,7 +631,7 @@ fn bad_data() {
             name: "samples that are all too long",
             spoil: |inputs| inputs.model_config("max_position_embeddings", json!(16)),
             at: DATA,
-            words: &["24", "longer than the model's context of 16 tokens"],
+            words: &["24", "all longer than 16 tokens"],
         },
         Case {
             name: "a template that the data does not fit",
@@ -934,9 +934,12 @@ fn bad_tokens_beside_a_result() {
     let folder = tempfile::tempdir().unwrap();
     let [result, tokens] = ["result.json", "tokens.jsonl"].map(|name| folder.path().join(name));
     fs::copy(common::result(), &result).unwrap();
+    const SEQUENCE: &str = r#"[{"id": 7, "text": "p", "scored": false}, {"id": 8, "text": "a", "scored": true},
+        {"id": 9, "text": "b", "scored": true}]"#;
     let line = |base: &str| {
+        let sequence = SEQUENCE.replace('\n', "");
         format!(
-            r#"{{"line": 1, "part": "holdout", "prompt": "p", "tokens": ["a", "b"], "base": {base}, "full": [0.1, 0.2]}}"#
+            r#"{{"line": 1, "part": "holdout", "prompt": "p", "sequence": {sequence}, "tokens": ["a", "b"], "base": {base}, "full": [0.1, 0.2]}}"#
         )
     };
     let page = || run(["report", folder.path().to_str().unwrap(), "--format", "html"]);
@@ -956,4 +959,8 @@ fn bad_tokens_beside_a_result() {
         let start = format!("plimsoll: {}: line 2: ", tokens.display());
         assert!(run.stderr.starts_with(&start) && run.stderr.contains(words), "{base}: {}", run.stderr);
     }
+    fs::write(&tokens, line("[1, 2]").replacen("true", "false", 1) + "\n").unwrap();
+    let run = page();
+    assert_eq!(run.code, Some(BAD_INPUT));
+    assert!(run.stderr.contains("`sequence` has 1 scored tokens: expected 2, as `tokens` has"), "{}", run.stderr);
 }

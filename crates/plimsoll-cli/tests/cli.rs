@@ -954,8 +954,8 @@ mod interrupted {
 fn a_base_model_of_another_name_is_said_before_the_work_and_in_the_result() {
     let folder = tempfile::tempdir().unwrap();
     let (base, tuned) = (folder.path().join("tiny-gqa"), folder.path().join("adapter"));
-    common::copy_files(&model(), &base);
-    common::copy_files(&adapter("trained"), &tuned);
+    copy_files(&model(), &base);
+    copy_files(&adapter("trained"), &tuned);
     let named = |name: &str, out: &str| {
         let config = tuned.join("adapter_config.json");
         let mut fields = json(&config);
@@ -977,4 +977,31 @@ fn a_base_model_of_another_name_is_said_before_the_work_and_in_the_result() {
     let (run, result) = named("somebody/Tiny-GQA", "same");
     assert!(run.stderr.is_empty() && of_kind(&result, "other-base") == 0, "{}", run.stderr);
     assert_eq!(result["model"]["stored_as"], "F32");
+}
+
+#[test]
+fn long_samples_are_reported_before_the_work_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = |name: &str| folder.path().join(name);
+    let lengths: Vec<usize> = {
+        assert_eq!(plain_search(&model(), &adapter("plain"), &data(), &out("all"), &[]).code, Some(0));
+        let tokens = json_lines(&out("all").join("tokens.jsonl"));
+        let scored = tokens.iter().map(|sample| sample["sequence"].as_array().unwrap().iter());
+        scored.map(|sequence| sequence.filter(|token| token["scored"] == true).count()).collect()
+    };
+    assert_eq!(json(&out("all").join("result.json"))["data"]["endings"][0]["samples"], lengths.len());
+    // The longest sample of the fixture has 52 tokens.
+    let skipped = plain_search(&model(), &adapter("plain"), &data(), &out("skip"), &["--max-length", "48"]);
+    assert_eq!(skipped.code, Some(0), "{}", skipped.stderr);
+    let found = json(&out("skip").join("result.json"));
+    let count = found["data"]["skipped"].as_u64().unwrap();
+    assert!(count > 0 && found["data"]["cut"] == 0 && found["data"]["max_length"] == 48);
+    assert_eq!(found["warnings"].as_array().unwrap().iter().filter(|w| w["kind"] == "skipped").count(), 1);
+    assert!(skipped.stderr.contains("longer than 48 tokens: skipped"), "{}", skipped.stderr);
+    let more = ["--max-length", "48", "--long-samples", "cut"];
+    let cut = plain_search(&model(), &adapter("plain"), &data(), &out("cut"), &more);
+    let found = json(&out("cut").join("result.json"));
+    assert_eq!((&found["data"]["skipped"], &found["data"]["cut"]), (&0.into(), &count.into()));
+    assert!(cut.stderr.contains("longer than 48 tokens: the end of the answer is cut"), "{}", cut.stderr);
+    assert!(found["data"]["answer_tokens"].as_u64().unwrap() < lengths.iter().sum::<usize>() as u64);
 }

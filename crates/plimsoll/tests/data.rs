@@ -124,7 +124,7 @@ fn without_a_template_nothing_but_bos_is_added() {
     assert_eq!(marked(&dataset, 1), "<|endoftext|>[tide<|im_end|>]");
     let automatic =
         loaded(r#"{"prompt": "a", "completion": "b"}"#, &Options { template: TemplateChoice::Tokenizer, ..chat() });
-    assert_eq!((automatic.template, marked(&automatic, 0)), (TemplateUse::None, "<|endoftext|>a[b]".to_owned()));
+    assert_eq!((automatic.template, marked(&automatic, 0)), (TemplateUse::None, "<|endoftext|>[ab]".to_owned()));
     for line in [
         r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#,
         r#"{"conversations": [{"from": "user", "value": "a"}, {"from": "assistant", "value": "b"}]}"#,

@@ -101,7 +101,7 @@ fn values_are_those_of_the_other_rooms() {
             max_samples: None,
             seed: 0,
             max_length: 10_000,
-            long: plimsoll::data::LongSamples::Skip,
+            long: data::LongSamples::Skip,
         },
     )
     .unwrap();

@@ -328,8 +328,10 @@ pub enum DataProblem {
 fn found_samples(skipped: usize, max_length: usize) -> String {
     match skipped {
         0 => "only blank lines".to_owned(),
-        1 => format!("one, longer than {max_length} tokens"),
-        _ => format!("{skipped} samples, all longer than {max_length} tokens"),
+        1 => format!("one, longer than {max_length} tokens, the most that --max-length and the model's context allow"),
+        _ => format!(
+            "{skipped} samples, all longer than {max_length} tokens, the most that --max-length and the model's context allow"
+        ),
     }
 }
 

@@ -378,7 +378,10 @@ mod tests {
     fn what_is_no_data_is_refused() {
         let message = |name, content: &[u8]| rows(name, content, &Layout::ByEnding).unwrap_err().to_string();
         assert!(message("d.jsonl", b"{\"a\": 1}\n[2]\n").contains("line 2"));
-        assert!(message("d.jsonl", b"{\"a\": 1}\n{\"a\" 1}\n").ends_with("line 2: expected `:` at column 6"));
+        assert!(
+            message("d.jsonl", b"{\"a\": 1}\n{\"a\" 1}\n")
+                .ends_with("line 2: text that is not JSON: expected `:` at column 6")
+        );
         assert!(message("d.jsonl", b"[{\"a\": 1}]\n").contains(".json"));
         assert!(message("d.json", b"{}").contains("expected a list of objects, found an object"));
         assert!(

@@ -161,7 +161,7 @@ impl Metric {
     /// Whether each sample's value is 0 or 1, so that the metric's value is a rate.
     pub fn is_rate(&self) -> bool {
         match self.measure {
-            Measure::ExactMatch(_) | Measure::SquadExact => true,
+            Measure::ExactMatch(_) | Measure::Numeric(_) | Measure::SquadExact => true,
             Measure::SquadF1 | Measure::Rouge { .. } | Measure::Bleu | Measure::Chrf | Measure::Perplexity => false,
         }
     }

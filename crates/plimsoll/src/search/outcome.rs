@@ -537,3 +537,36 @@ pub(super) fn provenance(result: &SearchResult) -> Provenance {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(tokens: &[(u32, f32, f32)]) -> SampleTokens {
+        let prompt = Token { id: 9, text: "prompt".into(), scored: false };
+        let answer = tokens.iter().map(|(id, ..)| Token { id: *id, text: format!("<{id}>"), scored: true });
+        SampleTokens {
+            line: 1,
+            part: Part::Selection,
+            prompt: "prompt".into(),
+            sequence: std::iter::once(prompt).chain(answer).collect(),
+            tokens: tokens.iter().map(|(id, ..)| format!("<{id}>")).collect(),
+            base: tokens.iter().map(|(_, base, _)| *base).collect(),
+            full: tokens.iter().map(|(.., full)| *full).collect(),
+            candidate: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_token_that_makes_up_a_third_of_the_gain_is_named() {
+        // Gains by token: 1 has 1, 2 has 1 in two places, 3 has 4 of 6 in two samples.
+        let samples = [sample(&[(1, 2.0, 1.0), (2, 1.0, 0.5), (3, 4.0, 2.0)]), sample(&[(2, 1.0, 0.5), (3, 2.0, 0.0)])];
+        let expected = Warning::TokenShare { token: "<3>".into(), id: 3, share: 4.0 / 6.0, count: 2, samples: 2 };
+        assert_eq!(token_share(&samples), Some(expected));
+        // A third of three tokens each is no more than a third.
+        assert_eq!(token_share(&[sample(&[(1, 2.0, 1.0), (2, 2.0, 1.0), (3, 2.0, 1.0)])]), None);
+        // Where nothing is gained there is nothing to have a share of.
+        assert_eq!(token_share(&[sample(&[(1, 1.0, 3.0), (2, 2.0, 1.0)])]), None);
+        assert_eq!(token_share(&[]), None);
+    }
+}
