@@ -157,7 +157,7 @@ impl<'a> Renderer<'a> {
             (_, Some(template)) => (self.rendered(line, &record.messages(), template, turns)?, Special::Leave),
             (Record::Pair { prompt, completion }, None) => {
                 let text = format!("{prompt}{completion}");
-                let answers = vec![prompt.len()..text.len()];
+                let answers = std::iter::once(prompt.len()..text.len()).collect();
                 (Rendered { text, answers }, Special::Begin)
             }
             (_, None) => return Err(DataProblem::NeedsTemplate { line, shape: record.shape() }),
@@ -233,7 +233,7 @@ impl<'a> Renderer<'a> {
             let start = common_prefix(&text, &prompt);
             // Some templates end the generation prompt with an empty thought, which they leave out before an answer.
             if start < prompt.len() {
-                let before = self.turns_of(render(&messages[..turn], GenerationPrompt::Leave)?, line, &text)?;
+                let before = self.turns_of(&render(&messages[..turn], GenerationPrompt::Leave)?, line, &text)?;
                 if before.is_none_or(|before| before > start) {
                     return Err(rewritten());
                 }
@@ -241,7 +241,7 @@ impl<'a> Renderer<'a> {
             let end = if turn == last {
                 Some(text.len())
             } else {
-                self.turns_of(render(&messages[..=turn], GenerationPrompt::Leave)?, line, &text)?
+                self.turns_of(&render(&messages[..=turn], GenerationPrompt::Leave)?, line, &text)?
             };
             match end.filter(|end| *end > start) {
                 Some(end) => answers.push(start..end),
@@ -253,11 +253,11 @@ impl<'a> Renderer<'a> {
 
     /// Where the turns of a chat end in a longer one, if that begins with them. Some templates end a chat with a token more
     /// than a turn, which the longer chat does not have there.
-    fn turns_of(&self, chat: String, line: usize, longer: &str) -> Result<Option<usize>, DataProblem> {
-        if longer.starts_with(&chat) {
+    fn turns_of(&self, chat: &str, line: usize, longer: &str) -> Result<Option<usize>, DataProblem> {
+        if longer.starts_with(chat) {
             return Ok(Some(chat.len()));
         }
-        let encoding = self.tokenizer.encode_with_spans(&chat, Special::Leave);
+        let encoding = self.tokenizer.encode_with_spans(chat, Special::Leave);
         let Encoding { ids, spans } = encoding.map_err(|problem| DataProblem::Refused { line, problem })?;
         let is_blank = |span: &Range<usize>| chat.get(span.clone()).is_some_and(|text| text.trim().is_empty());
         let last = ids.iter().zip(&spans).rev().find(|(_, span)| !is_blank(span));
