@@ -149,6 +149,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let evaluation = Evaluation::open(options)?;
     opening.finish_and_clear();
     progress::warn_of_base(evaluation.other_base());
+    if !arguments.quiet && evaluation.skipped() > 0 {
+        let (skipped, data) = (evaluation.skipped(), arguments.data.display());
+        progress::say(&format!("plimsoll: samples of {data} that do not fit into the model's context, skipped: {skipped}"));
+    }
 
     interrupt::install();
     let mut telling = progress::Evaluating::new(arguments.quiet);

@@ -275,6 +275,11 @@ impl Evaluation {
         Ok(Self { options, checkpoint, adapter, lora, task, variants, questions, facts, shots, hashes })
     }
 
+    /// How many samples are left out because prompt and answer do not fit into the model's context.
+    pub fn skipped(&self) -> usize {
+        self.facts.skipped
+    }
+
     /// Whether the base model's name says that it is another one than the adapter was trained on.
     pub fn other_base(&self) -> Option<OtherBase> {
         self.checkpoint.other_base(self.adapter.as_ref()?)
