@@ -1,5 +1,9 @@
 //! Ctrl-C, and a request to terminate: the first one asks the work to stop at the next safe place, the second one stops
-//! the program. In a chat the first one stops the answer, and the second one counts until the next turn is typed.
+//! the program. In a chat the first one stops the answer and is forgotten once that has stopped; of two while a turn is
+//! typed, the second one ends the chat.
+//!
+//! Ctrl-C, SIGTERM and SIGHUP are treated alike: the `ctrlc` crate does not say which one came. So SIGTERM ends a chat
+//! that waits for a turn only the second time.
 
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
@@ -31,7 +35,7 @@ impl Stage {
         match self {
             Self::Working => "stopping at the next safe place; a second interrupt ends it at once",
             Self::Scored => "scoring is done, writing the results; a second interrupt ends it at once",
-            Self::Answering => "stopping the answer; a second interrupt ends the chat",
+            Self::Answering => "stopping the answer; a second interrupt before it has stopped ends the chat",
             Self::Typing => "a second interrupt ends the chat, as /quit does",
         }
     }

@@ -120,6 +120,7 @@ impl Meter {
     fn begin(&mut self) {
         self.begun = Instant::now();
         self.pace = Pace::default();
+        self.due = self.due.map(|_| self.begun + FIRST);
     }
 
     /// So much of so much is done, and this is what is being done; `spent` is the work that took time.
@@ -318,6 +319,17 @@ mod tests {
         assert_eq!(told(0, 0, None), "plimsoll: choosing");
         assert_eq!(told(100, 100, None), "plimsoll: choosing (100 %)");
         assert_eq!(about(Duration::from_secs(180), Total::Exact), "about 3 minutes");
+    }
+
+    #[test]
+    fn the_first_line_is_due_from_the_beginning_of_the_work() {
+        let mut meter = Meter::new(Total::Exact, true);
+        meter.begin();
+        assert_eq!(meter.due, None);
+        // What went before took longer than `FIRST`.
+        meter.due = Some(meter.begun);
+        meter.begin();
+        assert_eq!(meter.due, Some(meter.begun + FIRST));
     }
 
     #[test]

@@ -964,3 +964,40 @@ fn bad_tokens_beside_a_result() {
     assert_eq!(run.code, Some(BAD_INPUT));
     assert!(run.stderr.contains("`sequence` has 1 scored tokens: expected 2, as `tokens` has"), "{}", run.stderr);
 }
+
+#[test]
+fn an_architecture_is_named_by_modules_of_the_decoder_only() {
+    fn add(inputs: &mut Inputs, module: &str) {
+        inputs.adapter_tensors(|tensors| {
+            for half in ["A", "B"] {
+                tensors.insert(format!("base_model.model.{module}.lora_{half}.weight"), (vec![4, 4], vec![0.5; 16]));
+            }
+        });
+    }
+    check(
+        &[
+            Case {
+                name: "GPT-2",
+                spoil: |inputs| add(inputs, "transformer.h.0.attn.c_attn"),
+                at: "adapter/adapter_model.safetensors",
+                words: &["modules such as transformer.h.0.attn.c_attn, which models of gpt2 have", "expected llama"],
+            },
+            Case {
+                name: "a vision tower",
+                spoil: |inputs| add(inputs, "model.vision_tower.vision_model.encoder.layers.0.mlp.fc1"),
+                at: "adapter/adapter_model.safetensors",
+                words: &[
+                    "vision_tower",
+                    "LoRA on this module is not supported: only on the linear modules of the decoder",
+                ],
+            },
+            Case {
+                name: "StarCoder2",
+                spoil: |inputs| add(inputs, "model.layers.0.mlp.c_fc"),
+                at: "adapter/adapter_model.safetensors",
+                words: &["model.layers.0.mlp.c_fc", "LoRA on this module is not supported"],
+            },
+        ],
+        BAD_INPUT,
+    );
+}

@@ -1005,3 +1005,112 @@ fn long_samples_are_reported_before_the_work_and_counted() {
     assert!(cut.stderr.contains("longer than 48 tokens: the end of the answer is cut"), "{}", cut.stderr);
     assert!(found["data"]["answer_tokens"].as_u64().unwrap() < lengths.iter().sum::<usize>() as u64);
 }
+
+#[test]
+fn a_command_of_a_chat_with_more_words_is_refused() {
+    let (model, adapter) = (model(), adapter("trained"));
+    let mut command = plimsoll();
+    command.arg("generate").arg("--model").arg(&model).arg("--adapter").arg(&adapter);
+    command.args(["--interactive", "--max-tokens", "8", "--layers-kept", "2"]);
+    let typed = "/quit smoking, how?\n/new topic\u{1b}[2J x\n /quit smoking, how?\n/new  \nWhat floats on water?\n/quit\nAnd?\n";
+    let output = command.write_stdin(typed).output().unwrap();
+    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{err}");
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!((lines.len(), lines[1]), (2, "A boat flo"), "{out}");
+    let advice = "to send the line as text, begin it with a space";
+    let expected = format!(
+        "plimsoll: /quit: expected nothing behind it, found \"smoking, how?\"; {advice}\n\
+         plimsoll: /new: expected nothing behind it, found \"topic\\u{{1b}}[2J x\"; {advice}\n"
+    );
+    assert_eq!(err, expected);
+}
+
+/// On a terminal, which `script` (util-linux) makes.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_interrupted_turn_leaves_all_variants_with_one_conversation() {
+    use std::io::{BufReader, Read, Write as _};
+    use std::process::{Command, Stdio};
+
+    const INTERRUPT: &[u8] = b"\x03";
+    /// What comes up to a text, and with it.
+    fn until(seen: &mut impl Read, text: &str) -> String {
+        let mut read = Vec::new();
+        while !read.ends_with(text.as_bytes()) {
+            let mut byte = [0];
+            assert!(seen.read_exact(&mut byte).is_ok(), "no `{text}` in {}", String::from_utf8_lossy(&read));
+            read.push(byte[0]);
+        }
+        String::from_utf8_lossy(&read).into_owned()
+    }
+
+    // Answers that are long enough to be interrupted, and a template that reports how many turns it is given.
+    let folder = tempfile::tempdir().unwrap();
+    copy_files(&model(), folder.path());
+    let config = folder.path().join("config.json");
+    let mut long = json(&config);
+    long["max_position_embeddings"] = 32768.into();
+    fs::write(&config, long.to_string()).unwrap();
+    let template = folder.path().join("template.jinja");
+    let counts =
+        "{% if messages[-1].content == 'count' %}{{ raise_exception(messages | length ~ ' turns') }}{% endif %}";
+    fs::write(&template, format!("{counts}{{% for m in messages %}}{{{{ m.content }}}}{{% endfor %}}")).unwrap();
+    let line = format!(
+        "exec {} generate --model {} --adapter {} --layers-kept base,full --template {} --interactive --max-tokens 30000",
+        env!("CARGO_BIN_EXE_plimsoll"),
+        folder.path().display(),
+        adapter("plain").display(),
+        template.display()
+    );
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"]);
+    let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut typed, mut seen) = (script.stdin.take().unwrap(), BufReader::new(script.stdout.take().unwrap()));
+    until(&mut seen, "> ");
+    typed.write_all(b"Hello\n").unwrap();
+    until(&mut seen, "── base\r\n");
+    seen.read_exact(&mut [0]).unwrap();
+    typed.write_all(INTERRUPT).unwrap();
+    let stopped = until(&mut seen, "\n> ");
+    let dropped = "not all 2 variants finished an answer: the turn is dropped for all of them";
+    assert!(stopped.contains(dropped) && !stopped.contains("── full"), "{stopped}");
+    // The interrupt counted for the answer alone.
+    typed.write_all(INTERRUPT).unwrap();
+    until(&mut seen, "a second interrupt ends the chat, as /quit does");
+    until(&mut seen, "> ");
+    typed.write_all(b"count\n").unwrap();
+    let counted = until(&mut seen, " turns");
+    assert!(counted.ends_with("1 turns"), "{counted}");
+    assert_eq!(script.wait().unwrap().code(), Some(2));
+}
+
+#[test]
+fn a_search_by_numbers_reads_the_answers_of_gsm8k() {
+    let folder = tempfile::tempdir().unwrap();
+    let (task, rows) = (folder.path().join("gsm.toml"), folder.path().join("gsm.jsonl"));
+    let metric = "[[metrics]]\nkind = \"numeric\"\nextract = { pattern = '-?\\$?[0-9][0-9,.]*', take = \"last\" }\n";
+    let references = "references = ['{{ answer | split(\"####\") | last }}']";
+    fs::write(
+        &task,
+        format!("name = \"gsm\"\nprompt = \"{{{{ question }}}}\"\n{references}\nmax_tokens = 4\n{metric}"),
+    )
+    .unwrap();
+    let write = |answer: &dyn Fn(usize) -> String| {
+        let row = |index| {
+            serde_json::json!({"prompt": format!("How many, {index}?"), "completion": answer(index)}).to_string()
+        };
+        fs::write(&rows, (0..24).map(|index| row(index) + "\n").collect::<String>()).unwrap();
+    };
+    let by_metric = |out: &str| {
+        let metric = format!("{}:numeric", task.display());
+        let more = ["--metric", &metric, "--metric-candidates", "1", "--holdout", "0.5"];
+        plain_search(&model(), &adapter("trained"), &rows, &folder.path().join(out), &more)
+    };
+    write(&|index| format!("Natalia sold {index} + 2.\n#### {}", index + 2));
+    succeeds(&by_metric("out"));
+    assert_eq!(json(&folder.path().join("out/result.json"))["metric"]["name"], "gsm numeric");
+    write(&|index| if index == 3 { "Natalia sold some.".to_owned() } else { "2".to_owned() });
+    let words = "line 4: metric `numeric`: expected a reference that is a number, found `Natalia sold some.`";
+    fails(&by_metric("other"), 3, &[words]);
+}

@@ -430,3 +430,49 @@ fn what_cannot_be_had_is_told_with_what_to_do() {
         assert!(words.iter().all(|word| run.stderr.contains(word)), "{words:?}: {}", run.stderr);
     }
 }
+
+/// A server that redirects all paths to another origin and says nothing else, as one does from http to https.
+fn forwarding(origin: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    // It ends with the test's process.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let Some(first) = lines.next() else { continue };
+            lines.take_while(|line| !line.is_empty()).for_each(drop);
+            let location = format!("Location: {origin}{}", first.split(' ').nth(1).unwrap_or_default());
+            let _ =
+                write!(stream, "HTTP/1.1 301 Moved\r\n{location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    endpoint
+}
+
+#[test]
+fn a_refusal_at_another_origin_is_told_with_that_origin() {
+    let (hub, home) = (Hub::with_model(), tempfile::tempdir().unwrap());
+    let endpoint = forwarding(hub.endpoint.clone());
+    let inspect = |token: &str| {
+        let more = [("HF_ENDPOINT", endpoint.as_str()), ("HF_TOKEN", token)];
+        let run = hub.run(home.path(), &["inspect", "--adapter", "tiny/lora"], &more);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""), "{}", run.stderr);
+        run.stderr
+    };
+    // A public repository: its list of files comes, and the facts of a file do not.
+    let (other, advice) = (&hub.endpoint, format!("if {} is the hub, set HF_ENDPOINT to it", hub.endpoint));
+    let message = inspect("hf_secret");
+    assert!(message.contains(&format!("redirects to {other} without the header etag: {advice}")), "{message}");
+    hub.change(|content| content.token = Some("hf_secret".into()));
+    let message = inspect("hf_secret");
+    let refused =
+        format!("{endpoint} redirects to {other}, where access is refused (401): a token is sent to {endpoint} only");
+    assert!(message.ends_with(&format!("{refused}; {advice}\n")), "{message}");
+    let message = inspect("");
+    assert!(message.ends_with(&format!("{advice}, and HF_TOKEN to a token that may read it\n")), "{message}");
+    assert!(hub.requests().iter().all(|request| request.token.is_none()));
+    // What the messages say to do.
+    let run = hub.run(home.path(), &["inspect", "--adapter", "tiny/lora"], &[("HF_TOKEN", "hf_secret")]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+}

@@ -156,6 +156,27 @@ fn a_token_that_straddles_the_border_is_scored() {
 }
 
 #[test]
+fn a_mark_that_swallows_the_white_space_of_an_answer_is_not_scored() {
+    // As Phi-3's marks do.
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer_byte_level/tokenizer.json");
+    let mut json: serde_json::Value = serde_json::from_str(&fs::read_to_string(fixture).unwrap()).unwrap();
+    for token in json["added_tokens"].as_array_mut().unwrap() {
+        token["rstrip"] = (token["content"] == "<|im_start|>").into();
+    }
+    fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+    let template =
+        "{{ messages[0].content }}<|im_start|>\n{% if messages[1] %}{{ messages[1].content }}<|im_end|>{% endif %}";
+    let (_guard, path) = file(r#"{"prompt": "a", "completion": " tide"}"#);
+    let dataset = load(&path, &tokenizer, &Options { template: given(template), ..chat() }).unwrap();
+    let sample = &dataset.samples[0];
+    let mark = tokenizer.token_id("<|im_start|>").unwrap();
+    assert_eq!(sample.tokens[sample.answer[0] - 1], mark);
+    assert_eq!(tokenizer.decode(&sample.tokens[sample.answer[0]..]).unwrap(), "tide<|im_end|>");
+}
+
+#[test]
 fn an_answer_ends_with_the_token_that_ends_generation() {
     let line = r#"{"prompt": "a", "completion": "b"}"#;
     let ends = |template: &str| {
@@ -173,10 +194,22 @@ fn an_answer_ends_with_the_token_that_ends_generation() {
     let (text, endings) =
         ends("{{ messages[0].content }}:{% if messages[1] %}{{ messages[1].content }}<|endoftext|>\n{% endif %}");
     assert_eq!((text.as_str(), endings), ("a:[b<|endoftext|>]", vec![(Ending::Token(id("<|endoftext|>")), 1)]));
+    // One that stands before the text ends nothing, and of two behind it the first counts.
+    let (text, endings) = ends("{% for m in messages %}<|im_start|>{{ m.content }}\n{% endfor %}");
+    assert_eq!((text.as_str(), endings), ("<|im_start|>a\n[<|im_start|>b\n]", vec![(Ending::Open, 1)]));
+    let (text, _) = ends(
+        "{{ messages[0].content }}:{% if messages[1] %}{{ messages[1].content }}<|endoftext|>\n<|im_end|>{% endif %}",
+    );
+    assert_eq!(text, "a:[b<|endoftext|>]");
     // None.
     let (text, endings) = ends("{{ messages[0].content }}:{% if messages[1] %}{{ messages[1].content }}\n{% endif %}");
     assert_eq!((text.as_str(), endings), ("a:[b\n]", vec![(Ending::Open, 1)]));
     assert!(loaded(line, &plain()).endings.is_empty());
+    // No template writes a plain text, nor the end of an answer that was cut.
+    assert!(loaded(r#"{"text": "a"}"#, &chat()).endings.is_empty());
+    let first = loaded(line, &chat()).samples[0].answer[0];
+    let cut = loaded(line, &Options { max_length: first + 1, long: LongSamples::Cut, ..chat() });
+    assert!(cut.endings.is_empty() && cut.cut == [1], "{}", marked(&cut, 0));
 }
 
 #[test]

@@ -204,7 +204,8 @@ fn too_few_samples_to_show_anything_are_reported_before_the_work() {
     assert_eq!(
         forewarning(&at(19, Judges::HeldOut(0.33))[0]).unwrap(),
         "Too few samples to show anything: 6 samples to judge by, and the tests need at least 7 (20 samples in all). Add \
-         samples: with so few the verdict can only be to keep the full adapter."
+         samples: with so few the verdict can only be to keep the full adapter. An exact search of the boundaries, without \
+         --holdout, lets all samples judge."
     );
 }
 

@@ -794,6 +794,8 @@ fn filled(mut result: SearchResult) -> SearchResult {
         sha256: "d4".repeat(32),
         selection: 40,
         holdout: 20,
+        skipped: 0,
+        cut: 0,
         margin: 0.02,
         excluded: 3,
         gain: Gain { samples: 20, ..gain(0.004, 0.009, 0.38) },

@@ -456,6 +456,8 @@ fn whole() -> SearchResult {
         sha256: "f6".repeat(32),
         selection: 64,
         holdout: 32,
+        skipped: 0,
+        cut: 0,
         margin: 0.01,
         excluded: 3,
         gain: gain(0.0021, -0.0034, 0.0075, 0.44),

@@ -151,7 +151,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     progress::warn_of_base(evaluation.other_base());
     if !arguments.quiet && evaluation.skipped() > 0 {
         let (skipped, data) = (evaluation.skipped(), arguments.data.display());
-        progress::say(&format!("plimsoll: samples of {data} that do not fit into the model's context, skipped: {skipped}"));
+        progress::say(&format!(
+            "plimsoll: samples of {data} that do not fit into the model's context, skipped: {skipped}"
+        ));
     }
 
     interrupt::install();

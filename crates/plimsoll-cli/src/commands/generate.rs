@@ -229,8 +229,11 @@ Commands:
   /help   print this list
   /new    begin a new chat
   /quit   leave, as /exit and the end of input (Ctrl-D) do
-Ctrl-C stops an answer, and the chat continues with the part that was written.
-Ctrl-C twice leaves. A line that begins with a space is never a command.";
+Ctrl-C stops an answer, and the chat continues with the part that was written; with several variants, the turn is dropped
+for all of them. Ctrl-C twice leaves. A line that begins with a space is never a command.";
+
+/// Characters of a line that are repeated in a message.
+const SHOWN: usize = 60;
 
 /// A chat on the terminal, with each of the variants.
 fn chat(job: &Job<'_>, renderer: &Renderer<'_>, arguments: &Arguments) -> Result<ExitCode> {
@@ -251,6 +254,8 @@ fn chat(job: &Job<'_>, renderer: &Renderer<'_>, arguments: &Arguments) -> Result
         }
     }
     for number in 1.. {
+        // Those that came into the last answer.
+        interrupt::forget();
         interrupt::enter(Stage::Typing);
         if is_terminal {
             ask("> ");
@@ -263,35 +268,61 @@ fn chat(job: &Job<'_>, renderer: &Renderer<'_>, arguments: &Arguments) -> Result
         interrupt::forget();
         let typed = String::from_utf8_lossy(&typed);
         match (command(&typed), typed.trim()) {
-            (Some("quit" | "exit"), _) => break,
-            (Some("help"), _) => say(COMMANDS),
-            (Some("new"), _) => chats.iter_mut().for_each(|(_, messages)| messages.truncate(system.len())),
-            (Some(name), _) => say(&format!("plimsoll: there is no command /{name}\n{COMMANDS}")),
-            (None, "") => {}
-            (None, text) => {
-                for ((chat, messages), variant) in chats.iter_mut().zip(variants) {
-                    if interrupt::asked() {
-                        break;
-                    }
-                    if variants.len() > 1 {
-                        print(&format!("── {}\n", variant.name()))?;
-                    }
-                    messages.push(Message::new("user", text));
-                    match reply(chat, messages, number, job, renderer)? {
-                        Some(text) => messages.push(Message::new("assistant", text)),
-                        None => drop(messages.pop()),
-                    }
-                }
+            (Some((name @ ("quit" | "exit" | "help" | "new"), rest)), _) if !rest.is_empty() => {
+                let rest: String = rest.chars().take(SHOWN).collect();
+                let space = "to send the line as text, begin it with a space";
+                say(&format!("plimsoll: /{name}: expected nothing behind it, found {rest:?}; {space}"));
             }
+            (Some(("quit" | "exit", _)), _) => break,
+            (Some(("help", _)), _) => say(COMMANDS),
+            (Some(("new", _)), _) => chats.iter_mut().for_each(|(_, messages)| messages.truncate(system.len())),
+            (Some((name, _)), _) => say(&format!("plimsoll: there is no command /{name}\n{COMMANDS}")),
+            (None, "") => {}
+            (None, text) => take_turn(&mut chats, text, number, job, renderer)?,
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The name of a command: a line that begins with a slash and one word, and is no path.
-fn command(typed: &str) -> Option<&str> {
-    let name = typed.strip_prefix('/')?.split_whitespace().next()?;
-    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-').then_some(name)
+/// A command, and what is typed behind it: a line that begins with a slash and a word, which is no path.
+fn command(typed: &str) -> Option<(&str, &str)> {
+    let typed = typed.strip_prefix('/')?;
+    let (name, rest) = typed.split_once(char::is_whitespace).unwrap_or((typed, ""));
+    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    is_name.then(|| (name, rest.trim()))
+}
+
+/// Answers a turn with each of the variants. Where one of several does not finish its answer, all of them drop the turn,
+/// so that they go on from the same conversation.
+fn take_turn(
+    chats: &mut [(Chat<'_>, Vec<Message>)],
+    text: &str,
+    number: u64,
+    job: &Job<'_>,
+    renderer: &Renderer<'_>,
+) -> Result<()> {
+    let (count, before) = (chats.len(), chats.first().map_or(0, |(_, messages)| messages.len()));
+    let mut is_kept = true;
+    for ((chat, messages), variant) in chats.iter_mut().zip(job.variants) {
+        if count > 1 {
+            print(&format!("── {}\n", variant.name()))?;
+        }
+        messages.push(Message::new("user", text));
+        match reply(chat, messages, number, job, renderer)? {
+            Some(answer) if count == 1 || !interrupt::asked() => messages.push(Message::new("assistant", answer)),
+            _ => {
+                is_kept = false;
+                break;
+            }
+        }
+    }
+    if !is_kept {
+        chats.iter_mut().for_each(|(_, messages)| messages.truncate(before));
+        if count > 1 {
+            say(&format!("plimsoll: not all {count} variants finished an answer: the turn is dropped for all of them"));
+        }
+    }
+    Ok(())
 }
 
 /// Answers the last turn of a chat, and prints the answer as it comes. Returns it, as far as it came where an interrupt

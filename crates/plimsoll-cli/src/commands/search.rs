@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use plimsoll::Error;
 use plimsoll::choose::{Margin, Verdict};
-use plimsoll::data::{LongSamples, Turns};
+use plimsoll::data::{Dataset, LongSamples, Turns};
 use plimsoll::gates::{Family, Places};
 use plimsoll::report;
 use plimsoll::search::{Controls, Existing, Judges, Plan, Search, SearchOptions, Strategy};
@@ -232,7 +232,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let search = Search::open(options)?;
     opening.finish_and_clear();
     if !quiet {
-        long_samples(&search).iter().for_each(|line| progress::say(line));
+        let lines = search.datasets().flat_map(|dataset| long_samples(dataset, search.max_length()));
+        lines.for_each(|line| progress::say(&line));
     }
     progress::warn_of_base(search.other_base());
     if !quiet && arguments.tells_plan() {
@@ -280,9 +281,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if kept && arguments.fail_if_kept { ExitCode::from(5) } else { ExitCode::SUCCESS })
 }
 
-/// What becomes of samples that are too long.
-fn long_samples(search: &Search) -> Vec<String> {
-    let (dataset, most) = (search.dataset(), search.max_length());
+/// What becomes of samples that are longer than `most` tokens.
+fn long_samples(dataset: &Dataset, most: usize) -> Vec<String> {
     let line = |lines: &[usize], what: &str| {
         let shown: Vec<String> = lines.iter().take(5).map(usize::to_string).collect();
         let more = if lines.len() > shown.len() { ", …" } else { "" };

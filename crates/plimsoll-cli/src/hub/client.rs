@@ -4,6 +4,7 @@
 //! by the HTTP crate, so that the token is sent to that origin only. Once a redirect leads to another origin, such as a
 //! CDN's, no later request of its chain carries the token, not even one back to the hub.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -37,6 +38,13 @@ const LINKED_ETAG: &str = "X-Linked-Etag";
 pub(super) enum Failure {
     /// The server answered with this status.
     Status(u16),
+    /// Access is refused (401 or 403) behind a redirect to another origin, where no token is sent.
+    Elsewhere {
+        /// The status.
+        status: u16,
+        /// Where the redirects left the endpoint's origin.
+        origin: String,
+    },
     /// Anything else, in words.
     Other(String),
 }
@@ -72,6 +80,8 @@ struct Answer {
     response: Response<Body>,
     /// Headers of the last answer that came from the endpoint's own origin.
     own: HeaderMap,
+    /// Where the redirects left that origin, if they did.
+    left: Option<Origin>,
 }
 
 impl Client {
@@ -89,6 +99,11 @@ impl Client {
     /// Where the hub is.
     pub(super) fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// Whether there is a token.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
     }
 
     /// The names of a repository's files.
@@ -110,12 +125,18 @@ impl Client {
 
     /// Asks for the first byte of a file, for what comes with it.
     pub(super) fn metadata(&self, url: &str) -> Result<Metadata> {
-        let Answer { response, own } = self.get(url, Some("bytes=0-0"))?;
+        let Answer { response, own, left } = self.get(url, Some("bytes=0-0"))?;
         let header = |name: &str| own.get(name).and_then(|value| value.to_str().ok());
         let missing = |name: &str| Failure::Other(format!("{url} is answered without the header {name}"));
-        let etag = header(LINKED_ETAG).or_else(|| header(ETAG.as_str())).ok_or_else(|| missing(ETAG.as_str()))?;
+        let missing_own = |name: &str| match &left {
+            None => missing(name),
+            Some(origin) => Failure::Other(format!(
+                "{url} redirects to {origin} without the header {name}: if {origin} is the hub, set HF_ENDPOINT to it"
+            )),
+        };
+        let etag = header(LINKED_ETAG).or_else(|| header(ETAG.as_str())).ok_or_else(|| missing_own(ETAG.as_str()))?;
         let etag = etag.trim_start_matches("W/").trim_matches('"').to_owned();
-        let commit = header(COMMIT).ok_or_else(|| missing(COMMIT))?.to_owned();
+        let commit = header(COMMIT).ok_or_else(|| missing_own(COMMIT))?.to_owned();
         // A server that knows no ranges sends the whole file.
         let headers = response.headers();
         let size = headers.get(CONTENT_RANGE).or_else(|| headers.get(CONTENT_LENGTH));
@@ -141,7 +162,7 @@ impl Client {
         bar.set_length(size);
         let mut failed = 0;
         while let Err(failure) = self.append(url, size, &mut file, bar) {
-            if matches!(failure, Failure::Status(400..=499)) || failed == RETRIES {
+            if matches!(failure, Failure::Status(400..=499) | Failure::Elsewhere { .. }) || failed == RETRIES {
                 return Err(failure);
             }
             thread::sleep(WAIT * 2_u32.pow(failed));
@@ -170,9 +191,10 @@ impl Client {
         let mut uri: Uri = url.parse()?;
         let home = Origin::of(&uri);
         let mut own = HeaderMap::new();
-        let mut is_home = true;
+        let mut left = None;
         for _ in 0..=MAX_REDIRECTS {
-            is_home &= Origin::of(&uri) == home;
+            left = left.or_else(|| Origin::of(&uri).filter(|origin| home.as_ref() != Some(origin)));
+            let is_home = left.is_none();
             let mut request = self.agent.get(&uri);
             if let Some(range) = range {
                 request = request.header(RANGE, range);
@@ -185,12 +207,16 @@ impl Client {
                 own.clone_from(response.headers());
             }
             match response.status().as_u16() {
-                200..=299 => return Ok(Answer { response, own }),
+                200..=299 => return Ok(Answer { response, own, left }),
                 301 | 302 | 303 | 307 | 308 => {
                     let next = redirect(&uri, response.headers());
                     uri = next.map_err(|what| Failure::Other(format!("{url} is answered with {what}")))?;
                 }
-                status => return Err(Failure::Status(status)),
+                status => {
+                    let left = left.filter(|_| matches!(status, 401 | 403));
+                    let elsewhere = |origin: Origin| Failure::Elsewhere { status, origin: origin.to_string() };
+                    return Err(left.map_or(Failure::Status(status), elsewhere));
+                }
             }
         }
         Err(Failure::Other(format!("{url} leads to more than {MAX_REDIRECTS} redirects")))
@@ -231,6 +257,16 @@ impl Origin {
             _ => return None,
         };
         Some(Self(scheme, uri.host()?.to_ascii_lowercase(), uri.port_u16().unwrap_or(port)))
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(scheme, host, port) = self;
+        match (scheme.as_str(), port) {
+            ("http", 80) | ("https", 443) => write!(f, "{scheme}://{host}"),
+            _ => write!(f, "{scheme}://{host}:{port}"),
+        }
     }
 }
 
@@ -294,6 +330,9 @@ mod tests {
             let found = origin(other);
             assert!(found.is_some() && found != hub, "{other}: {found:?}");
         }
+        let text = |text: &str| origin(text).unwrap().to_string();
+        assert_eq!(text("https://user:secret@HuggingFace.co:443/a?b"), "https://huggingface.co");
+        assert_eq!(text("http://huggingface.co:443/"), "http://huggingface.co:443");
         assert_eq!(origin("ftp://huggingface.co/"), None);
         assert_eq!(origin("/a/b"), None);
     }

@@ -305,6 +305,13 @@ impl Fetching<'_> {
                 "{endpoint} refuses access ({status}): accept the model's terms there, and set HF_TOKEN to a token that may read \
                  it"
             ),
+            Failure::Elsewhere { status, origin } => {
+                let token = if self.client.has_token() { "" } else { ", and HF_TOKEN to a token that may read it" };
+                format!(
+                    "{endpoint} redirects to {origin}, where access is refused ({status}): a token is sent to {endpoint} \
+                     only; if {origin} is the hub, set HF_ENDPOINT to it{token}"
+                )
+            }
             Failure::Status(status) => {
                 format!("no such path, and downloading it from {endpoint} failed: http status: {status}")
             }

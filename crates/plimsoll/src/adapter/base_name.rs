@@ -5,11 +5,13 @@
 //! cache's folder, and a GGUF file's own name. Only the last part of a path counts, without case, quantisation and the
 //! format that somebody converted it to. Names are not reliable, so that only two differences count: one is tuned for
 //! chat (`-it`, `-instruct`, `-chat`) where the other is the pretrained model of otherwise the same name, or both are of
-//! one family and each has a size or a version that the other has not. A name that says neither is no difference.
+//! one family and each has a size or a version that the other has not. A name that says neither is no difference. `phi3`
+//! counts as `phi-3`, and `v1.0` as `v1`.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
+use super::keys::KEY_PREFIX;
 use crate::error::shown;
 
 /// A base model that has another name than the one that the adapter was trained on. Displayed, it is a sentence.
@@ -68,28 +70,44 @@ pub(super) fn unsupported_by_name(base: &str) -> Option<&'static str> {
     STARTS.iter().find(|(start, _)| name.starts_with(start)).map(|(_, model_type)| *model_type)
 }
 
-/// The `model_type` of a base model that is not read, where the path of a module has a part that only such models have.
-pub(super) fn unsupported_by_key(key: &str) -> Option<&'static str> {
-    const PARTS: &[(&str, &str)] = &[
-        (".attn.attention.", "gpt_neo"),
-        (".self_attention.query_key_value.", "bloom or falcon"),
-        (".encoder.block.", "t5"),
-        (".decoder.block.", "t5"),
-        (".gpt_neox.layers.", "gpt_neox"),
-        (".attn.c_attn.", "gpt2"),
-        (".attn.c_proj.", "gpt2"),
-        (".mlp.c_fc.", "gpt2"),
-        (".mlp.c_proj.", "gpt2"),
-        (".block_sparse_moe.", "mixtral"),
-        (".self_attn.dense.", "phi"),
-        (".mlp.fc1.", "phi"),
-        (".mlp.fc2.", "phi"),
+/// The `model_type` of base models that are not read, and the path of a module that such models have, where an adapter has
+/// one in a stack of decoder layers. A vision or audio tower has modules of the same names elsewhere.
+pub(super) fn unsupported_by_keys(keys: &[&str]) -> Option<(&'static str, String)> {
+    // How the path of a stack ends, and how that of a module in one of its layers begins.
+    const MODULES: &[(&str, &str, &str)] = &[
+        ("h", "attn.attention.", "gpt_neo"),
+        ("h", "self_attention.query_key_value.", "bloom or falcon"),
+        ("h", "attn.c_attn.", "gpt2"),
+        ("h", "attn.c_proj.", "gpt2"),
+        ("h", "mlp.c_fc.", "gpt2"),
+        ("h", "mlp.c_proj.", "gpt2"),
+        ("encoder.block", "", "t5"),
+        ("decoder.block", "", "t5"),
+        ("gpt_neox.layers", "", "gpt_neox"),
+        ("layers", "block_sparse_moe.", "mixtral"),
+        ("layers", "self_attn.dense.", "phi"),
+        ("layers", "mlp.fc1.", "phi"),
+        ("layers", "mlp.fc2.", "phi"),
+        ("decoder.layers", "", "opt"),
     ];
-    // BART and Whisper have such a stack too, with attention to an encoder in it.
-    let key = &format!(".{key}.");
-    let is_opt = key.contains(".model.decoder.layers.") && !key.contains("encoder_attn");
-    let named = || PARTS.iter().find(|(part, _)| key.contains(part)).map(|(_, model_type)| *model_type);
-    if is_opt { Some("opt") } else { named() }
+    // BART and Whisper have OPT's stack too, beside an encoder and with attention to it.
+    let has_encoder = keys.iter().any(|key| key.contains("encoder_attn.") || key.contains(".encoder.layers."));
+    keys.iter().find_map(|key| {
+        let mut path = *key;
+        while let Some(rest) = path.strip_prefix(KEY_PREFIX) {
+            path = rest;
+        }
+        let below = path.strip_prefix("model.").or_else(|| path.strip_prefix("transformer.")).unwrap_or(path);
+        let is_in = |(stack, module, model_type): &&(&str, &str, &str)| {
+            let layer = below.strip_prefix(stack).and_then(|rest| rest.strip_prefix('.')?.split_once('.'));
+            let is_layer = |number: &str| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+            layer.is_some_and(|(number, rest)| is_layer(number) && rest.starts_with(module))
+                && !(*model_type == "opt" && has_encoder)
+        };
+        let (_, _, model_type) = MODULES.iter().find(is_in)?;
+        let module = path.split(".lora_").next().unwrap_or(path);
+        Some((*model_type, module.to_owned()))
+    })
 }
 
 /// What a comparison of two names says.
@@ -114,6 +132,8 @@ enum Tuning {
 struct Name {
     /// Family, size and version, in lower case.
     words: BTreeSet<String>,
+    /// The same, with numbers apart from the letters before them.
+    pieces: BTreeSet<String>,
     tuning: Tuning,
 }
 
@@ -124,7 +144,7 @@ impl Name {
             Some((before, last)) if is_quantisation(last) => before,
             _ => part,
         });
-        let mut words = BTreeSet::new();
+        let (mut words, mut pieces) = (BTreeSet::new(), BTreeSet::new());
         let mut tuning = Tuning::Unsaid;
         for word in parts.filter(|part| !is_quantisation(part)).flat_map(|part| part.split('_')) {
             match word {
@@ -134,21 +154,24 @@ impl Name {
                 word if NOISE.contains(&word) => {}
                 word => {
                     let version = word.strip_prefix('v').filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-                    words.insert(version.unwrap_or(word).to_owned());
+                    let word = version.unwrap_or(word);
+                    let word = word.strip_suffix(".0").unwrap_or(word);
+                    let (letters, number) =
+                        word.split_at(word.find(|c: char| c.is_ascii_digit()).unwrap_or(word.len()));
+                    words.insert(word.to_owned());
+                    pieces.extend([letters, number].into_iter().filter(|piece| !piece.is_empty()).map(str::to_owned));
                 }
             }
         }
-        Self { words, tuning }
+        Self { words, pieces, tuning }
     }
 
     fn compare(&self, other: &Self) -> Verdict {
         // Of these the plain name is the model tuned for chat, and `-Base` the pretrained one.
-        let is_plain_tuned = || self.words.iter().any(|word| word == "qwen3" || word == "smollm3");
-        let is_family = |word: &&String| word.starts_with(char::is_alphabetic);
-        if !self.words.intersection(&other.words).any(|word| is_family(&word)) {
-            return Verdict::Unknown;
-        }
-        if self.words == other.words {
+        let has = |piece: &str| self.pieces.contains(piece);
+        let is_plain_tuned = || (has("qwen") || has("smollm")) && has("3");
+        let is_family = |word: &String| word.starts_with(char::is_alphabetic);
+        if self.pieces == other.pieces && self.pieces.iter().any(is_family) {
             return match (self.tuning, other.tuning) {
                 (one, two) if one == two => Verdict::Same,
                 (Tuning::Chat, Tuning::Unsaid) | (Tuning::Unsaid, Tuning::Chat) if is_plain_tuned() => Verdict::Same,
@@ -157,8 +180,11 @@ impl Name {
                 _ => Verdict::Same,
             };
         }
-        let has_number = |word: &&String| word.contains(|c: char| c.is_ascii_digit());
-        let lacks = |one: &Self, two: &Self| one.words.difference(&two.words).any(|word| has_number(&word));
+        if !self.words.intersection(&other.words).any(is_family) {
+            return Verdict::Unknown;
+        }
+        let has_number = |piece: &String| piece.contains(|c: char| c.is_ascii_digit());
+        let lacks = |one: &Self, two: &Self| one.pieces.difference(&two.pieces).any(has_number);
         if lacks(self, other) && lacks(other, self) { Verdict::Other } else { Verdict::Unknown }
     }
 }
@@ -227,6 +253,10 @@ mod tests {
             ("Qwen/Qwen3-0.6B-Base", "Qwen3-0.6B-Q8_0.gguf"),
             ("mistralai/Mistral-7B-Instruct-v0.2", "mistral-7b-instruct-v0.3.Q5_K_S.gguf"),
             ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "TinyLlama-1.1B-intermediate-step-1431k-3T"),
+            ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "tinyllama-1.1b-chat-v0.6.gguf"),
+            ("meta-llama/Meta-Llama-3-8B", "llama3-8b-instruct.gguf"),
+            ("microsoft/Phi-3-mini-4k-instruct", "phi3-mini-128k-instruct.gguf"),
+            ("microsoft/Phi-3-mini-4k-instruct", "phi3.5-mini-instruct.gguf"),
         ] {
             assert!(differ(adapter, model), "{adapter} and {model}");
         }
@@ -247,6 +277,11 @@ mod tests {
             ("google/gemma-3-270m-it", "."),
             ("", "gemma-3-270m"),
             ("HuggingFaceTB/SmolLM2-135M-Instruct", "Smollm2 135M 8k Lc100K Mix1 Ep2"),
+            ("microsoft/Phi-3-mini-4k-instruct", "phi3-mini-4k-instruct.gguf"),
+            ("microsoft/Phi-3-mini-4k-instruct", "Phi3 mini 4k instruct 3.8B"),
+            ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "tinyllama-1.1b-chat-v1.gguf"),
+            ("Qwen/Qwen3-0.6B", "qwen-3-0.6b-instruct"),
+            ("/models/run3", "run-4"),
         ] {
             assert!(!differ(adapter, model), "{adapter} and {model}");
         }
@@ -262,10 +297,35 @@ mod tests {
         for supported in ["microsoft/Phi-3-mini-4k-instruct", "tiiuae/Falcon3-1B-Base", "google/gemma-3-270m"] {
             assert_eq!(unsupported_by_name(supported), None, "{supported}");
         }
-        let key = |module: &str| unsupported_by_key(&format!("base_model.model.{module}.lora_A.weight"));
-        assert_eq!(key("transformer.h.3.attn.c_attn"), Some("gpt2"));
-        assert_eq!(key("model.decoder.layers.0.self_attn.q_proj"), Some("opt"));
-        assert_eq!(key("model.layers.0.mlp.fc1"), Some("phi"));
-        assert_eq!(key("model.layers.0.self_attn.q_proj"), None);
+        let found = |modules: &[&str]| {
+            let keys: Vec<String> =
+                modules.iter().map(|module| format!("base_model.model.{module}.lora_A.weight")).collect();
+            let found = unsupported_by_keys(&keys.iter().map(String::as_str).collect::<Vec<_>>());
+            if let Some((_, module)) = &found {
+                assert!(modules.contains(&module.as_str()), "{module}");
+            }
+            found.map(|(model_type, _)| model_type)
+        };
+        for (module, expected) in [
+            ("transformer.h.3.attn.c_attn", Some("gpt2")),
+            ("h.11.mlp.c_fc", Some("gpt2")),
+            ("transformer.h.0.self_attention.query_key_value", Some("bloom or falcon")),
+            ("gpt_neox.layers.0.attention.query_key_value", Some("gpt_neox")),
+            ("decoder.block.0.layer.0.SelfAttention.q", Some("t5")),
+            ("model.decoder.layers.0.self_attn.q_proj", Some("opt")),
+            ("model.layers.0.mlp.fc1", Some("phi")),
+            ("model.layers.0.block_sparse_moe.gate", Some("mixtral")),
+            ("model.layers.0.self_attn.q_proj", None),
+            // StarCoder2, and the vision towers of Gemma 3, LLaVA and GPT-2's relatives.
+            ("model.layers.0.mlp.c_fc", None),
+            ("model.vision_tower.vision_model.encoder.layers.0.mlp.fc1", None),
+            ("vision_tower.vision_model.encoder.layers.0.mlp.fc1", None),
+            ("model.visual.transformer.h.0.mlp.c_fc", None),
+        ] {
+            assert_eq!(found(&[module]), expected, "{module}");
+        }
+        let decoder = "model.decoder.layers.0.self_attn.q_proj";
+        assert_eq!(found(&[decoder, "model.decoder.layers.0.encoder_attn.q_proj"]), None);
+        assert_eq!(found(&[decoder, "model.encoder.layers.0.self_attn.q_proj"]), None);
     }
 }

@@ -164,12 +164,15 @@ pub enum AdapterProblem {
     },
     /// An adapter of a model that is not supported.
     #[error(
-        "it adapts a model of the architecture {model_type}, which is not supported: expected {}",
+        "it has modules such as {}, which models of {model_type} have: that architecture is not supported, expected {}",
+        shown(.module),
         supported_families()
     )]
     Architecture {
         /// The `model_type` of such models.
         model_type: &'static str,
+        /// The path of a module that such models have.
+        module: String,
     },
     /// Tensors that do not fit.
     #[error("{0}")]
@@ -384,8 +387,9 @@ impl Adapter {
         let weights_path = folder.join(layout.weights_file());
         let text = files::read_config(&config_path)?;
         let tensors = Tensors::open_file(&weights_path)?;
-        if let Some(model_type) = tensors.names().find_map(base_name::unsupported_by_key) {
-            return Err(Error::input(&weights_path, AdapterProblem::Architecture { model_type }));
+        let keys: Vec<&str> = tensors.names().collect();
+        if let Some((model_type, module)) = base_name::unsupported_by_keys(&keys) {
+            return Err(Error::input(&weights_path, AdapterProblem::Architecture { model_type, module }));
         }
         let config = match layout {
             Layout::Peft => AdapterConfig::from_json(&text),

@@ -64,7 +64,8 @@ pub struct Dataset {
     pub skipped: Vec<usize>,
     /// Lines of samples whose answer was cut because they are too long, ascending.
     pub cut: Vec<usize>,
-    /// How answers end that a chat template wrote, with how many samples end so: the most frequent first.
+    /// How answers end that a chat template wrote, and that were not cut, with how many samples end so: the most frequent
+    /// first.
     pub endings: Vec<(Ending, usize)>,
     /// The file that was read.
     pub file: PathBuf,
@@ -356,7 +357,7 @@ pub fn load(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dat
         let (line, record) = &records[index];
         let mut sample =
             renderer.sample(*line, record, options.turns).map_err(|problem| Error::input(&file, problem))?;
-        let ending = renderer.ending(&sample);
+        let mut ending = renderer.ending(record, &sample);
         if sample.tokens.len() > options.max_length {
             let first = sample.answer[0];
             if options.long == LongSamples::Skip || first >= options.max_length {
@@ -365,10 +366,13 @@ pub fn load(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dat
             }
             sample.cut(options.max_length);
             cut.push(*line);
+            ending = None;
         }
-        match endings.iter_mut().find(|(known, _)| *known == ending) {
-            Some((_, count)) => *count += 1,
-            None => endings.push((ending, 1)),
+        if let Some(ending) = ending {
+            match endings.iter_mut().find(|(known, _)| *known == ending) {
+                Some((_, count)) => *count += 1,
+                None => endings.push((ending, 1)),
+            }
         }
         let prompt = renderer.prompt_of(record, &sample).map_err(|problem| Error::input(&file, problem))?;
         samples.push((sample, record.answer(), prompt));
@@ -381,12 +385,8 @@ pub fn load(path: &Path, tokenizer: &Tokenizer, options: &Options) -> Result<Dat
         let problem = DataProblem::NoSamples { skipped: skipped.len(), max_length: options.max_length };
         return Err(Error::input(file, problem));
     }
-    let template = renderer.used();
-    if template == TemplateUse::None {
-        endings.clear();
-    }
     endings.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    Ok(Dataset { samples, answers, prompts, skipped, cut, endings, file, sha256, template })
+    Ok(Dataset { samples, answers, prompts, skipped, cut, endings, file, sha256, template: renderer.used() })
 }
 
 impl Sample {

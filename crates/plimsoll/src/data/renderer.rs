@@ -7,9 +7,9 @@
 //! the white space at the end of its prompt besides.
 //!
 //! An answer ends with the token that ends generation: the first one that the model's files name as an end
-//! ([`Tokenizer::ends`]), else the last special token that the template writes. What the template writes behind it (often a
-//! line feed) is no part of the answer: no model is asked to generate it. Where there is no such token, the answer ends
-//! with its text, and [`Ending::Open`] says so.
+//! ([`Tokenizer::ends`]), or the special token that the template writes behind the answer's text, whichever comes first.
+//! What the template writes behind it (often a line feed) is no part of the answer: no model is asked to generate it.
+//! Where there is no such token, the answer ends with its text, and [`Ending::Open`] says so.
 
 use std::ops::Range;
 
@@ -165,7 +165,7 @@ impl<'a> Renderer<'a> {
         let Encoding { ids: mut tokens, spans } = encode(&rendered.text, special)?;
         let mut answer = Vec::new();
         for range in &rendered.answers {
-            let found = self.scored(&tokens, &spans, range);
+            let found = self.scored(&rendered.text, &tokens, &spans, range);
             match found.start {
                 _ if found.is_empty() => return Err(DataProblem::EmptyAnswer { line }),
                 0 => return Err(DataProblem::NoPrompt { line }),
@@ -178,28 +178,31 @@ impl<'a> Renderer<'a> {
         Ok(Sample { line, tokens, answer })
     }
 
-    /// How a sample's last answer ends.
-    pub fn ending(&self, sample: &Sample) -> Ending {
-        match sample.tokens.last() {
-            Some(&token) if self.tokenizer.ends().contains(&token) || self.tokenizer.is_special(token) => {
-                Ending::Token(token)
-            }
-            _ => Ending::Open,
+    /// How a sample's last answer ends; none where no template wrote it.
+    pub(super) fn ending(&self, record: &Record, sample: &Sample) -> Option<Ending> {
+        if self.template.is_none() || matches!(record, Record::Text(_)) {
+            return None;
         }
+        let ends = |token: &u32| self.tokenizer.ends().contains(token) || self.tokenizer.is_special(*token);
+        Some(sample.tokens.last().copied().filter(ends).map_or(Ending::Open, Ending::Token))
     }
 
     /// The tokens of an answer at some bytes of the text, up to the one that ends generation, which a template writes.
-    fn scored(&self, tokens: &[u32], spans: &[Range<usize>], bytes: &Range<usize>) -> Range<usize> {
+    fn scored(&self, text: &str, tokens: &[u32], spans: &[Range<usize>], bytes: &Range<usize>) -> Range<usize> {
         let found = standing_for(spans, bytes);
         if self.template.is_none() {
             return found;
         }
-        let answer = &tokens[found.clone()];
-
-        let ends = self.tokenizer.ends();
-        let last = answer.iter().position(|token| ends.contains(token));
-        let last = last.or_else(|| answer.iter().rposition(|token| self.tokenizer.is_special(*token)));
-        found.start..last.map_or(found.end, |last| found.start + last + 1)
+        let is_special = |at: &usize| self.tokenizer.is_special(tokens[*at]);
+        // A mark of the prompt may stand for the white space behind it as well (Phi-3's do).
+        let is_of_prompt = |at: &usize| is_special(at) && spans[*at].start < bytes.start;
+        let start = found.clone().find(|at| !is_of_prompt(at)).unwrap_or(found.end);
+        let is_blank = |at: &usize| text.get(spans[*at].clone()).is_some_and(|text| text.trim().is_empty());
+        let behind = (start..found.end).rev().take_while(|at| is_special(at) || is_blank(at));
+        let mark = behind.filter(is_special).last();
+        let end = (start..found.end).find(|at| self.tokenizer.ends().contains(&tokens[*at]));
+        let last = end.into_iter().chain(mark).min();
+        start..last.map_or(found.end, |last| last + 1)
     }
 
     /// The rendered chat up to the last answer, and where the answers stand in it.

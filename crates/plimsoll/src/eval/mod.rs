@@ -641,8 +641,7 @@ impl Keeper {
         let mut keeper = Self { journal: None, known: HashMap::new() };
         let Some(out) = &evaluation.options.out else { return Ok(keeper) };
         // The variants are none of it: more of them go on from what is known. Nor is the batch, which changes no answer.
-        let samples: Vec<_> =
-            evaluation.questions.iter().map(|q| (q.line(), &q.sample.tokens, q.prompt().len())).collect();
+        let samples: Vec<_> = evaluation.questions.iter().map(|q| (q.line(), &q.sample.tokens, q.prompt())).collect();
         let generate::Options { sampling, max_tokens, stop, .. } = evaluation.generation();
         let ends = evaluation.checkpoint.tokenizer()?.ends().to_vec();
         let work = format!("{samples:?} {sampling:?} {max_tokens} {stop:?} {ends:?}");

@@ -796,6 +796,24 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_extracted_from_a_reference_that_is_none() {
+        let text = "name = \"t\"\nprompt = \"\"\nreferences = [\"-\"]\n[[metrics]]\nkind = \"numeric\"\n";
+        let check = |more: &str, reference: &str| {
+            let task = Task::parse(&format!("{text}{more}")).unwrap();
+            task.metrics[0].check(Place::Line(3), reference).map_err(|problem| problem.to_string())
+        };
+        let extract = "extract = { pattern = '[0-9]+', take = \"last\", fallback = \"0\" }\n";
+        assert_eq!(check(extract, "Natalia sold 48 + 24.\n#### 72\n"), Ok(()));
+        for (more, reference) in [(extract, "Natalia sold some."), ("", "#### 72")] {
+            let message = check(more, reference).unwrap_err();
+            assert!(
+                message.ends_with(&format!("expected a reference that is a number, found `{reference}`")),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
     fn a_pattern_is_refused_on_its_own_line() {
         let text = "name = \"t\"\nprompt = \"\"\nreferences = [\"\"]\n\n[[metrics]]\nkind = \"chrf\"\n\n[[metrics]]\n\
                     kind = \"exact-match\"\nignore = [\n  ',',\n  IGNORE,\n]\n\

@@ -58,7 +58,8 @@ pub use rouge::{RougeKind, Stemming};
 pub struct Metric {
     /// What is measured.
     pub measure: Measure,
-    /// What of the candidate is its answer; all of it where there is nothing here. References stay as they are.
+    /// What of the candidate is its answer; all of it where there is nothing here. References stay as they are, but for
+    /// those of `numeric` that are no numbers.
     pub extract: Option<Extract>,
 }
 
@@ -110,9 +111,10 @@ impl Metric {
         self.measure == Measure::Perplexity
     }
 
-    /// Whether an answer can be compared with this reference: to a numeric metric, whether it is a number.
+    /// Whether an answer can be compared with this reference: to a numeric metric, whether it is a number, or one can be
+    /// extracted from it.
     pub fn accepts(&self, reference: &str) -> bool {
-        !matches!(self.measure, Measure::Numeric(_)) || numeric::number(reference).is_some()
+        !matches!(self.measure, Measure::Numeric(_)) || numeric::reference(reference, self.extract.as_ref()).is_some()
     }
 
     /// The statistics of one sample. Their sums over samples go to [`value`](Self::value).
@@ -125,7 +127,9 @@ impl Metric {
             |score: &dyn Fn(&str) -> f64| vec![references.iter().map(|reference| score(reference)).fold(0.0, f64::max)];
         match &self.measure {
             Measure::ExactMatch(options) => best(&|reference| options.score(candidate, reference)),
-            Measure::Numeric(tolerance) => best(&|reference| tolerance.score(candidate, reference)),
+            Measure::Numeric(tolerance) => {
+                best(&|reference| tolerance.score(candidate, reference, self.extract.as_ref()))
+            }
             Measure::SquadExact => vec![Squad::Exact.score(candidate, references)],
             Measure::SquadF1 => vec![Squad::F1.score(candidate, references)],
             Measure::Rouge { kind, stemming } => {

@@ -20,6 +20,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::pattern::Extract;
 use super::text::strip;
 
 /// How far an answer may be from a reference.
@@ -42,9 +43,10 @@ impl Default for Tolerance {
 }
 
 impl Tolerance {
-    /// 1 if the candidate is a number that is as near to the reference as this allows, else 0.
-    pub(super) fn score(&self, candidate: &str, reference: &str) -> f64 {
-        let is_near = number(candidate).zip(number(reference)).is_some_and(|(one, other)| self.holds(one, other));
+    /// 1 if the candidate is a number that is as near to the [`reference`] as this allows, else 0.
+    pub(super) fn score(&self, candidate: &str, text: &str, extract: Option<&Extract>) -> f64 {
+        let numbers = number(candidate).zip(reference(text, extract));
+        let is_near = numbers.is_some_and(|(one, other)| self.holds(one, other));
         f64::from(u8::from(is_near))
     }
 
@@ -76,6 +78,16 @@ impl TryFrom<RawTolerance> for Tolerance {
         };
         Ok(Self { relative: given(relative)?, absolute: given(absolute)? })
     }
+}
+
+/// The number of a reference: of all of it, or else of what the metric extracts from it.
+pub(super) fn reference(text: &str, extract: Option<&Extract>) -> Option<f64> {
+    let extracted = || {
+        // The fallback stands for an answer that is not there: it makes no reference.
+        let extract = Extract { fallback: String::new(), ..extract?.clone() };
+        number(extract.answer(text))
+    };
+    number(text).or_else(extracted)
 }
 
 /// The number that a text is, if it is one.
@@ -139,6 +151,8 @@ fn is_unit(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -203,17 +217,33 @@ mod tests {
 
     #[test]
     fn a_difference_of_the_tolerance_is_within_it() {
+        let score = |tolerance: &Tolerance, one: &str, other: &str| tolerance.score(one, other, None);
         let absolute = Tolerance { relative: 0.0, absolute: 0.1 };
-        assert_eq!([absolute.score("1.1", "1"), absolute.score("1.1000001", "1")], [1.0, 0.0]);
+        assert_eq!([score(&absolute, "1.1", "1"), score(&absolute, "1.1000001", "1")], [1.0, 0.0]);
         let relative = Tolerance { relative: 0.01, absolute: 0.0 };
-        assert_eq!([relative.score("-99", "-100"), relative.score("-98.99", "-100")], [1.0, 0.0]);
-        assert_eq!([relative.score("0", "0.0"), relative.score("1e-300", "0")], [1.0, 0.0]);
+        assert_eq!([score(&relative, "-99", "-100"), score(&relative, "-98.99", "-100")], [1.0, 0.0]);
+        assert_eq!([score(&relative, "0", "0.0"), score(&relative, "1e-300", "0")], [1.0, 0.0]);
         let exact = Tolerance::default();
-        assert_eq!(exact.score("18.000000000000004", "18"), 1.0);
-        assert_eq!(exact.score("12345679", "12345678"), 0.0);
+        assert_eq!(score(&exact, "18.000000000000004", "18"), 1.0);
+        assert_eq!(score(&exact, "12345679", "12345678"), 0.0);
         // About 15 digits count.
         let none = Tolerance { relative: 0.0, absolute: 0.0 };
-        assert_eq!([none.score("3805595471.9999999", "3805595472"), none.score("5471.99999999", "5472")], [1.0, 0.0]);
-        assert_eq!([exact.score("many", "18"), exact.score("18", "many"), exact.score("", "")], [0.0; 3]);
+        let close = [("3805595471.9999999", "3805595472"), ("5471.99999999", "5472")];
+        assert_eq!(close.map(|(one, other)| score(&none, one, other)), [1.0, 0.0]);
+        assert_eq!([("many", "18"), ("18", "many"), ("", "")].map(|(one, other)| score(&exact, one, other)), [0.0; 3]);
+    }
+
+    #[test]
+    fn a_reference_is_extracted_from_only_where_it_is_no_number_by_itself() {
+        let extract = |fallback: &str| -> Extract {
+            let pattern = r"-?\$?[0-9][0-9,.]*";
+            serde_json::from_value(json!({"pattern": pattern, "take": "last", "fallback": fallback})).unwrap()
+        };
+        let number = |text: &str| reference(text, Some(&extract("7")));
+        assert_eq!(number("48 / 2 = <<48/2=24>>24 clips.\n#### 1,072"), Some(1072.0));
+        // The pattern finds 000 in the first one, and the fallback stands for no reference.
+        assert_eq!([number("1 000"), number("many"), reference("so 72", None)], [Some(1000.0), None, None]);
+        let (tolerance, found) = (Tolerance::default(), extract("[invalid]"));
+        assert_eq!(["72", "48"].map(|answer| tolerance.score(answer, "48 + 24 #### 72", Some(&found))), [1.0, 0.0]);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::result::{Control, Controls, Depth, EffectKind, GuardSummary, SearchResult};
 use super::words::{self, Sign, count, counted, fixed, p_value, tame};
-use crate::choose::{Gain, Validation};
+use crate::choose::{Gain, Validation, level};
 use crate::gates::Family;
 
 /// What users call a family.
@@ -102,7 +102,9 @@ pub(super) fn depth(result: &SearchResult) -> Option<String> {
     if *depth == Depth::Shown {
         return None;
     }
-    let is_beaten = |control: &&Control| control.p_holm < result.rules.alpha && control.cut_over.mean > 0.0;
+    let is_beaten = |control: &&Control| {
+        control.p_holm < level(control.cut_over.samples, result.rules.alpha) && control.cut_over.mean > 0.0
+    };
     let as_good: Vec<&Control> = rows.iter().filter(|control| !is_beaten(control)).collect();
     let mut text = "It is not shown that depth is what helped. ".to_owned();
     for control in &as_good {

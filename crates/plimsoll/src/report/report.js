@@ -292,7 +292,8 @@
     const [before, after] = [nats(sample[from]), nats(sample[to])];
     const difference = before === null || after === null ? null : after - before;
     const text = plain(sample.t[sample.x[at]]);
-    const hint = `${JSON.stringify(text)}\nid ${sample.i[sample.x[at]]}\n${names[from]}: ${digits(before)}\n${names[to]}: ${digits(after)}\n`
+    const id = sample.i.length > 0 ? `id ${sample.i[sample.x[at]]}\n` : "";
+    const hint = `${JSON.stringify(text)}\n${id}${names[from]}: ${digits(before)}\n${names[to]}: ${digits(after)}\n`
       + `change: ${difference === null ? digits(null) : signed(difference)} nats`;
     return make("span", { className: colour(difference), "data-tip": hint, "aria-label": hint, role: "img" },
       text.replace(/\n/g, "\u21b5\n"));

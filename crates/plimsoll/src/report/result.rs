@@ -388,6 +388,12 @@ pub struct GuardSummary {
     pub selection: usize,
     /// Samples that judged the candidate.
     pub holdout: usize,
+    /// How many samples were left out because they are too long.
+    #[serde(default)]
+    pub skipped: usize,
+    /// How many samples lost the end of their answer because they are too long.
+    #[serde(default)]
+    pub cut: usize,
     /// What counts as not worse: a loss of less than this, in nats per answer token.
     pub margin: f64,
     /// Variants that were shown to be worse than the margin on the selection samples, and could not be picked.
@@ -429,7 +435,8 @@ pub struct SampleTokens {
     pub part: Part,
     /// The end of its prompt.
     pub prompt: String,
-    /// Its tokens, from the end of the prompt on.
+    /// Its tokens, from the end of the prompt on; empty where an earlier version wrote the file.
+    #[serde(default)]
     pub sequence: Vec<Token>,
     /// The scored tokens as text, in order.
     pub tokens: Vec<String>,

@@ -38,7 +38,7 @@ struct Sample<'a> {
     q: String,
     /// Its tokens as text, from the end of the prompt on.
     t: Vec<&'a str>,
-    /// Their ids.
+    /// Their ids; none where they are not known.
     i: Vec<u32>,
     /// Which of them are scored: their places in `t`.
     x: Vec<usize>,
@@ -71,14 +71,21 @@ impl<'a> Sample<'a> {
         let length = sample.prompt.chars().count();
         let first = sample.sequence.iter().position(|token| token.scored).unwrap_or(0);
         let shown = &sample.sequence[first.saturating_sub(PROMPT_TOKENS)..];
+        // An earlier version knew the scored tokens alone, and not their ids.
+        let is_old = sample.sequence.is_empty();
+        let texts = shown.iter().map(|token| &token.text).chain(is_old.then_some(&sample.tokens).into_iter().flatten());
         let end: String = sample.prompt.chars().skip(length.saturating_sub(PROMPT)).collect();
         Self {
             l: sample.line,
             h: u8::from(sample.part == Part::Holdout),
             q: if length > PROMPT { format!("…{end}") } else { end },
-            t: shown.iter().map(|token| token.text.as_str()).collect(),
+            t: texts.map(String::as_str).collect(),
             i: shown.iter().map(|token| token.id).collect(),
-            x: (0..shown.len()).filter(|&at| shown[at].scored).collect(),
+            x: if is_old {
+                (0..sample.tokens.len()).collect()
+            } else {
+                (0..shown.len()).filter(|&at| shown[at].scored).collect()
+            },
             b: millinats(&sample.base),
             f: millinats(&sample.full),
             c: millinats(&sample.candidate),

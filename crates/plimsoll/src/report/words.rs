@@ -333,7 +333,8 @@ fn cannot_show(judging: usize, needed: usize, samples: usize) -> Advice {
             count(needed as u64),
             counted(samples, "sample"),
         ),
-        remedy: "Add samples: with so few the verdict can only be to keep the full adapter.",
+        remedy: "Add samples: with so few the verdict can only be to keep the full adapter. An exact search of the boundaries, \
+                 without --holdout, lets all samples judge.",
     }
 }
 
@@ -372,9 +373,9 @@ pub(super) fn advice(warning: &Warning, result: &SearchResult) -> Advice {
             ),
             remedy: "Whether the adapter learnt to stop is not measured. Check that the template is the one of its training.",
         },
-        Warning::TokenShare { ref token, share, count: times, samples, .. } => Advice {
+        Warning::TokenShare { ref token, id, share, count: times, samples, .. } => Advice {
             matter: format!(
-                "One token, `{}`, makes up {} of what the adapter gains ({} times in {}).",
+                "One token, `{}` (id {id}), makes up {} of what the adapter gains ({} times in {}).",
                 tame(&token.escape_debug().to_string()),
                 percent(share),
                 count(times as u64),

@@ -176,7 +176,10 @@ impl<'a> Answering<'a> {
         questions: HashMap<usize, (Vec<u32>, String)>,
     ) -> Result<Self> {
         let generate::Options { sampling, max_tokens, stop, .. } = options(chooser);
-        let fingerprint = fingerprint.with(&format!("{sampling:?} {max_tokens} {stop:?} {:?}", tokenizer.ends()));
+        let mut prompts: Vec<_> = questions.iter().map(|(line, (prompt, _))| (line, prompt)).collect();
+        prompts.sort_unstable();
+        let work = format!("{sampling:?} {max_tokens} {stop:?} {:?} {prompts:?}", tokenizer.ends());
+        let fingerprint = fingerprint.with(&work);
         let (mut journal, rows): (_, Vec<Row>) = Journal::open(path, &fingerprint, "search", existing)?;
         if !rows.is_empty() {
             journal.begin(rows.iter())?;

@@ -403,9 +403,9 @@ impl Search {
         self.dataset.samples.len()
     }
 
-    /// The samples, and what became of those that are too long.
-    pub fn dataset(&self) -> &Dataset {
-        &self.dataset
+    /// The samples, and those of the guard, with what became of those that are too long.
+    pub fn datasets(&self) -> impl Iterator<Item = &Dataset> {
+        std::iter::once(&self.dataset).chain(self.guard.as_ref().map(|guard| &guard.dataset))
     }
 
     /// The longest sample that is scored, in tokens.
@@ -515,7 +515,7 @@ impl Search {
                 let alone = scoring.work_alone(&selection);
                 while let Some((sets, variants)) = adaptive.step() {
                     scoring.stages().need_at_most(adaptive.most_left() as u64 * alone);
-                    scoring.evaluate(choosing, &selection, &variants, Wanted::Scores, observe)?;
+                    scoring.evaluate_round(choosing, &selection, &variants, Wanted::Scores, observe)?;
                     let row = |variant: &Variant| scoring.nll(choosing, &selection, &variant.spec());
                     adaptive.record(&sets, &variants.iter().map(row).collect::<Result<Vec<_>>>()?);
                 }

@@ -277,6 +277,8 @@ impl Search {
             sha256: dataset.sha256.clone(),
             selection: split.selection.len(),
             holdout: split.holdout.len(),
+            skipped: dataset.skipped.len(),
+            cut: dataset.cut.len(),
             margin: self.options.guard_margin,
             excluded: scored.excluded.len(),
             adapter_gain: choose::paired_gain(&base, &full, options),
@@ -401,7 +403,8 @@ impl Search {
         let is_uncontrolled = self.options.controls == Controls::Omitted
             && self.chooser.is_none()
             && controls::is_cut(&self.facts(&[], &[]), &candidate.variant);
-        let proven = choice.adapter_gain.mean > 0.0 && choice.adapter_gain.p < choose::Options::default().alpha;
+        let proven = choice.adapter_gain.mean > 0.0
+            && choice.adapter_gain.p < choose::level(choice.adapter_gain.samples, choose::Options::default().alpha);
         let is_few = selection < FEW_SELECTION || holdout < FEW_HOLDOUT;
         let is_said = self.forewarnings.iter().any(|warning| matches!(warning, Warning::CannotShow { .. }));
         let forewarnings = self.forewarnings.iter().cloned().map(Some);

@@ -106,7 +106,8 @@ impl Search {
                 let all = Variant::every_boundary(facts.layers());
                 scoring.work(judging, holdout, &all, Wanted::Tokens)
             }
-            Strategy::Racing { .. } => alone(holdout, 3),
+            // Base, full, the candidate, and what the NLL would have picked where a metric chooses.
+            Strategy::Racing { .. } => alone(holdout, 3 + usize::from(self.chooser.is_some())),
         };
         stages.push((JUDGING, boundaries + alone(holdout, usize::from(self.families().len() > 1))));
         if self.wants_controls() {
@@ -138,7 +139,9 @@ impl Search {
                 };
                 let others = set.members().iter().filter(|member| member.family != Family::BottomK);
                 let others: Vec<Variant> = others.map(|member| member.variant.clone()).collect();
-                [(CHOOSING, work(&of(first)) + work(&of(later))), (FAMILIES, work(&others))]
+                // Other families are compared with base and full, which the race may have dropped.
+                let ends = if self.families().len() > 1 { 2 * scoring.work_alone(selection) } else { 0 };
+                [(CHOOSING, work(&of(first)) + work(&of(later))), (FAMILIES, work(&others) + ends)]
             }
         }
     }

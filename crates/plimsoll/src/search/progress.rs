@@ -75,7 +75,7 @@ impl Stages {
 
     /// One more sample is finished, and journalled.
     pub(super) fn finish_sample(&mut self) {
-        self.at.samples += 1;
+        self.at.samples = self.at.of.min(self.at.samples + 1);
         self.at.finished += 1;
     }
 

@@ -139,17 +139,29 @@ impl<'a> Scoring<'a> {
         wanted: Wanted,
         observe: Observer<'_>,
     ) -> Result<()> {
-        self.run(set, samples, variants, wanted, (0, samples.len()), observe)
+        self.run(set, samples, variants, wanted, samples.len(), observe)
     }
 
-    /// The same, after `done` samples of `of` that belong to the same stage.
+    /// The same in one of several rounds, in which samples come by again: how many are finished says nothing then.
+    pub(super) fn evaluate_round(
+        &mut self,
+        set: Set,
+        samples: &[&Sample],
+        variants: &[Variant],
+        wanted: Wanted,
+        observe: Observer<'_>,
+    ) -> Result<()> {
+        self.run(set, samples, variants, wanted, 0, observe)
+    }
+
+    /// The same, with so many samples in the stage; 0 where they are not counted.
     fn run(
         &mut self,
         set: Set,
         samples: &[&Sample],
         variants: &[Variant],
         wanted: Wanted,
-        (done, of): (usize, usize),
+        of: usize,
         observe: Observer<'_>,
     ) -> Result<()> {
         let jobs = self.jobs(set, samples, variants, wanted);
@@ -165,7 +177,8 @@ impl<'a> Scoring<'a> {
         let mut seen: HashMap<usize, usize> = HashMap::new();
         let jobs_of = |line: usize| jobs.iter().filter(|job| job.samples.iter().any(|s| s.line == line)).count();
         let left: HashMap<usize, usize> = samples.iter().map(|sample| (sample.line, jobs_of(sample.line))).collect();
-        self.stages.count_samples(done + left.values().filter(|jobs| **jobs == 0).count(), of);
+        let known = left.values().filter(|jobs| **jobs == 0).count();
+        self.stages.count_samples(known.min(of), of);
         let (journal, stages) = (&mut self.journal, &mut self.stages);
         for Job { samples, gates, request } in &jobs {
             let mut journal_error = None;
@@ -219,8 +232,7 @@ impl<'a> Scoring<'a> {
         while let Step::Score { samples: range, boundaries } = race.step() {
             let some = &samples[range.clone()];
             let variants = variants(&boundaries);
-            // A sample that comes by again, with other boundaries, is one sample all the same.
-            self.run(set, some, &variants, wanted, (range.start, samples.len()), observe)?;
+            self.evaluate_round(set, some, &variants, wanted, observe)?;
             let gates: Vec<String> = variants.iter().map(Variant::spec).collect();
             let row = |sample: &&Sample| {
                 let known = self.known(set, sample);

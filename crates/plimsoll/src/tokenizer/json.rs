@@ -343,7 +343,8 @@ enum RawPostProcessor {
     Sequence {
         processors: Vec<RawPostProcessor>,
     },
-    /// Moves character offsets only, which nothing here reads.
+    /// In `tokenizers` it trims white space from the offsets of tokens. It is not applied: `encode_with_spans` gives the
+    /// offsets of whole tokens.
     ByteLevel,
     TemplateProcessing {
         single: Vec<RawPiece>,
