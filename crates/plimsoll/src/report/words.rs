@@ -333,8 +333,13 @@ fn cannot_show(judging: usize, needed: usize, samples: usize) -> Advice {
             count(needed as u64),
             counted(samples, "sample"),
         ),
-        remedy: "Add samples: with so few the verdict can only be to keep the full adapter. An exact search of the boundaries, \
-                 without --holdout, lets all samples judge.",
+        // Where a part is held out, more samples are needed than judge.
+        remedy: if samples > needed {
+            "Add samples: with so few the verdict can only be to keep the full adapter. An exact search of the boundaries, \
+             without --holdout, lets all samples judge."
+        } else {
+            "Add samples: with so few the verdict can only be to keep the full adapter."
+        },
     }
 }
 
