@@ -308,16 +308,16 @@ fn style(template: &str) -> ProgressStyle {
 mod tests {
     use super::*;
 
-    fn told(done: u64, total: u64, seconds: Option<u64>) -> String {
+    fn line_of(done: u64, total: u64, seconds: Option<u64>) -> String {
         line("choosing", &share(done, total, seconds.map(|seconds| about(Duration::from_secs(seconds), Total::Bound))))
     }
 
     #[test]
     fn a_line_has_the_share_and_the_time_left() {
-        assert_eq!(told(25, 100, Some(180)), "plimsoll: choosing (25 %, at most about 3 minutes left)");
-        assert_eq!(told(0, 100, None), "plimsoll: choosing (0 %)");
-        assert_eq!(told(0, 0, None), "plimsoll: choosing");
-        assert_eq!(told(100, 100, None), "plimsoll: choosing (100 %)");
+        assert_eq!(line_of(25, 100, Some(180)), "plimsoll: choosing (25 %, at most about 3 minutes left)");
+        assert_eq!(line_of(0, 100, None), "plimsoll: choosing (0 %)");
+        assert_eq!(line_of(0, 0, None), "plimsoll: choosing");
+        assert_eq!(line_of(100, 100, None), "plimsoll: choosing (100 %)");
         assert_eq!(about(Duration::from_secs(180), Total::Exact), "about 3 minutes");
     }
 
@@ -334,8 +334,8 @@ mod tests {
 
     #[test]
     fn nothing_is_100_percent_while_work_is_left() {
-        assert_eq!(told(999_999, 1_000_000, Some(0)), "plimsoll: choosing (99 %, at most about 1 second left)");
-        assert_eq!(told(u64::MAX - 1, u64::MAX, None), "plimsoll: choosing (99 %)");
+        assert_eq!(line_of(999_999, 1_000_000, Some(0)), "plimsoll: choosing (99 %, at most about 1 second left)");
+        assert_eq!(line_of(u64::MAX - 1, u64::MAX, None), "plimsoll: choosing (99 %)");
     }
 
     #[test]

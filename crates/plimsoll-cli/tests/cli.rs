@@ -133,63 +133,6 @@ fn a_chat_has_commands_and_refuses_others() {
     assert!(err.starts_with("Commands:\n  /help ") && err.contains("there is no command /nwe\nCommands:\n"), "{err}");
 }
 
-/// On a terminal, which `script` (util-linux) makes.
-#[test]
-#[cfg(target_os = "linux")]
-fn an_interrupt_stops_the_answer_and_not_the_chat() {
-    use std::io::{BufReader, Read, Write as _};
-    use std::process::{Command, Stdio};
-
-    const INTERRUPT: &[u8] = b"\x03";
-    /// What comes up to a text, and with it.
-    fn until(seen: &mut impl Read, text: &str) -> String {
-        let mut read = Vec::new();
-        while !read.ends_with(text.as_bytes()) {
-            let mut byte = [0];
-            assert!(seen.read_exact(&mut byte).is_ok(), "no `{text}` in {}", String::from_utf8_lossy(&read));
-            read.push(byte[0]);
-        }
-        String::from_utf8_lossy(&read).into_owned()
-    }
-
-    // An answer that is long enough to be interrupted.
-    let folder = tempfile::tempdir().unwrap();
-    copy_files(&model(), folder.path());
-    let config = folder.path().join("config.json");
-    let mut long = json(&config);
-    long["max_position_embeddings"] = 32768.into();
-    fs::write(&config, long.to_string()).unwrap();
-    let template = folder.path().join("template.jinja");
-    fs::write(&template, "{% for m in messages %}{{ m.content }}{% endfor %}").unwrap();
-    let line = format!(
-        "exec {} generate --model {} --template {} --interactive --max-tokens 30000",
-        env!("CARGO_BIN_EXE_plimsoll"),
-        folder.path().display(),
-        template.display()
-    );
-    let mut script = Command::new("script");
-    script.args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"]);
-    let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let (mut typed, mut seen) = (script.stdin.take().unwrap(), BufReader::new(script.stdout.take().unwrap()));
-    assert!(until(&mut seen, "> ").contains("/help"));
-    typed.write_all(b"Hello\n").unwrap();
-    until(&mut seen, "Hello\r\n");
-    // The answer begins.
-    seen.read_exact(&mut [0]).unwrap();
-    typed.write_all(INTERRUPT).unwrap();
-    until(&mut seen, "stopping the answer");
-    until(&mut seen, "> ");
-    // The next line is a turn again, and so is the one after an interrupt while nothing is answered.
-    typed.write_all(b"/nothing\n").unwrap();
-    until(&mut seen, "there is no command /nothing");
-    until(&mut seen, "> ");
-    typed.write_all(INTERRUPT).unwrap();
-    until(&mut seen, "a second interrupt ends the chat");
-    until(&mut seen, "> ");
-    typed.write_all(INTERRUPT).unwrap();
-    assert_eq!(script.wait().unwrap().code(), Some(130));
-}
-
 #[test]
 fn generate_refuses_what_makes_no_sense() {
     for (more, words) in [
@@ -1024,65 +967,6 @@ fn a_command_of_a_chat_with_more_words_is_refused() {
          plimsoll: /new: expected nothing behind it, found \"topic\\u{{1b}}[2J x\"; {advice}\n"
     );
     assert_eq!(err, expected);
-}
-
-/// On a terminal, which `script` (util-linux) makes.
-#[test]
-#[cfg(target_os = "linux")]
-fn an_interrupted_turn_leaves_all_variants_with_one_conversation() {
-    use std::io::{BufReader, Read, Write as _};
-    use std::process::{Command, Stdio};
-
-    const INTERRUPT: &[u8] = b"\x03";
-    /// What comes up to a text, and with it.
-    fn until(seen: &mut impl Read, text: &str) -> String {
-        let mut read = Vec::new();
-        while !read.ends_with(text.as_bytes()) {
-            let mut byte = [0];
-            assert!(seen.read_exact(&mut byte).is_ok(), "no `{text}` in {}", String::from_utf8_lossy(&read));
-            read.push(byte[0]);
-        }
-        String::from_utf8_lossy(&read).into_owned()
-    }
-
-    // Answers that are long enough to be interrupted, and a template that reports how many turns it is given.
-    let folder = tempfile::tempdir().unwrap();
-    copy_files(&model(), folder.path());
-    let config = folder.path().join("config.json");
-    let mut long = json(&config);
-    long["max_position_embeddings"] = 32768.into();
-    fs::write(&config, long.to_string()).unwrap();
-    let template = folder.path().join("template.jinja");
-    let counts =
-        "{% if messages[-1].content == 'count' %}{{ raise_exception(messages | length ~ ' turns') }}{% endif %}";
-    fs::write(&template, format!("{counts}{{% for m in messages %}}{{{{ m.content }}}}{{% endfor %}}")).unwrap();
-    let line = format!(
-        "exec {} generate --model {} --adapter {} --layers-kept base,full --template {} --interactive --max-tokens 30000",
-        env!("CARGO_BIN_EXE_plimsoll"),
-        folder.path().display(),
-        adapter("plain").display(),
-        template.display()
-    );
-    let mut script = Command::new("script");
-    script.args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"]);
-    let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let (mut typed, mut seen) = (script.stdin.take().unwrap(), BufReader::new(script.stdout.take().unwrap()));
-    until(&mut seen, "> ");
-    typed.write_all(b"Hello\n").unwrap();
-    until(&mut seen, "── base\r\n");
-    seen.read_exact(&mut [0]).unwrap();
-    typed.write_all(INTERRUPT).unwrap();
-    let stopped = until(&mut seen, "\n> ");
-    let dropped = "not all 2 variants finished an answer: the turn is dropped for all of them";
-    assert!(stopped.contains(dropped) && !stopped.contains("── full"), "{stopped}");
-    // The interrupt counted for the answer alone.
-    typed.write_all(INTERRUPT).unwrap();
-    until(&mut seen, "a second interrupt ends the chat, as /quit does");
-    until(&mut seen, "> ");
-    typed.write_all(b"count\n").unwrap();
-    let counted = until(&mut seen, " turns");
-    assert!(counted.ends_with("1 turns"), "{counted}");
-    assert_eq!(script.wait().unwrap().code(), Some(2));
 }
 
 #[test]
