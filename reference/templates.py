@@ -34,6 +34,7 @@ CONVERSATIONS = {
     "empty contents": turns("", "", system=""),
     "empty question": turns("", "An answer all the same."),
     "white space around": turns("  two before, a tab and two newlines behind\t\n\n", "\n answer \n", system=" \n system \n"),
+    "separators that Python strips": turns("\x1c\x1d How deep?\x1e\x1f", "\x1f\x85 Nine.\u2028\x1c"),
     "only white space": turns(" \n\t ", "   "),
     "several lines": turns("first\nsecond\r\nthird\n\n\nsixth", "- a\n- b\n\n```py\nif x < 1:\n\treturn \"<&>'\"\n```"),
     "unicode": turns("Wie tief ist der Kanal in Zürich? 水深は？ كم العمق؟ 👩‍🚀🇨🇭 e\u0301", "ÉÈ ﬁ ½ \u200b\u00a0\u2028 Ω"),

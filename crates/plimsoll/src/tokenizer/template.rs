@@ -8,6 +8,8 @@
 //! day; templates that ask whether it is defined (Llama 3) then use the date written in them, others fail with an
 //! error that says so. `tools` and `documents` are none. `{% generation %}` marks are transparent.
 
+use std::borrow::Cow;
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, context};
@@ -84,9 +86,10 @@ impl ChatTemplate {
         environment.set_debug(false);
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(python_method);
         environment.set_recursion_limit(MAX_DEPTH);
         environment.add_filter("tojson", to_json);
+        environment.add_filter("trim", trim);
         environment.add_function("raise_exception", raise_exception);
         let source = without_generation_marks(source);
         on_deep_stack(|| environment.add_template_owned(NAME, source).map_err(problem))??;
@@ -178,6 +181,35 @@ fn problem(error: minijinja::Error) -> TokenizerProblem {
         message = format!("{message}: {}", shown(&source.to_string()));
     }
     TokenizerProblem::Template(message)
+}
+
+/// What Python's `str.strip` takes for white space: four separators more than Unicode does.
+fn is_python_space(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
+}
+
+/// The filter `trim`.
+#[allow(clippy::needless_pass_by_value)] // what the engine calls
+fn trim(text: Cow<'_, str>, chars: Option<Cow<'_, str>>) -> String {
+    match chars {
+        Some(chars) => text.trim_matches(|c| chars.contains(c)).to_owned(),
+        None => text.trim_matches(is_python_space).to_owned(),
+    }
+}
+
+/// Methods of Python's strings, lists and dictionaries.
+fn python_method(
+    state: &mut minijinja::State,
+    value: &Value,
+    method: &str,
+    arguments: &[Value],
+) -> Result<Value, minijinja::Error> {
+    match (value.as_str(), method, arguments) {
+        (Some(text), "strip", []) => Ok(Value::from(text.trim_matches(is_python_space))),
+        (Some(text), "lstrip", []) => Ok(Value::from(text.trim_start_matches(is_python_space))),
+        (Some(text), "rstrip", []) => Ok(Value::from(text.trim_end_matches(is_python_space))),
+        _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments),
+    }
 }
 
 fn raise_exception(message: &str) -> Result<Value, minijinja::Error> {
@@ -345,6 +377,6 @@ fn python_float(number: f64) -> String {
     }
 }
 
-fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> minijinja::Error {
+fn invalid(message: impl Into<Cow<'static, str>>) -> minijinja::Error {
     minijinja::Error::new(ErrorKind::InvalidOperation, message)
 }
