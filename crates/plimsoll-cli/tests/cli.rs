@@ -446,12 +446,12 @@ fn too_few_samples_are_reported_before_the_work() {
     };
     lines(12);
     let (stderr, result) = run("held-out", &["--holdout", "0.33"]);
-    let told: Vec<&str> = stderr.lines().collect();
+    let lines: Vec<&str> = stderr.lines().collect();
     assert!(
-        told[0].starts_with("plimsoll: warning: Too few samples to show anything: 4 samples to judge by"),
+        lines[0].starts_with("plimsoll: warning: Too few samples to show anything: 4 samples to judge by"),
         "{stderr}"
     );
-    assert!(told[0].contains("at least 7 (20 samples in all)") && told[1].contains("scoring 12 samples"), "{stderr}");
+    assert!(lines[0].contains("at least 7 (20 samples in all)") && lines[1].contains("scoring 12 samples"), "{stderr}");
     assert_eq!(result["warnings"][0]["kind"], "cannot-show");
     let (stderr, result) = run("raced", &["--search", "racing"]);
     assert!(stderr.starts_with("plimsoll: warning: Exact search in place of racing: a race on 8 samples"), "{stderr}");

@@ -173,8 +173,8 @@ fn a_race_beside_other_families_comes_to_an_answer() {
     );
     assert_eq!(result["choice"]["reason"], "better");
     // Wherever the lines break.
-    let told = run.stdout.replace('\n', " ");
-    assert!(told.contains("Change its strengths: strength 0.25 (global-alpha)."), "{}", run.stdout);
+    let text = run.stdout.replace('\n', " ");
+    assert!(text.contains("Change its strengths: strength 0.25 (global-alpha)."), "{}", run.stdout);
     assert!(result["race"].is_object());
     // It is the files that were judged: the trimmed adapter at full strength is the candidate.
     assert_eq!(json(&out.join("adapter/plimsoll.json"))["strengths"], serde_json::json!([0.25]));

@@ -53,7 +53,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// The row's number: what tells it from the others of its file.
+    /// The row's number: which of the file's rows it is.
     pub(super) fn number(self) -> usize {
         match self {
             Self::Line(number) | Self::Row(number) | Self::TableRow { row: number, .. } | Self::Example(number) => {
