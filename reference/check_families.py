@@ -35,7 +35,7 @@ def main():
     for family in FAMILIES:
         folder = FIXTURES / "families" / family
         for kind in adapters_of(family):
-            ends = ["--ends", "keep"] if kind == "ends" else []
+            ends = ["--embedding-lora", "keep"] if kind == "ends" else []
             whole, _ = load_adapter(load_model(folder, torch.float32), folder / "adapters" / kind)
             expected = forward(whole, KEPT, ids)[1]
             with tempfile.TemporaryDirectory() as parent:

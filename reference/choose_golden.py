@@ -1,4 +1,4 @@
-"""Writes crates/plimsoll/tests/fixtures/choose.json: what the statistics of `choose` should give.
+"""Writes crates/plimsoll-stats/tests/fixtures/choose.json: what the statistics of `choose` should give.
 
     python reference/choose_golden.py
 
@@ -19,7 +19,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
-FIXTURE = pathlib.Path(__file__).parent.parent / "crates/plimsoll/tests/fixtures/choose.json"
+FIXTURE = pathlib.Path(__file__).parent.parent / "crates/plimsoll-stats/tests/fixtures/choose.json"
 STREAMS = {"choice": 1, "holdout": 2, "signs": 3, "lens": 4, "folds": 7}
 EXACT_PAIRS = 14
 

@@ -18,7 +18,7 @@ from gguf import GGMLQuantizationType as Type
 from gguf import GGUFValueType as ValueType
 from safetensors.numpy import save_file
 
-FIXTURES = Path(__file__).resolve().parent.parent / "crates" / "plimsoll" / "tests" / "fixtures"
+FIXTURES = Path(__file__).resolve().parent.parent / "crates" / "plimsoll-formats" / "tests" / "fixtures"
 SHAPE = (2, 256)
 
 # The gguf package has the encoders of these.

@@ -1,4 +1,4 @@
-"""Writes crates/plimsoll/tests/fixtures/metrics.json: what the metrics of generated text should give.
+"""Writes crates/plimsoll-stats/tests/fixtures/metrics.json: what the metrics of generated text should give.
 
     pip download --no-deps --dest WHEELS transformers==4.57.6
     python reference/metrics_golden.py WHEELS/transformers-4.57.6-py3-none-any.whl
@@ -41,7 +41,7 @@ from statsmodels.stats.multitest import multipletests
 
 from choose_golden import EXACT_PAIRS, chacha8
 
-FIXTURE = pathlib.Path(__file__).parent.parent / "crates/plimsoll/tests/fixtures/metrics.json"
+FIXTURE = pathlib.Path(__file__).parent.parent / "crates/plimsoll-stats/tests/fixtures/metrics.json"
 METRICS, SWAPS = 5, 6  # streams of random numbers
 ROUGE = {"rouge-1": "rouge1", "rouge-2": "rouge2", "rouge-l": "rougeL", "rouge-lsum": "rougeLsum"}
 

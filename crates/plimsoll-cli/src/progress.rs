@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use plimsoll::adapter::OtherBase;
+use plimsoll::lora::adapter::OtherBase;
 
 /// A log gets its first line after this, and then one every so often.
 const FIRST: Duration = Duration::from_secs(10);

@@ -785,7 +785,7 @@ fn a_trim_that_cannot_be_made_writes_nothing() {
     result["candidate"] = json!({"family": "bottom-k", "label": "", "gates": "1=0", "layers_kept": 3, "bytes": 1});
     let other = path("other.json", &result.to_string());
     let files = ["adapter_config.json", "adapter_model.safetensors"].map(|name| inputs.adapter.join(name));
-    let hash = plimsoll::files::sha256_of_files(&files).unwrap();
+    let hash = plimsoll::formats::files::sha256_of_files(&files).unwrap();
     result["adapter"]["sha256"] = json!(hash);
     result["candidate"]["gates"] = json!("4=0");
     let beyond = path("beyond.json", &result.to_string());
@@ -879,7 +879,7 @@ fn bad_results() {
         result[key] = value;
         fs::write(at(name), result.to_string()).unwrap();
     };
-    write("later.json", "schema", json!(2));
+    write("later.json", "schema", json!(3));
     write("half.json", "choice", json!({"verdict": "trim"}));
     write("type.json", "variants", json!([{"family": "none"}]));
     write("text.json", "seed", json!("\u{1b}[31mred"));
@@ -896,7 +896,7 @@ fn bad_results() {
     fs::create_dir(at("begun")).unwrap();
     fs::write(at("begun/journal.jsonl"), "{}\n").unwrap();
     for (name, words) in [
-        ("later.json", &["`schema` is 2", "expected 1", "plimsoll 0.1.0 wrote it", "repeat its search"][..]),
+        ("later.json", &["`schema` is 3", "expected 1 to 2", "plimsoll 0.1.0 wrote it", "repeat its search"][..]),
         ("half.json", &["not the result of a search", "missing field"]),
         ("type.json", &["unknown variant `none`", "bottom-k", "line 1 column"]),
         ("text.json", &["invalid type: string", "\\u{1b}[31mred"]),
@@ -980,7 +980,10 @@ fn an_architecture_is_named_by_modules_of_the_decoder_only() {
                 name: "GPT-2",
                 spoil: |inputs| add(inputs, "transformer.h.0.attn.c_attn"),
                 at: "adapter/adapter_model.safetensors",
-                words: &["modules such as transformer.h.0.attn.c_attn, which models of gpt2 have", "expected llama"],
+                words: &[
+                    "modules such as transformer.h.0.attn.c_attn, which models of gpt2 have",
+                    "plimsoll search --help",
+                ],
             },
             Case {
                 name: "a vision tower",

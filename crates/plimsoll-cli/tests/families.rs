@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use common::{adapter, data, json, json_lines, model, run, search};
 use serde_json::Value;
 
-const ALL: &str = "top-k,global-alpha,leave-one-out,one-in,per-module,window,ramp,magnitude-k,output-k,random-k,greedy,\
+const ALL: &str = "top-k,global-alpha,leave-one-out,leave-one-in,per-module,window,ramp,magnitude-k,output-k,random-k,greedy,\
                    greedy-modules,strengths";
 
 /// Searches, and reads the result. In one type of number whatever the processor prefers: what eight samples show may turn
@@ -85,7 +85,7 @@ fn all_families_are_scored_and_compete() {
     let total = |kind| of_layers(&result, kind).iter().sum::<f64>();
     assert!((total("shapley") - total("increment")).abs() < 1e-9, "{} {}", total("shapley"), total("increment"));
     // Alone on the base model, the lowest layer is the first step of the curve.
-    let [alone, step] = ["one-in", "increment"].map(|kind| of_layers(&result, kind)[0]);
+    let [alone, step] = ["leave-one-in", "increment"].map(|kind| of_layers(&result, kind)[0]);
     // The same samples in another order.
     assert!((alone - step).abs() < 1e-12, "{alone} {step}");
     assert_eq!(result["guard"]["selection"], 12);

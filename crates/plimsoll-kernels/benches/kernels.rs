@@ -1,8 +1,8 @@
-//! The kernels alone, on one thread, at the sizes of a 135M model; items per second are floating-point operations.
+//! Benchmarks of the kernels on one thread, with the dimensions of a 135M model. Items per second are FLOP/s.
 //!
-//! `bench_peak` is the roof: what the processor multiplies and adds when it does nothing else.
+//! `bench_peak` measures the upper limit: multiply-adds in registers, without memory access.
 
-#![allow(missing_docs, reason = "a benchmark is no library")]
+#![allow(missing_docs, reason = "a benchmark has no public API")]
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -20,19 +20,19 @@ fn main() {
     divan::main();
 }
 
-fn numbers(count: usize) -> Vec<f32> {
+fn values(count: usize) -> Vec<f32> {
     (0..count).map(|i| (i as f32 * 0.37).sin()).collect()
 }
 
 fn rows(dtype: Dtype, rows: usize, width: usize) -> Rows {
     let mut out = Rows::new(dtype);
     out.resize(rows, width);
-    out.write(Isa::best(), 0, &numbers(rows * width));
+    out.write(Isa::best(), 0, &values(rows * width));
     out
 }
 
 fn packed(dtype: Dtype, columns: usize, inputs: usize) -> Packed {
-    Packed::from_rows(dtype, &numbers(columns * inputs), inputs)
+    Packed::from_rows(dtype, &values(columns * inputs), inputs)
 }
 
 #[divan::bench(args = DTYPES)]
@@ -72,7 +72,7 @@ fn bench_head(bencher: Bencher<'_, '_>, dtype: Dtype) {
 fn bench_attention<const DTYPE: usize>(bencher: Bencher<'_, '_>, count: usize) {
     let (isa, dtype) = (Isa::best(), DTYPES[DTYPE]);
     let shape = AttentionShape { heads: 9, kv_heads: 3, head_dim: 64 };
-    let qkv = numbers(count * shape.width());
+    let qkv = values(count * shape.width());
     let mut keys = KeyValues::new(dtype, shape);
     keys.extend(isa, &qkv);
     let mut out = rows(dtype, count, HIDDEN);
@@ -85,7 +85,7 @@ fn bench_attention<const DTYPE: usize>(bencher: Bencher<'_, '_>, count: usize) {
 
 #[divan::bench(args = DTYPES)]
 fn bench_rms_norm(bencher: Bencher<'_, '_>, dtype: Dtype) {
-    let (x, weight) = (numbers(128 * HIDDEN), numbers(HIDDEN));
+    let (x, weight) = (values(128 * HIDDEN), values(HIDDEN));
     let mut y = rows(dtype, 128, HIDDEN);
     bencher
         .counter(ItemsCount::new(4 * 128 * HIDDEN))

@@ -1,20 +1,25 @@
-//! Matrix products with packed weights.
+//! Matrix products with packed weights: linear layers with LoRA updates, and gated MLP activations.
 //!
-//! One register tile of rows × 32 columns walks over the words of its rows and of one panel, and hands its sums to an
-//! *epilogue* while they are still in registers: stored, added, gated, or folded into a log-sum-exp. Nothing is blocked
-//! along the inputs: a panel of 8,192 `bf16` inputs is 512 KiB and stays in a second-level cache, which delivers the two
-//! lines that a step of 24 products needs several times over.
+//! A register tile of rows × 32 columns accumulates over all inputs. It passes its sums to an [`Epilogue`] while they
+//! are in registers: the epilogue stores them, adds them to the destination, applies a gated activation, or reduces
+//! them to a log-sum-exp. The inputs are not blocked: a panel of 8,192 `bf16` inputs is 512 KiB and stays in the L2
+//! cache. The L2 cache has several times the bandwidth that is needed to load two lines for each step of 24
+//! multiply-adds.
 //!
-//! Each sum is taken in the order of the inputs, by the same instructions whatever the number of rows, of columns or of
-//! threads. So a row's result depends on nothing but the row and the weights, to the last bit.
+//! Each sum is accumulated in the order of the inputs, by the same instructions for any number of rows, columns or
+//! threads. So a row's result depends only on the row and the weights, to the last bit.
 
 use std::ops::Range;
 
-use crate::isa::{Isa, Kernel, LANES, Simd, exp};
+use crate::dtype::Dtype;
+use crate::isa::Isa;
 use crate::packed::{PANEL, Packed, PackedUpdate};
-use crate::words::{Dtype, Line, Rows};
+use crate::simd::{Kernel, LANES, Simd, exp};
+use crate::threads::{SendPtr, Threads, for_each_range};
+use crate::tile::{Bf16, Dot, F32, Operand, dispatch_rows, multiply, multiply_prefetching, tiles};
+use crate::words::{Line, Rows};
 
-/// What a product does to its destination.
+/// Whether a product overwrites its destination or is added to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// `y = x · wᵀ`
@@ -23,51 +28,60 @@ pub enum Mode {
     Add,
 }
 
-/// Who computes a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Threads {
-    /// The calling thread.
-    One,
-    /// The threads of the current pool, each some of the columns.
-    All,
-}
-
-/// What a gated MLP applies to its gate.
+/// Activation function of a gated MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
-    /// `x · σ(x)` (Elfwing et al., arXiv:1702.03118).
+    /// Sigmoid linear unit, `x · σ(x)` (Elfwing et al., arXiv:1702.03118).
     Silu,
-    /// `x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))`, GELU's approximation (Hendrycks and Gimpel, arXiv:1606.08415).
+    /// GELU with the tanh approximation, `x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))` (Hendrycks and Gimpel,
+    /// arXiv:1606.08415).
     GeluTanh,
 }
 
-/// A low-rank update that is added to a product: `z · bᵀ`.
+/// LoRA update `z · bᵀ` that is added to a product, for some of its rows.
+///
+/// See [`PackedUpdate`] for an example.
 #[derive(Clone, Copy, Debug)]
 pub struct Update<'a> {
-    /// One row for each row of the product.
+    /// Low-rank activations: one row for each row of the product. Values between two modules have to be finite, because
+    /// they are multiplied by 0.
     pub z: &'a Rows,
-    /// The packed second factors.
+    /// Packed B matrices.
     pub b: &'a PackedUpdate,
-    /// Runs of rows, in order, to which anything is added; the rows of `z` beside them are not read.
+    /// Disjoint ranges of rows that have the update, ascending. Rows of `z` outside them are not read.
     pub rows: &'a [Range<usize>],
-    /// What the product is multiplied by before the update is added, one number for each column and for each that fills
-    /// up the last 32, run after run; nothing where this is empty. It is how DoRA (arXiv:2402.09353) changes a length.
-    pub factors: &'a [f32], // (runs, panels · 32)
+    /// Column scales of DoRA (arXiv:2402.09353), one row of [`Packed::padded_columns`] values for each range; empty for
+    /// no scaling. The product is multiplied by them before the update and the bias are added. A panel of 32 columns
+    /// without any module is not scaled.
+    pub factors: &'a [f32], // (ranges, padded columns)
 }
 
-/// `y (rows, columns) = x (rows, inputs) · wᵀ`, plus the update's rows and the bias of `w`. Rows of `y` are `w.columns()` long.
+/// Linear layer: `y (rows, columns) = x (rows, inputs) · wᵀ`, plus the LoRA update and the bias of `w`.
+///
+/// ```
+/// use plimsoll_kernels::{Dtype, Isa, Mode, Packed, Rows, Threads, linear};
+///
+/// let isa = Isa::best();
+/// let w = Packed::from_rows(Dtype::Bf16, &[3.0, 4.0, 5.0, 6.0], 2).with_bias(vec![0.5, 0.0]); // (2 outputs, 2 inputs)
+/// let mut x = Rows::new(Dtype::Bf16);
+/// x.resize(1, 2);
+/// x.write(isa, 0, &[1.0, 2.0]);
+/// let mut y = [100.0; 2]; // (1 row, 2 outputs)
+/// linear(isa, &mut y, &x, &w, None, Mode::Add, Threads::All);
+/// assert_eq!(y, [111.5, 117.0]);
+/// ```
 ///
 /// # Panics
-/// If the dimensions do not fit together.
+/// If dimensions or dtypes do not match.
 pub fn linear(isa: Isa, y: &mut [f32], x: &Rows, w: &Packed, update: Option<Update<'_>>, mode: Mode, threads: Threads) {
     linear_rows(isa, y, x, 0..x.rows(), w, update, mode, threads);
 }
 
-/// [`linear`] for some rows of `x`: `y` has `rows.len()` rows.
+/// [`linear`] for a range of the rows of `x`: `y` has the shape `(rows.len(), columns)`.
 ///
 /// # Panics
-/// If the dimensions do not fit together, or an update comes with another range than all rows.
-#[allow(clippy::too_many_arguments, reason = "a product has that many parts")]
+/// If dimensions or dtypes do not match, or there is an update and `rows` are not all rows of `x`.
+#[allow(clippy::too_many_arguments, reason = "a product has that many operands")]
 pub fn linear_rows(
     isa: Isa,
     y: &mut [f32],
@@ -78,21 +92,49 @@ pub fn linear_rows(
     mode: Mode,
     threads: Threads,
 ) {
-    assert_eq!(y.len(), rows.len() * w.columns(), "lengths do not fit");
-    let y = Destination(y.as_mut_ptr());
-    over_panels(w.panels(), threads, |panels| {
-        // The whole of the wrapper, not the pointer in it, has to travel to the other thread.
-        let Destination(y) = { y };
+    assert_eq!(
+        y.len(),
+        rows.len() * w.columns(),
+        "shape mismatch: y has to be ({} rows, {} columns)",
+        rows.len(),
+        w.columns()
+    );
+    let y = SendPtr(y.as_mut_ptr());
+    for_each_range(w.panels(), threads, |panels| {
+        // The closure has to capture the wrapper, which is `Send`, and not the pointer in it.
+        let SendPtr(y) = { y };
         let epilogue = Store { y, columns: w.columns(), mode };
         isa.run(Product::new(x, rows.clone(), w, panels, update, epilogue));
     });
 }
 
-/// A gated MLP's activations: `y (rows, columns / 2) = f(gate) · up` (Shazeer, arXiv:2002.05202), where `gate` and `up`
-/// come from one product whose columns are 16 of the gate, 16 of the up projection, and so on in turn.
+/// Gated MLP activations: `y (rows, columns / 2) = f(gate) · up` (Shazeer, arXiv:2002.05202).
+///
+/// `gate` and `up` are computed by one product. The columns of `w` are interleaved: 16 of the gate projection, 16 of
+/// the up projection, and so on. `y` may be up to 15 columns narrower, which leaves out columns of padding.
+///
+/// ```
+/// use plimsoll_kernels::{Activation, Dtype, Isa, Mode, Packed, Rows, Threads, gated, linear};
+///
+/// let isa = Isa::best();
+/// let w: Vec<f32> = [[2.0; 16], [3.0; 16]].concat(); // 16 outputs of the gate, 16 of the up projection
+/// let w = Packed::from_rows(Dtype::F32, &w, 1); // (32 outputs, 1 input)
+/// let mut x = Rows::new(Dtype::F32);
+/// x.resize(1, 1);
+/// x.write(isa, 0, &[1.0]);
+/// let mut hidden = Rows::new(Dtype::F32);
+/// hidden.resize(1, 16);
+/// gated(isa, &mut hidden, &x, &w, Activation::Silu, None, Threads::One);
+///
+/// let down = Packed::from_rows(Dtype::F32, &[1.0; 16], 16); // (1 output, 16 inputs)
+/// let mut y = [0.0];
+/// linear(isa, &mut y, &hidden, &down, None, Mode::Set, Threads::One);
+/// let silu = |x: f32| x / (1.0 + (-x).exp());
+/// assert!((y[0] - 16.0 * silu(2.0) * 3.0).abs() < 1e-4);
+/// ```
 ///
 /// # Panics
-/// If the dimensions do not fit together.
+/// If dimensions or dtypes do not match, or the number of columns is not a multiple of 32.
 pub fn gated(
     isa: Isa,
     y: &mut Rows,
@@ -102,229 +144,38 @@ pub fn gated(
     update: Option<Update<'_>>,
     threads: Threads,
 ) {
-    assert!(w.columns().is_multiple_of(PANEL), "gate and up do not come in pairs of 16");
+    let columns = w.columns();
     assert!(
-        y.rows() == x.rows() && y.width() <= w.columns() / 2 && y.width() + LANES > w.columns() / 2,
-        "lengths do not fit"
+        columns.is_multiple_of(PANEL),
+        "shape mismatch: {columns} columns are not pairs of 16 gate and 16 up columns"
+    );
+    assert!(
+        y.rows() == x.rows() && y.width() <= columns / 2 && y.width() + LANES > columns / 2,
+        "shape mismatch: y is ({}, {}), expected ({}, {})",
+        y.rows(),
+        y.width(),
+        x.rows(),
+        columns / 2
     );
     let (dtype, stride, width) = (y.dtype, y.stride, y.width());
-    let y = Destination(y.words.as_mut_slice().as_mut_ptr());
-    over_panels(w.panels(), threads, |panels| {
-        let Destination(y) = { y };
+    let y = SendPtr(y.words.as_mut_slice().as_mut_ptr());
+    for_each_range(w.panels(), threads, |panels| {
+        let SendPtr(y) = { y };
         let epilogue = Gate { y, dtype, stride, width, activation };
         isa.run(Product::new(x, 0..x.rows(), w, panels, update, epilogue));
     });
 }
 
-/// Multiplies and adds in registers, without touching memory, and returns how many floating-point operations that were:
-/// the most that a thread could do. For benchmarks.
-pub fn peak(isa: Isa, dtype: Dtype, steps: usize) -> f64 {
-    isa.run(Peak { dtype, steps })
-}
-
-struct Peak {
-    dtype: Dtype,
-    steps: usize,
-}
-
-impl Peak {
-    #[inline(always)]
-    fn with<S: Simd, D: Step>(&self, s: S, operations: usize) -> f64 {
-        let word = s.splat_word(std::hint::black_box(0x3f80_3f80));
-        let mut sums = [s.splat(0.0); 16];
-        for _ in 0..self.steps {
-            for sum in &mut sums {
-                *sum = D::step(s, *sum, word, word);
-            }
-        }
-        std::hint::black_box(s.sum(sums.into_iter().fold(s.splat(0.0), |total, sum| s.add(total, sum))));
-        (self.steps * sums.len() * LANES * operations) as f64
-    }
-}
-
-impl Kernel for Peak {
-    type Output = f64;
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> f64 {
-        match self.dtype {
-            Dtype::F32 => self.with::<S, Single>(s, 2),
-            Dtype::Bf16 => self.with::<S, Half>(s, 4),
-        }
-    }
-}
-
-/// A pointer that several threads write through, each to places of its own.
-#[derive(Clone, Copy)]
-pub(crate) struct Destination<T>(pub(crate) *mut T);
-
-// SAFETY: the functions that make one hand it to threads that write to different places (panels of a product, heads and
-// rows of an attention), and they return only when all of these are done; nothing reads in between.
-#[allow(unsafe_code)]
-unsafe impl<T: Send> Send for Destination<T> {}
-// SAFETY: as above.
-#[allow(unsafe_code)]
-unsafe impl<T: Send> Sync for Destination<T> {}
-
-/// Cuts the panels into one range for each thread.
-fn over_panels(panels: usize, threads: Threads, work: impl Fn(Range<usize>) + Sync) {
-    fn halve(range: Range<usize>, parts: usize, work: &(impl Fn(Range<usize>) + Sync)) {
-        if parts < 2 || range.len() < 2 {
-            return work(range);
-        }
-        let middle = range.start + range.len() * (parts / 2) / parts;
-        rayon::join(
-            || halve(range.start..middle, parts / 2, work),
-            || halve(middle..range.end, parts - parts / 2, work),
-        );
-    }
-    match threads {
-        Threads::One => work(0..panels),
-        Threads::All => halve(0..panels, rayon::current_num_threads(), &work),
-    }
-}
-
-/// Does some work with each of a few things, on as many threads of the current pool.
-pub(crate) fn on_each<T: Send>(things: &mut [T], work: &(impl Fn(&mut T) + Sync)) {
-    match things {
-        [] => {}
-        [one] => work(one),
-        many => {
-            let (left, right) = many.split_at_mut(many.len() / 2);
-            rayon::join(|| on_each(left, work), || on_each(right, work));
-        }
-    }
-}
-
-/// What becomes of the sums of a tile.
+/// Operation on the sums of a register tile, while they are in registers.
 pub(crate) trait Epilogue {
-    /// Takes the sums of rows `row..row + R` of the product (counted from its first) and the 32 columns of one panel.
-    fn take<S: Simd, const R: usize>(&mut self, s: S, row: usize, panel: usize, sums: &[[S::F; 2]; R]);
+    /// Processes the sums of rows `row..row + R` (counted from the first row of the product) and of the 32 columns of
+    /// one panel.
+    fn apply<S: Simd, const R: usize>(&mut self, s: S, row: usize, panel: usize, sums: &[[S::F; 2]; R]);
 }
 
-/// Rows of words that a product reads, unchecked: who makes one answers for what it says.
-#[derive(Clone, Copy)]
-pub(crate) struct Factor {
-    pub(crate) words: *const u32,
-    /// Words from a row to the next.
-    pub(crate) stride: usize,
-}
-
-/// `acc + a · b` on words, for one type of number.
-pub(crate) trait Step {
-    fn step<S: Simd>(s: S, acc: S::F, a: S::W, b: S::W) -> S::F;
-}
-
-pub(crate) struct Single;
-pub(crate) struct Half;
-
-impl Step for Single {
-    #[inline(always)]
-    fn step<S: Simd>(s: S, acc: S::F, a: S::W, b: S::W) -> S::F {
-        s.step_f32(acc, a, b)
-    }
-}
-
-impl Step for Half {
-    #[inline(always)]
-    fn step<S: Simd>(s: S, acc: S::F, a: S::W, b: S::W) -> S::F {
-        s.step_bf16(acc, a, b)
-    }
-}
-
-/// The register tile: adds the products of `R` rows with the 32 columns of `b`, two lines for each word.
-///
-/// # Safety
-/// `a.words` must point to `R` rows, `a.stride` words apart, of `b.len() / 2` words each.
-#[inline(always)]
-#[allow(unsafe_code)]
-pub(crate) unsafe fn multiply<S: Simd, D: Step, const R: usize>(
-    s: S,
-    sums: &mut [[S::F; 2]; R],
-    a: Factor,
-    b: &[Line],
-) {
-    let mut acc = *sums;
-    for (k, b) in b.chunks_exact(2).enumerate() {
-        let (left, right) = (s.load_words(&b[0].0), s.load_words(&b[1].0));
-        for (r, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: `r < R` and `k` is below the words of a row, by the contract above.
-            let x = s.splat_word(unsafe { *a.words.add(r * a.stride + k) });
-            acc[0] = D::step(s, acc[0], x, left);
-            acc[1] = D::step(s, acc[1], x, right);
-        }
-    }
-    *sums = acc;
-}
-
-/// [`multiply`] that asks for the lines of `next` on its way, two for each step; it has as many as `b`.
-///
-/// # Safety
-/// As of [`multiply`].
-#[inline(always)]
-#[allow(unsafe_code)]
-unsafe fn multiply_fetching<S: Simd, D: Step, const R: usize>(
-    s: S,
-    sums: &mut [[S::F; 2]; R],
-    a: Factor,
-    b: &[Line],
-    next: &[Line],
-) {
-    let mut acc = *sums;
-    for (k, (b, next)) in b.chunks_exact(2).zip(next.chunks_exact(2)).enumerate() {
-        s.prefetch(&next[0]);
-        s.prefetch(&next[1]);
-        let (left, right) = (s.load_words(&b[0].0), s.load_words(&b[1].0));
-        for (r, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: `r < R` and `k` is below the words of a row, by the contract above.
-            let x = s.splat_word(unsafe { *a.words.add(r * a.stride + k) });
-            acc[0] = D::step(s, acc[0], x, left);
-            acc[1] = D::step(s, acc[1], x, right);
-        }
-    }
-    *sums = acc;
-}
-
-/// Cuts `rows` into tiles of at most `most`, as equal as can be: (first row, rows).
-#[inline(always)]
-pub(crate) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
-    let count = rows.div_ceil(most);
-    (0..count).map(move |index| {
-        let first = rows * index / count;
-        (first, rows * (index + 1) / count - first)
-    })
-}
-
-/// `$call` with `$R` as a constant for a number of rows from 1 to `$most`, which is 2, 3 or 12.
-macro_rules! with_rows {
-    ($rows:expr, $most:expr, $R:ident => $call:expr) => {{
-        macro_rules! arm {
-            ($n:literal) => {{
-                const $R: usize = $n;
-                $call
-            }};
-        }
-        match $rows {
-            1 => arm!(1),
-            2 => arm!(2),
-            3 if $most > 2 => arm!(3),
-            4 if $most > 3 => arm!(4),
-            5 if $most > 3 => arm!(5),
-            6 if $most > 3 => arm!(6),
-            7 if $most > 3 => arm!(7),
-            8 if $most > 3 => arm!(8),
-            9 if $most > 3 => arm!(9),
-            10 if $most > 3 => arm!(10),
-            11 if $most > 3 => arm!(11),
-            12 if $most > 3 => arm!(12),
-            rows => unreachable!("a tile of {rows} rows"),
-        }
-    }};
-}
-pub(crate) use with_rows;
-
-/// One product on one thread.
+/// A matrix product on one thread: some rows of `x`, some panels of `w`.
 pub(crate) struct Product<'a, E> {
-    x: Factor,
+    x: Operand,
     rows: usize,
     dtype: Dtype,
     w: &'a Packed,
@@ -334,8 +185,10 @@ pub(crate) struct Product<'a, E> {
 }
 
 impl<'a, E: Epilogue> Product<'a, E> {
+    /// The product of rows `rows` of `x` and panels `panels` of `w`.
+    ///
     /// # Panics
-    /// If the dimensions do not fit together.
+    /// If dimensions or dtypes do not match.
     pub(crate) fn new(
         x: &'a Rows,
         rows: Range<usize>,
@@ -344,49 +197,48 @@ impl<'a, E: Epilogue> Product<'a, E> {
         update: Option<Update<'a>>,
         epilogue: E,
     ) -> Self {
-        assert!(rows.start <= rows.end && rows.end <= x.rows(), "rows outside of the factor");
-        assert!(x.width() == w.inputs() && x.dtype == w.dtype, "factors do not fit");
-        assert!(panels.end <= w.panels(), "panels outside of the weight");
-        if let Some(Update { z, b, rows: runs, factors }) = update {
-            assert!(rows == (0..x.rows()) && z.rows() == x.rows() && b.panels() == w.panels(), "update does not fit");
-            assert!(z.width() == b.width() && z.dtype == w.dtype && b.dtype == w.dtype, "update does not fit");
-            assert!(runs.iter().all(|run| run.start <= run.end && run.end <= z.rows()), "update does not fit");
-            assert!(factors.is_empty() || factors.len() == runs.len() * w.panels() * PANEL, "update does not fit");
+        assert!(rows.start <= rows.end && rows.end <= x.rows(), "rows {rows:?} out of bounds: x has {}", x.rows());
+        assert_eq!(x.width(), w.inputs(), "shape mismatch: width of x and inputs of w");
+        assert_eq!(x.dtype, w.dtype, "dtype mismatch: x and w");
+        assert!(panels.end <= w.panels(), "panels {panels:?} out of bounds: w has {}", w.panels());
+        if let Some(update) = update {
+            assert_eq!(rows, 0..x.rows(), "a product with an update has to include all rows of x");
+            check_update(update, x, w);
         }
         let words = x.words.as_slice()[(rows.start * x.stride).min(x.words.as_slice().len())..].as_ptr();
-        let x = Factor { words, stride: x.stride };
+        let x = Operand { words, stride: x.stride };
         Self { x, rows: rows.len(), dtype: w.dtype, w, panels, update, epilogue }
     }
 
     #[inline(always)]
-    fn with<S: Simd, D: Step>(&mut self, s: S) {
+    fn run_dtype<S: Simd, D: Dot>(&mut self, s: S) {
         for panel in self.panels.clone() {
-            // While a panel is worked on, the next one is on its way: each tile asks for its share of it.
+            // The tiles of a panel prefetch the next panel, each an equal share of it.
             let next = if panel + 1 < self.panels.end { self.w.panel(panel + 1) } else { &[] };
             let share = next.len().div_ceil(self.rows.div_ceil(S::ROWS).max(1)).next_multiple_of(2);
             let mut next = next.chunks(share.max(2));
             for (row, rows) in tiles(self.rows, S::ROWS) {
                 let next = next.next().unwrap_or_default();
-                with_rows!(rows, S::ROWS, R => self.tile::<S, D, R>(s, row, panel, next));
+                dispatch_rows!(rows, S::ROWS, R => self.tile::<S, D, R>(s, row, panel, next));
             }
         }
     }
 
     #[inline(always)]
-    fn tile<S: Simd, D: Step, const R: usize>(&mut self, s: S, row: usize, panel: usize, next: &[Line]) {
+    fn tile<S: Simd, D: Dot, const R: usize>(&mut self, s: S, row: usize, panel: usize, next: &[Line]) {
         let mut sums = [[s.splat(0.0); 2]; R];
-        // SAFETY: rows `row..row + R` lie inside of the factor, which `new` checked, and its rows have as many words as
-        // the panel has pairs of lines, since the two have as many numbers of the same type.
+        // SAFETY: rows `row..row + R` are rows of `x`, as `new` checked. `x` and the panel have the same dtype and
+        // number of inputs, so a row has as many words as the panel has pairs of lines.
         #[allow(unsafe_code)]
         unsafe {
-            let a = Factor { words: self.x.words.add(row * self.x.stride), stride: self.x.stride };
-            let (fetching, rest) = self.w.panel(panel).split_at(next.len());
-            multiply_fetching::<S, D, R>(s, &mut sums, a, fetching, next);
-            let a = Factor { words: a.words.add(next.len() / 2), ..a };
+            let a = Operand { words: self.x.words.add(row * self.x.stride), stride: self.x.stride };
+            let (prefetching, rest) = self.w.panel(panel).split_at(next.len());
+            multiply_prefetching::<S, D, R>(s, &mut sums, a, prefetching, next);
+            let a = Operand { words: a.words.add(next.len() / 2), ..a };
             multiply::<S, D, R>(s, &mut sums, a, rest);
         }
         if let Some(update) = self.update {
-            self.add::<S, D, R>(s, &mut sums, row, panel, update);
+            self.add_update::<S, D, R>(s, &mut sums, row, panel, update);
         }
         if let Some(&[left, right]) = self.w.bias(panel).and_then(<[_]>::first_chunk) {
             let bias = [s.load(&left), s.load(&right)];
@@ -394,52 +246,52 @@ impl<'a, E: Epilogue> Product<'a, E> {
                 *sum = [s.add(sum[0], bias[0]), s.add(sum[1], bias[1])];
             }
         }
-        self.epilogue.take::<S, R>(s, row, panel, &sums);
+        self.epilogue.apply::<S, R>(s, row, panel, &sums);
     }
 
-    /// Adds the update to the rows of a tile that have one.
+    /// Scales the sums of the tile's rows that have an update, and adds the update to them.
     #[inline(always)]
-    fn add<S: Simd, D: Step, const R: usize>(
+    fn add_update<S: Simd, D: Dot, const R: usize>(
         &self,
         s: S,
         sums: &mut [[S::F; 2]; R],
         row: usize,
         panel: usize,
-        Update { z, b, rows: runs, factors }: Update<'_>,
+        Update { z, b, rows: ranges, factors }: Update<'_>,
     ) {
         let (words, b) = b.panel(panel);
         if b.is_empty() {
             return;
         }
-        let factor = |row: usize| {
+        let operand = |row: usize| {
             let words = z.words.as_slice()[row * z.stride + words.start..].as_ptr();
-            Factor { words, stride: z.stride }
+            Operand { words, stride: z.stride }
         };
-        let first = runs.partition_point(|run| run.end <= row);
-        for (at, run) in runs.iter().enumerate().skip(first).take_while(|(_, run)| run.start < row + R) {
-            let factors = factors.chunks_exact(self.w.panels() * PANEL).nth(at);
+        let first = ranges.partition_point(|range| range.end <= row);
+        for (index, range) in ranges.iter().enumerate().skip(first).take_while(|(_, range)| range.start < row + R) {
+            let factors = factors.chunks_exact(self.w.panels() * PANEL).nth(index);
             if let Some(&[left, right]) =
                 factors.and_then(|factors| factors[panel * PANEL..].as_chunks().0.first_chunk())
             {
                 let factors = [s.load(&left), s.load(&right)];
-                for sums in &mut sums[run.start.max(row) - row..run.end.min(row + R) - row] {
+                for sums in &mut sums[range.start.max(row) - row..range.end.min(row + R) - row] {
                     *sums = [s.mul(sums[0], factors[0]), s.mul(sums[1], factors[1])];
                 }
             }
-            if run.start <= row && row + R <= run.end {
-                // SAFETY: rows of `z` are those of the product, and `words` is inside of each of them: both were checked
-                // when the product and the update were made.
+            if range.start <= row && row + R <= range.end {
+                // SAFETY: `z` has a row for each row of the product, as `new` checked, and `words` are words of such a
+                // row, as `PackedUpdate::new` checked.
                 #[allow(unsafe_code)]
                 unsafe {
-                    multiply::<S, D, R>(s, sums, factor(row), b);
+                    multiply::<S, D, R>(s, sums, operand(row), b);
                 }
             } else {
-                for at in run.start.max(row)..run.end.min(row + R) {
+                for at in range.start.max(row)..range.end.min(row + R) {
                     let mut one = [sums[at - row]];
                     // SAFETY: as above.
                     #[allow(unsafe_code)]
                     unsafe {
-                        multiply::<S, D, 1>(s, &mut one, factor(at), b);
+                        multiply::<S, D, 1>(s, &mut one, operand(at), b);
                     }
                     [sums[at - row]] = one;
                 }
@@ -453,14 +305,35 @@ impl<E: Epilogue> Kernel for Product<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) -> E {
         match self.dtype {
-            Dtype::F32 => self.with::<S, Single>(s),
-            Dtype::Bf16 => self.with::<S, Half>(s),
+            Dtype::F32 => self.run_dtype::<S, F32>(s),
+            Dtype::Bf16 => self.run_dtype::<S, Bf16>(s),
         }
         self.epilogue
     }
 }
 
-/// Stores or adds sums.
+/// Checks that an update matches the product of `x` and `w` in dimensions and dtypes.
+///
+/// # Panics
+/// If it does not.
+fn check_update(Update { z, b, rows: ranges, factors }: Update<'_>, x: &Rows, w: &Packed) {
+    assert_eq!(z.rows(), x.rows(), "shape mismatch: rows of z and of x");
+    assert_eq!(b.panels(), w.panels(), "shape mismatch: panels of the update and of w");
+    assert_eq!(z.width(), b.width(), "shape mismatch: width of z and of the update");
+    assert!(z.dtype == w.dtype && b.dtype == w.dtype, "dtype mismatch: z, update and w");
+    for range in ranges {
+        assert!(range.start <= range.end && range.end <= z.rows(), "rows {range:?} out of bounds: z has {}", z.rows());
+    }
+    assert!(
+        factors.is_empty() || factors.len() == ranges.len() * w.padded_columns(),
+        "shape mismatch: {} factors, expected ({} ranges, {} padded columns)",
+        factors.len(),
+        ranges.len(),
+        w.padded_columns()
+    );
+}
+
+/// Epilogue of [`linear`]: stores the sums, or adds them to the destination.
 struct Store {
     y: *mut f32,
     columns: usize,
@@ -469,13 +342,13 @@ struct Store {
 
 impl Epilogue for Store {
     #[inline(always)]
-    fn take<S: Simd, const R: usize>(&mut self, s: S, row: usize, panel: usize, sums: &[[S::F; 2]; R]) {
+    fn apply<S: Simd, const R: usize>(&mut self, s: S, row: usize, panel: usize, sums: &[[S::F; 2]; R]) {
         for (r, sums) in sums.iter().enumerate() {
-            for (half, &sum) in sums.iter().enumerate() {
-                let column = panel * PANEL + half * LANES;
+            for (vector, &sum) in sums.iter().enumerate() {
+                let column = panel * PANEL + vector * LANES;
                 let columns = self.columns.saturating_sub(column).min(LANES);
-                // SAFETY: `y` has as many rows as the product, each `columns` long: `linear` checked it. The slice lies
-                // inside of one row and of one panel, which no other thread writes to.
+                // SAFETY: `y` has as many rows as the product, of `columns` values each, as `linear_rows` checked. The
+                // slice is within one row and one panel, and no other thread writes to this panel.
                 #[allow(unsafe_code)]
                 let y = unsafe {
                     std::slice::from_raw_parts_mut(
@@ -505,9 +378,9 @@ impl Epilogue for Store {
 }
 
 /// 2 · √(2/π)
-const TWICE_ROOT: f32 = 2.0 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
+const GELU_SLOPE: f32 = 2.0 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
 
-/// Gates the second vector of a panel by the first.
+/// Epilogue of [`gated`]: `f(gate) · up`, where a panel is one vector of the gate and one of the up projection.
 struct Gate {
     y: *mut u32,
     dtype: Dtype,
@@ -518,24 +391,24 @@ struct Gate {
 
 impl Epilogue for Gate {
     #[inline(always)]
-    fn take<S: Simd, const R: usize>(&mut self, s: S, row: usize, panel: usize, sums: &[[S::F; 2]; R]) {
+    fn apply<S: Simd, const R: usize>(&mut self, s: S, row: usize, panel: usize, sums: &[[S::F; 2]; R]) {
         let column = panel * LANES;
         let columns = self.width.saturating_sub(column).min(LANES);
         for (r, &[gate, up]) in sums.iter().enumerate() {
             let one = s.splat(1.0);
-            // Both are x · σ(t): (1 + tanh u) / 2 = σ(2u).
+            // Both activations are x · σ(t), because (1 + tanh u) / 2 = σ(2u).
             let t = match self.activation {
                 Activation::Silu => gate,
                 Activation::GeluTanh => {
                     let square = s.mul(gate, gate);
-                    s.mul(gate, s.fma(square, s.splat(TWICE_ROOT * 0.044_715), s.splat(TWICE_ROOT)))
+                    s.mul(gate, s.fma(square, s.splat(GELU_SLOPE * 0.044_715), s.splat(GELU_SLOPE)))
                 }
             };
             let e = exp(s, s.sub(s.splat(0.0), t));
             let gated = s.mul(s.div(gate, s.add(one, e)), up);
             let (at, words) = (self.dtype.words(column), self.dtype.words(columns));
-            // SAFETY: `y` has as many rows as the product, `stride` words apart, of `width` numbers: `gated` checked it.
-            // 16 numbers are a whole number of words, so that the slice belongs to this panel alone.
+            // SAFETY: `y` has as many rows as the product, `stride` words apart, of `width` values, as `gated` checked.
+            // 16 values are a whole number of words, so no other panel has words of the slice.
             #[allow(unsafe_code)]
             let y = unsafe { std::slice::from_raw_parts_mut(self.y.add((row + r) * self.stride + at), words) };
             let mut lanes = [0.0; LANES];
@@ -562,19 +435,13 @@ mod tests {
 
     use super::*;
     use crate::packed::UpdateModule;
-    use crate::testing::{assert_close, decode, each_isa, rounded, values};
+    use crate::testing::{assert_close, decode, each_isa, rounded, rows_of, values};
 
-    /// Sums of 70 products of numbers below 4, taken in `f32`: rounding stays below 1e-5 of them.
+    /// Tolerance for sums of 70 products below 4 in `f32`: their rounding error is below 1e-5 of them.
     const ROUNDING: f64 = 1e-5;
 
-    fn rows_of(isa: Isa, dtype: Dtype, x: &[f32], rows: usize, width: usize) -> Rows {
-        let mut out = Rows::new(dtype);
-        out.resize(rows, width);
-        out.write(isa, 0, x);
-        out
-    }
-
-    fn plain(dtype: Dtype, x: &[f32], w: &[f32], inputs: usize) -> Vec<f64> {
+    /// `x · wᵀ` in `f64`, of operands that are rounded to the dtype.
+    fn reference(dtype: Dtype, x: &[f32], w: &[f32], inputs: usize) -> Vec<f64> {
         x.chunks(inputs)
             .flat_map(|x| {
                 w.chunks(inputs)
@@ -583,7 +450,7 @@ mod tests {
             .collect()
     }
 
-    /// An update by two modules of odd ranks on the first and on the third quarter of the columns, for every third row.
+    /// An update by two modules of odd rank, for the first and the third quarter of the columns, in every third row.
     struct TwoModules {
         z: Vec<f32>,
         b: PackedUpdate,
@@ -605,14 +472,15 @@ mod tests {
             }
         }
 
-        fn new(dtype: Dtype, rows: usize, columns: usize, numbers: &[f32]) -> Self {
-            let number = |i: usize| numbers[i % numbers.len()];
-            let b = Self::RANKS.map(|rank| (0..columns * rank).map(|i| number(i * 7 + rank)).collect::<Vec<f32>>());
+        fn new(dtype: Dtype, rows: usize, columns: usize, values: &[f32]) -> Self {
+            let value = |i: usize| values[i % values.len()];
+            let b = Self::RANKS.map(|rank| (0..columns * rank).map(|i| value(i * 7 + rank)).collect::<Vec<f32>>());
             let modules = [(0, 0), (1, 4)].map(|(i, at)| UpdateModule { b: &b[i], rank: Self::RANKS[i], at });
             let packed =
                 PackedUpdate::new(dtype, columns, Self::WIDTH, &modules, |column| Self::source(columns, column));
-            let mut z: Vec<f32> = (0..rows * Self::WIDTH).map(|i| number(i * 11)).collect();
-            // What lies in rows without an update, or between modules, is not read as a number.
+            let mut z: Vec<f32> = (0..rows * Self::WIDTH).map(|i| value(i * 11)).collect();
+            // Rows without an update are not read. The padding between modules is multiplied by 0, so it has to be
+            // finite.
             for (row, z) in z.chunks_mut(Self::WIDTH).enumerate() {
                 if row % 3 != 0 {
                     z.fill(f32::NAN);
@@ -635,8 +503,8 @@ mod tests {
             let rows: Vec<Range<usize>> = (0..rows).step_by(3).map(|row| row..row + 1).collect();
             let padded = columns.div_ceil(PANEL) * PANEL;
             let is_used = |panel: usize| !packed.panel(panel).1.is_empty();
-            // Where a panel has no module, nothing is rescaled.
-            let factor = |i: usize| if is_used(i % padded / PANEL) { number(i * 13) } else { 1.0 };
+            // A panel without a module is not scaled.
+            let factor = |i: usize| if is_used(i % padded / PANEL) { value(i * 13) } else { 1.0 };
             let factors = (0..rows.len() * padded).map(factor).collect();
             Self { z, b: packed, rows, dense, factors }
         }
@@ -645,16 +513,16 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(60))]
         #[test]
-        fn agrees_with_the_definition(
+        fn linear_agrees_with_the_definition(
             (rows, inputs, columns, x, w, y) in (0_usize..40, 1_usize..70, 1_usize..100).prop_flat_map(|(m, k, n)| {
                 (Just(m), Just(k), Just(n), values(m * k), values(n * k), values(m * n))
             })
         ) {
             each_isa(|isa, dtype| {
-                let (factor, packed) = (rows_of(isa, dtype, &x, rows, inputs), Packed::from_rows(dtype, &w, inputs));
-                let expected = plain(dtype, &x, &w, inputs);
+                let (operand, packed) = (rows_of(isa, dtype, &x, rows, inputs), Packed::from_rows(dtype, &w, inputs));
+                let expected = reference(dtype, &x, &w, inputs);
                 let mut set = vec![f32::NAN; rows * columns];
-                linear(isa, &mut set, &factor, &packed, None, Mode::Set, Threads::One);
+                linear(isa, &mut set, &operand, &packed, None, Mode::Set, Threads::One);
                 assert_close(&set, &expected, ROUNDING);
 
                 let two = TwoModules::new(dtype, rows, columns, &w);
@@ -662,7 +530,7 @@ mod tests {
                 let plain_update = Update { z: &z, b: &two.b, rows: &two.rows, factors: &[] };
                 let update = Some(plain_update);
                 let mut added = y.clone();
-                linear(isa, &mut added, &factor, &packed, update, Mode::Add, Threads::One);
+                linear(isa, &mut added, &operand, &packed, update, Mode::Add, Threads::One);
                 let sum = |i: usize| expected[i] + f64::from(y[i]) + f64::from(two.dense[i]);
                 assert_close(&added, &(0..y.len()).map(sum).collect::<Vec<_>>(), ROUNDING);
 
@@ -670,22 +538,23 @@ mod tests {
                 let biased = Packed::from_rows(dtype, &w, inputs).with_bias(bias.clone());
                 let update_too = Some(Update { factors: &two.factors, ..plain_update });
                 let mut scaled = y.clone();
-                linear(isa, &mut scaled, &factor, &biased, update_too, Mode::Add, Threads::One);
+                linear(isa, &mut scaled, &operand, &biased, update_too, Mode::Add, Threads::One);
                 let padded = columns.div_ceil(PANEL) * PANEL;
                 let sum = |i: usize| {
                     let (row, column) = (i / columns, i % columns);
                     let factor = if row % 3 == 0 { two.factors[row / 3 * padded + column] } else { 1.0 };
-                    f64::from(factor) * expected[i] + f64::from(y[i]) + f64::from(two.dense[i]) + f64::from(bias[column])
+                    let added = f64::from(y[i]) + f64::from(two.dense[i]) + f64::from(bias[column]);
+                    f64::from(factor) * expected[i] + added
                 };
                 assert_close(&scaled, &(0..y.len()).map(sum).collect::<Vec<_>>(), 2.0 * ROUNDING);
 
-                // More threads, or fewer rows, and not a bit is another.
+                // More threads or fewer rows give the same bits.
                 let mut again = y.clone();
-                linear(isa, &mut again, &factor, &packed, update, Mode::Add, Threads::All);
+                linear(isa, &mut again, &operand, &packed, update, Mode::Add, Threads::All);
                 assert_eq!(again, added, "{isa}");
                 let some = rows / 3..rows - rows / 5;
                 let mut part = vec![0.0; some.len() * columns];
-                linear_rows(isa, &mut part, &factor, some.clone(), &packed, None, Mode::Set, Threads::One);
+                linear_rows(isa, &mut part, &operand, some.clone(), &packed, None, Mode::Set, Threads::One);
                 assert_eq!(part, set[some.start * columns..some.end * columns], "{isa}");
             });
         }
@@ -698,17 +567,18 @@ mod tests {
         ) {
             each_isa(|isa, dtype| {
                 let columns = width.div_ceil(LANES) * PANEL;
-                let packed = Packed::new(dtype, columns, inputs, |column, numbers| {
-                    let (w, at) = (if column % PANEL < LANES { &gate } else { &up }, column / PANEL * LANES + column % LANES);
-                    numbers.fill(0.0);
+                let packed = Packed::new(dtype, columns, inputs, |column, values| {
+                    let w = if column % PANEL < LANES { &gate } else { &up };
+                    let at = column / PANEL * LANES + column % LANES;
+                    values.fill(0.0);
                     if at < width {
-                        numbers.copy_from_slice(&w[at * inputs..][..inputs]);
+                        values.copy_from_slice(&w[at * inputs..][..inputs]);
                     }
                     Ok::<(), ()>(())
                 })
                 .unwrap();
-                let factor = rows_of(isa, dtype, &x, rows, inputs);
-                let (gate, up) = (plain(dtype, &x, &gate, inputs), plain(dtype, &x, &up, inputs));
+                let operand = rows_of(isa, dtype, &x, rows, inputs);
+                let (gate, up) = (reference(dtype, &x, &gate, inputs), reference(dtype, &x, &up, inputs));
                 let silu = |x: f64| x / (1.0 + (-x).exp());
                 let gelu = |x: f64| {
                     x / 2.0 * (1.0 + (std::f64::consts::FRAC_2_PI.sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
@@ -719,28 +589,16 @@ mod tests {
                     let expected: Vec<f64> = gate.iter().zip(&up).map(|(&gate, up)| f(gate) * up).collect();
                     let mut found = Rows::new(dtype);
                     found.resize(rows, width);
-                    gated(isa, &mut found, &factor, &packed, activation, None, Threads::All);
-                    // The rounding of the gate's sum counts as often as `up` is large, and that may be a hundred times.
+                    gated(isa, &mut found, &operand, &packed, activation, None, Threads::All);
+                    // The rounding error of the gate is multiplied by `up`, which can be 100.
                     assert_close(&decode(&found), &expected, if dtype == Dtype::F32 { 1e-4 } else { 2.0_f64.powi(-8) });
                 }
             });
         }
-
-        #[test]
-        fn columns_come_out_as_they_were_packed((inputs, w) in (1_usize..20, 1_usize..80).prop_flat_map(|(k, n)| (Just(k), values(k * n)))) {
-            for dtype in [Dtype::F32, Dtype::Bf16] {
-                let packed = Packed::from_rows(dtype, &w, inputs);
-                let mut column = vec![0.0; inputs];
-                for (at, w) in w.chunks(inputs).enumerate() {
-                    packed.unpack(at, &mut column);
-                    assert!(column.iter().zip(w).all(|(&found, &w)| f64::from(found) == rounded(dtype, w)));
-                }
-            }
-        }
     }
 
     #[test]
-    fn sets_with_fused_multiply_add_give_the_same_bits() {
+    fn isas_with_fused_multiply_add_give_the_same_bits() {
         let x: Vec<f32> = (0..37 * 50).map(|i| (i as f32 * 0.37).sin()).collect();
         let w: Vec<f32> = (0..37 * 70).map(|i| (i as f32 * 0.73).cos()).collect();
         let product = |isa: Isa| {
@@ -754,16 +612,16 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "lengths do not fit")]
-    fn refuses_lengths_that_do_not_fit() {
+    #[should_panic(expected = "shape mismatch")]
+    fn panics_on_shape_mismatch() {
         let isa = Isa::best();
         let (x, w) = (rows_of(isa, Dtype::F32, &[0.0; 4], 2, 2), Packed::from_rows(Dtype::F32, &[0.0; 4], 2));
         linear(isa, &mut [0.0; 3], &x, &w, None, Mode::Set, Threads::One);
     }
 
     #[test]
-    #[should_panic(expected = "factors do not fit")]
-    fn refuses_factors_that_do_not_fit() {
+    #[should_panic(expected = "dtype mismatch")]
+    fn panics_on_dtype_mismatch() {
         let isa = Isa::best();
         let (x, w) = (rows_of(isa, Dtype::F32, &[0.0; 4], 2, 2), Packed::from_rows(Dtype::Bf16, &[0.0; 4], 2));
         linear(isa, &mut [0.0; 4], &x, &w, None, Mode::Set, Threads::One);

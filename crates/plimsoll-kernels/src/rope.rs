@@ -2,9 +2,21 @@
 
 use std::ops::Range;
 
-use crate::isa::{Isa, Kernel, Simd};
+use crate::isa::Isa;
+use crate::simd::{Kernel, Simd};
 
-/// Cosines and sines of every position up to a length.
+/// Precomputed cosines and sines of a rotary embedding, for positions up to a maximum.
+///
+/// ```
+/// use std::f32::consts::FRAC_PI_2;
+///
+/// use plimsoll_kernels::{Isa, RopeTable, rotate};
+///
+/// let table = RopeTable::new(&[FRAC_PI_2], 1.0, 8); // one pair of dimensions, 8 positions
+/// let mut x = [1.0, 2.0]; // one row: one head of two dimensions
+/// rotate(Isa::best(), &mut x, 1, 2, &table, 1..2); // by 90 degrees at position 1
+/// assert!((x[0] + 2.0).abs() < 1e-6 && (x[1] - 1.0).abs() < 1e-6);
+/// ```
 #[derive(Clone, Debug)]
 pub struct RopeTable {
     /// `(positions, pairs)`
@@ -15,11 +27,14 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// Angles `position · frequencies[i]` for positions `0..positions`, one frequency for each pair of dimensions. What is
-    /// rotated is multiplied by `factor`, too: 1, but for models whose context was stretched so (YaRN, arXiv:2309.00071).
+    /// Computes cosine and sine of the angles `position · frequencies[i]`, in radians, for positions `0..positions` and
+    /// one frequency for each pair of dimensions.
     ///
-    /// The product is taken in `f32`, as transformers does: at position 4,000 a product in `f64` would differ from it
-    /// by 1e-4 radian.
+    /// `factor` multiplies what is rotated. It is 1, except for models with an extended context (YaRN,
+    /// arXiv:2309.00071).
+    ///
+    /// The angles are computed in `f32`, as in transformers. At position 4,000 angles in `f64` would differ by 1e-4
+    /// radian.
     pub fn new(frequencies: &[f32], factor: f32, positions: usize) -> Self {
         let angles = || (0..positions).flat_map(|position| frequencies.iter().map(move |f| position as f32 * f));
         Self {
@@ -29,24 +44,33 @@ impl RopeTable {
         }
     }
 
-    /// How many positions it holds.
+    /// Number of positions.
     pub fn positions(&self) -> usize {
         self.cosines.len() / self.pairs.max(1)
     }
 }
 
-/// Rotates `heads` heads of `head_dim` numbers at the beginning of each row, in place; `positions` are those of the rows,
-/// in order. Where the table has fewer pairs than a head, the rest of the head is left alone.
+/// Applies a rotary embedding in place to the first `heads` heads of each row of `x (positions.len(), width)`.
 ///
-/// Of `n` pairs, dimension `i` is paired with `i + n`: `(a, b) → (a·cos − b·sin, b·cos + a·sin)`.
+/// Row i has the position `positions.start + i`. With `n` pairs in the table, dimension `i` of a head is paired with
+/// `i + n`: `(a, b) → (a·cos − b·sin, b·cos + a·sin)`. Dimensions from `2n` on are not changed.
 ///
 /// # Panics
-/// If the lengths do not fit together, or the table is too short.
+/// If dimensions do not match, the table has no pairs or more pairs than a head, or a position is not in the table.
 pub fn rotate(isa: Isa, x: &mut [f32], heads: usize, head_dim: usize, table: &RopeTable, positions: Range<usize>) {
     let width = x.len() / positions.len().max(1);
-    assert!(x.len() == width * positions.len() && heads * head_dim <= width, "lengths do not fit");
-    assert!(table.pairs > 0 && table.pairs * 2 <= head_dim, "more pairs than a head has");
-    assert!(positions.end <= table.positions(), "a position beyond the table");
+    assert_eq!(x.len(), width * positions.len(), "shape mismatch: x is not whole rows for positions {positions:?}");
+    assert!(heads * head_dim <= width, "shape mismatch: {heads} heads of {head_dim} in rows of width {width}");
+    assert!(
+        table.pairs > 0 && table.pairs * 2 <= head_dim,
+        "shape mismatch: {} pairs of dimensions for heads of {head_dim}",
+        table.pairs
+    );
+    assert!(
+        positions.end <= table.positions(),
+        "positions {positions:?} out of bounds: the table has {}",
+        table.positions()
+    );
     isa.run(Rotate { x, width, heads, head_dim, table, positions });
 }
 
@@ -87,18 +111,24 @@ mod tests {
     use crate::testing::{assert_close, values};
 
     #[test]
-    fn position_zero_is_only_scaled_and_a_quarter_turn_swaps() {
+    fn rotates_by_the_angle_of_the_position() {
         let table = RopeTable::new(&[std::f32::consts::FRAC_PI_2], 0.5, 2);
-        // The third number of a row belongs to the head's rest, the fourth to no head that is rotated.
+        // The third value of a row is a dimension without a pair. The fourth belongs to no rotated head.
         let mut x = [1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0];
         rotate(Isa::best(), &mut x, 1, 3, &table, 0..2);
         assert_close(&x, &[0.5, 1.0, 3.0, 4.0, -1.0, 0.5, 3.0, 4.0], 1e-6);
     }
 
     proptest! {
-        /// What makes the embedding relative: the product of a rotated query and key depends on their distance only.
+        /// The embedding is relative: the product of a rotated query and key depends only on their distance.
         #[test]
-        fn products_depend_on_the_distance_only(q in values(8), k in values(8), a in 0_usize..20, b in 0_usize..20, shift in 0_usize..20) {
+        fn products_depend_on_the_distance_only(
+            q in values(8),
+            k in values(8),
+            a in 0_usize..20,
+            b in 0_usize..20,
+            shift in 0_usize..20,
+        ) {
             let table = RopeTable::new(&[1.0, 0.1, 0.01, 0.001], 1.0, 40);
             for isa in Isa::available() {
                 let dot = |at_q: usize, at_k: usize| {

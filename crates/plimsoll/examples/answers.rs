@@ -5,8 +5,8 @@
 use std::error::Error;
 use std::path::Path;
 
-use plimsoll::data::{LongSamples, Options, TemplateChoice, Turns, load};
-use plimsoll::model::Gguf;
+use plimsoll::data::{DataOptions, LongSamples, TemplateChoice, Turns, load};
+use plimsoll::formats::Gguf;
 use plimsoll::tokenizer::Tokenizer;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     } else {
         Tokenizer::from_gguf(model, Gguf::open(model)?.metadata())?
     };
-    let options = Options {
+    let options = DataOptions {
         template: match template.as_str() {
             "tokenizer" => TemplateChoice::Tokenizer,
             "none" => TemplateChoice::None,

@@ -9,13 +9,14 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use plimsoll::adapter::Adapter;
 use plimsoll::choose::race::{Race, Step};
 use plimsoll::data::{self, LongSamples, Sample, TemplateChoice, Turns};
-use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Request, SampleScores, Turn};
-use plimsoll::gates::Variant;
-use plimsoll::generate::most_probable;
-use plimsoll::model::{Checkpoint, Dtype, Isa, Precision};
+use plimsoll::engine::{CpuEngine, CpuOptions, Request, Scorer as _, Sequence};
+use plimsoll::generate::{self, Decoder as _, most_probable};
+use plimsoll::lora::Variant;
+use plimsoll::lora::adapter::Adapter;
+use plimsoll::model::{Dtype, Isa, Model, Precision};
+use plimsoll::result::SampleScores;
 use plimsoll::stats::mean_and_se;
 use plimsoll_kernels::{Mode, Packed, Rows, Threads, linear, peak};
 use serde_json::{Value, json};
@@ -130,7 +131,7 @@ fn gemm(arguments: &Arguments) -> Result<Value> {
 
 /// Writes the tokens of some samples, so that the peer scores the same.
 fn tokens(arguments: &Arguments) -> Result<Value> {
-    let checkpoint = Checkpoint::open(&arguments.path("model")?)?;
+    let checkpoint = Model::open(&arguments.path("model")?)?;
     let (samples, shots) = (arguments.number("samples", 32)?, arguments.number("shots", 0)?);
     let text = fs::read_to_string(arguments.path("data")?)?;
     let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?;
@@ -146,7 +147,7 @@ fn tokens(arguments: &Arguments) -> Result<Value> {
         json!({"prompt": prompt, "completion": field(line, "completion")}).to_string() + "\n"
     });
     fs::write(&file, rows.collect::<String>())?;
-    let options = data::Options {
+    let options = data::DataOptions {
         template: TemplateChoice::Tokenizer,
         turns: Turns::Last,
         max_samples: Some(samples),
@@ -179,15 +180,15 @@ fn read_tokens(arguments: &Arguments) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-fn engine(arguments: &Arguments) -> Result<Embedded> {
-    let checkpoint = Checkpoint::open(&arguments.path("model")?)?;
+fn engine(arguments: &Arguments) -> Result<CpuEngine> {
+    let checkpoint = Model::open(&arguments.path("model")?)?;
     let lora = checkpoint.bind(Some(&Adapter::open(&arguments.path("adapter")?)?))?;
-    let options = EngineOptions {
+    let options = CpuOptions {
         threads: NonZero::new(arguments.number("threads", 2)?),
         precision: Precision::new(arguments.dtype()?),
         memory: Some(arguments.number("memory-mib", 1024)? << 20),
     };
-    Ok(Embedded::load(&checkpoint, &lora, options)?)
+    Ok(CpuEngine::load(&checkpoint, &lora, options)?)
 }
 
 /// Every boundary on every sample, or a race.
@@ -270,7 +271,7 @@ fn generate(arguments: &Arguments) -> Result<Value> {
     }
     let vocabulary = engine.model().config().vocabulary;
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + count;
-    let mut decoding = engine.decoding(longest);
+    let mut decoding = engine.decoder(longest);
     let (mut prefill, mut decode, mut total) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.number("repeats", 3)? {
         let begun = Instant::now();
@@ -278,15 +279,17 @@ fn generate(arguments: &Arguments) -> Result<Value> {
         for _ in 0..batch {
             sequences.push(decoding.begin(&variant)?);
         }
-        let turns = sequences.iter_mut().zip(&prompts);
-        let mut turns: Vec<Turn<'_>> = turns.map(|(sequence, tokens)| Turn { sequence, tokens }).collect();
-        let mut logits = decoding.feed(&mut turns);
+        let pairs = sequences.iter_mut().zip(&prompts);
+        let mut steps: Vec<generate::Step<'_, Sequence>> =
+            pairs.map(|(sequence, tokens)| generate::Step { sequence, tokens }).collect();
+        let mut logits = decoding.forward(&mut steps);
         let prefilled = begun.elapsed().as_secs_f64();
         for _ in 1..count {
             let next: Vec<u32> = logits.chunks_exact(vocabulary).map(most_probable).collect();
-            let turns = sequences.iter_mut().zip(next.chunks(1));
-            let mut turns: Vec<Turn<'_>> = turns.map(|(sequence, tokens)| Turn { sequence, tokens }).collect();
-            logits = decoding.feed(&mut turns);
+            let pairs = sequences.iter_mut().zip(next.chunks(1));
+            let mut steps: Vec<generate::Step<'_, Sequence>> =
+                pairs.map(|(sequence, tokens)| generate::Step { sequence, tokens }).collect();
+            logits = decoding.forward(&mut steps);
         }
         let seconds = begun.elapsed().as_secs_f64();
         prefill.push(prompts.iter().map(Vec::len).sum::<usize>() as f64 / prefilled);

@@ -5,7 +5,8 @@
 
 use std::fs;
 
-use plimsoll::report::{SampleTokens, SearchResult, html};
+use plimsoll::report::html;
+use plimsoll::result::{SampleTokens, SearchResult};
 
 fn main() {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -7,12 +7,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use plimsoll_formats::files;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::files;
-use crate::model::Precision;
 
 /// Name and version of the program, as results carry it.
 pub const TOOL: &str = concat!("plimsoll ", env!("CARGO_PKG_VERSION"));
@@ -43,14 +42,15 @@ pub(crate) struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Of a model and an adapter by their hashes; `work` is all else that changes a result: samples and settings.
-    pub(crate) fn new(model: &str, adapter: Option<&str>, precision: Precision, work: &[u8]) -> Self {
+    /// Of a model and an adapter by their hashes, and of the engine by its dtype and its instruction set or version; `work`
+    /// is all else that changes a result: samples and settings.
+    pub(crate) fn new(model: &str, adapter: Option<&str>, (dtype, instructions): (&str, &str), work: &[u8]) -> Self {
         Self {
             tool: TOOL.to_owned(),
             model: model.to_owned(),
             adapter: adapter.map(str::to_owned),
-            dtype: precision.dtype.to_string(),
-            instructions: precision.isa.to_string(),
+            dtype: dtype.to_owned(),
+            instructions: instructions.to_owned(),
             work: files::sha256(work),
         }
     }

@@ -1,51 +1,60 @@
-//! plimsoll finds out which LoRA layers an adapter needs at inference.
+//! Which layers of a LoRA adapter does inference need?
 //!
-//! Given a base model, a PEFT adapter and validation samples, it scores every boundary (LoRA kept in the layers below,
-//! dropped above; arXiv:2503.23360), chooses one, judges it on held-out samples and writes a trimmed adapter. The whole
-//! job is [`search`]; its parts stand alone:
+//! Given a base model, a PEFT adapter and validation samples, plimsoll scores every boundary (LoRA kept in the layers
+//! below, dropped above; arXiv:2503.23360), chooses one, judges it on held-out samples, and writes a trimmed adapter, or
+//! says that the full adapter or the base model is the better choice. [`search()`] does all of it:
 //!
-//! ```no_run
-//! use std::ops::ControlFlow;
-//!
-//! use plimsoll::adapter::{Adapter, Base};
-//! use plimsoll::data::Sample;
-//! use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Request};
-//! use plimsoll::gates::Variant;
-//! use plimsoll::model::Checkpoint;
-//!
-//! # fn main() -> plimsoll::Result<()> {
-//! let checkpoint = Checkpoint::open("model.gguf".as_ref())?;
-//! let layers = checkpoint.config().layers;
-//! let lora = checkpoint.bind(Some(&Adapter::open("my-adapter".as_ref())?))?;
-//! let engine = Embedded::load(&checkpoint, &lora, EngineOptions::default())?;
-//!
-//! let sample = Sample { line: 1, tokens: vec![1, 2, 3, 4], answer: vec![2, 3] };
-//! let request = Request { variants: Variant::every_boundary(layers), ..Request::default() };
-//! let scores = engine.score(&[sample], &request, &mut |_| ControlFlow::Continue(()))?;
-//! println!("full adapter: {} nats per token", scores[0].mean_nll(layers));
-//! # Ok(())
-//! # }
 //! ```
+//! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/golden");
+//! # let out = tempfile::tempdir().unwrap();
+//! # let (model, adapter) = (format!("{folder}/tiny-gqa-tied"), format!("{folder}/tiny-gqa-tied/adapters/trained"));
+//! # let (valid, out) = (format!("{folder}/data/valid.jsonl"), out.path().join("out"));
+//! use plimsoll::choose::Margin;
+//! use plimsoll::data::{DataOptions, Dataset, TemplateChoice};
+//! use plimsoll::{Adapter, Model};
+//!
+//! let model = Model::open(&model)?;
+//! let adapter = Adapter::open(&adapter)?;
+//! let data = Dataset::from_jsonl(&valid)?;
+//! let found = plimsoll::search(&model, &adapter, &data)
+//!     .margin(Margin::Share(0.98))
+//!     .data_options(DataOptions { template: TemplateChoice::None, ..DataOptions::default() })
+//!     .on_progress(|progress| eprintln!("{progress}"))
+//!     .run()?;
+//! println!("{}", found.summary());
+//! if let Some(trimmed) = found.trimmed() {
+//!     trimmed.save(out.join("adapter"))?;
+//! }
+//! found.write_html(out.join("report.html"))?;
+//! # assert!(out.join("report.html").exists());
+//! # Ok::<(), plimsoll::Error>(())
+//! ```
+//!
+//! The parts stand alone. [`engine::Scorer`] scores samples under any variants of an adapter, [`engine::Generator`]
+//! answers prompts, [`eval`] measures answers, [`lora`] reads, trims and writes adapters, [`report`] renders results.
 //!
 //! The library never prints, exits, reads the environment or touches the network.
 
-pub mod adapter;
-pub mod choose;
 pub mod data;
-pub mod efficiency;
 pub mod engine;
 mod error;
 pub mod eval;
-pub mod files;
-pub mod gates;
 pub mod generate;
 mod journal;
-pub mod lens;
-pub mod metrics;
+pub mod lora;
 pub mod model;
 pub mod report;
+pub mod result;
 pub mod search;
-pub mod stats;
 pub mod tokenizer;
 
-pub use error::{Error, ErrorKind, Problem, Result};
+pub use lora::Adapter;
+pub use model::Model;
+pub use plimsoll_formats as formats;
+pub use plimsoll_stats as stats;
+pub use plimsoll_stats::{choose, metrics};
+
+pub use error::{Error, ErrorKind, Result};
+pub use journal::{Existing, TOOL};
+pub use plimsoll_formats::Problem;
+pub use search::search;

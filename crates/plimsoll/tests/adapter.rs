@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use plimsoll::adapter::{
-    Adapter, AdapterConfig, Base, CARD_FILE, CONFIG_FILE, Estimate, Module, PROVENANCE_FILE, Provenance, Source,
-    Support, TrimScores, WEIGHTS_FILE, inspect, write_trimmed,
+use plimsoll::choose::Interval;
+use plimsoll::lora::adapter::{
+    Adapter, AdapterConfig, BaseShapes, CARD_FILE, CONFIG_FILE, Module, PROVENANCE_FILE, Provenance, Source, Support,
+    TrimScores, WEIGHTS_FILE, inspect, write_trimmed,
 };
-use plimsoll::gates::{LayerGates, Projection, Variant};
+use plimsoll::lora::{LayerGates, Projection, Variant};
 use proptest::prelude::*;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -151,7 +152,7 @@ fn an_adapter_is_read_and_bound() {
     assert_eq!(adapter.modules().len(), 2 * LAYERS);
     assert_eq!(adapter.bytes(), (2 * LAYERS * RANK * (INPUT + OUTPUT) * 4) as u64);
     assert_eq!(adapter.bytes_kept(&Variant::bottom_k(3, 1)) * 3, adapter.bytes());
-    let layers = adapter.bind(&Base { layers: LAYERS, shape: &shape, weight: &|_| None }).unwrap();
+    let layers = adapter.bind(&BaseShapes { layers: LAYERS, shape: &shape, weight: &|_| None }).unwrap();
     assert_eq!(layers.len(), LAYERS);
     let q = layers[1].get(Projection::Q).unwrap();
     assert_eq!((q.rank, q.scale, q.a.len(), q.b.len()), (2, 2.0, RANK * INPUT, OUTPUT * RANK));
@@ -201,15 +202,15 @@ fn another_base_model_is_told_by_both_shapes() {
     let folder = folder(&config(), &tensors());
     let adapter = Adapter::open(folder.path()).unwrap();
     let message = adapter
-        .bind(&Base { layers: LAYERS, shape: &|_, _| Some((576, 576)), weight: &|_| None })
+        .bind(&BaseShapes { layers: LAYERS, shape: &|_, _| Some((576, 576)), weight: &|_| None })
         .unwrap_err()
         .to_string();
     let expected = "model.layers.0.self_attn.q_proj.lora_A.weight is (2, 6), the base model has (576, 576) there: this \
                     adapter was trained on another base model";
     assert!(message.contains(expected), "{message}");
-    let message = adapter.bind(&Base { layers: 2, shape: &shape, weight: &|_| None }).unwrap_err().to_string();
+    let message = adapter.bind(&BaseShapes { layers: 2, shape: &shape, weight: &|_| None }).unwrap_err().to_string();
     assert!(message.contains("layers.2.self_attn.q_proj: the base model has 2 layers"), "{message}");
-    let message = adapter.bind(&Base { layers: 5, shape: &shape, weight: &|_| None }).unwrap_err().to_string();
+    let message = adapter.bind(&BaseShapes { layers: 5, shape: &shape, weight: &|_| None }).unwrap_err().to_string();
     assert!(message.contains("layers.4.self_attn.v_proj: adapter_config.json targets it"), "{message}");
 }
 
@@ -338,7 +339,7 @@ fn single_modules_that_leave_are_left_out_of_the_config() {
         let written = read_config(&out);
         assert_eq!((&written["target_modules"], &written["layers_to_transform"]), (&targets, &layers), "{text}");
         let kept = Adapter::open(&out).unwrap();
-        assert!(kept.bind(&Base { layers: LAYERS, shape: &shape, weight: &|_| None }).is_ok(), "{text}");
+        assert!(kept.bind(&BaseShapes { layers: LAYERS, shape: &shape, weight: &|_| None }).is_ok(), "{text}");
         assert!(read_weights(&out).iter().all(|(name, tensor)| tensors()[name] == *tensor), "{text}");
     }
 }
@@ -447,8 +448,8 @@ fn the_card_says_what_was_kept_and_where_it_comes_from() {
             base: 1.5,
             full: 1.25,
             trimmed: 1.24,
-            gain: Estimate { value: 0.01, low: -0.02, high: 0.04 },
-            retained: Some(Estimate { value: 1.04, low: 0.985, high: 1.1 }),
+            gain: Interval { value: 0.01, low: -0.02, high: 0.04 },
+            retained: Some(Interval { value: 1.04, low: 0.985, high: 1.1 }),
         }),
     };
     let written = write_trimmed(&adapter, &Variant::bottom_k(LAYERS, 2), &card, &out).unwrap();
@@ -548,9 +549,8 @@ fn adapters_of_architectures_that_are_not_read_are_told_by_name() {
         }
         let message = Adapter::open(folder(&config(), &all).path()).unwrap_err().to_string();
         let module = module.strip_prefix("base_model.model.").unwrap();
-        let expected = format!(
-            "modules such as {module}, which models of {model_type} have: that architecture is not supported, expected llama"
-        );
+        let expected =
+            format!("modules such as {module}, which models of {model_type} have: that architecture is not supported");
         assert!(message.contains(&expected), "{message}");
     }
 }
@@ -560,7 +560,10 @@ fn an_inspection_says_that_no_base_model_can_be_scored() {
     let mut fields = config();
     let unsupported = |fields: &Value| {
         let inspection = inspect(&Adapter::open(folder(fields, &tensors()).path()).unwrap()).unwrap();
-        (inspection.unsupported_base, plimsoll::report::inspection(&inspection).replace('\n', " "))
+        (
+            inspection.unsupported_base,
+            plimsoll::report::inspection(&inspection, &plimsoll::model::supported_families()).replace('\n', " "),
+        )
     };
     let (none, text) = unsupported(&fields);
     assert!(none.is_none() && !text.contains("can be scored"), "{text}");
@@ -687,7 +690,7 @@ proptest! {
         let folder = folder(&fields, &tensors());
         // What is accepted can be bound or refused, inspected and trimmed.
         if let Ok(adapter) = Adapter::open(folder.path()) {
-            let bound = adapter.bind(&Base { layers: LAYERS, shape: &shape, weight: &|_| None });
+            let bound = adapter.bind(&BaseShapes { layers: LAYERS, shape: &shape, weight: &|_| None });
             prop_assert!(bound.is_err() || bound.unwrap().len() == LAYERS);
             prop_assert_eq!(inspect(&adapter).unwrap().per_module.len(), 2 * LAYERS);
             let (_parent, out) = trim(&adapter, &Variant::bottom_k(LAYERS, 1));

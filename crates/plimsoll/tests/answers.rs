@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use plimsoll::data::{LongSamples, Options, TemplateChoice, Turns, load};
+use plimsoll::data::{DataOptions, LongSamples, TemplateChoice, Turns, load};
 use plimsoll::tokenizer::Tokenizer;
 use serde::Deserialize;
 
@@ -52,7 +52,7 @@ fn ids_and_masks_are_those_of_transformers_and_trl() {
         let path = folder.path().join("valid.jsonl");
         fs::write(&path, lines.join("\n")).unwrap();
         let source = fixture.templates[&case.template].clone();
-        let options = Options {
+        let options = DataOptions {
             template: TemplateChoice::Given { file: case.template.clone().into(), source },
             turns: if case.turns == "all" { Turns::All } else { Turns::Last },
             max_samples: None,

@@ -5,8 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use plimsoll::data::{Dataset, Ending, LongSamples, Options, TemplateChoice, TemplateUse, Turns, load};
-use plimsoll::model::Gguf;
+use plimsoll::data::{DataOptions, Ending, LongSamples, TemplateChoice, TemplateUse, TokenizedDataset, Turns, load};
+use plimsoll::formats::Gguf;
 use plimsoll::tokenizer::{Special, Tokenizer};
 use proptest::prelude::*;
 
@@ -21,8 +21,8 @@ fn given(source: &str) -> TemplateChoice {
     TemplateChoice::Given { file: "template.jinja".into(), source: source.to_owned() }
 }
 
-fn chat() -> Options {
-    Options {
+fn chat() -> DataOptions {
+    DataOptions {
         template: given(TEMPLATE),
         turns: Turns::Last,
         max_samples: None,
@@ -32,8 +32,8 @@ fn chat() -> Options {
     }
 }
 
-fn plain() -> Options {
-    Options { template: TemplateChoice::None, ..chat() }
+fn plain() -> DataOptions {
+    DataOptions { template: TemplateChoice::None, ..chat() }
 }
 
 fn file(bytes: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
@@ -43,12 +43,12 @@ fn file(bytes: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-fn loaded(text: impl AsRef<[u8]>, options: &Options) -> Dataset {
+fn loaded(text: impl AsRef<[u8]>, options: &DataOptions) -> TokenizedDataset {
     let (_guard, path) = file(text);
     load(&path, &tokenizer("tokenizer_byte_level"), options).unwrap()
 }
 
-fn refused(text: impl AsRef<[u8]>, options: &Options) -> String {
+fn refused(text: impl AsRef<[u8]>, options: &DataOptions) -> String {
     let (_guard, path) = file(text);
     let error = load(&path, &tokenizer("tokenizer_byte_level"), options).unwrap_err().to_string();
     assert!(error.contains("valid.jsonl"), "{error}");
@@ -56,7 +56,7 @@ fn refused(text: impl AsRef<[u8]>, options: &Options) -> String {
 }
 
 /// The text of a sample with its answers in brackets.
-fn marked(dataset: &Dataset, index: usize) -> String {
+fn marked(dataset: &TokenizedDataset, index: usize) -> String {
     let tokenizer = tokenizer("tokenizer_byte_level");
     let sample = &dataset.samples[index];
     let mut text = String::new();
@@ -112,7 +112,7 @@ fn the_last_turn_or_each_is_scored() {
         + &turn("assistant", "[b<|im_end|>]\n")
         + &turn("user", "c<|im_end|>\n")
         + &turn("assistant", "[d<|im_end|>]");
-    assert_eq!(marked(&loaded(&line, &Options { turns: Turns::All, ..chat() }), 0), all);
+    assert_eq!(marked(&loaded(&line, &DataOptions { turns: Turns::All, ..chat() }), 0), all);
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn without_a_template_nothing_but_bos_is_added() {
     assert_eq!(marked(&dataset, 0), "<|endoftext|>How deep? [Nine.]");
     assert_eq!(marked(&dataset, 1), "<|endoftext|>[tide<|im_end|>]");
     let automatic =
-        loaded(r#"{"prompt": "a", "completion": "b"}"#, &Options { template: TemplateChoice::Tokenizer, ..chat() });
+        loaded(r#"{"prompt": "a", "completion": "b"}"#, &DataOptions { template: TemplateChoice::Tokenizer, ..chat() });
     assert_eq!((automatic.template, marked(&automatic, 0)), (TemplateUse::None, "<|endoftext|>[ab]".to_owned()));
     for line in [
         r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#,
@@ -136,7 +136,7 @@ fn without_a_template_nothing_but_bos_is_added() {
 
 #[test]
 fn a_template_that_writes_bos_writes_the_only_one() {
-    let options = Options { template: given(&format!("{{{{ bos_token }}}}{TEMPLATE}")), ..chat() };
+    let options = DataOptions { template: given(&format!("{{{{ bos_token }}}}{TEMPLATE}")), ..chat() };
     let dataset = loaded(r#"{"prompt": "a", "completion": "b"}"#, &options);
     let tokens = &dataset.samples[0].tokens;
     let bos = tokenizer("tokenizer_byte_level").token_id("<|endoftext|>").unwrap();
@@ -169,7 +169,7 @@ fn a_mark_that_swallows_the_white_space_of_an_answer_is_not_scored() {
     let template =
         "{{ messages[0].content }}<|im_start|>\n{% if messages[1] %}{{ messages[1].content }}<|im_end|>{% endif %}";
     let (_guard, path) = file(r#"{"prompt": "a", "completion": " tide"}"#);
-    let dataset = load(&path, &tokenizer, &Options { template: given(template), ..chat() }).unwrap();
+    let dataset = load(&path, &tokenizer, &DataOptions { template: given(template), ..chat() }).unwrap();
     let sample = &dataset.samples[0];
     let mark = tokenizer.token_id("<|im_start|>").unwrap();
     assert_eq!(sample.tokens[sample.answer[0] - 1], mark);
@@ -180,7 +180,7 @@ fn a_mark_that_swallows_the_white_space_of_an_answer_is_not_scored() {
 fn an_answer_ends_with_the_token_that_ends_generation() {
     let line = r#"{"prompt": "a", "completion": "b"}"#;
     let ends = |template: &str| {
-        let dataset = loaded(line, &Options { template: given(template), ..chat() });
+        let dataset = loaded(line, &DataOptions { template: given(template), ..chat() });
         (marked(&dataset, 0), dataset.endings)
     };
     let tokenizer = tokenizer("tokenizer_byte_level");
@@ -208,7 +208,7 @@ fn an_answer_ends_with_the_token_that_ends_generation() {
     // No template writes a plain text, nor the end of an answer that was cut.
     assert!(loaded(r#"{"text": "a"}"#, &chat()).endings.is_empty());
     let first = loaded(line, &chat()).samples[0].answer[0];
-    let cut = loaded(line, &Options { max_length: first + 1, long: LongSamples::Cut, ..chat() });
+    let cut = loaded(line, &DataOptions { max_length: first + 1, long: LongSamples::Cut, ..chat() });
     assert!(cut.endings.is_empty() && cut.cut == [1], "{}", marked(&cut, 0));
 }
 
@@ -216,7 +216,7 @@ fn an_answer_ends_with_the_token_that_ends_generation() {
 fn templates_whose_prompt_changes_under_the_answer_are_refused() {
     let rewrites = "{% for m in messages %}{{ loop.length }}{{ m.content }}{% endfor %}";
     let line = r#"{"prompt": "a", "completion": "b"}"#;
-    let error = refused(line, &Options { template: given(rewrites), ..chat() });
+    let error = refused(line, &DataOptions { template: given(rewrites), ..chat() });
     assert!(error.contains("line 1") && error.contains("turn 2"), "{error}");
     // Shows only the last answer whole, as templates that drop earlier reasoning do.
     let shortens = "{% for m in messages %}{{ m.content if loop.last or m.role == 'user' else '-' }}|{% endfor %}";
@@ -224,9 +224,9 @@ fn templates_whose_prompt_changes_under_the_answer_are_refused() {
         r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, "#,
         r#"{"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}"#
     );
-    let options = Options { template: given(shortens), ..chat() };
+    let options = DataOptions { template: given(shortens), ..chat() };
     assert_eq!(marked(&loaded(line, &options), 0), "a|-|c|[d|]");
-    let error = refused(line, &Options { turns: Turns::All, ..options });
+    let error = refused(line, &DataOptions { turns: Turns::All, ..options });
     assert!(error.contains("last turn only"), "{error}");
 }
 
@@ -268,7 +268,7 @@ fn a_bad_line_is_named_with_what_is_wrong() {
         }
     }
     let refuses = given("{{ raise_exception('no such role') }}");
-    let error = refused(r#"{"prompt": "a", "completion": "b"}"#, &Options { template: refuses, ..chat() });
+    let error = refused(r#"{"prompt": "a", "completion": "b"}"#, &DataOptions { template: refuses, ..chat() });
     assert!(error.contains("line 1") && error.contains("no such role"), "{error}");
 }
 
@@ -286,12 +286,12 @@ fn folders_and_missing_files() {
 #[test]
 fn samples_that_are_too_long_are_left_out() {
     let text = format!("{{\"text\": \"a\"}}\n{{\"text\": \"{}\"}}\n{{\"text\": \"b\"}}", "tide ".repeat(100));
-    let dataset = loaded(&text, &Options { max_length: 50, ..plain() });
+    let dataset = loaded(&text, &DataOptions { max_length: 50, ..plain() });
     assert_eq!(dataset.samples.iter().map(|sample| sample.line).collect::<Vec<_>>(), [1, 3]);
     assert_eq!(dataset.skipped, [2]);
     let exact = dataset.samples[0].tokens.len();
-    assert_eq!(loaded(&text, &Options { max_length: exact, ..plain() }).samples.len(), 2);
-    let error = refused(&text, &Options { max_length: exact - 1, ..plain() });
+    assert_eq!(loaded(&text, &DataOptions { max_length: exact, ..plain() }).samples.len(), 2);
+    let error = refused(&text, &DataOptions { max_length: exact - 1, ..plain() });
     assert!(error.contains("found 3 samples, all longer"), "{error}");
     assert!(refused("\n \n", &plain()).contains("only blank lines"));
 }
@@ -300,7 +300,7 @@ fn samples_that_are_too_long_are_left_out() {
 fn answers_that_are_too_long_are_cut_at_a_token_where_that_is_asked_for() {
     let pair = |prompt: &str, answer: &str| serde_json::json!({"prompt": prompt, "completion": answer}).to_string();
     let text = [pair("How deep?", "Nine."), pair("How deep?", &"tide ".repeat(30)), pair(&"tide ".repeat(30), "Nine.")];
-    let options = Options { max_length: 20, long: LongSamples::Cut, ..plain() };
+    let options = DataOptions { max_length: 20, long: LongSamples::Cut, ..plain() };
     let dataset = loaded(text.join("\n"), &options);
     assert_eq!(dataset.samples.iter().map(|sample| sample.line).collect::<Vec<_>>(), [1, 2]);
     // Of the third nothing of the answer is left.
@@ -316,14 +316,14 @@ fn answers_that_are_too_long_are_cut_at_a_token_where_that_is_asked_for() {
 fn a_subset_is_drawn_by_its_seed_and_keeps_the_order_of_the_file() {
     let text: String = (0..50).map(|number| format!("{{\"text\": \"number {number}\"}}\n")).collect();
     let drawn = |seed| {
-        let dataset = loaded(&text, &Options { max_samples: Some(10), seed, ..plain() });
+        let dataset = loaded(&text, &DataOptions { max_samples: Some(10), seed, ..plain() });
         dataset.samples.iter().map(|sample| sample.line).collect::<Vec<_>>()
     };
     assert_eq!(drawn(1).len(), 10);
     assert!(drawn(1).is_sorted());
     assert_eq!(drawn(1), drawn(1));
     assert_ne!(drawn(1), drawn(2));
-    assert_eq!(loaded(&text, &Options { max_samples: Some(80), ..plain() }).samples.len(), 50);
+    assert_eq!(loaded(&text, &DataOptions { max_samples: Some(80), ..plain() }).samples.len(), 50);
 }
 
 #[test]
@@ -413,7 +413,7 @@ fn smollm2_samples_end_with_the_end_of_turn() {
     let tokenizer = Tokenizer::from_gguf(&path, Gguf::open(&path).unwrap().metadata()).unwrap();
     let line = r#"{"prompt": "How deep is it, in metres?", "completion": "It is 3 x 3 = <<3*3=9>>9.\n#### 9"}"#;
     let (_guard, path) = file(line);
-    let options = Options { template: TemplateChoice::Tokenizer, ..chat() };
+    let options = DataOptions { template: TemplateChoice::Tokenizer, ..chat() };
     let dataset = load(&path, &tokenizer, &options).unwrap();
     assert_eq!(dataset.template, TemplateUse::Tokenizer);
     let sample = &dataset.samples[0];
@@ -427,7 +427,7 @@ fn the_hash_is_of_the_bytes_that_were_read() {
     let text = "\u{feff}{\"text\": \"Hello there\"}\r\n\n{\"text\": \"Hello you\"}";
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), text).unwrap();
-    let expected = plimsoll::files::sha256_of_files(&[file.path().to_owned()]).unwrap();
+    let expected = plimsoll::formats::files::sha256_of_files(&[file.path().to_owned()]).unwrap();
     assert_eq!(loaded(text, &plain()).sha256, expected);
 }
 

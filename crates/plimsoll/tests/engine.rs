@@ -8,11 +8,15 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use common::{GOLDEN, Golden, adapter_folder, bind, checkpoint, distance, engine, engine_of, golden, golden_tensors};
-use plimsoll::adapter::{Adapter, Bound, LayerLora, Provenance, write_trimmed};
 use plimsoll::data::{self, Sample};
-use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Event, Request, SampleScores, Turn, layer_passes};
-use plimsoll::gates::{LayerGates, Projection, Variant};
-use plimsoll::model::{Checkpoint, Config, Dtype, Isa, Precision};
+use plimsoll::engine::{
+    CpuEngine, CpuOptions, CpuProbe, Probe as _, Request, ScoreEvent, Scorer as _, Sequence, layer_passes,
+};
+use plimsoll::generate::{Decoder as _, Step};
+use plimsoll::lora::adapter::{Adapter, BoundAdapter, LayerLora, Provenance, write_trimmed};
+use plimsoll::lora::{LayerGates, Projection, Variant};
+use plimsoll::model::{Config, Dtype, Isa, Model, Precision};
+use plimsoll::result::SampleScores;
 use proptest::prelude::*;
 
 /// The golden values come from a model in double precision; PyTorch's own `f32` differs from it by up to 2e-5 in logits
@@ -25,7 +29,7 @@ const NLL: f64 = 1e-5;
 /// out as a trained model does: their sums over a few layers come to a percent.
 const BF16: f64 = 2e-2;
 
-fn score(engine: &Embedded, samples: &[Sample], request: &Request) -> Vec<SampleScores> {
+fn score(engine: &CpuEngine, samples: &[Sample], request: &Request) -> Vec<SampleScores> {
     engine.score(samples, request, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
@@ -40,8 +44,8 @@ fn gated(gates: &[[f32; 7]]) -> Variant {
 }
 
 /// All samples of a file, as `search` reads them by default.
-fn load(checkpoint: &Checkpoint, path: &Path) -> data::Dataset {
-    let options = data::Options {
+fn load(checkpoint: &Model, path: &Path) -> data::TokenizedDataset {
+    let options = data::DataOptions {
         template: data::TemplateChoice::Tokenizer,
         turns: data::Turns::Last,
         max_samples: None,
@@ -137,12 +141,12 @@ fn any_gates_give_what_peft_gives_with_a_scaled_b() {
 #[test]
 fn a_gguf_file_is_the_same_model_as_its_folder() {
     for (model, adapters) in GOLDEN {
-        let from_gguf = Checkpoint::open(&golden().join(format!("{model}.gguf"))).unwrap();
+        let from_gguf = Model::open(&golden().join(format!("{model}.gguf"))).unwrap();
         let from_folder = checkpoint(model);
         assert_eq!(from_gguf.parameters(), from_folder.parameters());
         let sequence = &Golden::read(model, adapters[0]).sequences[3];
         let variant = Variant::bottom_k(from_folder.config().layers, 99);
-        let states = |checkpoint: &Checkpoint| {
+        let states = |checkpoint: &Model| {
             let lora = bind(checkpoint, &adapter_folder(model, adapters[0]));
             engine_of(checkpoint, &lora).hidden_states(&sequence.ids, &variant).unwrap()
         };
@@ -227,8 +231,8 @@ fn the_number_of_threads_changes_no_bit() {
     let lora = bind(&checkpoint, &adapter_folder("tiny-gqa-tied", "plain"));
     let samples: Vec<Sample> = Golden::read("tiny-gqa-tied", "plain").samples().into_iter().cycle().take(60).collect();
     let with = |threads: usize| {
-        let options = EngineOptions { threads: Some(threads.try_into().unwrap()), ..EngineOptions::default() };
-        let engine = Embedded::load(&checkpoint, &lora, options).unwrap();
+        let options = CpuOptions { threads: Some(threads.try_into().unwrap()), ..CpuOptions::default() };
+        let engine = CpuEngine::load(&checkpoint, &lora, options).unwrap();
         score(&engine, &samples, &sweep(4))
     };
     let one = with(1);
@@ -277,7 +281,7 @@ fn merged_weights_give_what_the_unmerged_adapter_gives() {
     let lora = bind(&checkpoint, &adapter_folder(model, "plain"));
     let merged = tempfile::tempdir().unwrap();
     std::fs::copy(golden().join(model).join("config.json"), merged.path().join("config.json")).unwrap();
-    let tensors = plimsoll::model::Tensors::open(&golden().join(model)).unwrap();
+    let tensors = plimsoll::formats::Tensors::open(&golden().join(model)).unwrap();
     let weights: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
         .names()
         .map(|name| {
@@ -304,7 +308,7 @@ fn merged_weights_give_what_the_unmerged_adapter_gives() {
     });
     safetensors::serialize_to_file(views, None, &merged.path().join("model.safetensors")).unwrap();
 
-    let merged = Checkpoint::open(merged.path()).unwrap();
+    let merged = Model::open(merged.path()).unwrap();
     let request = Request { variants: vec![Variant::bottom_k(4, 4)], ..Request::default() };
     let samples = Golden::read(model, "plain").samples();
     let merged = score(&engine_of(&merged, &vec![LayerLora::default(); 4].into()), &samples, &request);
@@ -333,8 +337,8 @@ fn shared_leading_tokens_change_no_bit() {
         let layers = checkpoint.config().layers;
         for dtype in [Dtype::F32, Dtype::Bf16] {
             let lora = bind(&checkpoint, &adapter_folder(model, adapters[0]));
-            let options = EngineOptions { precision: Precision::new(dtype), ..EngineOptions::default() };
-            let engine = Embedded::load(&checkpoint, &lora, options).unwrap();
+            let options = CpuOptions { precision: Precision::new(dtype), ..CpuOptions::default() };
+            let engine = CpuEngine::load(&checkpoint, &lora, options).unwrap();
             for shared in [8, 31, 32, 45, 64] {
                 let samples = with_shared_tokens(model, adapters[0], shared);
                 let together = score(&engine, &samples, &sweep(layers));
@@ -357,8 +361,8 @@ fn a_bound_on_memory_changes_no_bit() {
     let lora = bind(&checkpoint, &adapter_folder("tiny-gqa-tied", "plain"));
     let samples = with_shared_tokens("tiny-gqa-tied", "plain", 40);
     let with = |memory: Option<u64>| {
-        let options = EngineOptions { memory, threads: 1.try_into().ok(), ..EngineOptions::default() };
-        let engine = Embedded::load(&checkpoint, &lora, options).unwrap();
+        let options = CpuOptions { memory, threads: 1.try_into().ok(), ..CpuOptions::default() };
+        let engine = CpuEngine::load(&checkpoint, &lora, options).unwrap();
         engine.score(&samples, &sweep(4), &mut |_| ControlFlow::Continue(())).map_err(|error| error.to_string())
     };
     let free = with(None).unwrap();
@@ -382,8 +386,8 @@ fn every_instruction_set_gives_what_pytorch_gives() {
         let lora = bind(&checkpoint, &adapter_folder(model, adapters[0]));
         for isa in Isa::available() {
             for (dtype, tolerance) in [(Dtype::F32, NLL), (Dtype::Bf16, BF16)] {
-                let options = EngineOptions { precision: Precision { isa, dtype }, ..EngineOptions::default() };
-                let engine = Embedded::load(&checkpoint, &lora, options).unwrap();
+                let options = CpuOptions { precision: Precision { isa, dtype }, ..CpuOptions::default() };
+                let engine = CpuEngine::load(&checkpoint, &lora, options).unwrap();
                 for (scores, sequence) in
                     score(&engine, &golden.samples(), &sweep(golden.layers)).iter().zip(&golden.sequences)
                 {
@@ -406,7 +410,7 @@ fn sequences_that_grow_side_by_side_have_the_logits_of_the_whole() {
             Variant::bottom_k(golden.layers, golden.layers),
         ];
         let longest = golden.sequences.iter().map(|sequence| sequence.ids.len()).max().unwrap();
-        let mut decoding = engine.decoding(longest);
+        let mut decoding = engine.decoder(longest);
         // Each under each variant, the prefix of some computed for all that share it.
         let mut growing = Vec::new();
         for sequence in &golden.sequences {
@@ -417,38 +421,38 @@ fn sequences_that_grow_side_by_side_have_the_logits_of_the_whole() {
                 let (first, _) = sequence.ids.split_at(sequence.ids.len() / 3);
                 if !first.is_empty() {
                     let mut prefix = decoding.begin(variant).unwrap();
-                    let logits = decoding.feed(&mut [Turn { sequence: &mut prefix, tokens: first }]);
+                    let logits = decoding.forward(&mut [Step { sequence: &mut prefix, tokens: first }]);
                     assert_eq!(logits, rows[first.len() - 1]);
-                    let prefix = prefix.into_prefix();
-                    growing.push((decoding.follow(&prefix), sequence.ids.clone(), rows));
+                    let prefix = decoding.share(prefix);
+                    growing.push((decoding.fork(&prefix), sequence.ids.clone(), rows));
                 }
             }
         }
         for round in 0.. {
             // Half of what is left and one, so that long and short pieces meet.
-            let turns = growing.iter_mut().filter(|(sequence, ids, _)| sequence.len() < ids.len());
-            let mut turns: Vec<(Turn<'_>, &[f32])> = turns
+            let steps = growing.iter_mut().filter(|(sequence, ids, _)| sequence.len() < ids.len());
+            let mut steps: Vec<(Step<'_, Sequence>, &[f32])> = steps
                 .map(|(sequence, ids, rows)| {
                     let from = sequence.len();
                     let count = if round == 0 { (ids.len() - from) / 2 + 1 } else { 1 };
                     let count = count.min(ids.len() - from);
-                    (Turn { sequence, tokens: &ids[from..from + count] }, &rows[from + count - 1][..])
+                    (Step { sequence, tokens: &ids[from..from + count] }, &rows[from + count - 1][..])
                 })
                 .collect();
-            if turns.is_empty() {
+            if steps.is_empty() {
                 break;
             }
-            let expected: Vec<f32> = turns.iter().flat_map(|(_, row)| row.iter().copied()).collect();
-            let mut turns: Vec<Turn<'_>> =
-                turns.iter_mut().map(|(turn, _)| Turn { sequence: turn.sequence, tokens: turn.tokens }).collect();
-            assert!(decoding.feed(&mut turns) == expected, "{model}, round {round}");
+            let expected: Vec<f32> = steps.iter().flat_map(|(_, row)| row.iter().copied()).collect();
+            let mut steps: Vec<Step<'_, Sequence>> =
+                steps.iter_mut().map(|(step, _)| Step { sequence: step.sequence, tokens: step.tokens }).collect();
+            assert!(decoding.forward(&mut steps) == expected, "{model}, round {round}");
         }
         // The memory of those that ended serves others.
         for (sequence, ids, rows) in growing {
             assert_eq!(sequence.len(), ids.len());
             decoding.end(sequence);
             let mut again = decoding.begin(&variants[1]).unwrap();
-            let logits = decoding.feed(&mut [Turn { sequence: &mut again, tokens: &ids }]);
+            let logits = decoding.forward(&mut [Step { sequence: &mut again, tokens: &ids }]);
             assert_eq!(logits.len(), rows[0].len());
             decoding.end(again);
         }
@@ -463,8 +467,8 @@ fn work_is_announced_as_it_is_done_and_samples_come_in_order() {
     let (mut work, mut seen) = (0, Vec::new());
     let scores = engine.score(&samples, &request, &mut |event| {
         match event {
-            Event::Work(done) => work += done,
-            Event::Scored(scores) => seen.extend_from_slice(scores),
+            ScoreEvent::Work(done) => work += done,
+            ScoreEvent::Scored(scores) => seen.extend_from_slice(scores),
         }
         ControlFlow::Continue(())
     });
@@ -502,7 +506,7 @@ fn trimmed_and_gated(adapter: &str, variant: &Variant) -> (Vec<SampleScores>, Ve
         Err(plimsoll::Error::Usage(_)) => vec![LayerLora::default(); 4].into(),
         Err(error) => panic!("{error}"),
     };
-    let scores = |lora: &Bound, variant: Variant| {
+    let scores = |lora: &BoundAdapter, variant: Variant| {
         score(&engine_of(&checkpoint, lora), &samples, &Request { variants: vec![variant], ..Request::default() })
     };
     (scores(&lora, Variant::uniform(4, 1.0)), scores(&bind(&checkpoint, &folder), variant.clone()))
@@ -559,7 +563,7 @@ proptest! {
 fn smollm2_scores_four_gsm8k_samples_as_peft_does() {
     let expected = expected_samples(&common::fixtures().join("smollm2_nll.json"));
     let example = common::workspace().join("examples/smollm2-gsm8k");
-    let checkpoint = Checkpoint::open(&common::smollm2()).unwrap();
+    let checkpoint = Model::open(&common::smollm2()).unwrap();
     let dataset = load(&checkpoint, &example.join("valid.jsonl"));
     let samples = &dataset.samples[..expected.len()];
     assert_eq!(samples, expected.iter().map(common::Sequence::sample).collect::<Vec<_>>());
@@ -607,8 +611,10 @@ fn energies_of_updates_are_those_of_peft() {
             work += done;
             ControlFlow::Continue(())
         };
-        let found = engine.output_energy(&lora, &samples, &mut observe).unwrap();
-        assert_eq!(work, engine.energy_work(&samples));
+        let probe = CpuProbe { engine: &engine, lora: &lora };
+        let found = probe.output_energy(&samples, &mut observe).unwrap();
+        // Work is that of the full adapter's runs without a head.
+        assert_eq!(probe.energy_work(&samples), work);
         for (layer, (found, expected)) in found.iter().zip(&energies).enumerate() {
             for projection in Projection::ALL.into_iter().take(expected.len()) {
                 // Single precision: a norm differs by about 1e-6 of it, its square by twice that.

@@ -8,17 +8,17 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use common::{adapter_folder, checkpoint, engine, golden};
+use plimsoll::Existing;
 use plimsoll::data::{self, Renderer, TemplateChoice, Turns, questions};
-use plimsoll::engine::{Engine as _, EngineOptions, Request};
-use plimsoll::eval::{Better, EvalOptions, EvalResult, Evaluation, Progress};
-use plimsoll::gates::{LayersKept, Variant};
-use plimsoll::generate::{self, Prompt, Sampling};
+use plimsoll::engine::{CpuOptions, Generator as _, Request, Scorer as _};
+use plimsoll::eval::{EvalOptions, Evaluation, Progress};
+use plimsoll::generate::{GenerateOptions, Prompt};
+use plimsoll::lora::{LayersKept, Variant};
 use plimsoll::metrics::Metric;
 use plimsoll::model::{Dtype, Precision};
 use plimsoll::report::{Form, Style, evaluation};
-use plimsoll::search::Existing;
-
-use common::{adapter_folder, checkpoint, engine, golden};
+use plimsoll::result::{Better, EvalResult, Sampling};
 
 const TASK: &str = r#"
 name = "ship"
@@ -43,7 +43,7 @@ fn options(folder: &Path, task: &str) -> EvalOptions {
     let file = folder.join("task.toml");
     fs::write(&file, task).unwrap();
     EvalOptions {
-        ends: None,
+        embedding_lora: None,
         model: golden().join("tiny-gqa-tied"),
         adapter: Some(adapter_folder("tiny-gqa-tied", "trained")),
         task: file.display().to_string(),
@@ -57,7 +57,7 @@ fn options(folder: &Path, task: &str) -> EvalOptions {
         max_tokens: None,
         sampling: Sampling::GREEDY,
         batch: 7,
-        engine: EngineOptions { precision: Precision::new(Dtype::F32), ..EngineOptions::default() },
+        engine: CpuOptions { precision: Precision::new(Dtype::F32), ..CpuOptions::default() },
         out: None,
         log_samples: false,
         scratch: std::env::temp_dir(),
@@ -95,7 +95,7 @@ fn values_are_those_of_the_other_rooms() {
     let dataset = data::load(
         &path,
         &tokenizer,
-        &data::Options {
+        &data::DataOptions {
             template: TemplateChoice::Tokenizer,
             turns: Turns::Last,
             max_samples: None,
@@ -121,7 +121,7 @@ fn values_are_those_of_the_other_rooms() {
     let questions = questions(&path, &renderer, 10_000).unwrap();
     let lines: Vec<serde_json::Value> =
         fs::read_to_string(&path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let settings = generate::Options { sampling: Sampling::GREEDY, max_tokens: 12, stop: vec![".".into()], batch: 1 };
+    let settings = GenerateOptions { sampling: Sampling::GREEDY, max_tokens: 12, stop: vec![".".into()], batch: 1 };
     for (index, metric) in
         [r#"{"kind": "chrf"}"#, r#"{"kind": "squad-f1", "extract": {"pattern": "([A-Za-z ]+)", "take": "first"}}"#]
             .into_iter()
@@ -132,9 +132,8 @@ fn values_are_those_of_the_other_rooms() {
             let mut sums = vec![0.0; metric.width()];
             for (question, line) in questions.iter().zip(&lines) {
                 let prompt = Prompt { tokens: question.tokens.clone(), variant, number: question.line as u64 };
-                let answer = generate::generate(&engine, &tokenizer, &variants, &[prompt], &settings, &mut |_| {
-                    ControlFlow::Continue(())
-                });
+                let answer =
+                    engine.generate(&tokenizer, &variants, &[prompt], &settings, &mut |_| ControlFlow::Continue(()));
                 let reference = line["completion"].as_str().unwrap().to_owned();
                 let statistics = metric.statistics(answer.unwrap()[0].text.trim(), &[reference]);
                 sums.iter_mut().zip(statistics).for_each(|(sum, number)| *sum += number);
@@ -294,7 +293,7 @@ fn the_tables_tell_the_result() {
         let speed = 500.0 - 10.0 * index as f64;
         variant.load_seconds = variant.load_seconds.map(|_| 0.0123);
         variant.tokens_per_second =
-            plimsoll::efficiency::Speed { median: speed, low: speed - 5.0, high: speed + 5.0, rounds: 5 };
+            plimsoll::result::Speed { median: speed, low: speed - 5.0, high: speed + 5.0, rounds: 5 };
     }
     if let Some(efficiency) = &mut result.efficiency {
         efficiency.threads = 2;

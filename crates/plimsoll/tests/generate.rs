@@ -6,15 +6,15 @@ mod common;
 
 use std::ops::ControlFlow;
 
+use common::{adapter_folder, bind, checkpoint, engine, fixtures, golden};
 use plimsoll::data::{Renderer, TemplateChoice, questions};
-use plimsoll::engine::{Embedded, Engine as _, EngineOptions};
-use plimsoll::gates::Variant;
-use plimsoll::generate::{Chat, Event, Finish, Generated, Options, Prompt, Sampling, generate};
+use plimsoll::engine::{CpuEngine, CpuOptions, Generator as _, Scorer as _};
+use plimsoll::generate::{GenerateOptions, GenerationEvent, Prompt};
+use plimsoll::lora::Variant;
 use plimsoll::model::{Dtype, Precision};
+use plimsoll::result::{Finish, Generated, Sampling};
 use plimsoll::tokenizer::Tokenizer;
 use serde::Deserialize;
-
-use common::{adapter_folder, bind, checkpoint, engine, fixtures, golden};
 
 #[derive(Deserialize)]
 struct Fixture {
@@ -86,13 +86,13 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::from_folder(&golden().join("tiny-gqa-tied")).unwrap()
 }
 
-fn greedy(max_tokens: usize, batch: usize) -> Options {
-    Options { sampling: Sampling::GREEDY, max_tokens, stop: Vec::new(), batch }
+fn greedy(max_tokens: usize, batch: usize) -> GenerateOptions {
+    GenerateOptions { sampling: Sampling::GREEDY, max_tokens, stop: Vec::new(), batch }
 }
 
-fn run(engine: &Embedded, prompts: &[Prompt], options: &Options) -> Vec<Generated> {
+fn run(engine: &CpuEngine, prompts: &[Prompt], options: &GenerateOptions) -> Vec<Generated> {
     let variants = Variant::every_boundary(engine.layers());
-    generate(engine, &tokenizer(), &variants, prompts, options, &mut |_| ControlFlow::Continue(())).unwrap()
+    engine.generate(&tokenizer(), &variants, prompts, options, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
 /// Prompts under every boundary, the luck of each its own.
@@ -180,18 +180,19 @@ fn a_text_does_not_depend_on_the_batch() {
     let warm = Sampling { temperature: 1.0, top_p: 0.95, seed: 7, ..Sampling::GREEDY };
     for texts in [texts.clone(), [&texts[..], &[vec![5]]].concat()] {
         let prompts = prompts_of(&texts, engine.layers());
-        let all = |batch| run(&engine, &prompts, &Options { sampling: warm, ..greedy(16, batch) });
+        let all = |batch| run(&engine, &prompts, &GenerateOptions { sampling: warm, ..greedy(16, batch) });
         let together = all(64);
         assert_eq!(all(1), together);
         assert_eq!(all(7), together);
         for (prompt, expected) in prompts.iter().zip(&together) {
-            let alone = run(&engine, std::slice::from_ref(prompt), &Options { sampling: warm, ..greedy(16, 1) });
+            let alone =
+                run(&engine, std::slice::from_ref(prompt), &GenerateOptions { sampling: warm, ..greedy(16, 1) });
             assert_eq!(alone[0], *expected);
         }
         // The luck is the prompt's: another number gives another text somewhere.
         let others: Vec<Prompt> =
             prompts.iter().map(|prompt| Prompt { number: prompt.number + 100, ..prompt.clone() }).collect();
-        assert_ne!(run(&engine, &others, &Options { sampling: warm, ..greedy(16, 64) }), together);
+        assert_ne!(run(&engine, &others, &GenerateOptions { sampling: warm, ..greedy(16, 64) }), together);
     }
 }
 
@@ -202,8 +203,8 @@ fn a_bound_on_memory_and_the_number_of_threads_change_no_text() {
     let texts: Vec<Vec<u32>> = (0..9).map(|i| (20..40 + i * 3).collect()).collect();
     let run = |threads: usize, memory: Option<u64>, dtype| {
         let threads = std::num::NonZero::new(threads);
-        let options = EngineOptions { threads, memory, precision: Precision::new(dtype) };
-        let engine = Embedded::load(&checkpoint, &lora, options).unwrap();
+        let options = CpuOptions { threads, memory, precision: Precision::new(dtype) };
+        let engine = CpuEngine::load(&checkpoint, &lora, options).unwrap();
         run(&engine, &prompts_of(&texts, engine.layers()), &greedy(12, 32))
     };
     for dtype in [Dtype::F32, Dtype::Bf16] {
@@ -228,16 +229,15 @@ fn a_stop_text_ends_an_answer_and_is_not_part_of_it() {
         if middle.is_empty() {
             continue;
         }
-        let options = Options { stop: vec!["no such text".into(), middle.clone()], ..greedy(24, 8) };
+        let options = GenerateOptions { stop: vec!["no such text".into(), middle.clone()], ..greedy(24, 8) };
         let mut streamed = String::new();
-        let stopped = generate(
-            &engine,
+        let stopped = engine.generate(
             &tokenizer,
             &Variant::every_boundary(engine.layers()),
             std::slice::from_ref(prompt),
             &options,
             &mut |event| {
-                if let Event::Text(_, piece) = event {
+                if let GenerationEvent::Text(_, piece) = event {
                     streamed.push_str(piece);
                 }
                 ControlFlow::Continue(())
@@ -256,7 +256,7 @@ fn a_stop_text_ends_an_answer_and_is_not_part_of_it() {
 fn a_chat_goes_on_as_if_it_had_been_asked_in_one() {
     let (engine, tokenizer) = (engine("tiny-gqa-tied", "plain"), tokenizer());
     let variant = Variant::bottom_k(engine.layers(), 2);
-    let mut chat = Chat::new(&engine, &tokenizer, variant);
+    let mut chat = engine.chat(&tokenizer, variant);
     let mut tokens: Vec<u32> = (30..45).collect();
     for number in 0..4 {
         let prompt = Prompt { tokens: tokens.clone(), variant: 2, number };
@@ -275,7 +275,7 @@ fn a_chat_goes_on_as_if_it_had_been_asked_in_one() {
 #[test]
 fn a_chat_goes_on_after_an_answer_that_was_stopped() {
     let (engine, tokenizer) = (engine("tiny-gqa-tied", "plain"), tokenizer());
-    let mut chat = Chat::new(&engine, &tokenizer, Variant::uniform(engine.layers(), 1.0));
+    let mut chat = engine.chat(&tokenizer, Variant::uniform(engine.layers(), 1.0));
     let prompt = |tokens: Vec<u32>| Prompt { tokens, variant: 4, number: 1 };
     let mut seen = 0;
     let stopped = chat.answer(&prompt((30..45).collect()), &greedy(9, 1), &mut |_| {
@@ -297,15 +297,14 @@ fn what_makes_no_sense_is_refused() {
     let variants = Variant::every_boundary(engine.layers());
     let context = engine.model().config().context;
     let prompt = |length: usize| Prompt { tokens: vec![30; length], variant: 0, number: 3 };
-    let message = |prompt: Prompt, options: Options| {
-        let generated =
-            generate(&engine, &tokenizer, &variants, &[prompt], &options, &mut |_| ControlFlow::Continue(()));
+    let message = |prompt: Prompt, options: GenerateOptions| {
+        let generated = engine.generate(&tokenizer, &variants, &[prompt], &options, &mut |_| ControlFlow::Continue(()));
         generated.unwrap_err().to_string()
     };
     assert!(message(prompt(0), greedy(4, 1)).contains("prompt 3 has 0 tokens"));
     assert!(message(prompt(context), greedy(4, 1)).contains("room for"));
     assert!(message(prompt(4), greedy(0, 1)).contains("at least 1"));
-    assert!(message(prompt(4), Options { stop: vec![String::new()], ..greedy(4, 1) }).contains("empty stop"));
+    assert!(message(prompt(4), GenerateOptions { stop: vec![String::new()], ..greedy(4, 1) }).contains("empty stop"));
     for sampling in [
         Sampling { temperature: -1.0, ..Sampling::GREEDY },
         Sampling { temperature: f32::NAN, ..Sampling::GREEDY },
@@ -313,7 +312,7 @@ fn what_makes_no_sense_is_refused() {
         Sampling { min_p: 1.5, ..Sampling::GREEDY },
         Sampling { repetition_penalty: 0.0, ..Sampling::GREEDY },
     ] {
-        assert!(message(prompt(4), Options { sampling, ..greedy(4, 1) }).contains("expected"), "{sampling:?}");
+        assert!(message(prompt(4), GenerateOptions { sampling, ..greedy(4, 1) }).contains("expected"), "{sampling:?}");
     }
     // The answer ends where the context does.
     let long = run(&engine, &[prompt(context - 3)], &greedy(24, 1));
@@ -326,7 +325,7 @@ fn a_caller_that_breaks_stops_the_generation() {
     let variants = Variant::every_boundary(engine.layers());
     let prompts = prompts_of(&[(30..50).collect()], engine.layers());
     let mut events = 0;
-    let stopped = generate(&engine, &tokenizer, &variants, &prompts, &greedy(50, 2), &mut |_| {
+    let stopped = engine.generate(&tokenizer, &variants, &prompts, &greedy(50, 2), &mut |_| {
         events += 1;
         if events == 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });

@@ -8,74 +8,76 @@ use std::collections::HashSet;
 use std::fs;
 use std::num::NonZero;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use common::{adapter_folder, golden};
-use plimsoll::choose::Margin;
-use plimsoll::data::{TemplateChoice, Turns};
-use plimsoll::engine::EngineOptions;
-use plimsoll::gates::{Family, Places};
+use plimsoll::data::{DataOptions, Dataset, TemplateChoice};
+use plimsoll::engine::CpuOptions;
+use plimsoll::lora::{Family, Places};
 use plimsoll::model::{Dtype, Precision};
-use plimsoll::report::{Warning, forewarning};
-use plimsoll::search::{Controls, Existing, Judges, Progress, Search, SearchOptions, Strategy};
+use plimsoll::report::forewarning;
+use plimsoll::result::Warning;
+use plimsoll::search::{EffectSettings, OutputFolder, Progress, Search, SearchSettings, Strategy, Validation};
+use plimsoll::{Adapter, Error, Existing, Model};
 use serde_json::Value;
 
 const MODEL: &str = "tiny-gqa-tied";
 
-const RACING: Strategy = Strategy::Racing { error_rate: 0.05 };
+/// What a test searches: the trained adapter on the first `samples` lines of the data, repeated as often as it takes.
+struct Case {
+    model: Model,
+    adapter: Adapter,
+    data: Dataset,
+    output: OutputFolder,
+    scratch: PathBuf,
+}
 
-/// A search of the trained adapter on the first `samples` lines of the data, repeated as often as it takes.
-fn options(folder: &Path, samples: usize) -> SearchOptions {
-    let lines = fs::read_to_string(golden().join("data/valid.jsonl")).unwrap();
-    let lines: Vec<&str> = lines.lines().cycle().take(samples).collect();
-    let data = folder.join("data.jsonl");
-    fs::write(&data, lines.join("\n")).unwrap();
-    SearchOptions {
-        model: golden().join(MODEL),
-        adapter: adapter_folder(MODEL, "trained"),
-        ends: None,
-        data,
-        out: folder.join("out"),
-        template: TemplateChoice::None,
-        turns: Turns::Last,
-        max_samples: None,
-        max_length: None,
-        long: plimsoll::data::LongSamples::Skip,
-        judges: Judges::Suitable,
-        strategy: Strategy::Exact,
-        metric: None,
+impl Case {
+    fn new(folder: &Path, samples: usize) -> Self {
+        let lines = fs::read_to_string(golden().join("data/valid.jsonl")).unwrap();
+        let lines: Vec<&str> = lines.lines().cycle().take(samples).collect();
+        let data = folder.join("data.jsonl");
+        fs::write(&data, lines.join("\n")).unwrap();
+        let adapter = adapter_folder(MODEL, "trained");
+        Self {
+            model: Model::open(golden().join(MODEL)).unwrap(),
+            adapter: Adapter::open(&adapter).unwrap(),
+            data: Dataset::from_jsonl(data).unwrap(),
+            output: OutputFolder::new(folder.join("out"), Existing::Refuse, &adapter).unwrap(),
+            scratch: folder.to_owned(),
+        }
+    }
+
+    fn search(&self, settings: SearchSettings) -> Search<'_> {
+        plimsoll::search(&self.model, &self.adapter, &self.data)
+            .settings(settings)
+            .data_options(DataOptions { template: TemplateChoice::None, ..DataOptions::default() })
+            .engine(CpuOptions { precision: Precision::new(Dtype::F32), ..CpuOptions::default() })
+            .journal(&self.output)
+            .measure_efficiency(&self.scratch)
+    }
+
+    fn warnings(&self, settings: SearchSettings) -> Vec<Warning> {
+        self.search(settings).prepare().unwrap().forewarnings().to_vec()
+    }
+}
+
+/// Settings that cost little.
+fn settings() -> SearchSettings {
+    SearchSettings {
         metric_candidates: 3,
-        families: Vec::new(),
-        given: Vec::new(),
-        controls: Controls::Scored,
-        effects: None,
-        effect_samples: NonZero::new(4).unwrap(),
-        order_pairs: 1,
-        guard: None,
-        guard_margin: 0.01,
-        margin: Margin::Share(0.98),
-        budget: None,
+        effects: EffectSettings { samples: NonZero::new(4).unwrap(), order_pairs: 1, ..EffectSettings::default() },
         token_samples: 4,
         lens_samples: NonZero::new(4).unwrap(),
-        seed: 0,
-        engine: EngineOptions { precision: Precision::new(Dtype::F32), ..EngineOptions::default() },
-        scratch: folder.to_owned(),
-        existing: Existing::Refuse,
-        command: String::new(),
+        ..SearchSettings::default()
     }
 }
 
 /// All reports of a search, and its journal.
-fn reports(options: SearchOptions) -> (Vec<Progress>, Vec<Value>) {
-    let journal = options.out.join("journal.jsonl");
+fn reports(search: Search<'_>, output: &OutputFolder) -> (Vec<Progress>, Vec<Value>) {
     let mut reports = Vec::new();
-    let search = Search::open(options).unwrap();
-    let scored = search.score(&mut |progress| {
-        reports.push(progress);
-        ControlFlow::Continue(())
-    });
-    scored.unwrap();
-    let journal = fs::read_to_string(journal).unwrap();
+    search.on_progress(|progress| reports.push(progress)).run().unwrap();
+    let journal = fs::read_to_string(output.path().join("journal.jsonl")).unwrap();
     (reports, journal.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect())
 }
 
@@ -113,9 +115,10 @@ fn stages(reports: &[Progress]) -> Vec<&'static str> {
 
 #[test]
 fn progress_of_boundaries_goes_forward_to_one_total() {
-    for judges in [Judges::Folds(8), Judges::HeldOut(0.33)] {
+    for validation in [Validation::Folds(8), Validation::HeldOut(0.33)] {
         let folder = tempfile::tempdir().unwrap();
-        let (reports, journal) = reports(SearchOptions { judges, ..options(folder.path(), 24) });
+        let case = Case::new(folder.path(), 24);
+        let (reports, journal) = reports(case.search(SearchSettings { validation, ..settings() }), &case.output);
         check(&reports);
         check_once(&journal);
         assert!(stages(&reports).contains(&"controls"), "{:?}", stages(&reports));
@@ -128,7 +131,9 @@ fn progress_of_boundaries_goes_forward_to_one_total() {
 #[test]
 fn controls_are_scored_in_one_pass() {
     let folder = tempfile::tempdir().unwrap();
-    let (reports, _) = reports(SearchOptions { judges: Judges::Folds(8), ..options(folder.path(), 24) });
+    let case = Case::new(folder.path(), 24);
+    let settings = SearchSettings { validation: Validation::Folds(8), ..settings() };
+    let (reports, _) = reports(case.search(settings), &case.output);
     let samples: Vec<usize> =
         reports.iter().filter(|progress| progress.stage == "controls").map(|progress| progress.samples).collect();
     assert!(samples.is_sorted() && samples.last() == Some(&24), "{samples:?}");
@@ -137,18 +142,19 @@ fn controls_are_scored_in_one_pass() {
 #[test]
 fn progress_of_a_race_goes_forward_to_one_total() {
     let folder = tempfile::tempdir().unwrap();
-    let options = SearchOptions { strategy: RACING, families: vec![Family::TopK], ..options(folder.path(), 96) };
-    check(&reports(options).0);
+    let case = Case::new(folder.path(), 96);
+    let settings = SearchSettings { strategy: Strategy::RACING, families: vec![Family::TopK], ..settings() };
+    check(&reports(case.search(settings), &case.output).0);
 }
 
 #[test]
 fn progress_of_everything_at_once_goes_forward_to_one_total() {
     let folder = tempfile::tempdir().unwrap();
-    let options = options(folder.path(), 24);
+    let case = Case::new(folder.path(), 24);
     let families = vec![Family::OutputK, Family::MagnitudeK, Family::GlobalAlpha, Family::Greedy, Family::Strengths];
-    let guard = Some(options.data.clone());
-    let options = SearchOptions { families, guard, effects: Some(Places::Modules), ..options };
-    let (reports, _) = reports(options);
+    let effects = EffectSettings { places: Some(Places::Modules), ..settings().effects };
+    let settings = SearchSettings { families, effects, ..settings() };
+    let (reports, _) = reports(case.search(settings).guard(&case.data), &case.output);
     check(&reports);
     let stages = stages(&reports);
     for stage in ["outputs of layers", "choosing", "guard", "greedy", "strengths", "judging", "effects", "efficiency"] {
@@ -163,8 +169,8 @@ fn progress_of_a_metric_goes_forward_to_one_total() {
     let text =
         "name = \"ship\"\nprompt = \"-\"\nreferences = [\"-\"]\nmax_tokens = 40\n[[metrics]]\nkind = \"squad-f1\"\n";
     fs::write(&task, text).unwrap();
-    let metric = Some(task.display().to_string());
-    let (reports, _) = reports(SearchOptions { metric, ..options(folder.path(), 24) });
+    let case = Case::new(folder.path(), 24);
+    let (reports, _) = reports(case.search(settings()).metric(task.display().to_string()), &case.output);
     check(&reports);
     assert!(reports.iter().any(|progress| progress.answers.is_some_and(|(done, of)| 0 < done && done == of)));
 }
@@ -172,10 +178,9 @@ fn progress_of_a_metric_goes_forward_to_one_total() {
 #[test]
 fn a_resumed_search_has_less_to_do() {
     let folder = tempfile::tempdir().unwrap();
-    let options = options(folder.path(), 24);
+    let case = Case::new(folder.path(), 24);
     let mut whole = 0;
-    let search = Search::open(options.clone()).unwrap();
-    let stopped = search.score(&mut |progress| {
+    let stopped = case.search(settings()).on_step(|progress| {
         whole = progress.total;
         if progress.stage == "judging" || progress.stage == "controls" {
             ControlFlow::Break(())
@@ -183,26 +188,23 @@ fn a_resumed_search_has_less_to_do() {
             ControlFlow::Continue(())
         }
     });
-    assert!(stopped.is_err());
-    let (reports, _) = reports(options);
+    assert!(matches!(stopped.run(), Err(Error::Interrupted)));
+    let (reports, _) = reports(case.search(settings()), &case.output);
     check(&reports);
     assert!(reports[0].total < whole, "{} of {whole}", reports[0].total);
-}
-
-fn warnings(options: SearchOptions) -> Vec<Warning> {
-    Search::open(options).unwrap().forewarnings().to_vec()
 }
 
 #[test]
 fn too_few_samples_to_show_anything_are_reported_before_the_work() {
     let folder = tempfile::tempdir().unwrap();
-    let at = |samples, judges| warnings(SearchOptions { judges, ..options(folder.path(), samples) });
-    assert_eq!(at(6, Judges::Suitable), [Warning::CannotShow { judging: 6, needed: 7, samples: 7 }]);
-    assert_eq!(at(7, Judges::Suitable), []);
-    assert_eq!(at(19, Judges::HeldOut(0.33)), [Warning::CannotShow { judging: 6, needed: 7, samples: 20 }]);
-    assert_eq!(at(20, Judges::HeldOut(0.33)), []);
+    let at =
+        |samples, validation| Case::new(folder.path(), samples).warnings(SearchSettings { validation, ..settings() });
+    assert_eq!(at(6, Validation::Auto), [Warning::CannotShow { judging: 6, needed: 7, samples: 7 }]);
+    assert_eq!(at(7, Validation::Auto), []);
+    assert_eq!(at(19, Validation::HeldOut(0.33)), [Warning::CannotShow { judging: 6, needed: 7, samples: 20 }]);
+    assert_eq!(at(20, Validation::HeldOut(0.33)), []);
     assert_eq!(
-        forewarning(&at(19, Judges::HeldOut(0.33))[0]).unwrap(),
+        forewarning(&at(19, Validation::HeldOut(0.33))[0]).unwrap(),
         "Too few samples to show anything: 6 samples to judge by, and the tests need at least 7 (20 samples in all). Add \
          samples: with so few the verdict can only be to keep the full adapter. An exact search of the boundaries, without \
          --holdout, lets all samples judge."
@@ -212,12 +214,13 @@ fn too_few_samples_to_show_anything_are_reported_before_the_work() {
 #[test]
 fn a_race_that_can_drop_nothing_is_not_run() {
     let folder = tempfile::tempdir().unwrap();
-    let at = |samples| SearchOptions { strategy: RACING, ..options(folder.path(), samples) };
-    assert_eq!(warnings(at(12)), [Warning::NotRaced { selection: 8, needed: 9 }]);
-    assert_eq!(warnings(at(14)), [Warning::CannotShow { judging: 5, needed: 7, samples: 20 }]);
-    let search = Search::open(at(12)).unwrap();
-    let scored = search.score(&mut |_| ControlFlow::Continue(())).unwrap();
-    let result = search.finish(&scored).unwrap().result;
+    let settings = || SearchSettings { strategy: Strategy::RACING, ..settings() };
+    let case = Case::new(folder.path(), 12);
+    assert_eq!(case.warnings(settings()), [Warning::NotRaced { selection: 8, needed: 9 }]);
+    let more = Case::new(folder.path(), 14);
+    assert_eq!(more.warnings(settings()), [Warning::CannotShow { judging: 5, needed: 7, samples: 20 }]);
+    let found = case.search(settings()).run().unwrap();
+    let result = found.result();
     assert!(result.race.is_none());
     assert_eq!(result.warnings[0], Warning::NotRaced { selection: 8, needed: 9 });
     // All samples judge, as without `--search racing`.

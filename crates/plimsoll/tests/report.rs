@@ -4,12 +4,13 @@
 use std::fs;
 
 use plimsoll::choose::{self, Gain, Input, Interval, Options, Part, Power, Reason, Validation, Verdict};
-use plimsoll::gates::{Family, Projection, Variant};
-use plimsoll::report::{
+use plimsoll::lora::{Family, Projection, Variant};
+use plimsoll::report::{Style, html, markdown, sentence, table};
+use plimsoll::result::{
     AdapterFacts, Agreement, AnswerEnding, Arbitration, Candidate, Control, Controls, Cost, DataFacts, Depth,
     DroppedBoundary, EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary, FrontPoint, GuardSummary,
-    LensPoint, LensSummary, ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary, SearchResult, Style, Token,
-    VariantSummary, Warning, html, markdown, sentence, table,
+    LensPoint, LensSummary, ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary, SearchResult, Token,
+    VariantSummary, Warning,
 };
 use plimsoll::stats::mean_and_se;
 
@@ -578,7 +579,7 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
         front: Vec::new(),
         metric: None,
         efficiency: None,
-        schema: 1,
+        schema: 2,
         tool: "plimsoll 0.1.0".to_owned(),
         command:
             "plimsoll search --model models/Example-135M.gguf --adapter adapters/example --data valid.jsonl --seed 7"
@@ -595,7 +596,7 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
             stored_as: "Q4_1".to_owned(),
         },
         adapter: AdapterFacts {
-            ends: None,
+            embedding_lora: None,
             path: "adapters/example".to_owned(),
             sha256: digest("b2"),
             ranks: vec![8, 16],
@@ -703,7 +704,13 @@ fn filled(mut result: SearchResult) -> SearchResult {
             full + 0.01,
         ));
         let alone = Variant::of_layers(layers, |other| other == layer);
-        result.variants.push(variant(Family::OneIn, layer as f64, format!("layer {layer} alone"), &alone, base - 0.02));
+        result.variants.push(variant(
+            Family::LeaveOneIn,
+            layer as f64,
+            format!("layer {layer} alone"),
+            &alone,
+            base - 0.02,
+        ));
     }
     for strength in [0.25_f32, 0.5, 0.75, 1.25] {
         let distance = f64::from(strength - 0.9);
@@ -855,7 +862,7 @@ fn effects(layers: usize, samples: usize) -> Effects {
     };
     let measures = vec![
         measure(EffectKind::LeaveOneOut, 0.02, 0.0, Some(0.004), true),
-        measure(EffectKind::OneIn, 0.06, 0.0, Some(0.009), true),
+        measure(EffectKind::LeaveOneIn, 0.06, 0.0, Some(0.009), true),
         measure(EffectKind::Shapley, 0.03, 0.0, Some(0.005), false),
         measure(EffectKind::Magnitude, 1.1, 2.4, None, true),
         measure(EffectKind::Output, 14.0, 21.0, None, true),

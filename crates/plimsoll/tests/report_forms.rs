@@ -5,16 +5,14 @@ use std::fs;
 use std::path::Path;
 
 use plimsoll::choose::{Gain, Validation};
-use plimsoll::efficiency::{Efficiency, Speed, VariantEfficiency};
-use plimsoll::gates::Family;
+use plimsoll::lora::Family;
 use plimsoll::metrics::compare::Estimate;
-use plimsoll::report::{
+use plimsoll::report::{Form, Sort, Style, compare, comparison, comparison_html, markdown, table, unique_names};
+use plimsoll::result::{
     Agreement, Arbitration, Candidate, Comparison, Control, Controls, Depth, Document, DroppedBoundary, EffectKind,
-    EffectMeasure, EffectValue, Effects, FamilySummary, Form, FrontPoint, GuardSummary, MetricSummary, MetricVariant,
-    RaceSummary, ScoreSummary, SearchResult, Sort, Style, VariantSummary, compare, comparison, comparison_html,
-    markdown, schema, table, unique_names,
+    EffectMeasure, EffectValue, Effects, Efficiency, FamilySummary, FrontPoint, GuardSummary, MetricSummary,
+    MetricVariant, RaceSummary, ScoreSummary, SearchResult, Speed, VariantEfficiency, VariantSummary, schema,
 };
-use plimsoll::search::scores_schema;
 use serde_json::{Map, Value, json};
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/result.json");
@@ -27,7 +25,7 @@ fn the_published_schemas_are_those_of_the_code() {
     let written = [
         ("result", schema(Document::Result)),
         ("tokens", schema(Document::Tokens)),
-        ("scores", scores_schema()),
+        ("scores", schema(Document::Scores)),
         ("comparison", schema(Document::Comparison)),
     ];
     for (name, text) in written {
@@ -76,7 +74,7 @@ fn results_are_what_the_schema_says() {
     assert_eq!(faults(&schema, &schema, &other, "result"), [""; 0]);
 
     for (pointer, wrong, fault) in [
-        ("/schema", json!(2), "result.schema: 2 is above 1"),
+        ("/schema", json!(3), "result.schema: 3 is above 2"),
         ("/seed", json!(-1), "result.seed: -1 is below 0"),
         ("/choice/verdict", json!("cut"), "result.choice.verdict: none of the alternatives"),
         ("/variants/0/family", json!(7), "result.variants[0].family: none of the alternatives"),
@@ -92,7 +90,7 @@ fn results_are_what_the_schema_says() {
     value.as_object_mut().unwrap().remove("choice");
     assert_eq!(faults(&schema, &schema, &value, "result"), ["result: `choice` is missing"]);
 
-    let schema: Value = serde_json::from_str(&plimsoll::report::schema(Document::Comparison)).unwrap();
+    let schema: Value = serde_json::from_str(&plimsoll::result::schema(Document::Comparison)).unwrap();
     let value = serde_json::to_value(compared()).unwrap();
     assert_eq!(faults(&schema, &schema, &value, "comparison"), [""; 0]);
 }
@@ -395,7 +393,7 @@ fn whole() -> SearchResult {
     result.effects = Some(Effects {
         measures: vec![
             measure(EffectKind::LeaveOneOut, 64, leave_one_out),
-            measure(EffectKind::OneIn, 64, of_layers(0.7, None)),
+            measure(EffectKind::LeaveOneIn, 64, of_layers(0.7, None)),
             measure(EffectKind::Magnitude, 0, of_layers(100.0, None)),
         ],
         agreement: vec![agree(EffectKind::Magnitude, 0.61, 0.0004), agree(EffectKind::Lens, -0.12, 0.53)],

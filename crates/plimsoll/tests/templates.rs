@@ -90,7 +90,7 @@ fn real_templates_render_as_in_transformers() {
         let folder = tempfile::tempdir().unwrap();
         let copy = folder.path().join("template");
         fs::write(&copy, &fetched.template).unwrap();
-        assert_eq!(plimsoll::files::sha256_of_files(&[copy]).unwrap(), real.sha256, "{}", real.name);
+        assert_eq!(plimsoll::formats::files::sha256_of_files(&[copy]).unwrap(), real.sha256, "{}", real.name);
         let template =
             ChatTemplate::new(&fetched.template, fetched.bos_token.as_deref(), fetched.eos_token.as_deref()).unwrap();
         compare(&real.name, &template, &fixture, &real.renderings);

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use plimsoll::model::Gguf;
+use plimsoll::formats::Gguf;
 use plimsoll::tokenizer::{GenerationPrompt, Message, Special, Tokenizer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;

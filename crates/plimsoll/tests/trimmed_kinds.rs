@@ -7,11 +7,14 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use plimsoll::adapter::{Adapter, Ends, Layout, Provenance, inspect, write_trimmed, write_trimmed_as};
 use plimsoll::data::Sample;
-use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Request};
-use plimsoll::gates::Variant;
-use plimsoll::model::{Checkpoint, Dtype, Precision, Tensors};
+use plimsoll::engine::{Benchmark as _, CpuBenchmark, CpuEngine, CpuOptions, Request, Scorer as _};
+use plimsoll::formats::Tensors;
+use plimsoll::lora::Variant;
+use plimsoll::lora::adapter::{
+    Adapter, AdapterLayout, EmbeddingLora, Provenance, inspect, write_trimmed, write_trimmed_as,
+};
+use plimsoll::model::{Dtype, Model, Precision};
 use serde_json::Value;
 
 fn family(name: &str) -> PathBuf {
@@ -23,9 +26,9 @@ fn adapter(name: &str, kind: &str) -> PathBuf {
 }
 
 /// NLL of some tokens.
-fn nll(checkpoint: &Checkpoint, adapter: &Adapter, variant: Variant) -> f64 {
-    let options = EngineOptions { precision: Precision::new(Dtype::F32), ..EngineOptions::default() };
-    let engine = Embedded::load(checkpoint, &checkpoint.bind(Some(adapter)).unwrap(), options).unwrap();
+fn nll(checkpoint: &Model, adapter: &Adapter, variant: Variant) -> f64 {
+    let options = CpuOptions { precision: Precision::new(Dtype::F32), ..CpuOptions::default() };
+    let engine = CpuEngine::load(checkpoint, &checkpoint.bind(Some(adapter)).unwrap(), options).unwrap();
     let tokens: Vec<u32> = (0..24).map(|i| i * 7 % 64).collect();
     let sample = Sample { line: 1, answer: (6..24).collect(), tokens };
     let request = Request { variants: vec![variant], ..Request::default() };
@@ -43,15 +46,15 @@ fn a_trim_of_every_kind_is_the_whole_adapter_under_its_gates() {
         ("phi3", "dora", None),
         ("phi3", "lora", None),
         ("gemma3-plain", "lora", None),
-        ("llama2", "ends", Some(Ends::Keep)),
-        ("llama2", "ends", Some(Ends::Drop)),
-        ("qwen2", "ends", Some(Ends::Keep)),
+        ("llama2", "ends", Some(EmbeddingLora::Keep)),
+        ("llama2", "ends", Some(EmbeddingLora::Drop)),
+        ("qwen2", "ends", Some(EmbeddingLora::Keep)),
         ("llama2", "saved", None),
         ("gemma2-plain", "saved", None),
     ] {
-        let checkpoint = Checkpoint::open(&family(name)).unwrap();
+        let checkpoint = Model::open(&family(name)).unwrap();
         let layers = checkpoint.config().layers;
-        let open = |path: &Path| Adapter::open(path).unwrap().with_ends(ends);
+        let open = |path: &Path| Adapter::open(path).unwrap().with_embedding_lora(ends);
         let whole = open(&adapter(name, kind));
         let parent = tempfile::tempdir().unwrap();
         for kept in [1, layers - 1, layers] {
@@ -61,19 +64,41 @@ fn a_trim_of_every_kind_is_the_whole_adapter_under_its_gates() {
             let what = format!("{name}, {kind}, {ends:?}, {kept} layers");
             assert_eq!(written.bytes, again.bytes(), "{what}");
             assert_eq!(whole.bytes_kept(&variant), again.bytes(), "{what}");
+            assert_eq!(whole.table(layers).unwrap().bytes_kept(&variant), again.bytes(), "{what}");
             let (gated, loaded) =
                 (nll(&checkpoint, &whole, variant), nll(&checkpoint, &again, Variant::uniform(layers, 1.0)));
             assert_eq!(gated, loaded, "{what}");
-            assert_eq!(again.ends().count(), if ends == Some(Ends::Keep) { 2 } else { 0 }, "{what}");
+            assert_eq!(
+                again.modules_on_embeddings().count(),
+                if ends == Some(EmbeddingLora::Keep) { 2 } else { 0 },
+                "{what}"
+            );
             assert_eq!(again.saved().collect::<Vec<_>>(), whole.saved().collect::<Vec<_>>(), "{what}");
             assert_eq!(config(&out)["use_dora"], Value::Bool(kind == "dora"), "{what}");
         }
     }
 }
 
+/// The base model keeps LoRA on embeddings and weights that were trained in full, and is no adapter to load all the same.
+#[test]
+fn efficiency_is_measured_where_every_variant_keeps_something() {
+    for (kind, embedding_lora) in [("ends", Some(EmbeddingLora::Keep)), ("saved", None)] {
+        let model = Model::open(family("llama2")).unwrap();
+        let adapter = Adapter::open(adapter("llama2", kind)).unwrap().with_embedding_lora(embedding_lora);
+        let options = CpuOptions { precision: Precision::new(Dtype::F32), ..CpuOptions::default() };
+        let engine = CpuEngine::load(&model, &model.bind(Some(&adapter)).unwrap(), options).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let benchmark = CpuBenchmark { engine: &engine, model: &model, adapter: &adapter, scratch: scratch.path() };
+        let variants = [0, 2, 4].map(|kept| Variant::bottom_k(4, kept));
+        let found = benchmark.efficiency(&variants, &[&[1, 2, 3]], &mut || ControlFlow::Continue(())).unwrap();
+        let loads: Vec<_> = found.variants.iter().map(|variant| variant.load_seconds.is_some()).collect();
+        assert_eq!(loads, [false, true, true], "{kind}");
+    }
+}
+
 #[test]
 fn nothing_is_decided_silently() {
-    let checkpoint = Checkpoint::open(&family("llama2")).unwrap();
+    let checkpoint = Model::open(&family("llama2")).unwrap();
     let whole = Adapter::open(&adapter("llama2", "ends")).unwrap();
     let out = tempfile::tempdir().unwrap().path().join("out");
     let refusals = [
@@ -82,7 +107,7 @@ fn nothing_is_decided_silently() {
     ];
     for error in refusals {
         let message = error.to_string();
-        let words = ["embed_tokens and lm_head", "--ends keep", "--ends drop"];
+        let words = ["embed_tokens and lm_head", "--embedding-lora keep", "--embedding-lora drop"];
         assert!(words.iter().all(|word| message.contains(word)), "{message}");
     }
     // A strength is more than a DoRA adapter can say.
@@ -91,7 +116,7 @@ fn nothing_is_decided_silently() {
     assert!(half.contains("DoRA") && half.contains("0.5"), "{half}");
     assert!(!out.exists());
     // Another base model's ends.
-    let other = Checkpoint::open(&family("gemma2-plain")).unwrap();
+    let other = Model::open(&family("gemma2-plain")).unwrap();
     let saved = Adapter::open(&adapter("llama2", "saved")).unwrap();
     let message = other.bind(Some(&saved)).unwrap_err().to_string();
     assert!(message.contains("another base model"), "{message}");
@@ -112,12 +137,12 @@ fn inspection_tells_what_is_beside_the_layers() {
 
 #[test]
 fn mlx_holds_what_peft_holds() {
-    let checkpoint = Checkpoint::open(&family("llama2")).unwrap();
+    let checkpoint = Model::open(&family("llama2")).unwrap();
     for kind in ["lora", "rslora", "dora"] {
         let (parent, variant) = (tempfile::tempdir().unwrap(), Variant::bottom_k(4, 3));
         let whole = Adapter::open(&adapter("llama2", kind)).unwrap();
         let (mlx, peft) = (parent.path().join("mlx"), parent.path().join("peft"));
-        write_trimmed_as(&whole, &variant, &Provenance::default(), Layout::Mlx, &mlx).unwrap();
+        write_trimmed_as(&whole, &variant, &Provenance::default(), AdapterLayout::Mlx, &mlx).unwrap();
         let written = config(&mlx);
         assert_eq!(written["fine_tune_type"], if kind == "dora" { "dora" } else { "lora" });
         assert_eq!(written["num_layers"], -1);
@@ -128,13 +153,13 @@ fn mlx_holds_what_peft_holds() {
         assert_eq!(tensors.shape("model.layers.3.mlp.down_proj.lora_a"), None);
 
         let again = Adapter::open(&mlx).unwrap();
-        assert_eq!(again.layout(), Layout::Mlx);
+        assert_eq!(again.layout(), AdapterLayout::Mlx);
         let full = Variant::uniform(4, 1.0);
         let (expected, found) = (nll(&checkpoint, &whole, variant), nll(&checkpoint, &again, full.clone()));
         // The scale goes through the configuration as a decimal number.
         assert!((expected - found).abs() < 1e-6 * expected.abs(), "{kind}: {found}, expected {expected}");
 
-        write_trimmed_as(&again, &full, &Provenance::default(), Layout::Peft, &peft).unwrap();
+        write_trimmed_as(&again, &full, &Provenance::default(), AdapterLayout::Peft, &peft).unwrap();
         let original = Tensors::open_file(&adapter("llama2", kind).join("adapter_model.safetensors")).unwrap();
         let back = Tensors::open_file(&peft.join("adapter_model.safetensors")).unwrap();
         assert!(back.names().count() > 40);
@@ -144,8 +169,8 @@ fn mlx_holds_what_peft_holds() {
     }
     // What the layout has no words for.
     let out = tempfile::tempdir().unwrap().path().join("out");
-    let ends = Adapter::open(&adapter("llama2", "ends")).unwrap().with_ends(Some(Ends::Keep));
-    let refused = write_trimmed_as(&ends, &Variant::uniform(4, 1.0), &Provenance::default(), Layout::Mlx, &out);
+    let ends = Adapter::open(&adapter("llama2", "ends")).unwrap().with_embedding_lora(Some(EmbeddingLora::Keep));
+    let refused = write_trimmed_as(&ends, &Variant::uniform(4, 1.0), &Provenance::default(), AdapterLayout::Mlx, &out);
     let message = refused.unwrap_err().to_string();
     assert!(message.contains("mlx-lm") && !out.exists(), "{message}");
 }

@@ -6,12 +6,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use plimsoll::adapter::Adapter;
-use plimsoll::engine::{Embedded, EngineOptions, Turn};
-use plimsoll::gates::Variant;
-use plimsoll::model::{Checkpoint, Dtype, Precision};
+use plimsoll::engine::{CpuEngine, CpuOptions};
+use plimsoll::generate::{Decoder as _, Step};
+use plimsoll::lora::Variant;
+use plimsoll::lora::adapter::Adapter;
+use plimsoll::model::{Dtype, Model, Precision};
 
-use super::print;
+use super::output::print;
 
 /// Print the logits of one sequence under one variant.
 #[derive(Debug, Args)]
@@ -30,9 +31,9 @@ pub(super) struct Arguments {
     greedy: Option<usize>,
 }
 
-/// Runs the verb.
+/// Runs the subcommand.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let checkpoint = Checkpoint::open(&arguments.model)?;
+    let checkpoint = Model::open(&arguments.model)?;
     let config = checkpoint.config().clone();
     let adapter = arguments.adapter.as_deref().map(Adapter::open).transpose()?;
     let lora = checkpoint.bind(adapter.as_ref())?;
@@ -41,21 +42,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Err(plimsoll::Error::Usage(format!("token {token}: the model's tokens are 0 to {largest}")).into());
     }
     let variant = Variant::parse(&arguments.gates, config.layers)?;
-    let engine = Embedded::load(
+    let engine = CpuEngine::load(
         &checkpoint,
         &lora,
-        EngineOptions { precision: Precision::new(Dtype::F32), ..EngineOptions::default() },
+        CpuOptions { precision: Precision::new(Dtype::F32), ..CpuOptions::default() },
     )?;
     if let Some(count) = arguments.greedy {
-        let mut decoding = engine.decoding(arguments.tokens.len() + count);
-        let mut sequence = decoding.begin(&variant)?;
-        let first = decoding.feed(&mut [Turn { sequence: &mut sequence, tokens: &arguments.tokens }]);
+        let mut decoder = engine.decoder(arguments.tokens.len() + count);
+        let mut sequence = decoder.begin(&variant)?;
+        let first = decoder.forward(&mut [Step { sequence: &mut sequence, tokens: &arguments.tokens }]);
         let (mut logits, mut tokens) = (first.clone(), Vec::new());
         for _ in 0..count {
             // The lowest of equal tokens, as `argmax` has it.
             let best = logits.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(token, _)| token);
             tokens.push(u32::try_from(best)?);
-            logits = decoding.feed(&mut [Turn { sequence: &mut sequence, tokens: &tokens[tokens.len() - 1..] }]);
+            logits = decoder.forward(&mut [Step { sequence: &mut sequence, tokens: &tokens[tokens.len() - 1..] }]);
         }
         print(&format!("{}\n", serde_json::json!({ "logits": first, "tokens": tokens })))?;
         return Ok(ExitCode::SUCCESS);

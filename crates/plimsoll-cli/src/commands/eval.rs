@@ -8,14 +8,14 @@ use std::process::ExitCode;
 use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use plimsoll::Error;
+use plimsoll::Existing;
 use plimsoll::eval::{EvalOptions, Evaluation};
-use plimsoll::gates::LayersKept;
 use plimsoll::generate::BATCH;
+use plimsoll::lora::LayersKept;
 use plimsoll::report::{self, Form, Style};
-use plimsoll::search::Existing;
 
-use super::inputs::{EndsArgument, EngineArguments, SamplingArguments, at_least_one, template};
-use super::{colour, command_line, print};
+use super::inputs::{EmbeddingLoraArgument, EngineArguments, SamplingArguments, at_least_one, template};
+use super::output::{colour, command_line, print};
 use crate::{hub, interrupt, progress};
 
 /// Measure base, full and trimmed on a task: generated answers against references.
@@ -57,7 +57,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
     #[command(flatten)]
-    ends: EndsArgument,
+    embedding_lora: EmbeddingLoraArgument,
     /// A built-in task, or a TOML file
     #[arg(long, value_name = "NAME|FILE")]
     task: String,
@@ -120,13 +120,13 @@ enum Format {
     Json,
 }
 
-/// Runs the verb.
+/// Runs the subcommand.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let adapter = arguments.adapter.as_deref().map(|adapter| hub::adapter(adapter, arguments.quiet)).transpose()?;
     let options = EvalOptions {
         model: hub::model(&arguments.model, arguments.quiet)?,
         adapter,
-        ends: arguments.ends.choice(),
+        embedding_lora: arguments.embedding_lora.choice(),
         task: arguments.task.clone(),
         data: arguments.data.clone(),
         shots: arguments.shots,

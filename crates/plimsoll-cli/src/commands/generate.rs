@@ -9,20 +9,21 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use plimsoll::Error;
-use plimsoll::adapter::Adapter;
 use plimsoll::data::{self, Question, Renderer, TemplateUse};
-use plimsoll::engine::Embedded;
-use plimsoll::gates::{LayersKept, Variant};
-use plimsoll::generate::{BATCH, Chat, Event, Finish, Generated, Options, Prompt, generate};
-use plimsoll::model::Checkpoint;
+use plimsoll::engine::{CpuDecoder, CpuEngine, Generator as _};
+use plimsoll::generate::{BATCH, Chat, GenerateOptions, GenerationEvent, Prompt};
+use plimsoll::lora::adapter::Adapter;
+use plimsoll::lora::{LayersKept, Variant};
+use plimsoll::model::Model;
+use plimsoll::result::{Finish, Generated};
 use plimsoll::tokenizer::{Message, Tokenizer};
 use serde_json::json;
 
-use super::inputs::{EndsArgument, EngineArguments, SamplingArguments, at_least_one, template};
-use super::print;
-use crate::interrupt::Stage;
-use crate::progress::{Tokens, ask, say};
-use crate::{hub, interrupt, progress};
+use super::inputs::{EmbeddingLoraArgument, EngineArguments, SamplingArguments, at_least_one, template};
+use super::output::print;
+use crate::hub;
+use crate::interrupt::{self, Stage};
+use crate::progress::{self, Tokens, ask, say};
 
 /// Answer prompts with the base model, the full adapter, or any part of it.
 ///
@@ -46,7 +47,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
     #[command(flatten)]
-    ends: EndsArgument,
+    embedding_lora: EmbeddingLoraArgument,
     /// What to answer, each a user's turn
     #[arg(value_name = "PROMPT", required_unless_present_any = ["data", "interactive"])]
     prompts: Vec<String>,
@@ -103,15 +104,15 @@ enum Format {
     Json,
 }
 
-/// Runs the verb.
+/// Runs the subcommand.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let options = arguments.options()?;
     let model = hub::model(&arguments.model, arguments.quiet)?;
     let adapter = arguments.adapter.as_deref().map(|adapter| hub::adapter(adapter, arguments.quiet)).transpose()?;
     let opening = progress::spinner("reading model and adapter", arguments.quiet);
-    let checkpoint = Checkpoint::open(&model)?;
+    let checkpoint = Model::open(&model)?;
     let adapter = adapter.as_deref().map(Adapter::open).transpose()?;
-    let adapter = adapter.map(|adapter| adapter.with_ends(arguments.ends.choice()));
+    let adapter = adapter.map(|adapter| adapter.with_embedding_lora(arguments.embedding_lora.choice()));
     let lora = checkpoint.bind(adapter.as_ref())?;
     let layers = checkpoint.config().layers;
     let variants = match &adapter {
@@ -124,7 +125,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let tokenizer = checkpoint.tokenizer()?;
     let renderer = Renderer::new(&tokenizer, &template(&arguments.template)?)?;
     let questions = if arguments.interactive { Vec::new() } else { arguments.questions(&renderer, &checkpoint)? };
-    let engine = Embedded::load(&checkpoint, &lora, arguments.engine.options())?;
+    let engine = CpuEngine::load(&checkpoint, &lora, arguments.engine.options())?;
     opening.finish_and_clear();
     progress::warn_of_base(adapter.as_ref().and_then(|adapter| checkpoint.other_base(adapter)));
 
@@ -139,10 +140,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// What answers, and how.
 struct Job<'a> {
-    engine: &'a Embedded,
+    engine: &'a CpuEngine,
     tokenizer: &'a Tokenizer,
     variants: &'a [Variant],
-    options: &'a Options,
+    options: &'a GenerateOptions,
 }
 
 /// Answers all questions, and prints each answer once those before it are printed.
@@ -162,11 +163,11 @@ fn answer(job: &Job<'_>, questions: &[Question], arguments: &Arguments) -> Resul
     let mut tokens = Tokens::new(prompts.len(), arguments.quiet || streams);
     let mut finished: Vec<Option<Generated>> = prompts.iter().map(|_| None).collect();
     let (mut printed, mut failed) = (0, None);
-    let answers = generate(engine, tokenizer, variants, &prompts, options, &mut |event| {
+    let answers = engine.generate(tokenizer, variants, &prompts, options, &mut |event| {
         let told = match event {
-            Event::Text(_, piece) if streams => print(&shown(piece)),
-            Event::Text(..) => Ok(()),
-            Event::Finished(index, answer) => {
+            GenerationEvent::Text(_, piece) if streams => print(&shown(piece)),
+            GenerationEvent::Text(..) => Ok(()),
+            GenerationEvent::Finished(index, answer) => {
                 finished[index] = Some(answer.clone());
                 tokens.finished();
                 tokens.suspend(|| {
@@ -183,7 +184,7 @@ fn answer(job: &Job<'_>, questions: &[Question], arguments: &Arguments) -> Resul
                     Ok(())
                 })
             }
-            Event::Tokens(picked) => {
+            GenerationEvent::Tokens(picked) => {
                 tokens.picked(picked);
                 Ok(())
             }
@@ -243,8 +244,8 @@ fn chat(job: &Job<'_>, renderer: &Renderer<'_>, arguments: &Arguments) -> Result
         return Err(Error::Usage(problem.into()).into());
     }
     let system: Vec<Message> = arguments.system.iter().map(|text| Message::new("system", text)).collect();
-    let begin = |variant: &Variant| (Chat::new(engine, tokenizer, variant.clone()), system.clone());
-    let mut chats: Vec<(Chat<'_>, Vec<Message>)> = variants.iter().map(begin).collect();
+    let begin = |variant: &Variant| (engine.chat(tokenizer, variant.clone()), system.clone());
+    let mut chats: Vec<(Chat<'_, CpuDecoder<'_>>, Vec<Message>)> = variants.iter().map(begin).collect();
     let is_terminal = std::io::stdin().is_terminal();
     if is_terminal {
         // Nothing is kept of a chat: without a terminal, an interrupt ends it at once.
@@ -295,7 +296,7 @@ fn command(typed: &str) -> Option<(&str, &str)> {
 /// Answers a turn with each of the variants. Where one of several does not finish its answer, all of them drop the turn,
 /// so that they go on from the same conversation.
 fn take_turn(
-    chats: &mut [(Chat<'_>, Vec<Message>)],
+    chats: &mut [(Chat<'_, CpuDecoder<'_>>, Vec<Message>)],
     text: &str,
     number: u64,
     job: &Job<'_>,
@@ -328,7 +329,7 @@ fn take_turn(
 /// Answers the last turn of a chat, and prints the answer as it comes. Returns it, as far as it came where an interrupt
 /// stopped it; nothing where there is none.
 fn reply(
-    chat: &mut Chat<'_>,
+    chat: &mut Chat<'_, CpuDecoder<'_>>,
     messages: &[Message],
     number: u64,
     job: &Job<'_>,
@@ -356,8 +357,8 @@ fn reply(
 }
 
 impl Arguments {
-    fn options(&self) -> Result<Options> {
-        Ok(Options {
+    fn options(&self) -> Result<GenerateOptions> {
+        Ok(GenerateOptions {
             sampling: self.sampling.sampling()?,
             max_tokens: self.max_tokens.get(),
             stop: self.stop.clone(),
@@ -365,7 +366,7 @@ impl Arguments {
         })
     }
 
-    fn questions(&self, renderer: &Renderer<'_>, checkpoint: &Checkpoint) -> Result<Vec<Question>> {
+    fn questions(&self, renderer: &Renderer<'_>, checkpoint: &Model) -> Result<Vec<Question>> {
         let context = checkpoint.config().context;
         if let Some(path) = &self.data {
             if self.system.is_some() {

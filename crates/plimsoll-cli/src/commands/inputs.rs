@@ -1,39 +1,39 @@
-//! Arguments that several verbs share.
+//! Arguments that several subcommands share.
 
 use std::num::NonZero;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use plimsoll::Error;
-use plimsoll::adapter::Ends;
 use plimsoll::data::TemplateChoice;
-use plimsoll::engine::{EngineOptions, MAX_THREADS};
-use plimsoll::generate::Sampling;
+use plimsoll::engine::{CpuOptions, MAX_THREADS};
+use plimsoll::lora::adapter::EmbeddingLora;
 use plimsoll::model::{Dtype, Precision};
+use plimsoll::result::Sampling;
 
-/// What becomes of LoRA that belongs to no layer.
+/// Whether LoRA that belongs to no layer is kept.
 #[derive(Debug, Args)]
-pub(super) struct EndsArgument {
-    /// What becomes of LoRA on embed_tokens and lm_head, which no boundary cuts: an adapter that has any is refused
-    /// without a word on it
+pub(super) struct EmbeddingLoraArgument {
+    /// Keep or drop LoRA on embed_tokens and lm_head, which belongs to no layer; an adapter that has such LoRA is refused
+    /// unless this is given
     #[arg(long, value_enum, value_name = "keep|drop")]
-    ends: Option<EndsChoice>,
+    embedding_lora: Option<EmbeddingLoraChoice>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum EndsChoice {
+enum EmbeddingLoraChoice {
     /// Applied in every variant, and part of every trimmed adapter
     Keep,
     /// Left out of both
     Drop,
 }
 
-impl EndsArgument {
+impl EmbeddingLoraArgument {
     /// As the library wants it.
-    pub(super) fn choice(&self) -> Option<Ends> {
-        self.ends.map(|ends| match ends {
-            EndsChoice::Keep => Ends::Keep,
-            EndsChoice::Drop => Ends::Drop,
+    pub(super) fn choice(&self) -> Option<EmbeddingLora> {
+        self.embedding_lora.map(|choice| match choice {
+            EmbeddingLoraChoice::Keep => EmbeddingLora::Keep,
+            EmbeddingLoraChoice::Drop => EmbeddingLora::Drop,
         })
     }
 }
@@ -65,8 +65,8 @@ enum DtypeArgument {
 
 impl EngineArguments {
     /// As the engine wants them.
-    pub(super) fn options(&self) -> EngineOptions {
-        EngineOptions {
+    pub(super) fn options(&self) -> CpuOptions {
+        CpuOptions {
             threads: self.threads,
             precision: match self.dtype {
                 None => Precision::default(),

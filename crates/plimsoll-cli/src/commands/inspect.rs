@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use plimsoll::adapter::{Adapter, inspect};
-use plimsoll::model::Checkpoint;
+use plimsoll::lora::adapter::{Adapter, inspect};
+use plimsoll::model::Model;
 use plimsoll::report;
 
-use super::{Format, print};
+use super::output::{Format, print};
 use crate::{hub, progress};
 
 /// Show an adapter's layers, modules, ranks, scale, norms and bytes, and what each runtime makes of it.
@@ -33,12 +33,12 @@ pub(super) struct Arguments {
     format: Format,
 }
 
-/// Runs the verb.
+/// Runs the subcommand.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let adapter = Adapter::open(&hub::adapter(&arguments.adapter, false)?)?;
     if let Some(model) = &arguments.model {
         // Both choices of what becomes of the ends are held against the model: what is asked here is whether all fits.
-        let checkpoint = Checkpoint::open(&hub::model(model, false)?)?;
+        let checkpoint = Model::open(&hub::model(model, false)?)?;
         checkpoint.check(&adapter)?;
         progress::say(&format!("fits {}", model.display()));
         progress::warn_of_base(checkpoint.other_base(&adapter));
@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let inspection = inspect(&adapter)?;
     match arguments.format {
         Format::Json => print(&(serde_json::to_string_pretty(&inspection)? + "\n"))?,
-        Format::Table => print(&report::inspection(&inspection))?,
+        Format::Table => print(&report::inspection(&inspection, &plimsoll::model::supported_families()))?,
     }
     Ok(ExitCode::SUCCESS)
 }

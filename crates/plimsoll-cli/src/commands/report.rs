@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use plimsoll::Error;
-use plimsoll::files::write_file;
-use plimsoll::report::{self, Document, Form, SampleTokens, SearchResult, Style};
-use plimsoll::search::scores_schema;
+use plimsoll::formats::files::write_file;
+use plimsoll::report::{self, Form, Style};
+use plimsoll::result::{self, Document, SampleTokens, SearchResult};
 
-use super::{colour, print};
+use super::output::{colour, print};
 
 /// Tell what a search found again, as a table, Markdown, HTML or JSON, or several searches side by side.
 ///
@@ -85,16 +85,16 @@ enum SchemaArgument {
     Comparison,
 }
 
-/// Runs the verb.
+/// Runs the subcommand.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(out) = &arguments.out {
         check_out(out, arguments)?;
     }
     let text = match (arguments.schema, &arguments.results[..]) {
-        (Some(SchemaArgument::Result), _) => report::schema(Document::Result),
-        (Some(SchemaArgument::Tokens), _) => report::schema(Document::Tokens),
-        (Some(SchemaArgument::Comparison), _) => report::schema(Document::Comparison),
-        (Some(SchemaArgument::Scores), _) => scores_schema(),
+        (Some(SchemaArgument::Result), _) => result::schema(Document::Result),
+        (Some(SchemaArgument::Tokens), _) => result::schema(Document::Tokens),
+        (Some(SchemaArgument::Comparison), _) => result::schema(Document::Comparison),
+        (Some(SchemaArgument::Scores), _) => result::schema(Document::Scores),
         (None, [result]) => arguments.one(result)?,
         (None, results) => arguments.several(results)?,
     };

@@ -7,15 +7,17 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
-use plimsoll::Error;
 use plimsoll::choose::{Margin, Verdict};
-use plimsoll::data::{Dataset, LongSamples, Turns};
-use plimsoll::gates::{Family, Places};
-use plimsoll::report;
-use plimsoll::search::{Controls, Existing, Judges, Plan, Search, SearchOptions, Strategy};
+use plimsoll::data::{DataOptions, Dataset, LongSamples, TokenizedDataset, Turns};
+use plimsoll::lora::{Family, Places};
+use plimsoll::search::{
+    ControlScoring, EffectSettings, Found, OutputFolder, PreparedSearch, SearchPlan, SearchSettings, Strategy,
+    Validation,
+};
+use plimsoll::{Adapter, Error, Existing, Model, report};
 
-use super::inputs::{EndsArgument, EngineArguments, at_least_one, template};
-use super::{Format, colour, command_line, print};
+use super::inputs::{EmbeddingLoraArgument, EngineArguments, at_least_one, template};
+use super::output::{Format, colour, command_line, print};
 use crate::{hub, interrupt, progress};
 
 /// Find the boundary layer of an adapter, and write the trimmed adapter and a report.
@@ -52,7 +54,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     adapter: PathBuf,
     #[command(flatten)]
-    ends: EndsArgument,
+    embedding_lora: EmbeddingLoraArgument,
     /// Validation samples: a JSONL file, or a folder with valid.jsonl
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
@@ -96,7 +98,7 @@ pub(super) struct Arguments {
     /// With --metric, let at most N boundaries answer, of those whose NLL is near the best [default: 5]
     #[arg(long, value_name = "N", requires = "metric", value_parser = at_least_one)]
     metric_candidates: Option<NonZero<usize>>,
-    /// Score these families too, and let them compete with the boundaries: top-k, global-alpha, leave-one-out, one-in,
+    /// Score these families too, and let them compete with the boundaries: top-k, global-alpha, leave-one-out, leave-one-in,
     /// per-module, window, ramp, magnitude-k, output-k, random-k (which only compares), greedy, greedy-modules, strengths
     #[arg(long, value_name = "FAMILY,…", value_delimiter = ',', help_heading = "What is searched")]
     families: Vec<Family>,
@@ -155,12 +157,6 @@ pub(super) struct Arguments {
     engine: EngineArguments,
 }
 
-/// Pairs of orders, where nothing else is said.
-const ORDER_PAIRS: usize = 2;
-
-/// A loss on the guard's samples that counts as none, where nothing else is said.
-const GUARD_MARGIN: f64 = 0.01;
-
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum EffectsArgument {
     /// Of layers
@@ -187,12 +183,6 @@ fn margin(text: &str) -> Result<Margin, &'static str> {
         }
     }
 }
-
-/// How many boundaries answer, where nothing else is said.
-const METRIC_CANDIDATES: usize = 5;
-
-/// How probable it may be that a race loses the best boundary, where nothing else is said.
-const ERROR_RATE: f64 = 0.05;
 
 fn share(text: &str) -> Result<f64, &'static str> {
     let share = text.parse::<f64>().ok().filter(|share| *share > 0.0 && *share < 1.0);
@@ -223,53 +213,47 @@ enum SearchArgument {
     Racing,
 }
 
-/// Runs the verb.
+/// Runs the subcommand.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let (quiet, format) = (arguments.quiet, arguments.format);
-    let options = arguments.options()?;
+    let quiet = arguments.quiet;
+    let (model, adapter) = (hub::model(&arguments.model, quiet)?, hub::adapter(&arguments.adapter, quiet)?);
     let opening = progress::spinner("reading model, adapter and data", quiet);
-    let out = options.out.clone();
-    let search = Search::open(options)?;
+    let existing = if arguments.force { Existing::Replace } else { Existing::Refuse };
+    let output = OutputFolder::new(&arguments.out, existing, &adapter)?;
+    let model = Model::open(model)?;
+    let adapter = Adapter::open(adapter)?.with_embedding_lora(arguments.embedding_lora.choice());
+    let data = Dataset::from_jsonl(&arguments.data)?;
+    let guard = arguments.guard.as_ref().map(Dataset::from_jsonl).transpose()?;
+    let mut search = plimsoll::search(&model, &adapter, &data)
+        .settings(arguments.settings()?)
+        .data_options(arguments.data_options()?)
+        .engine(arguments.engine.options())
+        .journal(&output)
+        .measure_efficiency(std::env::temp_dir())
+        .command(command_line());
+    if let Some(guard) = &guard {
+        search = search.guard(guard);
+    }
+    if let Some(metric) = &arguments.metric {
+        search = search.metric(metric);
+    }
+    let search = search.prepare()?;
     opening.finish_and_clear();
     if !quiet {
-        let lines = search.datasets().flat_map(|dataset| long_samples(dataset, search.max_length()));
-        lines.for_each(|line| progress::say(&line));
+        say_before(&search, arguments);
     }
     progress::warn_of_base(search.other_base());
-    if !quiet && arguments.tells_plan() {
-        progress::say(&plan(&search.plan()));
-    }
-    for warning in search.forewarnings().iter().filter_map(report::forewarning).filter(|_| !quiet) {
-        progress::say(&format!("plimsoll: warning: {warning}"));
-    }
-
-    interrupt::install();
-    let mut scoring = progress::Scoring::new(search.samples(), quiet);
-    let scored = search.score(&mut |progress| {
-        scoring.update(progress);
-        if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    let finished = scoring.finish();
-    let scored = scored.map_err(|error| match error {
-        Error::Interrupted if finished == 0 => {
-            anyhow!("no sample was finished yet; run the same command again to start over").context(error)
-        }
-        Error::Interrupted => {
-            let out = out.display();
-            anyhow!("run the same command again to go on; {out} keeps what is finished").context(error)
-        }
-        error => error.into(),
-    })?;
+    let found = score(&search, arguments)?;
 
     interrupt::enter(interrupt::Stage::Scored);
-    let finishing = progress::spinner("choosing", quiet);
-    let written = search.finish(&scored)?;
-    finishing.finish_and_clear();
-    match format {
-        Format::Json => print(&report::json(&written.result)?)?,
+    let writing = progress::spinner("writing", quiet);
+    let written = found.write(&output)?;
+    writing.finish_and_clear();
+    match arguments.format {
+        Format::Json => print(&report::json(found.result())?)?,
         Format::Table => {
             let style = if colour() { report::Style::Colour } else { report::Style::Plain };
-            let mut text = report::table(&written.result, style);
+            let mut text = report::table(found.result(), style);
             if let Some(adapter) = &written.adapter {
                 text.push_str(&format!("\nTrimmed adapter: {}\n", adapter.display()));
             }
@@ -277,12 +261,45 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
             print(&text)?;
         }
     }
-    let kept = written.result.choice.verdict != Verdict::Trim;
-    Ok(if kept && arguments.fail_if_kept { ExitCode::from(5) } else { ExitCode::SUCCESS })
+    let is_kept = found.result().choice.verdict != Verdict::Trim;
+    Ok(if is_kept && arguments.fail_if_kept { ExitCode::from(5) } else { ExitCode::SUCCESS })
+}
+
+/// Says on stderr what will be scored, and what is known before.
+fn say_before(search: &PreparedSearch<'_>, arguments: &Arguments) {
+    let lines = search.datasets().flat_map(|dataset| long_samples(dataset, search.max_length()));
+    lines.for_each(|line| progress::say(&line));
+    if !(arguments.families.is_empty() && arguments.gates.is_empty()) {
+        progress::say(&plan(&search.plan()));
+    }
+    for warning in search.forewarnings().iter().filter_map(report::forewarning) {
+        progress::say(&format!("plimsoll: warning: {warning}"));
+    }
+}
+
+/// Searches, with progress on stderr, until it is done or interrupted.
+fn score<'a>(search: &PreparedSearch<'a>, arguments: &Arguments) -> Result<Found<'a>> {
+    interrupt::install();
+    let mut scoring = progress::Scoring::new(search.samples(), arguments.quiet);
+    let found = search.run(&mut |progress| {
+        scoring.update(progress);
+        if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let finished = scoring.finish();
+    found.map_err(|error| match error {
+        Error::Interrupted if finished == 0 => {
+            anyhow!("no sample was finished yet; run the same command again to start over").context(error)
+        }
+        Error::Interrupted => {
+            let out = arguments.out.display();
+            anyhow!("run the same command again to go on; {out} keeps what is finished").context(error)
+        }
+        error => error.into(),
+    })
 }
 
 /// What becomes of samples that are longer than `most` tokens.
-fn long_samples(dataset: &Dataset, most: usize) -> Vec<String> {
+fn long_samples(dataset: &TokenizedDataset, most: usize) -> Vec<String> {
     let line = |lines: &[usize], what: &str| {
         let shown: Vec<String> = lines.iter().take(5).map(usize::to_string).collect();
         let more = if lines.len() > shown.len() { ", …" } else { "" };
@@ -302,13 +319,13 @@ fn long_samples(dataset: &Dataset, most: usize) -> Vec<String> {
 }
 
 /// What is about to be scored, and what it costs.
-fn plan(plan: &Plan) -> String {
+fn plan(plan: &SearchPlan) -> String {
     let family = |(family, members): &(Family, usize)| match family.is_adaptive() {
         true => format!("{family} (as it goes)"),
         false => format!("{family} ({members})"),
     };
     let families: Vec<String> = plan.families.iter().map(family).collect();
-    let Plan { variants, passes, naive, .. } = plan;
+    let SearchPlan { variants, passes, naive, .. } = plan;
     format!(
         "plimsoll: {}: {variants} variants in {passes} layer passes a sample; one by one they would be {naive}",
         families.join(", ")
@@ -316,63 +333,59 @@ fn plan(plan: &Plan) -> String {
 }
 
 impl Arguments {
-    /// Whether more than the boundaries is searched.
-    fn tells_plan(&self) -> bool {
-        !(self.families.is_empty() && self.gates.is_empty())
+    /// As the library wants them. What is not given has the library's default.
+    fn settings(&self) -> Result<SearchSettings> {
+        let defaults = SearchSettings::default();
+        let EffectSettings { order_pairs, .. } = defaults.effects;
+        Ok(SearchSettings {
+            validation: match (self.holdout, self.folds) {
+                (Some(share), _) => Validation::HeldOut(share),
+                (None, Some(folds)) => Validation::Folds(folds.get()),
+                (None, None) => Validation::Auto,
+            },
+            strategy: match (self.search, self.error_rate) {
+                (SearchArgument::Exact, None) => Strategy::Exact,
+                (SearchArgument::Exact, Some(_)) => {
+                    return Err(Error::Usage("--error-rate is of no effect without --search racing".into()).into());
+                }
+                (SearchArgument::Racing, None) => Strategy::RACING,
+                (SearchArgument::Racing, Some(error_rate)) => Strategy::Racing { error_rate },
+            },
+            families: self.families.clone(),
+            gates: self.gates.clone(),
+            controls: if self.no_controls { ControlScoring::Omitted } else { ControlScoring::Scored },
+            effects: EffectSettings {
+                places: self.effects.map(|effects| match effects {
+                    EffectsArgument::Layers => Places::Layers,
+                    EffectsArgument::Modules => Places::Modules,
+                }),
+                samples: self.effect_samples,
+                order_pairs: self.orders.unwrap_or(order_pairs),
+            },
+            guard_margin: self.guard_margin.unwrap_or(defaults.guard_margin),
+            margin: self.margin.unwrap_or(defaults.margin),
+            budget: self.budget,
+            metric_candidates: self.metric_candidates.map_or(defaults.metric_candidates, NonZero::get),
+            token_samples: self.token_samples,
+            lens_samples: self.lens_samples,
+            seed: self.seed,
+        })
     }
 
-    fn options(&self) -> Result<SearchOptions> {
-        Ok(SearchOptions {
-            model: hub::model(&self.model, self.quiet)?,
-            adapter: hub::adapter(&self.adapter, self.quiet)?,
-            ends: self.ends.choice(),
-            data: self.data.clone(),
-            out: self.out.clone(),
+    fn data_options(&self) -> Result<DataOptions> {
+        Ok(DataOptions {
             template: template(&self.template)?,
             turns: match self.turns {
                 TurnsArgument::Last => Turns::Last,
                 TurnsArgument::All => Turns::All,
             },
             max_samples: self.max_samples.map(NonZero::get),
-            max_length: self.max_length,
+            seed: self.seed,
+            max_length: self.max_length.map_or(usize::MAX, NonZero::get),
             long: match self.long_samples {
                 LongSamplesArgument::Skip => LongSamples::Skip,
                 LongSamplesArgument::Cut => LongSamples::Cut,
             },
-            judges: match (self.holdout, self.folds) {
-                (Some(share), _) => Judges::HeldOut(share),
-                (None, Some(folds)) => Judges::Folds(folds.get()),
-                (None, None) => Judges::Suitable,
-            },
-            families: self.families.clone(),
-            given: self.gates.clone(),
-            controls: if self.no_controls { Controls::Omitted } else { Controls::Scored },
-            effects: self.effects.map(|effects| match effects {
-                EffectsArgument::Layers => Places::Layers,
-                EffectsArgument::Modules => Places::Modules,
-            }),
-            effect_samples: self.effect_samples,
-            order_pairs: self.orders.unwrap_or(ORDER_PAIRS),
-            guard: self.guard.clone(),
-            guard_margin: self.guard_margin.unwrap_or(GUARD_MARGIN),
-            margin: self.margin.unwrap_or(Margin::Share(0.98)),
-            budget: self.budget,
-            token_samples: self.token_samples,
-            strategy: match (self.search, self.error_rate) {
-                (SearchArgument::Exact, None) => Strategy::Exact,
-                (SearchArgument::Exact, Some(_)) => {
-                    return Err(Error::Usage("--error-rate is of no effect without --search racing".into()).into());
-                }
-                (SearchArgument::Racing, rate) => Strategy::Racing { error_rate: rate.unwrap_or(ERROR_RATE) },
-            },
-            metric: self.metric.clone(),
-            metric_candidates: self.metric_candidates.map_or(METRIC_CANDIDATES, NonZero::get),
-            lens_samples: self.lens_samples,
-            seed: self.seed,
-            engine: self.engine.options(),
-            scratch: std::env::temp_dir(),
-            existing: if self.force { Existing::Replace } else { Existing::Refuse },
-            command: command_line(),
         })
     }
 }

@@ -5,15 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
-use plimsoll::Error;
-use plimsoll::adapter::{Adapter, Ends, Layout, Provenance, Source, write_trimmed_as};
-use plimsoll::files::sha256_of_files;
-use plimsoll::gates::{LayersKept, Variant};
-use plimsoll::report;
-use plimsoll::search::TOOL;
+use plimsoll::TOOL;
+use plimsoll::formats::files::sha256_of_files;
+use plimsoll::lora::adapter::{Adapter, AdapterLayout, EmbeddingLora, Provenance, Source, write_trimmed_as};
+use plimsoll::lora::{LayersKept, Variant};
+use plimsoll::{Error, report};
 
-use super::inputs::EndsArgument;
-use super::{Format, command_line, print};
+use super::inputs::EmbeddingLoraArgument;
+use super::output::{Format, command_line, print};
 use crate::hub;
 
 /// Write an adapter that keeps some of the LoRA and drops the rest.
@@ -37,7 +36,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     adapter: PathBuf,
     #[command(flatten)]
-    ends: EndsArgument,
+    embedding_lora: EmbeddingLoraArgument,
     #[command(flatten)]
     what: What,
     /// Folder for the trimmed adapter; it must not exist
@@ -45,14 +44,14 @@ pub(super) struct Arguments {
     out: PathBuf,
     /// Whose layout to write [default: the adapter's own]
     #[arg(long, value_enum, value_name = "peft|mlx")]
-    layout: Option<LayoutArgument>,
+    layout: Option<AdapterLayoutArgument>,
     /// What to print on stdout
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum LayoutArgument {
+enum AdapterLayoutArgument {
     /// adapter_model.safetensors, which PEFT, vLLM and llama.cpp's converter read
     Peft,
     /// adapters.safetensors, which mlx-lm reads
@@ -74,16 +73,16 @@ struct What {
     from: Option<PathBuf>,
 }
 
-/// Runs the verb.
+/// Runs the subcommand.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let adapter = Adapter::open(&hub::adapter(&arguments.adapter, false)?)?;
     let sha256 = sha256_of_files(&adapter.files())?;
     let (variant, ends) = arguments.what.variant(&adapter, &sha256)?;
-    let adapter = adapter.with_ends(arguments.ends.choice().or(ends));
+    let adapter = adapter.with_embedding_lora(arguments.embedding_lora.choice().or(ends));
     let layout = match arguments.layout {
         None => adapter.layout(),
-        Some(LayoutArgument::Peft) => Layout::Peft,
-        Some(LayoutArgument::Mlx) => Layout::Mlx,
+        Some(AdapterLayoutArgument::Peft) => AdapterLayout::Peft,
+        Some(AdapterLayoutArgument::Mlx) => AdapterLayout::Mlx,
     };
     let source = Source { path: arguments.adapter.display().to_string(), sha256 };
     let card =
@@ -99,7 +98,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 impl What {
     /// The gates, and what a search made of the ends of the model.
-    fn variant(&self, adapter: &Adapter, sha256: &str) -> Result<(Variant, Option<Ends>)> {
+    fn variant(&self, adapter: &Adapter, sha256: &str) -> Result<(Variant, Option<EmbeddingLora>)> {
         // No base model is at hand: the layers that can be spoken of are those up to the adapter's highest.
         let highest = adapter.layers().last().copied().unwrap_or(0);
         let layers = highest + 1;

@@ -4,12 +4,11 @@
 //! by the HTTP crate, so that the token is sent to that origin only. Once a redirect leads to another origin, such as a
 //! CDN's, no later request of its chain carries the token, not even one back to the hub.
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
+use std::{fmt, thread};
 
 use indicatif::ProgressBar;
 use serde_json::Value;

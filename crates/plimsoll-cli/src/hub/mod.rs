@@ -11,13 +11,12 @@
 mod client;
 
 use std::collections::BTreeSet;
-use std::env;
-use std::fs;
-use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::{env, fs, io};
 
 use anyhow::Result;
-use plimsoll::{Error, files};
+use plimsoll::Error;
+use plimsoll::formats::files;
 
 use self::client::{Client, Failure};
 use crate::progress;

@@ -13,8 +13,10 @@
 
 use std::ops::Range;
 
+use super::ending::Ending;
+use super::problem::DataProblem;
+use super::sample::{Sample, TemplateChoice, TemplateUse, Turns};
 use super::shape::Record;
-use super::{DataProblem, Sample, TemplateChoice, TemplateUse, Turns};
 use crate::error::{Error, Result};
 use crate::tokenizer::{ChatTemplate, Encoding, GenerationPrompt, Message, Special, Tokenizer, TokenizerProblem};
 
@@ -24,15 +26,6 @@ pub struct Renderer<'a> {
     tokenizer: &'a Tokenizer,
     template: Option<ChatTemplate>,
     used: TemplateUse,
-}
-
-/// What the last token of an answer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// This token, which ends generation.
-    Token(u32),
-    /// A token of its text: nothing ends generation.
-    Open,
 }
 
 /// A text, and which bytes of it are answers: ascending, apart, none empty.

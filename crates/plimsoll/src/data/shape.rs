@@ -11,10 +11,10 @@
 //! Alpaca files often carry a ready-made `text` too, and chats a `prompt`, which is why order matters. Other fields are
 //! ignored, but for `tools`: a chat with tools rendered without them would be another chat.
 
+use plimsoll_formats::text::shown;
 use serde_json::{Map, Value};
 
-use super::DataProblem;
-use crate::error::shown;
+use super::problem::DataProblem;
 use crate::tokenizer::Message;
 
 /// One line, validated. The answers of a sample are not empty; those of a question are.

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::gates::{LayerGates, Projection, Variant};
+use crate::lora::{LayerGates, Projection, Variant};
 
 /// The nodes of every layer, and where each variant passes.
 #[derive(Debug)]

@@ -4,7 +4,8 @@
 //! in a search: [`Evaluation::open`] reads and checks everything and writes nothing; [`Evaluation::run`] does the long
 //! work and journals it; [`Evaluation::finish`] measures, compares and writes.
 
-mod result;
+mod built_in;
+mod problem;
 mod rows;
 mod task;
 
@@ -14,28 +15,32 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use plimsoll_formats::files;
+use plimsoll_stats::holm;
+use plimsoll_stats::metrics::Metric;
+use plimsoll_stats::metrics::compare::{self, compare, estimate};
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::{Adapter, Bound, Ends, OtherBase};
 use crate::data::{self, Renderer, Sample, TemplateChoice, TemplateUse};
-use crate::efficiency::{self, Efficiency, Subject};
-use crate::engine::{self, Embedded, Engine as _, EngineOptions, Request};
-use crate::error::{Error, Result};
-use crate::files;
-use crate::gates::{LayersKept, Variant};
-use crate::generate::{self, Finish, Generated, Prompt, Sampling};
-use crate::journal::{self, Existing, Fingerprint, Journal, TOOL};
-use crate::metrics::Metric;
-use crate::metrics::compare::{self, compare, estimate};
-use crate::model::Checkpoint;
-use crate::report::{self, AdapterFacts, ModelFacts};
-use crate::stats::holm;
-
-pub use result::{
-    Better, Comparison, EvalCost, EvalData, EvalResult, EvalVariant, EvalWarning, Generation, MetricResult, TaskFacts,
+use crate::engine::{
+    Benchmark, CpuBenchmark, CpuEngine, CpuOptions, EngineIdentity, Engines, Request, ScoreEvent, Scorer,
 };
-pub use rows::Place;
-pub use task::{Layout, Measured, Task, TaskProblem, names};
+use crate::error::{Error, Result};
+use crate::generate::{GenerateOptions, GenerationEvent, Prompt};
+use crate::journal::{self, Existing, Fingerprint, Journal, TOOL};
+use crate::lora::adapter::{Adapter, BoundAdapter, EmbeddingLora, OtherBase};
+use crate::lora::{LayersKept, Variant};
+use crate::model::Model;
+use crate::report;
+use crate::result::{
+    AdapterFacts, Better, Efficiency, EvalComparison, EvalCost, EvalData, EvalResult, EvalVariant, EvalWarning, Finish,
+    Generated, Generation, MetricResult, Sampling, TaskFacts,
+};
+
+pub use built_in::names;
+pub use problem::{Place, TaskProblem};
+pub use rows::Layout;
+pub use task::{Measured, Task};
 
 use rows::Row;
 use task::Rendered;
@@ -60,8 +65,8 @@ pub struct EvalOptions {
     pub model: PathBuf,
     /// The adapter: a PEFT folder, or one of mlx-lm's; none for the base model alone.
     pub adapter: Option<PathBuf>,
-    /// What becomes of LoRA on `embed_tokens` and `lm_head`: without a word, an adapter that has any is refused.
-    pub ends: Option<Ends>,
+    /// Whether LoRA on `embed_tokens` and `lm_head` is kept; an adapter that has such LoRA is refused where it is `None`.
+    pub embedding_lora: Option<EmbeddingLora>,
     /// A built-in task's name, or a TOML file.
     pub task: String,
     /// The data, as the task lays them out.
@@ -85,7 +90,7 @@ pub struct EvalOptions {
     /// Answers that are generated side by side.
     pub batch: usize,
     /// Bounds of the engine.
-    pub engine: EngineOptions,
+    pub engine: CpuOptions,
     /// Where results go; nothing is written where there is none.
     pub out: Option<PathBuf>,
     /// Whether to write every prompt, answer and score beside the result.
@@ -102,9 +107,9 @@ pub struct EvalOptions {
 #[derive(Debug)]
 pub struct Evaluation {
     options: EvalOptions,
-    checkpoint: Checkpoint,
+    model: Model,
     adapter: Option<Adapter>,
-    lora: Bound,
+    lora: BoundAdapter,
     task: Task,
     variants: Vec<Variant>,
     questions: Vec<Question>,
@@ -197,18 +202,18 @@ impl Evaluation {
             )));
         }
         options.sampling.check()?;
-        let checkpoint = Checkpoint::open(&options.model)?;
-        let config = checkpoint.config();
+        let model = Model::open(&options.model)?;
+        let config = model.config();
         let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
-        let adapter = adapter.map(|adapter| adapter.with_ends(options.ends));
-        let lora = checkpoint.bind(adapter.as_ref())?;
+        let adapter = adapter.map(|adapter| adapter.with_embedding_lora(options.embedding_lora));
+        let lora = model.bind(adapter.as_ref())?;
         let variants = match &adapter {
             Some(adapter) => {
                 LayersKept::variants(&options.layers_kept, &options.gates, config.layers, &adapter.places())?
             }
             None => vec![Variant::bottom_k(config.layers, 0)],
         };
-        let tokenizer = checkpoint.tokenizer()?;
+        let tokenizer = model.tokenizer()?;
         let renderer = Renderer::new(&tokenizer, &options.template)?;
 
         let read = |path: &Path| {
@@ -271,8 +276,8 @@ impl Evaluation {
             prompt_tokens: prompt_tokens as f64 / questions.len() as f64,
         };
         let adapter_hash = adapter.as_ref().map(|adapter| files::sha256_of_files(&adapter.files())).transpose()?;
-        let hashes = (checkpoint.sha256()?, adapter_hash);
-        Ok(Self { options, checkpoint, adapter, lora, task, variants, questions, facts, shots, hashes })
+        let hashes = (model.sha256()?, adapter_hash);
+        Ok(Self { options, model, adapter, lora, task, variants, questions, facts, shots, hashes })
     }
 
     /// How many samples are left out because prompt and answer do not fit into the model's context.
@@ -282,48 +287,52 @@ impl Evaluation {
 
     /// Whether the base model's name says that it is another one than the adapter was trained on.
     pub fn other_base(&self) -> Option<OtherBase> {
-        self.checkpoint.other_base(self.adapter.as_ref()?)
+        self.model.other_base(self.adapter.as_ref()?)
     }
 
-    /// Generates and scores what no earlier run has left in the output folder's journal.
+    /// Generates and scores on this machine's CPU what no earlier run has left in the output folder's journal.
     ///
     /// # Errors
-    /// See [`generate::generate`] and [`engine::Engine::score`]; a journal of another evaluation; an output folder that
-    /// cannot be written.
+    /// See [`Generator::generate`] and [`Scorer::score`]; a journal of another evaluation; an output folder that cannot be
+    /// written.
     pub fn run(&self, observe: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Answered> {
-        let engine = Embedded::load(&self.checkpoint, &self.lora, self.options.engine)?;
-        let tokenizer = self.checkpoint.tokenizer()?;
+        let engine = CpuEngine::load(&self.model, &self.lora, self.options.engine)?;
+        let (model, scratch) = (&self.model, self.options.scratch.as_path());
+        let benchmark = self.adapter.as_ref().map(|adapter| CpuBenchmark { engine: &engine, model, adapter, scratch });
+        let benchmark = benchmark.as_ref().map(|benchmark| benchmark as &dyn Benchmark);
+        self.run_on(&Engines { scorer: &engine, generator: Some(&engine), probe: None, benchmark }, observe)
+    }
+
+    /// The same on engines of the caller's.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and a task of generated answers without a generator.
+    pub fn run_on(
+        &self,
+        engines: &Engines<'_>,
+        observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Answered> {
         let begun = Instant::now();
-        let mut keeper = Keeper::open(self, &engine)?;
+        let identity = engines.scorer.identity();
+        let mut keeper = Keeper::open(self, &identity)?;
         let resumed = keeper.known.values().filter(|piece| piece.answer.is_some()).count();
-        self.score(&engine, &mut keeper, observe)?;
-        let tokens = self.generate(&engine, &tokenizer, &mut keeper, observe)?;
-        let efficiency = match &self.adapter {
-            Some(adapter) => {
-                let prompts: Vec<&[u32]> = self.questions.iter().take(8).map(Question::prompt).collect();
-                let mut go_on = || observe(Progress::Timing);
-                let scratch = &self.options.scratch;
-                let subject = Subject { engine: &engine, checkpoint: &self.checkpoint, adapter, scratch };
-                Some(efficiency::measure(&subject, &self.variants, &prompts, &mut go_on)?)
-            }
-            None => None,
-        };
-        let precision = engine.model().precision();
-        let cost = EvalCost {
-            seconds: begun.elapsed().as_secs_f64(),
-            tokens,
-            resumed,
-            threads: engine.threads(),
-            dtype: precision.dtype.to_string(),
-            instructions: precision.isa.to_string(),
-        };
+        self.score(engines.scorer, &mut keeper, observe)?;
+        let tokens = self.generate(engines, &mut keeper, observe)?;
+        let prompts: Vec<&[u32]> = self.questions.iter().take(8).map(Question::prompt).collect();
+        let mut go_on = || observe(Progress::Timing);
+        let efficiency = engines
+            .benchmark
+            .map(|benchmark| benchmark.efficiency(&self.variants, &prompts, &mut go_on))
+            .transpose()?;
+        let EngineIdentity { dtype, instructions, threads } = identity;
+        let cost = EvalCost { seconds: begun.elapsed().as_secs_f64(), tokens, resumed, threads, dtype, instructions };
         Ok(Answered { known: keeper.known, efficiency, cost })
     }
 
     /// Scores the first references, where a metric is of them.
     fn score(
         &self,
-        engine: &Embedded,
+        engine: &dyn Scorer,
         keeper: &mut Keeper,
         observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<()> {
@@ -346,8 +355,8 @@ impl Evaluation {
         let mut failed = None;
         let scored = engine.score(&samples, &request, &mut |event| {
             match event {
-                engine::Event::Work(work) => done += work,
-                engine::Event::Scored(scores) => {
+                ScoreEvent::Work(work) => done += work,
+                ScoreEvent::Scored(scores) => {
                     let entries = scores.iter().flat_map(|sample| {
                         self.variants.iter().zip(&sample.variants).map(|(variant, score)| Entry {
                             line: sample.line,
@@ -370,14 +379,16 @@ impl Evaluation {
     /// Generates answers, where a metric is of them; returns how many tokens that took.
     fn generate(
         &self,
-        engine: &Embedded,
-        tokenizer: &crate::tokenizer::Tokenizer,
+        engines: &Engines<'_>,
         keeper: &mut Keeper,
         observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<usize> {
         if !self.task.generates() {
             return Ok(0);
         }
+        let no_generator = || Error::Engine("this engine generates no answers, and the task measures them".into());
+        let generator = engines.generator.ok_or_else(no_generator)?;
+        let tokenizer = self.model.tokenizer()?;
         let (mut prompts, mut origins) = (Vec::new(), Vec::new());
         for question in &self.questions {
             for (index, variant) in self.variants.iter().enumerate() {
@@ -391,11 +402,11 @@ impl Evaluation {
         let of = self.questions.len() * self.variants.len();
         let (mut answers, mut tokens, mut failed) = (of - prompts.len(), 0, None);
         let options = self.generation();
-        let generated = generate::generate(engine, tokenizer, &self.variants, &prompts, &options, &mut |event| {
+        let generated = generator.generate(&tokenizer, &self.variants, &prompts, &options, &mut |event| {
             match event {
-                generate::Event::Text(..) => return ControlFlow::Continue(()),
-                generate::Event::Tokens(more) => tokens += more,
-                generate::Event::Finished(index, answer) => {
+                GenerationEvent::Text(..) => return ControlFlow::Continue(()),
+                GenerationEvent::Tokens(more) => tokens += more,
+                GenerationEvent::Finished(index, answer) => {
                     answers += 1;
                     let (line, gates) = origins[index].clone();
                     let entry = Entry { line, gates, answer: Some(answer.clone()), score: None };
@@ -414,8 +425,8 @@ impl Evaluation {
         }
     }
 
-    fn generation(&self) -> generate::Options {
-        generate::Options {
+    fn generation(&self) -> GenerateOptions {
+        GenerateOptions {
             sampling: self.options.sampling,
             max_tokens: self.task.max_tokens,
             stop: self.task.stop.clone(),
@@ -443,7 +454,7 @@ impl Evaluation {
     }
 
     fn result(&self, answered: &Answered) -> Result<EvalResult> {
-        let layers = self.checkpoint.config().layers;
+        let layers = self.model.config().layers;
         let pairs = pairs(&self.variants);
         // Enough for the smallest p-value to stay small once it is adjusted for all comparisons.
         let resamples = RESAMPLES.max(100 * pairs.len() * self.task.metrics.len());
@@ -457,7 +468,7 @@ impl Evaluation {
         let mut metrics = Vec::with_capacity(self.task.metrics.len());
         for Measured { name, metric } in &self.task.metrics {
             let rows = self.statistics(metric, answered)?;
-            let comparison = |&(one, other): &(usize, usize)| Comparison {
+            let comparison = |&(one, other): &(usize, usize)| EvalComparison {
                 layers_kept: self.variants[one].layers_kept(),
                 gates: self.variants[one].spec(),
                 against: self.variants[other].layers_kept(),
@@ -486,7 +497,7 @@ impl Evaluation {
             warnings.push(EvalWarning::FewSamples { samples: self.questions.len() });
         }
         if self.facts.skipped > 0 {
-            let context = self.checkpoint.config().context;
+            let context = self.model.config().context;
             warnings.push(EvalWarning::Skipped { samples: self.facts.skipped, context });
         }
         let rendered = self.questions.iter().map(|question| &question.rendered);
@@ -501,7 +512,7 @@ impl Evaluation {
             let (share, max_tokens) = (share(variant), self.task.max_tokens);
             warnings.push(EvalWarning::Cut { variant: variant.name.clone(), share, max_tokens });
         }
-        let generate::Options { sampling, max_tokens, stop, .. } = self.generation();
+        let GenerateOptions { sampling, max_tokens, stop, .. } = self.generation();
         Ok(EvalResult {
             schema: 1,
             tool: TOOL.to_owned(),
@@ -512,7 +523,7 @@ impl Evaluation {
                 file: self.task.file.as_ref().map(|file| file.display().to_string()),
                 shots: self.shots,
             },
-            model: ModelFacts::of(&self.checkpoint, &self.options.model, &self.hashes.0),
+            model: self.model.facts(&self.options.model, &self.hashes.0),
             adapter: self.adapter.as_ref().zip(self.hashes.1.as_ref()).map(|(adapter, hash)| {
                 AdapterFacts::of(
                     adapter,
@@ -637,21 +648,21 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn open(evaluation: &Evaluation, engine: &Embedded) -> Result<Self> {
+    fn open(evaluation: &Evaluation, engine: &EngineIdentity) -> Result<Self> {
         let mut keeper = Self { journal: None, known: HashMap::new() };
         let Some(out) = &evaluation.options.out else { return Ok(keeper) };
         // The variants are none of it: more of them go on from what is known. Nor is the batch, which changes no answer.
         let samples: Vec<_> = evaluation.questions.iter().map(|q| (q.line(), &q.sample.tokens, q.prompt())).collect();
-        let generate::Options { sampling, max_tokens, stop, .. } = evaluation.generation();
-        let ends = evaluation.checkpoint.tokenizer()?.ends().to_vec();
+        let GenerateOptions { sampling, max_tokens, stop, .. } = evaluation.generation();
+        let ends = evaluation.model.tokenizer()?.ends().to_vec();
         let work = format!("{samples:?} {sampling:?} {max_tokens} {stop:?} {ends:?}");
-        let work = match evaluation.options.ends {
+        let work = match evaluation.options.embedding_lora {
             Some(ends) => format!("{work} {ends:?}"),
             None => work,
         };
         let (model, adapter) = &evaluation.hashes;
-        let precision = engine.model().precision();
-        let fingerprint = Fingerprint::new(model, adapter.as_deref(), precision, work.as_bytes());
+        let engine = (engine.dtype.as_str(), engine.instructions.as_str());
+        let fingerprint = Fingerprint::new(model, adapter.as_deref(), engine, work.as_bytes());
         let existing = evaluation.options.existing;
         let (mut journal, entries): (_, Vec<Entry>) =
             Journal::open(&out.join(JOURNAL), &fingerprint, "evaluation", existing)?;

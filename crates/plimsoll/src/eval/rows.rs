@@ -16,12 +16,31 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use plimsoll_formats::files;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::task::{Layout, TaskProblem};
+use super::problem::{Place, TaskProblem};
 use crate::error::{Error, Result};
-use crate::files;
+
+/// How a data file is laid out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// As its ending says.
+    ByEnding,
+    /// Lines that are cut at a separator.
+    Separated {
+        /// What stands between the parts.
+        separator: String,
+        /// What the parts are called.
+        fields: Vec<String>,
+    },
+    /// Several files, line by line.
+    Parallel {
+        /// Field names, and how the names of their files end.
+        endings: BTreeMap<String, String>,
+    },
+}
 
 /// More bytes, once unpacked, are refused: test sets are small, and all of one is held in memory.
 const MAX_BYTES: u64 = 1 << 28;
@@ -33,46 +52,6 @@ const MAX_LINE: usize = 1 << 24;
 
 /// One row's fields.
 pub(super) type Fields = Map<String, Value>;
-
-/// Where a row is, as messages name it. All numbers count from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// A line of a file that has a row a line.
-    Line(usize),
-    /// A place in a list.
-    Row(usize),
-    /// A row of a table, and the line that it begins on: a quoted field may have several lines.
-    TableRow {
-        /// The row, from the one below the names.
-        row: usize,
-        /// The line.
-        line: usize,
-    },
-    /// An example of the task itself.
-    Example(usize),
-}
-
-impl Place {
-    /// The row's number: which of the file's rows it is.
-    pub(super) fn number(self) -> usize {
-        match self {
-            Self::Line(number) | Self::Row(number) | Self::TableRow { row: number, .. } | Self::Example(number) => {
-                number
-            }
-        }
-    }
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Line(line) => write!(f, "line {line}"),
-            Self::Row(row) => write!(f, "row {row}"),
-            Self::TableRow { row, line } => write!(f, "row {row} (line {line})"),
-            Self::Example(example) => write!(f, "example {example}"),
-        }
-    }
-}
 
 /// One sample before its prompt is rendered: one row, or neighbours that agree in a field.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,7 +138,7 @@ fn unpacked(path: &Path, hasher: &mut Sha256) -> Result<Vec<u8>> {
     let stored = read(&mut File::open(path).map_err(Error::read(path))?)?;
     hasher.update(&stored);
     if files::is_lfs_pointer(&stored) {
-        return Err(Error::input(path, files::lfs_pointer()));
+        return Err(Error::read(path)(files::lfs_pointer()));
     }
     if path.extension().is_some_and(|extension| extension == "gz") {
         return read(&mut flate2::read::MultiGzDecoder::new(stored.as_slice()));

@@ -21,244 +21,22 @@ use std::path::{Path, PathBuf};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use plimsoll_formats::files;
+use plimsoll_formats::text::shown;
+use plimsoll_stats::metrics::{Metric, Pattern, PatternProblem};
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
-use super::rows::{Fields, Place, Row};
-use crate::data::DataProblem;
-use crate::error::{Error, Result, json_reason, shown};
-use crate::files;
-use crate::metrics::{Metric, Pattern, PatternProblem};
+use super::built_in::BUILT_IN;
+use super::problem::{Place, TaskProblem};
+use super::rows::{Fields, Layout, Row};
+use crate::error::{Error, Result};
 use crate::tokenizer::{Message, json_value, to_json};
 
 /// Instructions that one rendering may cost.
 const FUEL: u64 = 1_000_000;
 /// An answer that a task wants is at most so long.
 pub(super) const MAX_TOKENS: usize = 1 << 16;
-
-/// Tasks that come with the program.
-const BUILT_IN: [(&str, &str); 6] = [
-    ("dialogsum", include_str!("tasks/dialogsum.toml")),
-    ("e2e", include_str!("tasks/e2e.toml")),
-    ("gsm8k", include_str!("tasks/gsm8k.toml")),
-    ("hotpotqa", include_str!("tasks/hotpotqa.toml")),
-    ("multi30k", include_str!("tasks/multi30k.toml")),
-    ("xsum", include_str!("tasks/xsum.toml")),
-];
-
-/// What can be wrong with a task or with the data that it reads.
-#[derive(Debug, thiserror::Error)]
-pub enum TaskProblem {
-    /// Neither a built-in task nor a file.
-    #[error("expected a built-in task ({}) or a TOML file, found neither", names().join(", "))]
-    Unknown,
-    /// Not TOML, or not a task.
-    #[error("not a task: {}", shown(.0.trim_end()))]
-    Toml(String),
-    /// A field whose value makes no sense.
-    #[error("`{field}`: expected {expected}, found {}", shown(.found))]
-    Field {
-        /// The field.
-        field: &'static str,
-        /// What it should hold.
-        expected: &'static str,
-        /// What it holds.
-        found: String,
-    },
-    /// A pattern of a metric that cannot be used.
-    #[error("line {line}: {problem}")]
-    Pattern {
-        /// The line of the task's file, from 1.
-        line: usize,
-        /// What is wrong with it.
-        problem: PatternProblem,
-    },
-    /// A template that does not parse or render.
-    #[error("template `{template}`: {reason}")]
-    Template {
-        /// The template.
-        template: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A row that a template cannot be rendered for.
-    #[error("{place}: template `{template}`: {reason}; the row has {fields}")]
-    Fields {
-        /// The row.
-        place: Place,
-        /// The template.
-        template: String,
-        /// What is wrong: which field is undefined.
-        reason: String,
-        /// The names of the row's fields.
-        fields: String,
-    },
-    /// A row without anything to compare an answer with.
-    #[error("{place}: expected a reference, found none: {reasons}; the row has {fields}")]
-    NoReference {
-        /// The row.
-        place: Place,
-        /// Why each of the task's `references` has no text.
-        reasons: String,
-        /// The names of the row's fields.
-        fields: String,
-    },
-    /// A reference that a numeric metric cannot read.
-    #[error(
-        "{place}: metric `{}`: expected a reference that is a number, found `{}`",
-        shown(.metric),
-        shown(.reference)
-    )]
-    NoNumber {
-        /// The row.
-        place: Place,
-        /// The task's name for the metric.
-        metric: String,
-        /// The reference.
-        reference: String,
-    },
-    /// A row of which no sample can be made.
-    #[error("{place}: {reason}")]
-    Sample {
-        /// The row.
-        place: Place,
-        /// Why.
-        reason: String,
-    },
-    /// Examples that give the answers away.
-    #[error("expected a file of other samples for --examples, found the samples themselves")]
-    OwnExamples,
-    /// A line that is too long.
-    #[error("line {line}: expected at most {limit} bytes, found more")]
-    LongLine {
-        /// The line, from 1.
-        line: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// A folder where a file is wanted.
-    #[error("expected a data file, found a folder")]
-    Folder,
-    /// A file that is too large to hold in memory.
-    #[error("expected at most {limit} bytes, found more")]
-    TooLarge {
-        /// The limit.
-        limit: u64,
-    },
-    /// A file of too many rows.
-    #[error("expected at most {limit} rows, found more")]
-    TooManyRows {
-        /// The limit.
-        limit: usize,
-    },
-    /// No rows.
-    #[error("expected at least one row, found no rows")]
-    NoRows,
-    /// A file of a kind that is not read.
-    #[error("expected a file that ends with .jsonl, .json or .csv, or one of these with .gz behind")]
-    Ending,
-    /// Other bytes than text.
-    #[error("expected UTF-8, found other bytes from byte {valid} on")]
-    NotUtf8 {
-        /// How many bytes are well-formed.
-        valid: usize,
-    },
-    /// JSON of another form than the file's ending says.
-    #[error("expected {expected}, found {found}")]
-    Form {
-        /// What the ending says.
-        expected: &'static str,
-        /// What is there, and what its ending is.
-        found: &'static str,
-    },
-    /// Not the JSON that is wanted.
-    #[error("line {line}: {}", json_reason(.source))]
-    Json {
-        /// The line, from 1.
-        line: usize,
-        /// The parser's reason.
-        source: serde_json::Error,
-    },
-    /// Not CSV.
-    #[error("{}", shown(.0))]
-    Csv(String),
-    /// A row of a table with more or fewer fields than names.
-    #[error("{place}: expected {expected} fields, as the first line has, found {found}")]
-    Columns {
-        /// The row.
-        place: Place,
-        /// How many there should be.
-        expected: u64,
-        /// How many there are.
-        found: u64,
-    },
-    /// A line that falls into another number of parts.
-    #[error("line {line}: expected {expected} parts between `{}`, found {found}", shown(.separator))]
-    Parts {
-        /// The line, from 1.
-        line: usize,
-        /// What stands between the parts.
-        separator: String,
-        /// How many there should be.
-        expected: usize,
-        /// How many there are.
-        found: usize,
-    },
-    /// A file that belongs to another and is not there.
-    #[error("expected the file {} too, plain or with .gz behind; found none", shown(.looked_for))]
-    NoFile {
-        /// Its name.
-        looked_for: String,
-    },
-    /// Files of which line n should belong to line n.
-    #[error("expected {expected} lines, as {} has, found {found}", other.display())]
-    Lengths {
-        /// The other file.
-        other: PathBuf,
-        /// Its lines.
-        expected: usize,
-        /// Lines of this one.
-        found: usize,
-    },
-    /// Every sample is longer than the context.
-    #[error(
-        "expected at least one sample, found {skipped}, none of which fits into the model's context of {context} tokens with \
-         its answer: see --max-tokens"
-    )]
-    AllTooLong {
-        /// How many.
-        skipped: usize,
-        /// The context, in tokens.
-        context: usize,
-    },
-    /// More examples are asked for than there are.
-    #[error("expected at least {expected} examples, found {found}: give a file of more with --examples")]
-    TooFewExamples {
-        /// How many are wanted.
-        expected: usize,
-        /// How many there are.
-        found: usize,
-    },
-}
-
-/// How a data file is laid out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// As its ending says.
-    ByEnding,
-    /// Lines that are cut at a separator.
-    Separated {
-        /// What stands between the parts.
-        separator: String,
-        /// What the parts are called.
-        fields: Vec<String>,
-    },
-    /// Several files, line by line.
-    Parallel {
-        /// Field names, and how the names of their files end.
-        endings: BTreeMap<String, String>,
-    },
-}
 
 /// How an answer is measured.
 #[derive(Clone, Debug, PartialEq)]
@@ -309,11 +87,6 @@ pub(super) struct Rendered {
     pub(super) references: Vec<String>,
     /// The templates that gave one.
     pub(super) filled: BTreeSet<usize>,
-}
-
-/// The names of the built-in tasks.
-pub fn names() -> Vec<&'static str> {
-    BUILT_IN.iter().map(|(name, _)| *name).collect()
 }
 
 impl Task {
@@ -510,15 +283,6 @@ impl Measured {
     }
 }
 
-impl TaskProblem {
-    /// A row of which no sample can be made. The reason counts lines, which a list or a table does not.
-    pub(super) fn sample(place: Place, problem: &DataProblem) -> Self {
-        let reason = problem.to_string();
-        let line = format!("line {}: ", place.number());
-        Self::Sample { place, reason: reason.strip_prefix(&line).unwrap_or(&reason).to_owned() }
-    }
-}
-
 fn template(field: &str, error: &minijinja::Error) -> TaskProblem {
     TaskProblem::Template { template: field.to_owned(), reason: reason(error) }
 }
@@ -706,6 +470,7 @@ impl TryFrom<RawTask> for Task {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eval::built_in::names;
 
     fn fields(pairs: &[(&str, &str)]) -> Fields {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect()

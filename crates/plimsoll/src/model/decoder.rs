@@ -15,17 +15,20 @@ use plimsoll_kernels::{
 use rayon::prelude::*;
 
 use super::Precision;
-use super::checkpoint::{Checkpoint, Norm, Weight, WeightRows};
 use super::config::{Config, LayerAttention, Rope};
-use super::linears::Input;
-use super::lora::{Grams, Lora, LowRank, Meter};
-use crate::adapter::Bound;
+use super::linears::LinearGroup;
+use super::lora::{Lora, LowRank, sized};
+use super::observer::BlockObserver;
+use super::opened::Model;
+use super::reader::WeightRows;
+use super::weights::{Norm, Weight};
 use crate::error::Result;
-use crate::gates::{LayerGates, Projection};
+use crate::lora::adapter::{BoundAdapter, LayerLora};
+use crate::lora::{LayerGates, Projection};
 
 /// A base model, ready to run.
 #[derive(Debug)]
-pub struct Model {
+pub struct Transformer {
     config: Config,
     precision: Precision,
     /// One column for each entry of the vocabulary.
@@ -48,8 +51,8 @@ struct Block {
     query_key_norms: Option<[Vec<f32>; 2]>,
     /// Of what attention gives and of what the MLP gives: `(hidden)` each.
     post_norms: Option<[Vec<f32>; 2]>,
-    /// Indexed by `Input as usize`.
-    linears: [Packed; Input::COUNT],
+    /// Indexed by `LinearGroup as usize`.
+    linears: [Packed; LinearGroup::COUNT],
 }
 
 /// One sequence among the rows of a block.
@@ -69,6 +72,18 @@ pub struct Segment<'a> {
     pub wanted: Option<&'a [usize]>,
 }
 
+/// How a block is computed.
+pub struct BlockPass<'a> {
+    /// Made for the lengths of the segments.
+    pub ropes: &'a Ropes,
+    /// The threads that share the work.
+    pub threads: Threads,
+    /// Memory of the pass.
+    pub scratch: &'a mut Scratch,
+    /// Sees the updates of all modules.
+    pub observer: Option<&'a mut dyn BlockObserver>,
+}
+
 /// Memory that a block works in; grows as needed and is meant to be used again.
 #[derive(Debug)]
 pub struct Scratch {
@@ -83,35 +98,23 @@ pub struct Scratch {
     low_rank: LowRank,
 }
 
-impl Scratch {
-    /// Has the next block measured: the energy of its modules' updates.
-    pub fn meter(&mut self, grams: &Grams) -> &mut Self {
-        self.low_rank.meter = Some(Meter { grams: grams.clone(), energy: [0.0; Projection::COUNT] });
-        self
-    }
-
-    /// What was measured since [`meter`](Self::meter), by `Projection as usize`; measures no longer.
-    pub fn metered(&mut self) -> [f64; Projection::COUNT] {
-        self.low_rank.meter.take().map_or([0.0; Projection::COUNT], |meter| meter.energy)
-    }
-}
-
-impl Model {
-    /// Reads and packs all weights of a checkpoint, as an adapter changes them in every variant, on all threads of the
+impl Transformer {
+    /// Reads and packs all weights of a model, as an adapter changes them in every variant, on all threads of the
     /// current pool. Nothing but the packed weights is kept.
     ///
     /// # Errors
     /// A tensor that cannot be read, or holds values that are not finite.
-    pub fn load(checkpoint: &Checkpoint, bound: &Bound, precision: Precision) -> Result<Self> {
-        let config = checkpoint.config().clone();
+    pub fn load(model: &Model, bound: &BoundAdapter, precision: Precision) -> Result<Self> {
+        let config = model.config().clone();
         let Config { hidden, vocabulary, .. } = config;
         let Precision { dtype, .. } = precision;
-        let pack = |weight| {
-            let rows = checkpoint.rows(weight, bound)?;
+        let pack = |weight| -> Result<Packed> {
+            let rows = model.rows(weight, bound)?;
             Packed::new(dtype, vocabulary, hidden, |column, out| rows.read(column, out))
         };
-        let linear = |layer, input: Input| {
-            let of = |&projection| Ok((projection, checkpoint.rows(Weight::Linear(layer, projection), bound)?));
+        let linear = |layer, input: LinearGroup| -> Result<Packed> {
+            let of =
+                |&projection| -> Result<_> { Ok((projection, model.rows(Weight::Linear(layer, projection), bound)?)) };
             let rows: Vec<(Projection, WeightRows<'_>)> = input.projections().iter().map(of).collect::<Result<_>>()?;
             let packed = Packed::new(dtype, input.columns(&config), input.width(&config), |column, out| {
                 let source = input.source(&config, column);
@@ -127,7 +130,8 @@ impl Model {
                 }
             })?;
             let biased = input.projections().iter().filter(|projection| config.biased.contains(projection));
-            let of = |&projection| Ok((projection, checkpoint.read(Weight::Bias(layer, projection), bound)?));
+            let of =
+                |&projection| -> Result<_> { Ok((projection, model.read(Weight::Bias(layer, projection), bound)?)) };
             let biases: BTreeMap<Projection, Vec<f32>> = biased.map(of).collect::<Result<_>>()?;
             if biases.is_empty() {
                 return Ok(packed);
@@ -139,27 +143,27 @@ impl Model {
             let columns = 0..input.columns(&config);
             Ok(packed.with_bias(columns.map(|column| of_column(column).unwrap_or(0.0)).collect()))
         };
-        let block = |layer| {
-            let norm = |norm| checkpoint.read(Weight::Norm(layer, norm), bound);
-            let norms = |is_there: bool, a, b| is_there.then(|| Ok([norm(a)?, norm(b)?])).transpose();
+        let block = |layer| -> Result<Block> {
+            let norm = |norm| model.read(Weight::Norm(layer, norm), bound);
+            let norms = |is_there: bool, a, b| is_there.then(|| -> Result<_> { Ok([norm(a)?, norm(b)?]) }).transpose();
             Ok(Block {
                 attention_norm: norm(Norm::Attention)?,
                 mlp_norm: norm(Norm::Mlp)?,
                 query_key_norms: norms(config.query_key_norm, Norm::Query, Norm::Key)?,
                 post_norms: norms(config.post_norms, Norm::PostAttention, Norm::PostMlp)?,
                 linears: [
-                    linear(layer, Input::Attention)?,
-                    linear(layer, Input::Mixed)?,
-                    linear(layer, Input::Mlp)?,
-                    linear(layer, Input::Gated)?,
+                    linear(layer, LinearGroup::Qkv)?,
+                    linear(layer, LinearGroup::AttentionOut)?,
+                    linear(layer, LinearGroup::GateUp)?,
+                    linear(layer, LinearGroup::Down)?,
                 ],
             })
         };
         Ok(Self {
             embedding: pack(Weight::Embedding)?,
             blocks: (0..config.layers).into_par_iter().map(block).collect::<Result<_>>()?,
-            final_norm: checkpoint.read(Weight::FinalNorm, bound)?,
-            head: checkpoint.has_own_head(bound).then(|| pack(Weight::Head)).transpose()?,
+            final_norm: model.read(Weight::FinalNorm, bound)?,
+            head: model.has_own_head(bound).then(|| pack(Weight::Head)).transpose()?,
             precision,
             config,
         })
@@ -180,8 +184,13 @@ impl Model {
         Ropes::new(&self.config, lengths)
     }
 
+    /// Packs the LoRA of a layer for this model.
+    pub fn pack_lora(&self, layer: usize, lora: &LayerLora) -> Lora {
+        Lora::new(&self.config, self.precision.dtype, &self.blocks[layer].linears, lora)
+    }
+
     /// The packed weights of the linear maps with one input.
-    pub(super) fn linears(&self, layer: usize, input: Input) -> &Packed {
+    fn linears(&self, layer: usize, input: LinearGroup) -> &Packed {
         &self.blocks[layer].linears[input as usize]
     }
 
@@ -235,21 +244,19 @@ impl Model {
     ///
     /// # Panics
     /// If the segments do not cover the rows, or one is longer than the lengths that `ropes` was made for.
-    #[allow(clippy::too_many_arguments, reason = "a layer needs all of these, and nothing else")]
     pub fn block(
         &self,
         layer: usize,
         lora: &Lora,
         segments: &mut [Segment<'_>],
-        ropes: &Ropes,
         x: &mut Vec<f32>,
-        threads: Threads,
-        scratch: &mut Scratch,
+        pass: BlockPass<'_>,
     ) {
+        let BlockPass { ropes, threads, scratch, mut observer } = pass;
         let Config { hidden, intermediate, heads, kv_heads, head_dim, norm_epsilon, activation, .. } = self.config;
         let Precision { isa, .. } = self.precision;
         let block = &self.blocks[layer];
-        let weight = |input: Input| self.linears(layer, input);
+        let weight = |input: LinearGroup| self.linears(layer, input);
         let LayerAttention { window, rope } = self.config.attention[layer];
         let rule = AttentionRule { scale: self.config.attention_scale, softcap: self.config.attention_softcap, window };
         let width = self.attention_shape().width();
@@ -257,8 +264,9 @@ impl Model {
 
         rms_norm(isa, normed, x, &block.attention_norm, norm_epsilon); // (rows, hidden)
         let qkv = sized(qkv, normed.rows() * width);
-        let w = weight(Input::Attention);
-        let update = low_rank.update(isa, lora.get(Input::Attention), normed, w, runs(segments), threads);
+        let w = weight(LinearGroup::Qkv);
+        let update =
+            low_rank.update(isa, lora.get(LinearGroup::Qkv), normed, w, runs(segments), threads, &mut observer);
         linear(isa, qkv, normed, w, update, Mode::Set, threads); // (rows, q | k | v)
         if let Some([query, key]) = &block.query_key_norms {
             norm_heads(isa, qkv, width, 0, heads, query, norm_epsilon);
@@ -311,9 +319,14 @@ impl Model {
         let runs = output_runs(segments);
 
         // What a branch gives goes into the residual stream: as it is, or normed first.
-        let mut add = |x: &mut [f32], from: &Rows, input: Input, norm: Option<&Vec<f32>>, low_rank: &mut LowRank| {
+        let mut add = |x: &mut [f32],
+                       from: &Rows,
+                       input: LinearGroup,
+                       norm: Option<&Vec<f32>>,
+                       low_rank: &mut LowRank,
+                       observer: &mut Option<&mut dyn BlockObserver>| {
             let w = weight(input);
-            let update = low_rank.update(isa, lora.get(input), from, w, runs.clone(), threads);
+            let update = low_rank.update(isa, lora.get(input), from, w, runs.clone(), threads, observer);
             match norm {
                 None => linear(isa, x, from, w, update, Mode::Add, threads),
                 Some(norm) => {
@@ -324,14 +337,15 @@ impl Model {
             }
         };
         let [after_attention, after_mlp] = block.post_norms.as_ref().map_or([None, None], |[a, b]| [Some(a), Some(b)]);
-        add(x, mixed, Input::Mixed, after_attention, low_rank); // (outputs, hidden)
+        add(x, mixed, LinearGroup::AttentionOut, after_attention, low_rank, &mut observer); // (outputs, hidden)
 
         rms_norm(isa, normed, x, &block.mlp_norm, norm_epsilon); // (outputs, hidden)
         activations.resize(wanted, intermediate);
-        let w = weight(Input::Mlp);
-        let update = low_rank.update(isa, lora.get(Input::Mlp), normed, w, runs.clone(), threads);
+        let w = weight(LinearGroup::GateUp);
+        let update =
+            low_rank.update(isa, lora.get(LinearGroup::GateUp), normed, w, runs.clone(), threads, &mut observer);
         gated(isa, activations, normed, w, activation, update, threads); // (outputs, intermediate)
-        add(x, activations, Input::Gated, after_mlp, low_rank); // (outputs, hidden)
+        add(x, activations, LinearGroup::Down, after_mlp, low_rank, &mut observer); // (outputs, hidden)
     }
 
     /// Scores `tokens[i]` as what follows the hidden state `x[i]`, with `x (rows, hidden)` taken after any layer: the
@@ -434,12 +448,4 @@ fn joined(runs: impl Iterator<Item = (Range<usize>, LayerGates)>) -> Vec<(Range<
         }
     }
     joined
-}
-
-/// The first `len` numbers of a buffer that grows as needed.
-pub(super) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
-    &mut buffer[..len]
 }

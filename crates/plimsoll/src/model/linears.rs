@@ -1,46 +1,46 @@
 //! How the linear modules of a block are packed: those with the same input in one product.
 
 use super::config::Config;
-use crate::gates::Projection;
+use crate::lora::Projection;
 
 /// Gate and up projections come in turns of so many columns, so that the product can gate its own sums.
 const TURN: usize = 16;
 
 /// What a linear module of a block reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Input {
+pub(super) enum LinearGroup {
     /// The normed hidden state before attention: q, k, v, one after the other.
-    Attention,
+    Qkv,
     /// What attention mixed: o.
-    Mixed,
+    AttentionOut,
     /// The normed hidden state before the MLP: gate and up, in turns.
-    Mlp,
+    GateUp,
     /// The gated activations: down.
-    Gated,
+    Down,
 }
 
-impl Input {
+impl LinearGroup {
     /// How many there are.
     pub(super) const COUNT: usize = 4;
 
     /// All of them, in the order in which a block comes to them.
-    pub(super) const ALL: [Self; Self::COUNT] = [Self::Attention, Self::Mixed, Self::Mlp, Self::Gated];
+    pub(super) const ALL: [Self; Self::COUNT] = [Self::Qkv, Self::AttentionOut, Self::GateUp, Self::Down];
 
     /// The linear maps of it.
     pub(super) fn projections(self) -> &'static [Projection] {
         match self {
-            Self::Attention => &[Projection::Q, Projection::K, Projection::V],
-            Self::Mixed => &[Projection::O],
-            Self::Mlp => &[Projection::Gate, Projection::Up],
-            Self::Gated => &[Projection::Down],
+            Self::Qkv => &[Projection::Q, Projection::K, Projection::V],
+            Self::AttentionOut => &[Projection::O],
+            Self::GateUp => &[Projection::Gate, Projection::Up],
+            Self::Down => &[Projection::Down],
         }
     }
 
     /// The modules that read it: each of these maps, or all of them in one.
     pub(super) fn modules(self, config: &Config) -> &'static [Projection] {
         match self {
-            Self::Attention if config.is_fused => &[Projection::Qkv],
-            Self::Mlp if config.is_fused => &[Projection::GateUp],
+            Self::Qkv if config.is_fused => &[Projection::Qkv],
+            Self::GateUp if config.is_fused => &[Projection::GateUp],
             _ => self.projections(),
         }
     }
@@ -62,18 +62,18 @@ impl Input {
     /// Its width.
     pub(super) fn width(self, config: &Config) -> usize {
         match self {
-            Self::Attention | Self::Mlp => config.hidden,
-            Self::Mixed => config.heads * config.head_dim,
-            Self::Gated => config.intermediate,
+            Self::Qkv | Self::GateUp => config.hidden,
+            Self::AttentionOut => config.heads * config.head_dim,
+            Self::Down => config.intermediate,
         }
     }
 
     /// Columns of its product.
     pub(super) fn columns(self, config: &Config) -> usize {
         match self {
-            Self::Attention => (config.heads + 2 * config.kv_heads) * config.head_dim,
-            Self::Mixed | Self::Gated => config.hidden,
-            Self::Mlp => config.intermediate.div_ceil(TURN) * 2 * TURN,
+            Self::Qkv => (config.heads + 2 * config.kv_heads) * config.head_dim,
+            Self::AttentionOut | Self::Down => config.hidden,
+            Self::GateUp => config.intermediate.div_ceil(TURN) * 2 * TURN,
         }
     }
 
@@ -81,12 +81,12 @@ impl Input {
     pub(super) fn source(self, config: &Config, column: usize) -> Option<(Projection, usize)> {
         let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         match self {
-            Self::Attention if column < q => Some((Projection::Q, column)),
-            Self::Attention if column < q + kv => Some((Projection::K, column - q)),
-            Self::Attention => Some((Projection::V, column - q - kv)),
-            Self::Mixed => Some((Projection::O, column)),
-            Self::Gated => Some((Projection::Down, column)),
-            Self::Mlp => {
+            Self::Qkv if column < q => Some((Projection::Q, column)),
+            Self::Qkv if column < q + kv => Some((Projection::K, column - q)),
+            Self::Qkv => Some((Projection::V, column - q - kv)),
+            Self::AttentionOut => Some((Projection::O, column)),
+            Self::Down => Some((Projection::Down, column)),
+            Self::GateUp => {
                 let projection = if column % (2 * TURN) < TURN { Projection::Gate } else { Projection::Up };
                 let output = column / (2 * TURN) * TURN + column % TURN;
                 (output < config.intermediate).then_some((projection, output))

@@ -9,22 +9,20 @@
 //! is `(1 + γ·(c − 1))·W·x + γ·s·(c·B)·(A·x)`: a factor for each column, and the same low-rank update.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use plimsoll_kernels::{
-    Dtype, Isa, Mode, Packed, PackedUpdate, Rows, Threads, Update, UpdateModule, linear, linear_rows,
-};
+use plimsoll_kernels::{Dtype, Isa, Mode, Packed, PackedUpdate, Rows, Threads, Update, UpdateModule, linear_rows};
 use rayon::prelude::*;
 
-use super::decoder::{Model, sized};
-use super::linears::Input;
-use crate::adapter::{LayerLora, LoraWeights};
-use crate::gates::{LayerGates, Projection};
+use super::config::Config;
+use super::linears::LinearGroup;
+use super::observer::{AdaptedProduct, BlockObserver};
+use crate::lora::adapter::{LayerLora, LoraWeights};
+use crate::lora::{LayerGates, Projection};
 
 /// The LoRA of one layer, packed for one model.
 #[derive(Debug)]
 pub struct Lora {
-    groups: [Option<Group>; Input::COUNT],
+    groups: [Option<Group>; LinearGroup::COUNT],
 }
 
 /// The modules with one input.
@@ -48,20 +46,20 @@ struct Module {
 }
 
 impl Lora {
-    /// Packs the LoRA of a layer of a model.
-    pub fn new(model: &Model, layer: usize, lora: &LayerLora) -> Self {
-        Self { groups: Input::ALL.map(|input| Group::new(model, layer, lora, input)) }
+    /// Packs the LoRA of a layer, whose packed weights of each group of modules are `weights`.
+    pub(super) fn new(config: &Config, dtype: Dtype, weights: &[Packed; LinearGroup::COUNT], lora: &LayerLora) -> Self {
+        let group = |group: LinearGroup| Group::new(config, dtype, &weights[group as usize], lora, group);
+        Self { groups: LinearGroup::ALL.map(group) }
     }
 
     /// The modules with one input, if any.
-    pub(super) fn get(&self, input: Input) -> Option<&Group> {
+    pub(super) fn get(&self, input: LinearGroup) -> Option<&Group> {
         self.groups[input as usize].as_ref()
     }
 }
 
 impl Group {
-    fn new(model: &Model, layer: usize, lora: &LayerLora, input: Input) -> Option<Self> {
-        let (config, dtype) = (model.config(), model.precision().dtype);
+    fn new(config: &Config, dtype: Dtype, w: &Packed, lora: &LayerLora, input: LinearGroup) -> Option<Self> {
         let present =
             || input.modules(config).iter().filter_map(|&projection| Some((projection, lora.get(projection)?)));
         let inputs = present().next().map(|(_, lora)| lora.a.len() / lora.rank)?;
@@ -84,11 +82,10 @@ impl Group {
         let (mut b, mut excess): (Vec<Vec<f32>>, _) = (present().map(|(_, lora)| lora.b.clone()).collect(), Vec::new());
         if present().any(|(_, lora)| lora.magnitude.is_some()) {
             let loras: Vec<&LoraWeights> = present().map(|(_, lora)| lora).collect();
-            let w = model.linears(layer, input);
             let factor = |column| {
                 let (module, row) = source(column)?;
                 let magnitude = loras[module].magnitude.as_ref()?[row];
-                Some((module, row, magnitude / length(w, column, loras[module], row)))
+                Some((module, row, magnitude / norm(w, column, loras[module], row)))
             };
             let factors: Vec<_> = (0..w.columns()).into_par_iter().map(factor).collect();
             excess = factors.iter().map(|factor| factor.map(|(module, _, c)| (module, c - 1.0))).collect();
@@ -109,7 +106,7 @@ impl Group {
 }
 
 /// `‖w + s·b·A‖` of one row of a module.
-fn length(w: &Packed, column: usize, lora: &LoraWeights, row: usize) -> f32 {
+fn norm(w: &Packed, column: usize, lora: &LoraWeights, row: usize) -> f32 {
     let mut sums = vec![0.0; w.inputs()];
     w.unpack(column, &mut sums);
     let b = &lora.b[row * lora.rank..(row + 1) * lora.rank];
@@ -119,44 +116,6 @@ fn length(w: &Packed, column: usize, lora: &LoraWeights, row: usize) -> f32 {
     sums.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt() as f32
 }
 
-/// `BᵀB` of each module of a layer, with which the size of an update follows from `z` alone: `‖B·z‖² = zᵀ·(BᵀB)·z`.
-#[derive(Clone, Debug)]
-pub struct Grams([Option<Arc<[f64]>>; Projection::COUNT]);
-
-impl Grams {
-    /// Of a layer's LoRA.
-    pub fn new(lora: &LayerLora) -> Self {
-        Self(Projection::ALL.map(|projection| {
-            // DoRA's update is more than `B·z`: it is measured as it comes.
-            let LoraWeights { b, rank, .. } = lora.get(projection).filter(|lora| lora.magnitude.is_none())?;
-            let mut gram = vec![0.0; rank * rank];
-            for row in b.chunks_exact(*rank) {
-                for (sums, x) in gram.chunks_exact_mut(*rank).zip(row) {
-                    sums.iter_mut().zip(row).for_each(|(sum, y)| *sum += f64::from(*x) * f64::from(*y));
-                }
-            }
-            Some(gram.into())
-        }))
-    }
-}
-
-/// Adds up the energy of updates while they are made.
-#[derive(Debug)]
-pub(super) struct Meter {
-    pub(super) grams: Grams,
-    pub(super) energy: [f64; Projection::COUNT],
-}
-
-impl Meter {
-    /// Takes in the scaled `z` of one row of a module.
-    fn add(&mut self, projection: Projection, z: &[f32]) {
-        let Some(gram) = &self.grams.0[projection as usize] else { return };
-        let along = |row: &[f64]| row.iter().zip(z).map(|(g, z)| g * f64::from(*z)).sum::<f64>();
-        let energy: f64 = gram.chunks_exact(z.len()).zip(z).map(|(row, z)| f64::from(*z) * along(row)).sum();
-        self.energy[projection as usize] += energy;
-    }
-}
-
 /// The low-rank activations of a product; memory that is meant to be used again.
 #[derive(Debug)]
 pub(super) struct LowRank {
@@ -164,13 +123,11 @@ pub(super) struct LowRank {
     z: Rows,
     rows: Vec<Range<usize>>,
     factors: Vec<f32>, // (runs, columns)
-    /// Measures the updates, where that is asked for.
-    pub(super) meter: Option<Meter>,
 }
 
 impl LowRank {
     pub(super) fn new(dtype: Dtype) -> Self {
-        Self { numbers: Vec::new(), z: Rows::new(dtype), rows: Vec::new(), factors: Vec::new(), meter: None }
+        Self { numbers: Vec::new(), z: Rows::new(dtype), rows: Vec::new(), factors: Vec::new() }
     }
 
     /// The update of the rows whose gates are not all 0, if there are any. Runs are in the order of the rows.
@@ -182,6 +139,7 @@ impl LowRank {
         w: &Packed,
         runs: Vec<(Range<usize>, LayerGates)>,
         threads: Threads,
+        observer: &mut Option<&mut dyn BlockObserver>,
     ) -> Option<Update<'a>> {
         let Group { a, b, modules, excess } = group?;
         let width = b.width();
@@ -198,8 +156,8 @@ impl LowRank {
                 for Module { projection, z: range, scale } in modules {
                     let factor = gates.get(*projection) * scale;
                     z[range.clone()].iter_mut().for_each(|z| *z *= factor);
-                    if let Some(meter) = &mut self.meter {
-                        meter.add(*projection, &z[range.clone()]);
+                    if let Some(observer) = observer {
+                        observer.low_rank(*projection, &z[range.clone()]);
                     }
                 }
             }
@@ -214,20 +172,18 @@ impl LowRank {
             }
         }
         let update = Update { z: &self.z, b, rows: &self.rows, factors: &self.factors };
-        if let Some(meter) = self.meter.as_mut().filter(|_| !excess.is_empty()) {
-            let [with, without] = [Some(update), None].map(|update| {
-                let mut y = vec![0.0; x.rows() * w.columns()];
-                linear(isa, &mut y, x, w, update, Mode::Set, threads);
-                y
-            });
-            for (with, without) in with.chunks_exact(w.columns()).zip(without.chunks_exact(w.columns())) {
-                for ((with, without), excess) in with.iter().zip(without).zip(excess) {
-                    let Some((module, _)) = *excess else { continue };
-                    let change = f64::from(with - without);
-                    meter.energy[modules[module].projection as usize] += change * change;
-                }
-            }
+        if let Some(observer) = observer {
+            let modules = excess.iter().map(|excess| excess.map(|(module, _)| modules[module].projection));
+            observer.product(&AdaptedProduct { isa, x, w, update, threads, rescaled: modules.collect() });
         }
         Some(update)
     }
+}
+
+/// The first `len` numbers of a buffer that grows as needed.
+pub(super) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::evidence::{self, effect, effect_note, is_signed};
 use super::page::{Extra, Figure, Panel, Row, Table};
-use super::result::{EffectKind, EffectMeasure, EffectValue, Effects, SearchResult};
 use super::svg::{Axis, Cell, Heat, HeatRow, Legend, Palette, Plot, Point, Series, Shape, Start, Ticks, Tone};
 use super::words::{NONE, Sign, count, counted, decimals, fixed, glued, p_value, tame};
-use crate::gates::Projection;
+use crate::lora::Projection;
+use crate::result::{EffectKind, EffectMeasure, EffectValue, Effects, SearchResult};
 
 /// The figures and tables of effects that there is something for.
 pub(super) fn figures(result: &SearchResult) -> Vec<Figure> {
@@ -257,7 +257,7 @@ fn by_layer(effects: &Effects) -> Option<Figure> {
 
 /// Measured effects of whole layers as bars with their intervals.
 fn with_intervals(effects: &Effects) -> Option<Figure> {
-    const MEASURED: [EffectKind; 3] = [EffectKind::LeaveOneOut, EffectKind::OneIn, EffectKind::Shapley];
+    const MEASURED: [EffectKind; 3] = [EffectKind::LeaveOneOut, EffectKind::LeaveOneIn, EffectKind::Shapley];
     let measures = effects.measures.iter().filter(|measure| MEASURED.contains(&measure.kind));
     let measures: Vec<&EffectMeasure> = measures.filter(|measure| of_layers(measure).next().is_some()).collect();
     let panel = |measure: &&EffectMeasure| {
@@ -296,10 +296,10 @@ fn with_intervals(effects: &Effects) -> Option<Figure> {
         picker: None,
         panels: measures.iter().map(panel).collect(),
         caption: "Above 0 the layer's LoRA helps. Leave-one-out is what is lost when it alone is dropped from the full \
-                  adapter, one-in what it gains alone over the base model; the Shapley value is the mean of what it adds \
+                  adapter, leave-one-in what it gains alone over the base model; the Shapley value is the mean of what it adds \
                   to the layers before it, over orders of the layers. Whiskers are 95 % intervals."
             .to_owned(),
-        limits: "Leave-one-out is small where other layers do the same work, one-in where a layer needs others. Whiskers \
+        limits: "Leave-one-out is small where other layers do the same work, leave-one-in where a layer needs others. Whiskers \
                  hold for one layer at a time: among many, a few miss by chance."
             .to_owned(),
         tables: measures.iter().map(table).collect(),

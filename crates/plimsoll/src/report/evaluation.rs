@@ -1,22 +1,14 @@
 //! An evaluation told as tables: for the terminal, and as Markdown for a pull request or a model card.
 
-use super::result::{MetricSummary, MetricVariant};
-use super::sections::clipped;
-use super::table::{Look, Style, WIDTH, wrap};
-use super::words::{self, NONE, Sign, bytes, count, counted, fixed, percent, plain, tame};
-use crate::choose::Interval;
-use crate::efficiency::{Efficiency, Speed};
-use crate::eval::{Better, Comparison, EvalResult, EvalVariant, MetricResult};
-use crate::metrics::compare::{Difference, Estimate};
+use plimsoll_stats::choose::Interval;
+use plimsoll_stats::metrics::compare::{Difference, Estimate};
 
-/// How the tables are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// For a terminal.
-    Text(Style),
-    /// As Markdown.
-    Markdown,
-}
+use super::grid::{Form, Grid, Side, clipped};
+use super::terminal::Look;
+use super::words::{self, NONE, Sign, bytes, count, counted, fixed, percent, plain, tame};
+use crate::result::{
+    Better, Efficiency, EvalComparison, EvalResult, EvalVariant, MetricResult, MetricSummary, MetricVariant, Speed,
+};
 
 /// An evaluation as tables. Ends with a line feed.
 pub fn evaluation(result: &EvalResult, form: Form) -> String {
@@ -181,15 +173,15 @@ fn values(result: &EvalResult) -> Grid {
 
 /// A variant held against the base model or the full adapter. Results of earlier versions have no gates, and are of
 /// boundaries.
-fn comparison<'a>(metric: &'a MetricResult, of: &EvalVariant, against: usize) -> Option<&'a Comparison> {
-    let is_it = |c: &&Comparison| c.gates == of.gates && c.layers_kept == of.layers_kept && c.against == against;
+fn comparison<'a>(metric: &'a MetricResult, of: &EvalVariant, against: usize) -> Option<&'a EvalComparison> {
+    let is_it = |c: &&EvalComparison| c.gates == of.gates && c.layers_kept == of.layers_kept && c.against == against;
     metric.comparisons.iter().find(is_it)
 }
 
 fn against(metric: &MetricResult, variant: &EvalVariant, against: usize) -> [String; 2] {
     match comparison(metric, variant, against) {
         None => [String::new(), String::new()],
-        Some(Comparison { difference, p_holm, .. }) => {
+        Some(EvalComparison { difference, p_holm, .. }) => {
             let star = if *p_holm < 0.05 { " *" } else { "" };
             let p = if *p_holm < 0.001 { "< 0.001".to_owned() } else { format!("{p_holm:.3}") };
             let Difference { difference: value, low, high, .. } = *difference;
@@ -276,172 +268,4 @@ fn verdicts(result: &EvalResult) -> Vec<String> {
         sentences.extend(verdict(variant, &name, 0, "the base model"));
     }
     sentences
-}
-
-/// On which side of its column a text stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Left,
-    Right,
-    /// On the left; left out of Markdown, whose letters need not be of one width.
-    Bar,
-}
-
-/// A table of short texts.
-pub(super) struct Grid {
-    columns: Vec<(&'static str, Side)>,
-    pub(super) rows: Vec<Vec<String>>,
-    /// Rows that are set apart.
-    chosen: Vec<usize>,
-}
-
-impl Grid {
-    pub(super) fn new(columns: &[(&'static str, Side)]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new(), chosen: Vec::new() }
-    }
-
-    /// Names of the columns.
-    pub(super) fn head(&self) -> Vec<&'static str> {
-        self.columns.iter().map(|(name, _)| *name).collect()
-    }
-
-    pub(super) fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
-    }
-
-    /// Adds a row that is set apart.
-    pub(super) fn chosen(&mut self, cells: Vec<String>) {
-        self.chosen.push(self.rows.len());
-        self.rows.push(cells);
-    }
-
-    pub(super) fn write(&self, out: &mut String, form: Form) {
-        let header: Vec<String> = self.head().into_iter().map(str::to_owned).collect();
-        match form {
-            Form::Markdown => {
-                let is_told = |side: Side| side != Side::Bar;
-                let line = |cells: &[String], around: &str| {
-                    let told = cells.iter().zip(&self.columns).filter(|(_, (_, side))| is_told(*side));
-                    let cells: Vec<String> = told
-                        .map(|(cell, _)| match cell.trim() {
-                            "" => String::new(),
-                            cell => format!("{around}{}{around}", markup_free(cell)),
-                        })
-                        .collect();
-                    format!("| {} |\n", cells.join(" | "))
-                };
-                out.push_str(&line(&header, ""));
-                let sides = self.columns.iter().map(|(_, side)| *side).filter(|side| is_told(*side));
-                let rule = sides.map(|side| if side == Side::Left { "---" } else { "---:" });
-                out.push_str(&format!("|{}|\n", rule.collect::<Vec<_>>().join("|")));
-                for (index, row) in self.rows.iter().enumerate() {
-                    out.push_str(&line(row, if self.chosen.contains(&index) { "**" } else { "" }));
-                }
-            }
-            Form::Text(style) => {
-                let width = |column: usize| {
-                    let cells = self.rows.iter().map(|row| &row[column]).chain([&header[column]]);
-                    cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-                };
-                let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
-                let line = |cells: &[String]| {
-                    let cells =
-                        cells.iter().zip(&self.columns).zip(&widths).map(|((cell, (_, side)), width)| match side {
-                            Side::Left | Side::Bar => format!("{cell:<width$}"),
-                            Side::Right => format!("{cell:>width$}"),
-                        });
-                    // Only numbers beyond all reason make a row so long.
-                    clipped(cells.collect::<Vec<_>>().join("  ").trim_end(), WIDTH)
-                };
-                out.push_str(&style.dress(Look::Bold, &line(&header)));
-                out.push('\n');
-                for (index, row) in self.rows.iter().enumerate() {
-                    let look = if self.chosen.contains(&index) { Look::Chosen } else { Look::Plain };
-                    out.push_str(&style.dress(look, &line(row)));
-                    out.push('\n');
-                }
-            }
-        }
-    }
-}
-
-impl Form {
-    pub(super) fn paragraph(self, out: &mut String, look: Look, text: &str) {
-        match self {
-            Self::Markdown => {
-                // A list, a numbered one or a heading's underline would begin so.
-                let number = text.trim_start_matches(|c: char| c.is_ascii_digit());
-                if text.starts_with(['-', '+', '=', ' ']) {
-                    out.push_str(if text.starts_with(' ') { "&#32;" } else { "\\" });
-                    out.push_str(&markup_free(text.strip_prefix(' ').unwrap_or(text)));
-                } else if number.len() < text.len() && number.starts_with(['.', ')']) {
-                    out.push_str(&format!("{}\\{}", &text[..text.len() - number.len()], markup_free(number)));
-                } else {
-                    out.push_str(&markup_free(text));
-                }
-                out.push('\n');
-                if matches!(look, Look::Bold) {
-                    out.push('\n');
-                }
-            }
-            Self::Text(style) => {
-                for line in wrap(text, 0) {
-                    out.push_str(&style.dress(look, &line));
-                    out.push('\n');
-                }
-            }
-        }
-    }
-}
-
-/// Text that Markdown shows as it is: what a stranger called something must not become markup, a link, or a call to
-/// somebody of that name.
-pub(super) fn markup_free(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        let is_link = rest.starts_with("://") || rest.starts_with("www.");
-        match c {
-            // An empty comment parts the sign from the name.
-            '@' => out.push_str("@<!-- -->"),
-            'w' if is_link => {
-                out.push_str("www\\.");
-                rest = &rest["www.".len()..];
-                continue;
-            }
-            c if "\\`*_[]<>#|~&".contains(c) || is_link => {
-                out.push('\\');
-                out.push(c);
-            }
-            c => out.push(c),
-        }
-        rest = &rest[c.len_utf8()..];
-    }
-    out
-}
-
-/// A stranger's text as it was written, as code in Markdown.
-pub(super) fn code(text: &str) -> String {
-    let text = tame(text);
-    // A fence of backticks cannot hold all texts, and a table would part cells at a bar inside one. Character references
-    // are never markup.
-    if !text.is_empty() && !text.starts_with(' ') && !text.ends_with(' ') && !text.contains(['`', '|']) {
-        return format!("`{text}`");
-    }
-    let escape = |c: char| if c.is_alphanumeric() { c.to_string() } else { format!("&#{};", u32::from(c)) };
-    format!("<code>{}</code>", text.chars().map(escape).collect::<String>())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_text_becomes_markup() {
-        let text = "a|b\\|c *d* <e> [f](http://g) @h www.i `j` &lt; ~~k~~";
-        let free = "a\\|b\\\\\\|c \\*d\\* \\<e\\> \\[f\\](http\\://g) @<!-- -->h www\\.i \\`j\\` \\&lt; \\~\\~k\\~\\~";
-        assert_eq!(markup_free(text), free);
-        assert_eq!(code("my adapter/*x*"), "`my adapter/*x*`");
-        assert_eq!(code("a`b|c\n"), "<code>a&#96;b&#124;c&#65533;</code>");
-    }
 }

@@ -1,9 +1,10 @@
 //! The evidence beside the cut in words: families, controls, effects, the guard and what the samples could show.
 
-use super::result::{Control, Controls, Depth, EffectKind, GuardSummary, SearchResult};
+use plimsoll_stats::choose::{Gain, Validation, level};
+
 use super::words::{self, Sign, count, counted, fixed, p_value, tame};
-use crate::choose::{Gain, Validation, level};
-use crate::gates::Family;
+use crate::lora::Family;
+use crate::result::{Control, Controls, Depth, EffectKind, GuardSummary, SearchResult};
 
 /// What users call a family.
 pub(super) fn family(family: Family) -> &'static str {
@@ -11,7 +12,7 @@ pub(super) fn family(family: Family) -> &'static str {
         Family::BottomK => "bottom-k",
         Family::TopK => "top-k",
         Family::LeaveOneOut => "leave-one-out",
-        Family::OneIn => "one-in",
+        Family::LeaveOneIn => "leave-one-in",
         Family::Window => "window",
         Family::RandomK => "random-k",
         Family::MagnitudeK => "magnitude-k",
@@ -32,7 +33,7 @@ pub(super) fn family_note(family: Family) -> &'static str {
         Family::BottomK => "LoRA in the lowest k layers, the paper's cut",
         Family::TopK => "LoRA in the highest k layers",
         Family::LeaveOneOut => "LoRA dropped in one layer, or in one module of a layer",
-        Family::OneIn => "LoRA in one layer, or in one module of a layer, alone",
+        Family::LeaveOneIn => "LoRA in one layer, or in one module of a layer, alone",
         Family::Window => "LoRA in a run of layers",
         Family::RandomK => "LoRA in k layers that were drawn",
         Family::MagnitudeK => "LoRA in the k layers with the largest update",
@@ -51,7 +52,7 @@ pub(super) fn family_note(family: Family) -> &'static str {
 pub(super) fn effect(kind: EffectKind) -> &'static str {
     match kind {
         EffectKind::LeaveOneOut => "leave-one-out",
-        EffectKind::OneIn => "one-in",
+        EffectKind::LeaveOneIn => "leave-one-in",
         EffectKind::Increment => "increment",
         EffectKind::Shapley => "Shapley",
         EffectKind::Magnitude => "magnitude",
@@ -64,7 +65,7 @@ pub(super) fn effect(kind: EffectKind) -> &'static str {
 pub(super) fn effect_note(kind: EffectKind) -> &'static str {
     match kind {
         EffectKind::LeaveOneOut => "what dropping it alone costs, in nats per token",
-        EffectKind::OneIn => "what it alone gains over the base model, in nats per token",
+        EffectKind::LeaveOneIn => "what it alone gains over the base model, in nats per token",
         EffectKind::Increment => "what it adds to the layers below it, a step of the ablation curve, in nats per token",
         EffectKind::Shapley => "what it adds, mean over orders of the layers, in nats per token",
         EffectKind::Magnitude => "Frobenius norm of its update",

@@ -1,16 +1,17 @@
 //! The figures of cuts: how well they predict, how stable the pick is, what the controls gain, and what is best at its
 //! price.
 
+use plimsoll_stats::choose::Gain;
+
 use super::evidence::{self, family};
 use super::page::{Extra, Figure, Panel, Row, Table};
-use super::result::{Control, FamilySummary, LensPoint, LensSummary, ScoreSummary, SearchResult, VariantSummary};
 use super::svg::{Axis, Estimate, Forest, INNER_HEIGHT, Mark, Plot, Point, Series, Shape, Start, Ticks, Tone, Weight};
 use super::words::{
     self, NONE, Sign, count, counted, decimals, fixed, glued, number, p_value, percent, plus_minus, tame,
 };
 use super::{CHOSEN, boundaries, chosen, marks, picked};
-use crate::choose::Gain;
-use crate::gates::Family;
+use crate::lora::Family;
+use crate::result::{Control, FamilySummary, LensPoint, LensSummary, ScoreSummary, SearchResult, VariantSummary};
 
 /// Families whose members are so many layers as a cut has, and the looks of their lines.
 const BESIDE: [(Family, Tone); 4] =

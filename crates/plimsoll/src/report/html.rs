@@ -10,17 +10,17 @@ use std::sync::LazyLock;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
+use plimsoll_stats::choose::{Gain, Validation, Verdict};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::evaluation::{efficiency, efficiency_note, written, written_note};
 use super::page::{Extra, Figure};
-use super::result::{AnswerEnding, DataFacts, SampleTokens, SearchResult};
 use super::svg::{self, Kept};
 use super::words::{self, NONE, Retained, Sign, count, counted, fixed, glued, p_value, percent, plain, tame};
 use super::{beyond, effects, evidence, figures, samples, variants};
-use crate::choose::{Gain, Validation, Verdict};
-use crate::gates::{Family, Variant};
+use crate::lora::{Family, Variant};
+use crate::result::{AnswerEnding, DataFacts, SampleTokens, SearchResult};
 
 const TEMPLATE: &str = include_str!("report.html.jinja");
 /// The look of every page.

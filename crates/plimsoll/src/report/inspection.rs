@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::words::{NONE, bytes, count, number, plain, tame};
-use crate::adapter::{Inspection, ModuleInspection, Support, Written, ranges};
-use crate::model::supported_families;
+use crate::lora::adapter::{Inspection, ModuleInspection, Support, Written, ranges};
 
-/// The table of an inspection. Ends with a line feed.
-pub fn inspection(inspection: &Inspection) -> String {
+/// The table of an inspection, where `supported` names the architectures that can be scored. Ends with a line feed.
+pub fn inspection(inspection: &Inspection, supported: &str) -> String {
     let mut out = String::new();
     let ranks: Vec<f64> = inspection.ranks.iter().map(|&rank| rank as f64).collect();
     let scales = by_value(inspection, &inspection.scales, |module| module.scale);
@@ -26,8 +25,7 @@ pub fn inspection(inspection: &Inspection) -> String {
     if let Some(model_type) = inspection.unsupported_base {
         let text = format!(
             "No base model of this adapter can be scored: its name says that it is of the architecture {model_type}, which is \
-             not supported. Supported are {}.",
-            supported_families()
+             not supported. Supported are {supported}."
         );
         out.push_str(&format!("{}\n\n", wrapped(&text, 0)));
     }
@@ -40,7 +38,10 @@ pub fn inspection(inspection: &Inspection) -> String {
         more.push("DoRA: each module has a trained magnitude, which a cut drops with its LoRA".to_owned());
     }
     if !inspection.ends.is_empty() {
-        more.push(format!("LoRA on {} too: say --ends keep or --ends drop", inspection.ends.join(" and ")));
+        more.push(format!(
+            "LoRA on {} too: give --embedding-lora keep or --embedding-lora drop",
+            inspection.ends.join(" and ")
+        ));
     }
     if !inspection.saved.is_empty() {
         let names: Vec<String> = inspection.saved.iter().map(|name| tame(name)).collect();
@@ -158,5 +159,5 @@ fn support(support: Support) -> &'static str {
 
 /// Text broken at spaces, further lines indented.
 fn wrapped(text: &str, indent: usize) -> String {
-    super::table::wrap(text, indent).join(&format!("\n{:indent$}", ""))
+    super::terminal::wrap(text, indent).join(&format!("\n{:indent$}", ""))
 }

@@ -3,13 +3,13 @@
 //!
 //! Names and paths come from strangers: in sentences and tables their markup is escaped, elsewhere they stand as code.
 
-use super::evaluation::{Form, Grid, Side, code, efficiency, efficiency_note, markup_free, written, written_note};
-use super::evidence;
-use super::result::{SearchResult, VariantSummary};
+use super::evaluation::{efficiency, efficiency_note, written, written_note};
+use super::grid::{Form, Grid, Side, code, markup_free};
 use super::sections::{self, Extent};
-use super::table::Look;
+use super::terminal::Look;
 use super::words::{self, Sign, bytes, count, counted, decimals, fixed, percent, plus_minus, tame};
-use super::{CHOSEN, boundaries, full, lost, marks, picked};
+use super::{CHOSEN, boundaries, evidence, full, lost, marks, picked};
+use crate::result::{SearchResult, VariantSummary};
 
 /// The report of a search as Markdown (GitHub's, for its tables). Ends with a line feed.
 pub fn markdown(result: &SearchResult) -> String {

@@ -12,44 +12,37 @@ mod effects;
 mod evaluation;
 mod evidence;
 mod figures;
+mod grid;
 mod html;
 mod inspection;
 mod markdown;
 mod page;
 mod read;
-mod result;
 mod samples;
-mod schema;
 mod sections;
 mod svg;
 mod table;
+mod terminal;
 mod variants;
 mod words;
 
-pub use compare::{
-    ComparedRun, Comparison, CurvePoint, Same, Sort, compare, comparison, comparison_html, unique_names,
-};
-pub use evaluation::{Form, evaluation};
+pub use compare::{Sort, compare, comparison, comparison_html, unique_names};
+pub use evaluation::evaluation;
+pub use grid::Form;
 pub use html::html;
 pub use inspection::{inspection, trimmed};
 pub use markdown::markdown;
-pub use read::{ReportProblem, SCHEMA, picked_gates, read, read_tokens};
-pub use result::{
-    AdapterFacts, Agreement, AnswerEnding, Arbitration, Candidate, Control, Controls, Cost, DataFacts, Depth,
-    DroppedBoundary, EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary, FrontPoint, GuardSummary,
-    LensPoint, LensSummary, MetricSummary, MetricVariant, ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary,
-    SearchResult, Token, VariantSummary, Warning,
-};
-pub(crate) use schema::schema_of;
-pub use schema::{Document, schema};
-pub use table::{Style, table};
+pub use read::{ReportProblem, picked_gates, read, read_tokens};
+pub use table::table;
+pub use terminal::Style;
 pub use words::{forewarning, sentence};
 
+use plimsoll_stats::choose::Verdict;
 use serde::Serialize;
 
-use crate::choose::Verdict;
 use crate::error::{Error, Result};
-use crate::gates::Family;
+use crate::lora::Family;
+use crate::result::{Candidate, SearchResult, VariantSummary};
 
 /// A result as `result.json` holds it.
 ///

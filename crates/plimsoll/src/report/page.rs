@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::evaluation::Grid;
+use super::grid::Grid;
 use super::words::glued;
 
 /// A section with a figure, and the tables behind it.

@@ -3,18 +3,18 @@
 
 use std::path::{Path, PathBuf};
 
+use plimsoll_formats::files;
+use plimsoll_formats::text::shown;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::result::{SampleTokens, SearchResult};
-use crate::adapter::Ends;
-use crate::error::{Error, Result, shown};
-use crate::files;
-use crate::gates::Variant;
-use crate::model::MAX_LAYERS;
+use crate::error::{Error, Result};
+use crate::lora::adapter::EmbeddingLora;
+use crate::lora::{MAX_LAYERS, Variant};
+use crate::result::{SCHEMA, SampleTokens, SearchResult};
 
-/// The layout that is read and written: what `schema` is in `result.json`.
-pub const SCHEMA: u32 = 1;
+/// The oldest layout that is read.
+const OLDEST: u32 = 1;
 
 /// The file that is read from a folder.
 const RESULT: &str = "result.json";
@@ -35,7 +35,7 @@ pub enum ReportProblem {
     Json(#[source] serde_json::Error),
     /// Another layout.
     #[error(
-        "`schema` is {found}: expected {SCHEMA}. {} wrote it: tell it with that version, or repeat its search with this one",
+        "`schema` is {found}: expected {OLDEST} to {SCHEMA}. {} wrote it: render it with that version, or repeat its search with this one",
         shown(tool)
     )]
     Schema {
@@ -110,7 +110,7 @@ pub fn read(path: &Path) -> Result<(PathBuf, SearchResult)> {
 ///
 /// # Errors
 /// A result that cannot be read, one without a candidate, or one of another adapter.
-pub fn picked_gates(path: &Path, adapter_sha256: &str) -> Result<(Variant, Option<Ends>)> {
+pub fn picked_gates(path: &Path, adapter_sha256: &str) -> Result<(Variant, Option<EmbeddingLora>)> {
     let (file, result) = read(path)?;
     let problem = |problem| Err(Error::input(&file, problem));
     let Some(candidate) = result.candidate else { return problem(ReportProblem::NoCandidate) };
@@ -123,7 +123,7 @@ pub fn picked_gates(path: &Path, adapter_sha256: &str) -> Result<(Variant, Optio
     }
     let gates = Variant::parse(&candidate.gates, result.model.layers);
     match gates {
-        Ok(gates) => Ok((gates, result.adapter.ends)),
+        Ok(gates) => Ok((gates, result.adapter.embedding_lora)),
         Err(error) => problem(ReportProblem::Gates(error.to_string())),
     }
 }
@@ -149,7 +149,7 @@ fn parse(text: &str) -> Result<SearchResult, ReportProblem> {
         Head { task: Some(_), choice: None, .. } => Err(ReportProblem::Other { found: "the result of an evaluation" }),
         Head { runs: Some(_), choice: None, .. } => Err(ReportProblem::Other { found: "a comparison" }),
         Head { schema: None, .. } => Err(ReportProblem::Other { found: "no `schema`" }),
-        Head { schema: Some(found), tool, .. } if found != u64::from(SCHEMA) => {
+        Head { schema: Some(found), tool, .. } if !(u64::from(OLDEST)..=u64::from(SCHEMA)).contains(&found) => {
             let tool = if tool.is_empty() { "Another program".to_owned() } else { tool };
             Err(ReportProblem::Schema { found, tool })
         }

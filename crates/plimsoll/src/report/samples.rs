@@ -6,12 +6,12 @@
 
 use std::fmt::Write as _;
 
+use plimsoll_stats::choose::Part;
 use serde::Serialize;
 
 use super::evidence;
-use super::result::{SampleTokens, SearchResult};
 use super::words::is_unruly;
-use crate::choose::Part;
+use crate::result::{SampleTokens, SearchResult};
 
 /// Of a prompt so many characters are shown, the last ones.
 const PROMPT: usize = 600;

@@ -1,19 +1,20 @@
 //! What stands below the boundaries, where it was measured: other families, how they competed, controls, effects, the
 //! guard and what is best at its price. One telling for the terminal and for Markdown.
 
+use plimsoll_stats::choose::Gain;
+
 use super::boundaries;
-use super::evaluation::{Grid, Side};
 use super::evidence::{effect, judged_on};
-use super::result::{
+use super::grid::{Grid, Side, clipped};
+use super::words::{
+    self, NONE, Retained, Sign, bytes, count, counted, decimals, fixed, gain_digits, p_value, percent, plain,
+    plus_minus,
+};
+use crate::lora::Family;
+use crate::result::{
     Agreement, Arbitration, Controls, Depth, EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary,
     FrontPoint, GuardSummary, ScoreSummary, SearchResult, VariantSummary,
 };
-use super::words::{
-    self, NONE, Retained, Sign, bytes, count, counted, decimals, fixed, gain_digits, p_value, percent, plain,
-    plus_minus, tame,
-};
-use crate::choose::Gain;
-use crate::gates::Family;
 
 /// Columns of a bar.
 const BAR: usize = 10;
@@ -59,7 +60,7 @@ pub(super) fn sections(result: &SearchResult, extent: Extent) -> Vec<Section> {
 fn families(result: &SearchResult, extent: Extent) -> Option<Section> {
     let told_as_effect = |family| match (&result.effects, family) {
         (Some(effects), Family::LeaveOneOut) => effects.of(EffectKind::LeaveOneOut).is_some(),
-        (Some(effects), Family::OneIn) => effects.of(EffectKind::OneIn).is_some(),
+        (Some(effects), Family::LeaveOneIn) => effects.of(EffectKind::LeaveOneIn).is_some(),
         _ => false,
     };
     let mut of_family: Vec<(Family, Vec<&VariantSummary>)> = Vec::new();
@@ -200,7 +201,7 @@ fn told_controls(Controls { rows, depth }: &Controls, result: &SearchResult) -> 
 }
 
 /// What is shown of effects beside the measure that orders them.
-const BESIDE: [EffectKind; 3] = [EffectKind::LeaveOneOut, EffectKind::OneIn, EffectKind::Shapley];
+const BESIDE: [EffectKind; 3] = [EffectKind::LeaveOneOut, EffectKind::LeaveOneIn, EffectKind::Shapley];
 
 fn effects(effects: &Effects, extent: Extent) -> Option<Section> {
     let first = BESIDE.into_iter().find_map(|kind| effects.of(kind))?;
@@ -317,7 +318,7 @@ fn front(result: &SearchResult, extent: Extent) -> Option<Section> {
     points.sort_by_key(|point| point.bytes);
     let all = points.len();
     if extent == Extent::Short && all > FEW {
-        // Ends and what lies evenly between them.
+        // EmbeddingLora and what lies evenly between them.
         points = (0..FEW).map(|place| points[place * (all - 1) / (FEW - 1)]).collect();
     }
     let has_guard = points.iter().any(|point| point.guard.is_some());
@@ -375,7 +376,7 @@ impl Effects {
 fn effect_meaning(kind: EffectKind) -> &'static str {
     match kind {
         EffectKind::LeaveOneOut => "Leave-one-out: what the full adapter loses without it.",
-        EffectKind::OneIn => "One-in: what the base model gains by it alone.",
+        EffectKind::LeaveOneIn => "One-in: what the base model gains by it alone.",
         EffectKind::Increment => "Increment: what it adds to the layers below it, a step of the ablation curve.",
         EffectKind::Shapley => "Shapley: what it adds to those before it, mean over orders.",
         EffectKind::Magnitude | EffectKind::Output | EffectKind::Lens => "",
@@ -420,15 +421,6 @@ fn name(label: &str, extent: Extent) -> String {
         Extent::Short => clipped(label, NAME),
         Extent::Whole => clipped(label, 4 * NAME),
     }
-}
-
-/// A stranger's text on one line and of a limited length.
-pub(super) fn clipped(text: &str, most: usize) -> String {
-    let text = tame(text);
-    if text.chars().count() <= most {
-        return text;
-    }
-    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// A value between the ends of a range: the lowest a sliver, the highest the whole width.

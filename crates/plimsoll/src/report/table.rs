@@ -3,15 +3,16 @@
 //! Never wider than [`WIDTH`] columns. It holds numbers and this crate's own words; the few names that a result gives to
 //! variants and metrics are cut to a length, and nothing in them can steer a terminal.
 
-use super::evaluation::{Form, efficiency, efficiency_note, written, written_note};
-use super::result::{SearchResult, VariantSummary};
+use plimsoll_stats::choose::Validation;
+
+use super::evaluation::{efficiency, efficiency_note, written, written_note};
+use super::grid::Form;
 use super::sections::{self, Extent, Section};
+use super::terminal::{Look, Style, wrap};
 use super::words::{self, Sign, count, decimals, fixed, percent, plus_minus};
 use super::{CHOSEN, beyond, boundaries, chosen, full, lost, marks};
-use crate::choose::Validation;
+use crate::result::{SearchResult, VariantSummary};
 
-/// Widest line, in columns.
-pub(super) const WIDTH: usize = 100;
 /// Columns of the bar.
 const BAR: usize = 10;
 
@@ -30,15 +31,6 @@ fn picks(result: &SearchResult) -> String {
         "Picked by, on {samples}: best, {best}; one-SE, the smallest k within one paired standard error of the best\
          {is_candidate}; curve, the bend of the probability after each layer."
     )
-}
-
-/// How the table is dressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// Text only.
-    Plain,
-    /// With ANSI escapes for bold, dim and colour.
-    Colour,
 }
 
 /// The table of a search's result, with the answer and the warnings below. Ends with a line feed.
@@ -137,33 +129,6 @@ pub fn table(result: &SearchResult, style: Style) -> String {
     out
 }
 
-/// How a line looks in colour.
-#[derive(Clone, Copy)]
-pub(super) enum Look {
-    Plain,
-    Bold,
-    Dim,
-    Chosen,
-    Warning,
-}
-
-impl Style {
-    pub(super) fn dress(self, look: Look, text: &str) -> String {
-        let code = match look {
-            Look::Plain => return text.to_owned(),
-            Look::Bold => "1",
-            Look::Dim => "2",
-            Look::Chosen => "1;36",
-            Look::Warning => "33",
-        };
-        match self {
-            Self::Plain => text.to_owned(),
-            Self::Colour if text.is_empty() => String::new(),
-            Self::Colour => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
-        }
-    }
-}
-
 /// What the rows have in common.
 struct Column {
     /// Decimals of everything in nats.
@@ -224,41 +189,9 @@ fn layout([chosen, k, nll, delta, probability, accuracy, bar, holdout, marks]: &
     )
 }
 
-/// Breaks text at spaces, but those that [`glued`](words::glued) keeps, into lines of at most [`WIDTH`] columns less an
-/// indent; a longer word has a line of its own.
-pub(super) fn wrap(text: &str, indent: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    let mut used = 0;
-    for word in words::glued(text).split(' ') {
-        let word = word.replace('\u{a0}', " ");
-        let length = word.chars().count();
-        if used > 0 && used + 1 + length > WIDTH - indent {
-            lines.push(String::new());
-            used = 0;
-        }
-        if let Some(line) = lines.last_mut() {
-            if used > 0 {
-                line.push(' ');
-                used += 1;
-            }
-            line.push_str(&word);
-            used += length;
-        }
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn text_wraps_at_spaces() {
-        let lines = wrap(&"four ".repeat(50), 9);
-        assert!(lines.len() == 3 && lines.iter().all(|line| line.chars().count() <= WIDTH - 9), "{lines:?}");
-        assert_eq!(wrap(&format!("{} 95 % p = 0.5", "x".repeat(96)), 0), [&"x".repeat(96), "95 % p = 0.5"]);
-        assert_eq!(wrap(&"x".repeat(200), 0).len(), 1);
-    }
 
     #[test]
     fn bars_grow_from_a_sliver_to_the_whole_width() {

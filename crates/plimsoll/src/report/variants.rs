@@ -3,10 +3,10 @@
 use super::evidence::{family, family_note};
 use super::figures::nll_decimals;
 use super::page::{Extra, Folded, Row, Table};
-use super::result::{ScoreSummary, SearchResult, VariantSummary};
 use super::words::{self, NONE, Sign, count, counted, fixed, percent, plus_minus, tame};
 use super::{boundaries, chosen, full, lost, marks};
-use crate::gates::Family;
+use crate::lora::Family;
+use crate::result::{ScoreSummary, SearchResult, VariantSummary};
 
 /// Every boundary, with what picked it.
 pub(super) fn every_boundary(result: &SearchResult) -> Extra {

@@ -3,9 +3,10 @@
 //! Estimates are rounded by their interval: more digits than the uncertainty supports would claim what was not
 //! measured. What is not finite is written as `–`, never as a number.
 
+use plimsoll_stats::choose::{Gain, Interval, Power, Reason, Validation, Verdict, fewest_to_show, level};
+
 use super::beyond;
-use super::result::{Candidate, RaceSummary, SearchResult, Warning};
-use crate::choose::{Gain, Interval, Power, Reason, Validation, Verdict, fewest_to_show, level};
+use crate::result::{Candidate, RaceSummary, SearchResult, Warning};
 
 /// What stands for a number that is not there.
 pub(super) const NONE: &str = "–";

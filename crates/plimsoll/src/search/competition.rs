@@ -7,12 +7,12 @@
 //!
 //! Adaptive families ask for scores as they go. Each fold follows a path of its own on the other folds' samples.
 
-use crate::adapter::Adapter;
-use crate::choose::greedy::{Greedy, Options, Preference, Step};
-use crate::choose::{Part, Scores, Standing, arbitrate, cross_validate};
+use plimsoll_stats::choose::greedy::{Greedy, Options, Preference, Step};
+use plimsoll_stats::choose::{Part, Scores, Standing, arbitrate, cross_validate};
+
 use crate::error::{Error, Result};
-use crate::gates::{Facts, Family, Member, Place, Places, Variant};
-use crate::report::{Arbitration, Candidate, FamilySummary};
+use crate::lora::{Facts, Family, LoraTable, Member, Place, Places, Position, Variant};
+use crate::result::{Arbitration, Candidate, FamilySummary};
 
 /// Rounds of a greedy family at most.
 const ROUNDS: usize = 8;
@@ -71,14 +71,15 @@ impl Class {
 pub(super) fn allowed(
     family: Family,
     members: impl Iterator<Item = Member>,
-    adapter: &Adapter,
+    table: &LoraTable,
     layers: usize,
     is_allowed: &dyn Fn(&Variant) -> bool,
 ) -> Vec<Member> {
     let full = Variant::uniform(layers, 1.0);
     let mut members: Vec<Member> = members.collect();
     if !members.iter().any(|member| member.variant == full) {
-        members.push(Member { family, at: layers as f64, label: "full".to_owned(), variant: full.clone() });
+        let position = Position::LayersKept(layers);
+        members.push(Member { family, position, label: "full".to_owned(), variant: full.clone() });
     }
     members.retain(|member| is_allowed(&member.variant));
     match family {
@@ -86,20 +87,20 @@ pub(super) fn allowed(
         Family::GlobalAlpha | Family::Ramp | Family::Strengths => {
             members.sort_by_key(|member| member.variant != full);
         }
-        _ => members.sort_by_key(|member| adapter.bytes_kept(&member.variant)),
+        _ => members.sort_by_key(|member| table.bytes_kept(&member.variant)),
     }
     members
 }
 
 /// Has the families compete: the index of the winner, and how each did.
-pub(super) fn decide(classes: &[Class], folds: usize, adapter: &Adapter) -> (usize, Arbitration) {
+pub(super) fn decide(classes: &[Class], folds: usize, table: &LoraTable) -> (usize, Arbitration) {
     let unseen: Vec<Vec<f64>> = classes.iter().map(|class| class.unseen.clone()).collect();
     let (winner, standings) = arbitrate(&unseen);
     let summary = |(index, (class, standing)): (usize, (&Class, Standing))| {
         let Standing { mean, deficit, se } = standing;
         FamilySummary {
             family: class.family,
-            pick: candidate(class.pick(), adapter),
+            pick: candidate(class.pick(), table),
             members: class.tried,
             mean_nll: mean,
             deficit,
@@ -111,14 +112,14 @@ pub(super) fn decide(classes: &[Class], folds: usize, adapter: &Adapter) -> (usi
     (winner, Arbitration { folds, families })
 }
 
-/// A member as the result tells it.
-pub(super) fn candidate(member: &Member, adapter: &Adapter) -> Candidate {
+/// A member as the result has it.
+pub(super) fn candidate(member: &Member, table: &LoraTable) -> Candidate {
     Candidate {
         family: member.family,
         label: member.label.clone(),
         gates: member.variant.spec(),
         layers_kept: member.variant.layers_kept(),
-        bytes: adapter.bytes_kept(&member.variant),
+        bytes: table.bytes_kept(&member.variant),
     }
 }
 
@@ -193,7 +194,7 @@ impl Adaptive {
 
     fn member(&self, moves: &[usize]) -> Member {
         let variant = self.variant(moves);
-        Member { family: self.family, at: moves.len() as f64, label: variant.name(), variant }
+        Member { family: self.family, position: Position::Moves(moves.len()), label: variant.name(), variant }
     }
 
     fn samples(&self) -> usize {

@@ -1,8 +1,9 @@
 //! Controls beside a cut. A cut helps because of *which* layers it drops only where other ways to take as much away, or to
 //! weaken the adapter as a whole, do worse.
 
-use crate::gates::{Facts, Family, LayerGates, Place, Places, Variant};
-use crate::stats::mean;
+use plimsoll_stats::mean;
+
+use crate::lora::{Facts, Family, LayerGates, Place, Places, Variant};
 
 /// Draws of `random-k`.
 const DRAWS: usize = 8;
@@ -12,7 +13,7 @@ pub(super) const MOST: usize = DRAWS + 1;
 
 /// A control, and the variants whose mean NLL it is.
 #[derive(Clone, Debug)]
-pub(super) struct Planned {
+pub(super) struct PlannedControl {
     pub(super) family: Family,
     pub(super) label: String,
     pub(super) variants: Vec<Variant>,
@@ -26,7 +27,7 @@ pub(super) fn is_cut(facts: &Facts<'_>, variant: &Variant) -> bool {
 }
 
 /// Controls of a cut that need no tuning: as many places, drawn; and as many layers from the other end.
-pub(super) fn planned(facts: &Facts<'_>, cut: &Variant) -> Vec<Planned> {
+pub(super) fn planned(facts: &Facts<'_>, cut: &Variant) -> Vec<PlannedControl> {
     let layers = facts.layers();
     let is_whole = |gates: &LayerGates| gates.0.iter().all(|gate| *gate == gates.0[0]);
     let kind = if cut.gates.iter().all(is_whole) { Places::Layers } else { Places::Modules };
@@ -42,7 +43,7 @@ pub(super) fn planned(facts: &Facts<'_>, cut: &Variant) -> Vec<Planned> {
         of(&order[..kept].iter().map(|&index| places[index]).collect::<Vec<_>>())
     };
     let noun = if kind == Places::Layers { "layers" } else { "modules" };
-    let mut planned = vec![Planned {
+    let mut planned = vec![PlannedControl {
         family: Family::RandomK,
         label: format!("{kept} random {noun}, {DRAWS} draws"),
         variants: (0..DRAWS).map(draw).collect(),
@@ -54,7 +55,7 @@ pub(super) fn planned(facts: &Facts<'_>, cut: &Variant) -> Vec<Planned> {
         let is_top = places.iter().all(|place| (gate(cut, place) != 0.0) == (gate(&top, place) != 0.0));
         let (family, word, variant) =
             if is_top { (Family::BottomK, "lowest", bottom) } else { (Family::TopK, "highest", top) };
-        planned.push(Planned { family, label: format!("{word} {kept} layers"), variants: vec![variant] });
+        planned.push(PlannedControl { family, label: format!("{word} {kept} layers"), variants: vec![variant] });
     }
     planned
 }
@@ -94,7 +95,7 @@ fn gate(variant: &Variant, place: &Place) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gates::Projection;
+    use crate::lora::Projection;
 
     #[test]
     fn controls_keep_as_much_as_the_cut() {

@@ -1,7 +1,7 @@
 //! What layers and modules contribute: which variants show it, and what their scores come to.
 //!
 //! An effect is a gain in nats per answer token: positive where the place helps. Three of them need runs of their own:
-//! *leave-one-out* (what is lost where the place alone is dropped from the full adapter), *one-in* (what is gained where it
+//! *leave-one-out* (what is lost where the place alone is dropped from the full adapter), *leave-one-in* (what is gained where it
 //! alone is added to the base model), and the *Shapley value*, its mean gain over orders in which layers are added. Orders
 //! are taken in pairs, one and its reverse (antithetic sampling: Mitchell, Cooper, Frank & Holmes, Journal of Machine
 //! Learning Research 23:43, 2022; sampled permutations: Castro, Gómez & Tejada, Computers & Operations Research 36:5, 2009):
@@ -14,12 +14,11 @@
 
 use std::num::NonZeroUsize;
 
+use plimsoll_stats::{Resampler, Stream, mean, mean_and_se, percentile_interval, spearman};
+
 use super::journal::Known;
-use crate::adapter::{Adapter, inspect};
-use crate::error::Result;
-use crate::gates::{Facts, Place, Places, Projection, Variant};
-use crate::report::{Agreement, EffectKind, EffectMeasure, EffectValue, LensPoint};
-use crate::stats::{Resampler, Stream, mean, mean_and_se, percentile_interval, spearman};
+use crate::lora::{Facts, Place, Places, Projection, Variant, VariantTable};
+use crate::result::{Agreement, EffectKind, EffectMeasure, EffectValue, LensPoint};
 
 /// Bootstrap resamples behind each interval.
 const RESAMPLES: usize = 2_000;
@@ -82,14 +81,15 @@ pub(super) fn variants(facts: &Facts<'_>, deepest: Places, pairs: usize) -> Vec<
 pub(super) struct Measured<'a> {
     pub(super) facts: &'a Facts<'a>,
     pub(super) samples: &'a [&'a Known],
+    pub(super) table: &'a VariantTable,
     pub(super) seed: u64,
 }
 
 impl Measured<'_> {
     /// NLL under `from` less NLL under `to`, sample by sample, where both are known.
     fn gains(&self, from: &Variant, to: &Variant) -> Option<Vec<f64>> {
-        let (from, to) = (from.spec(), to.spec());
-        self.samples.iter().map(|known| Some(known.mean_nll(&from)? - known.mean_nll(&to)?)).collect()
+        let (from, to) = (self.table.get(from)?, self.table.get(to)?);
+        self.samples.iter().map(|known| Some(known.mean_nll(from)? - known.mean_nll(to)?)).collect()
     }
 
     /// A mean gain with its bootstrap interval; all places share their resamples.
@@ -109,14 +109,14 @@ impl Measured<'_> {
         EffectValue { layer: place.layer, module: name(place.module), value, interval }
     }
 
-    /// Leave-one-out or one-in, of all places that were scored.
+    /// Leave-one-out or leave-one-in, of all places that were scored.
     pub(super) fn single(&self, kind: EffectKind) -> Option<EffectMeasure> {
         let layers = self.facts.layers();
         let (base, full) = (Variant::uniform(layers, 0.0), Variant::uniform(layers, 1.0));
         let places = self.facts.places(Places::Layers).chain(self.facts.places(Places::Modules));
         let value = |place: Place| {
             let gains = match kind {
-                EffectKind::OneIn => self.gains(&base, &alone(self.facts, place)),
+                EffectKind::LeaveOneIn => self.gains(&base, &alone(self.facts, place)),
                 _ => self.gains(&left_out(self.facts, place), &full),
             };
             Some(self.estimate(place, &gains?, 0.0))
@@ -171,17 +171,6 @@ impl Measured<'_> {
         let samples = self.samples.len();
         (!values.is_empty() && samples > 0).then_some(EffectMeasure { kind, samples, permutations, values })
     }
-}
-
-/// `‖s·B·A‖_F` of each layer's modules together, by layer.
-pub(super) fn magnitudes(adapter: &Adapter, layers: usize) -> Result<Vec<[f64; Projection::COUNT]>> {
-    let mut norms = vec![[0.0; Projection::COUNT]; layers];
-    for module in inspect(adapter)?.per_module {
-        if let (Some(layer), Some(projection)) = (norms.get_mut(module.layer), Projection::from_name(module.module)) {
-            layer[projection as usize] = module.norm;
-        }
-    }
-    Ok(norms)
 }
 
 /// A norm of each layer from those of its modules, which do not overlap: the root of the sum of their squares.
@@ -260,12 +249,13 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::engine::VariantScore;
+    use crate::lora::VariantId;
+    use crate::result::VariantScore;
 
     const LAYERS: usize = 5;
 
     /// A sample whose NLL is `hard` less each kept layer's worth, and less 0.3 more where layers 1 and 3 are both there.
-    fn sample(line: usize, hard: f64, facts: &Facts<'_>, pairs: usize) -> Known {
+    fn sample(line: usize, hard: f64, facts: &Facts<'_>, pairs: usize, table: &mut VariantTable) -> Known {
         let worth = |layer: usize| (layer as f64 - 1.0) * 0.1 * hard;
         let score = |variant: &Variant| {
             let is_on = |layer: usize| variant.gates[layer].get(Projection::Q) != 0.0;
@@ -273,10 +263,10 @@ mod tests {
             let nll = 4.0 * hard - own - if is_on(1) && is_on(3) { 0.3 } else { 0.0 };
             VariantScore { nll, probability: 0.5, correct: 0 }
         };
-        let scores: BTreeMap<String, VariantScore> = variants(facts, Places::Modules, pairs)
+        let scores: BTreeMap<VariantId, VariantScore> = variants(facts, Places::Modules, pairs)
             .iter()
             .chain(&Variant::every_boundary(LAYERS))
-            .map(|variant| (variant.spec(), score(variant)))
+            .map(|variant| (table.insert(variant), score(variant)))
             .collect();
         Known { line, tokens: 1, scores, ..Known::default() }
     }
@@ -285,9 +275,10 @@ mod tests {
     fn effects_are_those_of_a_sum_with_one_pair() {
         let adapted = [[true; Projection::COUNT]; LAYERS];
         let facts = Facts { adapted: &adapted, magnitude: &[], output: &[], seed: 3 };
-        let samples: Vec<Known> = (0..6).map(|i| sample(i, 1.0 + i as f64 / 5.0, &facts, 3)).collect();
+        let mut table = VariantTable::default();
+        let samples: Vec<Known> = (0..6).map(|i| sample(i, 1.0 + i as f64 / 5.0, &facts, 3, &mut table)).collect();
         let known: Vec<&Known> = samples.iter().collect();
-        let measured = Measured { facts: &facts, samples: &known, seed: 1 };
+        let measured = Measured { facts: &facts, samples: &known, table: &table, seed: 1 };
         let close = |value: f64, expected: f64| (value - expected).abs() < 1e-12;
         // The samples are 1.5 hard on the mean.
         let own = |layer: usize| (layer as f64 - 1.0) * 0.15;
@@ -296,7 +287,7 @@ mod tests {
         };
 
         let out = of_layers(measured.single(EffectKind::LeaveOneOut).unwrap());
-        let alone = of_layers(measured.single(EffectKind::OneIn).unwrap());
+        let alone = of_layers(measured.single(EffectKind::LeaveOneIn).unwrap());
         let shapley = of_layers(measured.shapley(3).unwrap());
         let steps = of_layers(measured.increments().unwrap());
         for layer in 0..LAYERS {

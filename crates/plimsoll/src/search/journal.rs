@@ -1,24 +1,12 @@
-//! What is in a search's journal: scores of samples under some gates, a row each, as `scores.jsonl` has them.
+//! What is known of samples: their scores by variant, and the rows of the journal that hold them.
 
 use std::collections::{BTreeMap, HashMap};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use plimsoll_stats::choose::Part;
 
-use crate::choose::Part;
 use crate::data::Sample;
-use crate::engine::{LensCurve, SampleScores, VariantScore};
-
-/// Which file a sample is from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Source {
-    /// The samples that the adapter is for.
-    #[default]
-    Data,
-    /// The samples on which it must not be worse.
-    Guard,
-}
+use crate::lora::{VariantId, VariantTable};
+use crate::result::{LensCurve, SampleScores, ScoreRow, Source, VariantScore};
 
 /// A set of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,33 +27,16 @@ impl Set {
     }
 }
 
-/// One line of the journal and of `scores.jsonl`: scores of one sample under some gates.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub(super) struct Row {
-    #[serde(default, skip_serializing_if = "is_data")]
-    pub(super) source: Source,
-    pub(super) part: Part,
-    /// What the entries of `variants` are, in their order.
-    pub(super) gates: Vec<String>,
-    #[serde(flatten)]
-    pub(super) scores: SampleScores,
-}
-
-fn is_data(source: &Source) -> bool {
-    *source == Source::Data
-}
-
 /// All that is known of one sample.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Known {
     pub(super) line: usize,
     pub(super) tokens: usize,
-    /// By gates.
-    pub(super) scores: BTreeMap<String, VariantScore>,
+    pub(super) scores: BTreeMap<VariantId, VariantScore>,
     /// Of the base model and of the full adapter, or empty.
     pub(super) lens: Vec<LensCurve>,
-    /// NLL of every answer token, by gates.
-    pub(super) token_nll: BTreeMap<String, Vec<f32>>,
+    /// NLL of every answer token.
+    pub(super) token_nll: BTreeMap<VariantId, Vec<f32>>,
 }
 
 impl Known {
@@ -73,52 +44,56 @@ impl Known {
         Self { line: sample.line, tokens: sample.answer.len(), ..Self::default() }
     }
 
-    /// Takes in scores under some gates.
-    pub(super) fn take(&mut self, gates: &[String], scores: SampleScores) {
-        self.token_nll.extend(gates.iter().cloned().zip(scores.token_nll));
-        self.scores.extend(gates.iter().cloned().zip(scores.variants));
+    /// Takes in scores under some variants.
+    pub(super) fn take(&mut self, variants: &[VariantId], scores: SampleScores) {
+        self.token_nll.extend(variants.iter().copied().zip(scores.token_nll));
+        self.scores.extend(variants.iter().copied().zip(scores.variants));
         if !scores.lens.is_empty() {
             self.lens = scores.lens;
         }
     }
 
-    /// Mean negative log-likelihood under some gates, in nats per answer token.
-    pub(super) fn mean_nll(&self, gates: &str) -> Option<f64> {
-        self.scores.get(gates).map(|score| score.nll / self.tokens as f64)
+    /// Mean negative log-likelihood under a variant, in nats per answer token.
+    pub(super) fn mean_nll(&self, variant: VariantId) -> Option<f64> {
+        self.scores.get(&variant).map(|score| score.nll / self.tokens as f64)
     }
 
-    /// Its scores, without those of single tokens.
-    pub(super) fn row(&self, set: Set) -> Row {
+    /// Its scores, without those of single tokens, in the order of the gates as text.
+    pub(super) fn row(&self, set: Set, table: &VariantTable) -> ScoreRow {
         let (line, tokens, lens) = (self.line, self.tokens, self.lens.clone());
-        let (gates, variants) = self.scores.iter().map(|(gates, &score)| (gates.clone(), score)).unzip();
+        let by_gates: BTreeMap<&str, VariantScore> =
+            self.scores.iter().map(|(id, score)| (table.spec(*id), *score)).collect();
+        let (gates, variants) = by_gates.into_iter().map(|(gates, score)| (gates.to_owned(), score)).unzip();
         let Set { source, part } = set;
-        Row { source, part, gates, scores: SampleScores { line, tokens, variants, lens, token_nll: Vec::new() } }
+        ScoreRow { source, part, gates, scores: SampleScores { line, tokens, variants, lens, token_nll: Vec::new() } }
     }
 
-    /// Rows that say all of it: those of single tokens apart.
-    pub(super) fn rows(&self, set: Set) -> impl Iterator<Item = Row> {
-        let of_tokens = (!self.token_nll.is_empty()).then(|| {
-            let known = self.token_nll.iter().filter_map(|(gates, nll)| Some((gates, nll, *self.scores.get(gates)?)));
-            let mut row = Self { scores: BTreeMap::new(), lens: Vec::new(), ..self.clone() }.row(set);
-            for (gates, nll, score) in known {
-                row.gates.push(gates.clone());
-                row.scores.variants.push(score);
-                row.scores.token_nll.push(nll.clone());
+    /// Rows with all of it: those of single tokens apart.
+    pub(super) fn rows(&self, set: Set, table: &VariantTable) -> Vec<ScoreRow> {
+        let mut rows = vec![self.row(set, table)];
+        if !self.token_nll.is_empty() {
+            let mut row = Self { scores: BTreeMap::new(), lens: Vec::new(), ..self.clone() }.row(set, table);
+            for (id, nll) in &self.token_nll {
+                if let Some(score) = self.scores.get(id) {
+                    row.gates.push(table.spec(*id).to_owned());
+                    row.scores.variants.push(*score);
+                    row.scores.token_nll.push(nll.clone());
+                }
             }
-            row
-        });
-        std::iter::once(self.row(set)).chain(of_tokens)
+            rows.push(row);
+        }
+        rows
     }
 }
 
-/// What earlier runs of the same search knew.
+/// Rows that earlier runs of the same search left.
 #[derive(Debug, Default)]
-pub(super) struct Memory(HashMap<(Set, usize), Vec<Row>>);
+pub(super) struct Memory(HashMap<(Set, usize), Vec<ScoreRow>>);
 
 impl Memory {
     /// Of a journal's rows.
-    pub(super) fn of(rows: Vec<Row>) -> Self {
-        let mut by_sample: HashMap<_, Vec<Row>> = HashMap::new();
+    pub(super) fn of(rows: Vec<ScoreRow>) -> Self {
+        let mut by_sample: HashMap<_, Vec<ScoreRow>> = HashMap::new();
         for row in rows {
             let set = Set { source: row.source, part: row.part };
             by_sample.entry((set, row.scores.line)).or_default().push(row);
@@ -126,8 +101,8 @@ impl Memory {
         Self(by_sample)
     }
 
-    /// What an earlier run knew of one sample of a model with so many layers, as far as it is sound.
-    pub(super) fn known(&self, set: Set, sample: &Sample, layers: usize) -> Known {
+    /// What an earlier run left of one sample of a model with so many layers, as far as it is sound.
+    pub(super) fn known(&self, set: Set, sample: &Sample, layers: usize, table: &mut VariantTable) -> Known {
         let mut known = Known::new(sample);
         let tokens = sample.answer.len();
         let share = 0.0..=1.0;
@@ -140,14 +115,15 @@ impl Memory {
                 && probability.iter().chain(top1).all(|value| share.contains(value))
                 && rank.iter().all(|rank| rank.is_finite())
         };
-        for Row { gates, scores, .. } in self.0.get(&(set, sample.line)).into_iter().flatten() {
+        for ScoreRow { gates, scores, .. } in self.0.get(&(set, sample.line)).into_iter().flatten() {
             let fits = scores.tokens == tokens
                 && scores.variants.len() == gates.len()
                 && [0, 2].contains(&scores.lens.len())
                 && [0, gates.len()].contains(&scores.token_nll.len())
                 && scores.token_nll.iter().all(|nll| nll.len() == tokens && nll.iter().all(|nll| nll.is_finite()));
             if fits && scores.variants.iter().all(is_sound) && scores.lens.iter().all(is_curve) {
-                known.take(gates, scores.clone());
+                let ids: Vec<VariantId> = gates.iter().map(|gates| table.insert_spec(gates.clone())).collect();
+                known.take(&ids, scores.clone());
             }
         }
         known

@@ -1,6 +1,6 @@
 //! Choosing by what is generated: a task's metric in place of the NLL.
 //!
-//! Generation is dear, so the NLL decides first who takes part: boundaries whose mean NLL is within two paired standard
+//! Generation is expensive, so the NLL decides first who takes part: boundaries whose mean NLL is within two paired standard
 //! errors of the best on the selection samples, thinned evenly to a few where they are many, and the full adapter. They
 //! answer the selection samples' prompts; the same rule then picks among them, with the metric's loss (its highest value
 //! less the sample's) in place of the NLL. The pick, the full adapter and the base model answer the held-out prompts.
@@ -9,19 +9,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use plimsoll_stats::choose::{Part, Scores};
+use plimsoll_stats::mean_and_se;
 use serde::{Deserialize, Serialize};
 
-use super::Progress;
-use super::progress::Stages;
-use crate::choose::{Part, Scores};
+use super::progress::{Progress, Stages};
 use crate::data::Sample;
-use crate::engine::Embedded;
+use crate::engine::Generator;
 use crate::error::{Error, Result};
 use crate::eval::{self, Measured, Task};
-use crate::gates::Variant;
-use crate::generate::{self, BATCH, Event, Generated, Prompt, Sampling, generate};
+use crate::generate::{BATCH, GenerateOptions, GenerationEvent, Prompt};
 use crate::journal::{Existing, Fingerprint, Journal};
-use crate::stats::mean_and_se;
+use crate::lora::Variant;
+use crate::result::{Generated, Sampling};
 use crate::tokenizer::Tokenizer;
 
 /// Standard errors that a boundary's mean NLL may lie above the best to take part.
@@ -36,7 +36,7 @@ pub(super) const DECODING: u64 = 3;
 pub(super) struct Chooser {
     pub(super) task: Task,
     pub(super) measured: Measured,
-    /// Seed of the answers' luck.
+    /// Seed of the answers' random streams.
     seed: u64,
 }
 
@@ -68,8 +68,8 @@ impl Chooser {
     }
 
     /// Work of an answer to a prompt that is as long as it may be.
-    pub(super) fn work(&self, engine: &Embedded, prompt: &[u32]) -> u64 {
-        (prompt.len() as u64 + DECODING * self.task.max_tokens as u64) * engine.token_work()
+    pub(super) fn work(&self, generator: &dyn Generator, prompt: &[u32]) -> u64 {
+        (prompt.len() as u64 + DECODING * self.task.max_tokens as u64) * generator.token_work()
     }
 
     /// What the result calls it: `gsm8k flexible`.
@@ -156,29 +156,37 @@ pub(super) struct Row {
 
 /// Generates and measures, with a memory.
 pub(super) struct Answering<'a> {
-    pub(super) chooser: &'a Chooser,
-    pub(super) engine: &'a Embedded,
-    pub(super) tokenizer: &'a Tokenizer,
-    journal: Journal,
+    chooser: &'a Chooser,
+    generator: &'a dyn Generator,
+    layers: usize,
+    tokenizer: &'a Tokenizer,
+    journal: Option<Journal>,
     known: HashMap<(Part, usize, usize), Generated>,
     /// Prompt and reference, by line.
     questions: HashMap<usize, (Vec<u32>, String)>,
 }
 
 impl<'a> Answering<'a> {
-    pub(super) fn open(
+    /// Begins with what the journal holds, where there is one.
+    pub(super) fn new(
         chooser: &'a Chooser,
-        engine: &'a Embedded,
+        generator: &'a dyn Generator,
         tokenizer: &'a Tokenizer,
-        path: &Path,
-        fingerprint: &Fingerprint,
-        existing: Existing,
+        layers: usize,
         questions: HashMap<usize, (Vec<u32>, String)>,
-    ) -> Result<Self> {
-        let generate::Options { sampling, max_tokens, stop, .. } = options(chooser);
-        let mut prompts: Vec<_> = questions.iter().map(|(line, (prompt, _))| (line, prompt)).collect();
+    ) -> Self {
+        Self { chooser, generator, layers, tokenizer, journal: None, known: HashMap::new(), questions }
+    }
+
+    /// The same, going on from a journal.
+    ///
+    /// # Errors
+    /// A journal of another search; one that cannot be read or written.
+    pub(super) fn with_journal(self, path: &Path, fingerprint: &Fingerprint, existing: Existing) -> Result<Self> {
+        let GenerateOptions { sampling, max_tokens, stop, .. } = options(self.chooser);
+        let mut prompts: Vec<_> = self.questions.iter().map(|(line, (prompt, _))| (line, prompt)).collect();
         prompts.sort_unstable();
-        let work = format!("{sampling:?} {max_tokens} {stop:?} {:?} {prompts:?}", tokenizer.ends());
+        let work = format!("{sampling:?} {max_tokens} {stop:?} {:?} {prompts:?}", self.tokenizer.ends());
         let fingerprint = fingerprint.with(&work);
         let (mut journal, rows): (_, Vec<Row>) = Journal::open(path, &fingerprint, "search", existing)?;
         if !rows.is_empty() {
@@ -186,7 +194,7 @@ impl<'a> Answering<'a> {
         }
         let key = |row: Row| ((row.part, row.line, row.boundary), row.answer);
         let known = rows.into_iter().map(key).collect();
-        Ok(Self { chooser, engine, tokenizer, journal, known, questions })
+        Ok(Self { journal: Some(journal), known, ..self })
     }
 
     /// The metric's values of some boundaries on some samples.
@@ -198,8 +206,7 @@ impl<'a> Answering<'a> {
         stages: &mut Stages,
         observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Vec<BTreeMap<usize, f64>>> {
-        let layers = crate::engine::Engine::layers(self.engine);
-        let variants: Vec<Variant> = boundaries.iter().map(|&k| Variant::bottom_k(layers, k)).collect();
+        let variants: Vec<Variant> = boundaries.iter().map(|&k| Variant::bottom_k(self.layers, k)).collect();
         let (mut prompts, mut origins) = (Vec::new(), Vec::new());
         for sample in samples {
             for (variant, &boundary) in boundaries.iter().enumerate() {
@@ -209,29 +216,31 @@ impl<'a> Answering<'a> {
                     prompts.push(Prompt { tokens, variant, number: sample.line as u64 });
                     origins.push((sample.line, boundary));
                 } else {
-                    stages.credit(self.chooser.work(self.engine, &sample.tokens[..sample.answer[0]]));
+                    stages.credit(self.chooser.work(self.generator, &sample.tokens[..sample.answer[0]]));
                 }
             }
         }
         let of = samples.len() * boundaries.len();
         let mut answers = of - prompts.len();
         stages.count_answers(answers, of);
-        let token = DECODING * self.engine.token_work();
+        let token = DECODING * self.generator.token_work();
         let (journal, known) = (&mut self.journal, &mut self.known);
         let mut failed = None;
         let options = options(self.chooser);
-        let generated = generate(self.engine, self.tokenizer, &variants, &prompts, &options, &mut |event| {
-            if let Event::Tokens(tokens) = event {
+        let (generator, tokenizer) = (self.generator, self.tokenizer);
+        let generated = generator.generate(tokenizer, &variants, &prompts, &options, &mut |event| {
+            if let GenerationEvent::Tokens(tokens) = event {
                 stages.spend(tokens as u64 * token);
             }
-            if let Event::Finished(index, answer) = event {
+            if let GenerationEvent::Finished(index, answer) = event {
                 answers += 1;
                 stages.count_answers(answers, of);
-                let longest = self.chooser.work(self.engine, &prompts[index].tokens);
+                let longest = self.chooser.work(self.generator, &prompts[index].tokens);
                 stages.credit(longest.saturating_sub(answer.tokens.len() as u64 * token));
                 let (line, boundary) = origins[index];
                 let row = Row { part, line, boundary, answer: answer.clone() };
-                failed = failed.take().or(journal.append(std::iter::once(&row)).err());
+                let appended = journal.as_mut().map(|journal| journal.append(std::iter::once(&row)));
+                failed = failed.take().or(appended.and_then(Result::err));
                 known.insert((part, line, boundary), row.answer);
             }
             if failed.is_some() {
@@ -245,7 +254,7 @@ impl<'a> Answering<'a> {
         }
 
         let metric = &self.chooser.measured.metric;
-        let value = |sample: &Sample, boundary: usize| {
+        let value = |sample: &Sample, boundary: usize| -> Result<f64> {
             let missing = || Error::Internal("a sample without an answer".into());
             let answer = self.known.get(&(part, sample.line, boundary)).ok_or_else(missing)?;
             let (_, reference) = self.questions.get(&sample.line).ok_or_else(missing)?;
@@ -259,8 +268,8 @@ impl<'a> Answering<'a> {
     }
 }
 
-fn options(chooser: &Chooser) -> generate::Options {
-    generate::Options {
+fn options(chooser: &Chooser) -> GenerateOptions {
+    GenerateOptions {
         sampling: Sampling { seed: chooser.seed, ..Sampling::GREEDY },
         max_tokens: chooser.task.max_tokens,
         stop: chooser.task.stop.clone(),

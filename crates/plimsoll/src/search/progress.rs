@@ -5,15 +5,51 @@
 //! controls) is credited when a later stage begins. So progress never goes back, the total never changes, and all of it is
 //! done only at the end. Credited work took no time: [`Progress::spent`] leaves it out, so that a speed can be measured.
 
-use super::Progress;
+use std::fmt;
+
+/// How far scoring is. `done` never goes back, `total` is known from the first report on and never changes, and `done` reaches
+/// it only at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// Multiply-adds that are done, or that were planned and turned out not to be needed.
+    pub done: u64,
+    /// Multiply-adds in all: an upper bound.
+    pub total: u64,
+    /// Multiply-adds that were computed, for a speed.
+    pub spent: u64,
+    /// Multiply-adds a second, measured for a moment before the work.
+    pub rate: f64,
+    /// What is being done.
+    pub stage: &'static str,
+    /// Samples that are finished in this stage, of how many.
+    pub samples: usize,
+    /// How many there are.
+    pub of: usize,
+    /// Samples that were finished in all stages and are journalled.
+    pub finished: usize,
+    /// While answers are generated: how many there are, of how many.
+    pub answers: Option<(usize, usize)>,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stage, samples, of, answers, .. } = *self;
+        match answers {
+            Some((answers, of)) => write!(f, "{stage}: {answers} of {of} answers")?,
+            None if of > 0 => write!(f, "{stage}: {samples} of {of} samples")?,
+            None => f.write_str(if stage.is_empty() { "planning" } else { stage })?,
+        }
+        write!(f, " ({:.0} %)", 100.0 * self.done as f64 / self.total.max(1) as f64)
+    }
+}
 
 /// A stage of a search, and an upper bound of its work.
-pub(super) type Planned = (&'static str, u64);
+pub(super) type PlannedStage = (&'static str, u64);
 
 /// The stages of a search, in their order, and how far it is.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stages {
-    planned: Vec<Planned>,
+    planned: Vec<PlannedStage>,
     /// How many of them have begun.
     begun: usize,
     /// What is done or credited of the last of these.
@@ -23,7 +59,7 @@ pub(super) struct Stages {
 
 impl Stages {
     /// Of these stages, none of which has begun; `rate` is as in [`Progress`].
-    pub(super) fn new(planned: Vec<Planned>, rate: f64) -> Self {
+    pub(super) fn new(planned: Vec<PlannedStage>, rate: f64) -> Self {
         // A search in which nothing is left to compute is not done before its end either.
         let total = sum(&planned).max(1);
         Self { planned, begun: 0, used: 0, at: Progress { total, rate, ..Progress::default() } }
@@ -93,7 +129,7 @@ impl Stages {
     }
 }
 
-fn sum(planned: &[Planned]) -> u64 {
+fn sum(planned: &[PlannedStage]) -> u64 {
     planned.iter().fold(0, |sum, (_, work)| sum.saturating_add(*work))
 }
 

@@ -17,6 +17,9 @@
 //! llama.cpp does not compose characters (NFC) for Qwen2, whose own tokenizer does: on text that is not composed its ids
 //! differ from those here.
 
+use std::path::Path;
+
+use plimsoll_formats::{Metadata, Value};
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -24,8 +27,11 @@ use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
 
-use super::{BpeSettings, Marks, Parts, Tokenizer, TokenizerProblem, bpe, refused, sentencepiece};
-use crate::model::Value;
+use super::core::Tokenizer;
+use super::parts::{BpeSettings, Marks, Parts, bpe};
+use super::problem::{TokenizerProblem, refused};
+use super::sentencepiece;
+use crate::error::{Error, Result};
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
@@ -66,8 +72,19 @@ const ENDS: [&str; 8] = [
 /// Looks a metadata key up.
 type Lookup<'a> = dyn Fn(&str) -> Option<&'a Value> + 'a;
 
+impl Tokenizer {
+    /// Rebuilds the tokenizer that a GGUF file describes in its metadata; `path` is named in errors.
+    ///
+    /// # Errors
+    /// A missing or malformed key, or a tokenizer model or pre-tokenizer that is not implemented, by its name.
+    pub fn from_gguf(path: &Path, metadata: &Metadata) -> Result<Self> {
+        let tokenizer = build(&|key| metadata.get(key)).map_err(|problem| Error::input(path, problem))?;
+        Ok(Self { template_file: path.to_owned(), ..tokenizer })
+    }
+}
+
 /// The tokenizer that the metadata describes.
-pub(super) fn build(metadata: &Lookup<'_>) -> Result<Tokenizer, TokenizerProblem> {
+fn build(metadata: &Lookup<'_>) -> Result<Tokenizer, TokenizerProblem> {
     let tokens = strings(metadata, TOKENS)?;
     let mut vocab = Vocab::with_capacity(tokens.len());
     for (&token, id) in tokens.iter().zip(0..) {
@@ -376,7 +393,7 @@ mod tests {
 
     use serde::Deserialize;
 
-    use super::super::{Encoding, Special};
+    use super::super::core::{Encoding, Special};
     use super::*;
 
     type Metadata = HashMap<&'static str, Value>;
@@ -440,7 +457,8 @@ mod tests {
         let mut metadata = tiny();
         metadata.insert(TEMPLATE, string("{{ bos_token }}{{ eos_token }}"));
         let tokenizer = built(&metadata).unwrap();
-        let rendered = tokenizer.template().unwrap().unwrap().render(&[], super::super::GenerationPrompt::Add);
+        let rendered =
+            tokenizer.template().unwrap().unwrap().render(&[], super::super::template::GenerationPrompt::Add);
         assert_eq!(rendered.unwrap(), "<s></s>");
     }
 

@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use plimsoll_formats::files;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::decoders::fuse::Fuse;
 use tokenizers::decoders::strip::Strip;
@@ -22,18 +24,31 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
 
-use super::{BpeSettings, Marks, Parts, Tokenizer, TokenizerProblem, bpe, refused};
+use super::core::Tokenizer;
+use super::parts::{BpeSettings, Marks, Parts, bpe};
+use super::problem::{TokenizerProblem, refused};
 use crate::error::{Error, Result};
-use crate::files;
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja` of a folder; the first must exist.
+    ///
+    /// The post-processor says what is added around a text; `add_bos_token` and `add_eos_token` of the config do not,
+    /// as in `transformers` 5. A template in a file of its own goes before the config's.
+    ///
+    /// # Errors
+    /// An unreadable or malformed file, or a tokenizer with a part that is not implemented, by its name.
+    pub fn from_folder(folder: &Path) -> Result<Self> {
+        read(folder)
+    }
+}
 
 /// Reads a folder's tokenizer.
-pub(super) fn read(folder: &Path) -> Result<Tokenizer> {
+fn read(folder: &Path) -> Result<Tokenizer> {
     let path = folder.join("tokenizer.json");
-    let raw: RawTokenizer = files::read_json(&path, TokenizerProblem::Json)?;
+    let raw: RawTokenizer = parse(&path, &files::read_text(&path)?)?;
     let config_path = folder.join("tokenizer_config.json");
     let config: RawConfig = if config_path.exists() {
-        let text = files::read_config(&config_path)?;
-        serde_json::from_str(&text).map_err(|error| Error::input(&config_path, TokenizerProblem::Json(error)))?
+        parse(&config_path, &files::read_config(&config_path)?)?
     } else {
         RawConfig::default()
     };
@@ -55,12 +70,16 @@ pub(super) fn read(folder: &Path) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
+fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| Error::input(path, TokenizerProblem::Json(error)))
+}
+
 /// The tokens that end an answer, as the model's own files say.
 fn ends(folder: &Path) -> Result<Vec<u32>> {
     for name in ["generation_config.json", "config.json"] {
         let path = folder.join(name);
         if path.exists() {
-            let config: RawEnds = files::read_json(&path, TokenizerProblem::Json)?;
+            let config: RawEnds = parse(&path, &files::read_text(&path)?)?;
             if let Some(ends) = config.eos_token_id {
                 return Ok(ends.ids());
             }

@@ -14,7 +14,7 @@ use tokenizers::models::bpe::{Merges, Vocab};
 use tokenizers::normalizers::{Prepend, Replace};
 use tokenizers::{DecoderWrapper, NormalizerWrapper};
 
-use super::{TokenizerProblem, refused};
+use super::problem::{TokenizerProblem, refused};
 
 /// What stands for a space in a piece.
 const SPACE: &str = "\u{2581}";

@@ -13,10 +13,10 @@ use std::borrow::Cow;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, context};
+use plimsoll_formats::text::shown;
 use serde::Deserialize;
 
-use super::{TokenizerProblem, refused};
-use crate::error::shown;
+use super::problem::{TokenizerProblem, refused};
 
 /// Real templates reach some 30 kilobytes.
 const MAX_SOURCE_BYTES: usize = 1 << 20;

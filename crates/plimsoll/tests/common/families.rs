@@ -3,16 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a fixture that cannot be read is a failed test")]
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
-use plimsoll::adapter::{Adapter, Ends};
 use plimsoll::data::Sample;
-use plimsoll::engine::{Embedded, Engine as _, EngineOptions, Request};
-use plimsoll::gates::Variant;
-use plimsoll::model::{Checkpoint, Dtype, Precision, Tensors};
+use plimsoll::engine::{CpuEngine, CpuOptions, Request, Scorer as _};
+use plimsoll::formats::Tensors;
+use plimsoll::lora::Variant;
+use plimsoll::lora::adapter::{Adapter, EmbeddingLora};
+use plimsoll::model::{Dtype, Model, Precision};
 use serde::Deserialize;
 
 /// The adapters of every family.
@@ -84,11 +84,12 @@ pub(crate) fn table() -> Vec<Line> {
 fn line(folder: &Path, form: &'static str, path: &Path, adapter: &'static str) -> Line {
     let golden: Golden = serde_json::from_str(&fs::read_to_string(folder.join("golden.json")).unwrap()).unwrap();
     let tensors = Tensors::open_file(&folder.join("golden.safetensors")).unwrap();
-    let checkpoint = Checkpoint::open(path).unwrap();
-    let opened = Adapter::open(&folder.join("adapters").join(adapter)).unwrap().with_ends(Some(Ends::Keep));
+    let checkpoint = Model::open(path).unwrap();
+    let opened =
+        Adapter::open(&folder.join("adapters").join(adapter)).unwrap().with_embedding_lora(Some(EmbeddingLora::Keep));
     let lora = checkpoint.bind(Some(&opened)).unwrap();
-    let options = EngineOptions { precision: Precision::new(Dtype::F32), ..EngineOptions::default() };
-    let engine = Embedded::load(&checkpoint, &lora, options).unwrap();
+    let options = CpuOptions { precision: Precision::new(Dtype::F32), ..CpuOptions::default() };
+    let engine = CpuEngine::load(&checkpoint, &lora, options).unwrap();
     let layers = lora.len();
     let rows = |values: &[f32], count: usize, positions: &[usize]| -> Vec<f32> {
         let width = values.len() / count;

@@ -5,10 +5,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use plimsoll::adapter::{Adapter, Bound};
 use plimsoll::data::Sample;
-use plimsoll::engine::{Embedded, EngineOptions};
-use plimsoll::model::{Checkpoint, Dtype, Precision, Tensors};
+use plimsoll::engine::{CpuEngine, CpuOptions};
+use plimsoll::formats::Tensors;
+use plimsoll::lora::adapter::{Adapter, BoundAdapter};
+use plimsoll::model::{Dtype, Model, Precision};
 use serde::Deserialize;
 
 /// Every tiny model with its adapters.
@@ -39,21 +40,21 @@ pub(crate) fn adapter_folder(model: &str, adapter: &str) -> PathBuf {
     golden().join(model).join("adapters").join(adapter)
 }
 
-pub(crate) fn checkpoint(model: &str) -> Checkpoint {
-    Checkpoint::open(&golden().join(model)).unwrap()
+pub(crate) fn checkpoint(model: &str) -> Model {
+    Model::open(&golden().join(model)).unwrap()
 }
 
-pub(crate) fn bind(checkpoint: &Checkpoint, adapter: &Path) -> Bound {
+pub(crate) fn bind(checkpoint: &Model, adapter: &Path) -> BoundAdapter {
     checkpoint.bind(Some(&Adapter::open(adapter).unwrap())).unwrap()
 }
 
 /// In `f32`: golden values are held to its rounding.
-pub(crate) fn engine_of(checkpoint: &Checkpoint, lora: &Bound) -> Embedded {
-    let options = EngineOptions { precision: Precision::new(Dtype::F32), ..EngineOptions::default() };
-    Embedded::load(checkpoint, lora, options).unwrap()
+pub(crate) fn engine_of(checkpoint: &Model, lora: &BoundAdapter) -> CpuEngine {
+    let options = CpuOptions { precision: Precision::new(Dtype::F32), ..CpuOptions::default() };
+    CpuEngine::load(checkpoint, lora, options).unwrap()
 }
 
-pub(crate) fn engine(model: &str, adapter: &str) -> Embedded {
+pub(crate) fn engine(model: &str, adapter: &str) -> CpuEngine {
     let checkpoint = checkpoint(model);
     let lora = bind(&checkpoint, &adapter_folder(model, adapter));
     engine_of(&checkpoint, &lora)

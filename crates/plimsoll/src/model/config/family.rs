@@ -1,6 +1,7 @@
 //! What the name of a family says and its configuration does not.
 
-use crate::gates::Projection;
+use crate::lora::Projection;
+use crate::model::problem::listed;
 
 /// The facts that come with a family's name. Everything else stands in the file.
 pub(super) struct Family {
@@ -151,4 +152,9 @@ impl Windows {
         };
         (0..layers).map(|layer| window.filter(|_| has(layer))).collect()
     }
+}
+
+/// The values of `model_type` that are supported, in a sentence.
+pub fn supported_families() -> String {
+    listed(FAMILIES.iter().map(|family| family.model_type))
 }

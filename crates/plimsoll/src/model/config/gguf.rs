@@ -1,12 +1,13 @@
 //! Facts from a GGUF file's metadata, by the rules and the defaults of llama.cpp.
 
+use plimsoll_formats::{Metadata, Value};
 use plimsoll_kernels::Activation;
 
+use super::facts::{Config, LayerAttention};
 use super::family::{FAMILIES, Family, Windows};
-use super::rope::yarn_attention;
-use super::{Config, LayerAttention, MAX_LAYERS, ModelProblem, Rope, RopeScaling, listed, unsupported};
-use crate::gates::Projection;
-use crate::model::gguf::{Metadata, Value};
+use super::rope::{Rope, RopeScaling, yarn_attention};
+use crate::lora::{MAX_LAYERS, Projection};
+use crate::model::problem::{ModelProblem, listed, unsupported};
 
 /// The metadata key of a GGUF file's vocabulary.
 const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -87,11 +88,29 @@ pub(super) fn family(metadata: &Metadata) -> Result<&'static Family, ModelProble
     })
 }
 
+impl Config {
+    /// Reads the metadata of a GGUF file, and what only its tensors say.
+    ///
+    /// # Errors
+    /// A key missing or out of range, or something that is not implemented, by name.
+    pub(in crate::model) fn from_gguf(metadata: &Metadata, tensors: FromTensors) -> Result<Self, ModelProblem> {
+        read(metadata, tensors)
+    }
+
+    /// Whether a GGUF file has the rows of its queries and keys in llama.cpp's own order.
+    ///
+    /// # Errors
+    /// An architecture that is not supported.
+    pub(in crate::model) fn is_interleaved(metadata: &Metadata) -> Result<bool, ModelProblem> {
+        family(metadata).map(|family| family.is_interleaved)
+    }
+}
+
 /// Reads the facts.
 ///
 /// # Errors
 /// A key missing or out of range, or something that is not implemented, by name.
-pub(super) fn read(metadata: &Metadata, tensors: FromTensors) -> Result<Config, ModelProblem> {
+fn read(metadata: &Metadata, tensors: FromTensors) -> Result<Config, ModelProblem> {
     let family = family(metadata)?;
     let keys = Keys { metadata, architecture: family.architecture };
     if keys.optional("expert_count")?.unwrap_or(0) > 0 {

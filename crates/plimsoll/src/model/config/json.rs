@@ -4,10 +4,21 @@ use plimsoll_kernels::Activation;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::family::{FAMILIES, Family, Windows};
-use super::rope::{long_attention, yarn_attention};
-use super::{Config, LayerAttention, MAX_LAYERS, ModelProblem, Rope, RopeScaling, supported_families, unsupported};
-use crate::gates::Projection;
+use super::facts::{Config, LayerAttention};
+use super::family::{FAMILIES, Family, Windows, supported_families};
+use super::rope::{Rope, RopeScaling, long_attention, yarn_attention};
+use crate::lora::{MAX_LAYERS, Projection};
+use crate::model::problem::{ModelProblem, unsupported};
+
+impl Config {
+    /// Reads the text of a Hugging Face `config.json`.
+    ///
+    /// # Errors
+    /// Not JSON, a field missing or out of range, or something that is not implemented, by name.
+    pub fn from_json(text: &str) -> Result<Self, ModelProblem> {
+        RawConfig::read(text)?.try_into()
+    }
+}
 
 /// `config.json` as it stands, of the fields that decide what a decoder computes.
 #[derive(Deserialize)]

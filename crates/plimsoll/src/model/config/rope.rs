@@ -1,6 +1,6 @@
 //! Rotary embeddings: the frequencies that a model's scaling makes of its base.
 
-use super::{ModelProblem, positive, unsupported};
+use crate::model::problem::{ModelProblem, positive, unsupported};
 
 /// A rotary embedding (Su et al., arXiv:2104.09864), of which a model has one, or one for each kind of its layers.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,162 @@
+//! Hypothesis tests: randomisation tests, a t-test corrected for skewness, and adjusted p-values.
+
+use std::num::NonZeroUsize;
+
+use rand_chacha::rand_core::Rng as _;
+
+use super::distributions::student_t_above;
+use super::estimates::mean_and_se;
+use super::random::{Stream, generator};
+
+/// Up to this many pairs the randomisation test goes through all `2^n` sign patterns: 16,384 of them.
+const EXACT_PAIRS: usize = 14;
+
+/// Two-sided p-value of the paired randomisation test that the mean of `differences` is 0.
+///
+/// Under the null hypothesis each difference could as well have had the other sign; the p-value is the share of sign
+/// patterns whose |mean| is at least the one seen. Up to 14 pairs all `2^n` patterns are counted. Above that `patterns`
+/// random ones are, and the pattern seen counts as one more, `(hits + 1) / (patterns + 1)`, without which the test
+/// would be invalid (Noreen, "Computer-Intensive Methods for Testing Hypotheses", 1989; Phipson & Smyth,
+/// arXiv:1603.05766). Differences that are all 0 give 1.
+pub fn sign_flip_p(differences: &[f64], patterns: NonZeroUsize, seed: u64) -> f64 {
+    let seen = differences.iter().sum::<f64>().abs() - rounding(differences);
+    share_of_patterns(differences.len(), patterns, (seed, Stream::Signs), |signs| {
+        sum_under(differences, signs).abs() >= seen
+    })
+}
+
+/// One-sided p-value of the paired randomisation test that the mean of `differences` is 0 or less: the share of sign
+/// patterns whose mean is at least the one seen, counted as [`sign_flip_p`] does.
+///
+/// Dividing each mean by its standard error would change nothing: signs leave the sum of squares alone, so that the
+/// t statistic of a pattern rises with its mean.
+pub fn sign_flip_above(differences: &[f64], patterns: NonZeroUsize, seed: u64) -> f64 {
+    let seen = differences.iter().sum::<f64>() - rounding(differences);
+    share_of_patterns(differences.len(), patterns, (seed, Stream::Signs), |signs| sum_under(differences, signs) >= seen)
+}
+
+/// By how much two patterns with the same sum in exact arithmetic may differ: the rounding of that many additions.
+fn rounding(differences: &[f64]) -> f64 {
+    let size: f64 = differences.iter().map(|difference| difference.abs()).sum();
+    differences.len() as f64 * f64::EPSILON * size
+}
+
+/// One-sided p-value of the t-test that the mean of `values` is 0 or less, corrected for skewness.
+///
+/// With `t = mean / (s/√n)` and `G` the skewness, `t + G·(1 + 2t²)/(6√n) + G²·t³/(27n)` is held against the t
+/// distribution with n − 1 degrees of freedom: Hall, "On the removal of skewness by transformation", Journal of the
+/// Royal Statistical Society B 54:1 (1992), which is Johnson's modified t (Journal of the American Statistical
+/// Association 73:363, 1978) with a term that keeps it rising in t. Where the long tail is on the side of the null
+/// hypothesis, a few samples seldom hold its far end, so that their mean is too high and their spread too small; neither
+/// the t-test nor the randomisation test, which takes the two sides for mirror images, allows for that.
+///
+/// It departs from Hall in `G`. His is `mean((x − mean)³)/s³`; here it is the bias-corrected one, `n²/((n−1)(n−2))`
+/// times that, and a negative one is enlarged by `1 + 3/√n` more. What the far end of the tail would add is missing from
+/// the sample's skewness too, which falls the shorter the fewer samples there are. The factor has no theory behind it:
+/// it was chosen by simulation, so that among 12 values and more of a log-normal distribution (skewness 6) the error at
+/// a level of 2.5 % is less than 5 %, where the t-test's is 16 %. Fewer than three values have no skewness.
+pub fn skewed_t_above(values: &[f64]) -> f64 {
+    let n = values.len() as f64;
+    if values.len() < 2 {
+        return 1.0;
+    }
+    let (mean, se) = mean_and_se(values);
+    let t = mean / se;
+    let s = se * n.sqrt();
+    if values.len() == 2 || s == 0.0 {
+        return student_t_above(t, values.len() - 1);
+    }
+    let cubes: f64 = values.iter().map(|value| (value - mean) / s).map(|z| z * z * z).sum();
+    let g = cubes * n / ((n - 1.0) * (n - 2.0));
+    let g = if g < 0.0 { g * (1.0 + 3.0 / n.sqrt()) } else { g };
+    let corrected = t + g * (1.0 + 2.0 * t * t) / (6.0 * n.sqrt()) + g * g * t * t * t / (27.0 * n);
+    student_t_above(corrected, values.len() - 1)
+}
+
+/// P-values adjusted for their number: with those below α taken for shown, the chance that any is shown falsely is at
+/// most α, however the tests depend on each other.
+///
+/// Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6:2 (1979): the
+/// i-th smallest of m is multiplied by `m − i + 1`; none becomes less than a smaller one, or more than 1.
+pub fn holm(p: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));
+    let mut adjusted = vec![0.0; p.len()];
+    let mut largest = 0.0_f64;
+    for (rank, index) in order.into_iter().enumerate() {
+        largest = largest.max(p[index] * (p.len() - rank) as f64).min(1.0);
+        adjusted[index] = largest;
+    }
+    adjusted
+}
+
+/// The p-value of a paired randomisation test: the share of patterns of exchanged pairs that are hits, which means at
+/// least as far from the null hypothesis as the pattern seen, of no exchange.
+///
+/// A pattern has a bit for each pair, lowest first, 64 to a word. Which patterns are gone through, and what is counted,
+/// is as [`sign_flip_p`] says.
+pub(crate) fn share_of_patterns(
+    pairs: usize,
+    patterns: NonZeroUsize,
+    (seed, stream): (u64, Stream),
+    mut is_hit: impl FnMut(&[u64]) -> bool,
+) -> f64 {
+    if pairs <= EXACT_PAIRS {
+        let all = 1_u64 << pairs;
+        let hits = (0..all).filter(|&pattern| is_hit(&[pattern])).count();
+        return hits as f64 / all as f64;
+    }
+    let mut rng = generator(seed, stream);
+    let mut pattern = vec![0; pairs.div_ceil(64)];
+    let mut hits = 0;
+    for _ in 0..patterns.get() {
+        pattern.fill_with(|| rng.next_u64());
+        hits += usize::from(is_hit(&pattern));
+    }
+    (hits + 1) as f64 / (patterns.get() + 1) as f64
+}
+
+/// The sum of the values when those whose bit is set in `signs` change their sign.
+fn sum_under(values: &[f64], signs: &[u64]) -> f64 {
+    values.chunks(64).zip(signs).map(|(chunk, &signs)| flipped_sum(chunk, signs)).sum()
+}
+
+/// The sum of at most 64 values, of which those whose bit is set in `signs` (lowest bit first) change their sign.
+fn flipped_sum(values: &[f64], signs: u64) -> f64 {
+    values.iter().enumerate().map(|(bit, value)| if signs >> bit & 1 == 1 { -value } else { *value }).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESAMPLES: NonZeroUsize = NonZeroUsize::new(2_000).unwrap();
+
+    #[test]
+    fn no_difference_is_no_evidence() {
+        assert_eq!(sign_flip_p(&[0.0; 5], RESAMPLES, 1), 1.0);
+        assert_eq!(sign_flip_p(&[0.0; 50], RESAMPLES, 1), 1.0);
+    }
+
+    #[test]
+    fn sums_that_differ_by_rounding_are_equal() {
+        // Seen is 0.1 + 0.2 + 0.3 − 0.1, rounded up. −0.1 + 0.2 + 0.3 + 0.1 is as large, rounded down; 0.7 is larger;
+        // and the same with all signs changed: 6 of 16.
+        assert_eq!(sign_flip_p(&[0.1, 0.2, 0.3, -0.1], RESAMPLES, 1), 6.0 / 16.0);
+    }
+
+    #[test]
+    fn adjusted_p_values_keep_their_order() {
+        assert_eq!(holm(&[0.25, 0.01, 0.0625, 0.06]), [0.25, 0.04, 0.18, 0.18]);
+        assert_eq!(holm(&[0.75, 0.5]), [1.0, 1.0]);
+        assert_eq!(holm(&[]), [0.0; 0]);
+    }
+
+    #[test]
+    fn equal_signs_are_the_rarest_pattern() {
+        // Only +++++ and −−−−− reach the sum seen: 2 of 32.
+        assert_eq!(sign_flip_p(&[0.1, 0.2, 0.3, 0.7, 0.9], RESAMPLES, 1), 2.0 / 32.0);
+        // Beyond exact counting the p-value is never 0.
+        assert_eq!(sign_flip_p(&[1.0; 200], RESAMPLES, 1), 1.0 / 2001.0);
+    }
+}

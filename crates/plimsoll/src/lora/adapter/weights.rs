@@ -1,0 +1,60 @@
+//! The weights of LoRA modules, ready to be applied.
+
+use crate::lora::projection::Projection;
+
+/// The weights of one LoRA module, ready to be applied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraWeights {
+    /// The down projection A, row by row.
+    pub a: Vec<f32>, // (rank, in)
+    /// The up projection B, row by row.
+    pub b: Vec<f32>, // (out, rank)
+    /// The rank r.
+    pub rank: usize,
+    /// The scale s in `y = Wx + s·B(Ax)`.
+    pub scale: f32,
+    /// The magnitudes m of DoRA (arXiv:2402.09353), where the module has them: the row `w` of `W + s·BA` with the
+    /// magnitude `m` is applied as `m·w/‖w‖`.
+    pub magnitude: Option<Vec<f32>>, // (out)
+}
+
+impl LoraWeights {
+    /// Makes a row `w` of the base weight one of `W + s·B·A`, of the length of its magnitude where there is one.
+    pub(crate) fn add_to(&self, row: usize, w: &mut [f32]) {
+        let b = &self.b[row * self.rank..(row + 1) * self.rank];
+        for (b, a) in b.iter().zip(self.a.chunks_exact(w.len())) {
+            w.iter_mut().zip(a).for_each(|(w, a)| *w += self.scale * b * a);
+        }
+        if let Some(magnitude) = &self.magnitude {
+            let length = w.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+            w.iter_mut().for_each(|w| *w *= (f64::from(magnitude[row]) / length) as f32);
+        }
+    }
+}
+
+/// The LoRA of one decoder block.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LayerLora(pub [Option<LoraWeights>; Projection::COUNT]);
+
+impl LayerLora {
+    /// The LoRA of one module, if it has any.
+    pub fn get(&self, projection: Projection) -> Option<&LoraWeights> {
+        self.0[projection as usize].as_ref()
+    }
+}
+
+/// The transpose of a matrix of so many rows.
+pub(super) fn transposed(x: &[f32], rows: usize) -> Vec<f32> {
+    let columns = x.len() / rows.max(1);
+    (0..columns).flat_map(|column| x.iter().skip(column).step_by(columns).copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_matrix_is_transposed() {
+        assert_eq!(transposed(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+    }
+}

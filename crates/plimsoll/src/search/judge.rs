@@ -1,0 +1,362 @@
+//! The third stage: the candidate judged by samples that had no part in picking it, beside its controls.
+
+use std::collections::{BTreeMap, HashSet};
+
+use plimsoll_stats as stats;
+use plimsoll_stats::choose::{
+    self, Choice, ChooseProblem, ControlGains, CutKind, Gain, Input, Part, Reason, Scores, Verdict, choose,
+    choose_nested, cross_validate, judge,
+};
+use plimsoll_stats::metrics::compare;
+
+use super::controls::{self, PlannedControl};
+use super::journal::{Known, Set};
+use super::metric::{Answering, Valued};
+use super::score::Scored;
+use super::scoring::{Counted, Observer, Scoring, Task, Wanted};
+use super::select::Selected;
+use super::study::{Parts, Study};
+use super::{lens, plan};
+use crate::data::Sample;
+use crate::error::{Error, Result};
+use crate::lora::{Family, Member, Place, Places, Position, Variant};
+use crate::result::{Control, Controls, Depth, LensSummary, MetricSummary, MetricVariant};
+
+/// What was judged, and the verdict.
+#[derive(Debug)]
+pub(super) struct Judged {
+    /// All that was scored, family by family.
+    pub(super) members: Vec<Member>,
+    /// What was judged: the stage's own where the metric could not decide.
+    pub(super) candidate: Member,
+    /// The verdict, what it rests on, and what the rules picked.
+    pub(super) choice: Choice,
+    /// What a metric chose, where there is one.
+    pub(super) metric: Option<MetricSummary>,
+    pub(super) controls: Option<Controls>,
+    pub(super) guard: Option<GuardJudgement>,
+    /// Probability curves on the selection samples.
+    pub(super) lens: LensSummary,
+    /// The base model, what the NLL picks, the candidate as it was selected, and the full adapter.
+    pub(super) ends: [Variant; 4],
+}
+
+/// What the candidate does to the guard's samples.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GuardJudgement {
+    pub(super) gain: Gain,
+    pub(super) adapter_gain: Gain,
+    /// Whether the candidate is shown not to be worse than the margin.
+    pub(super) is_held: bool,
+}
+
+/// Scores the candidate and its controls on the samples that judge, and judges it.
+pub(super) fn judge_candidate(
+    study: &Study,
+    parts: &Parts<'_>,
+    scored: &Scored,
+    selected: Selected,
+    scoring: &mut Scoring<'_>,
+    mut answering: Option<&mut Answering<'_>>,
+    observe: Observer<'_>,
+) -> Result<Judged> {
+    let (layers, judging) = (study.layers(), Set::data(Part::Holdout));
+    let candidate = &selected.candidate;
+    let mut members = selected.members.clone();
+    let planned = score_controls(study, parts, scored, candidate, &mut members, scoring, observe)?;
+
+    let [base, full] = study.ends();
+    // What the rule picks among boundaries is judged too, whichever family won.
+    let by_nll = Variant::bottom_k(layers, selected.boundary);
+    let ends = [base.clone(), by_nll, candidate.variant.clone(), full.clone()];
+    let mut variants = if scored.fates.is_none() { Variant::every_boundary(layers) } else { Vec::new() };
+    variants.extend(ends.iter().cloned());
+    let variants = distinct(&variants);
+    scoring.begin(plan::JUDGING);
+    let task = Task::scores(judging, &parts.holdout, &variants).wanting(Wanted::Tokens);
+    scoring.evaluate(task, Counted::Samples, observe)?;
+    let of_controls: Vec<Variant> = planned.iter().flat_map(|control| control.variants.clone()).collect();
+    scoring.begin(plan::JUDGING_CONTROLS);
+    scoring.evaluate(Task::scores(judging, &parts.holdout, &of_controls), Counted::Samples, observe)?;
+    scoring.begin(plan::JUDGING_GUARD);
+    let shown = distinct(&[base, candidate.variant.clone(), full]);
+    let task = Task::scores(Set::guard(Part::Holdout), &parts.guard[1], &shown);
+    scoring.evaluate(task, Counted::Samples, observe)?;
+    let mut valued = None;
+    if let (Some(answering), Some((found, pick))) = (&mut answering, selected.by_metric) {
+        let mut boundaries = vec![0, pick, layers];
+        boundaries.dedup();
+        scoring.begin(plan::ANSWERS);
+        let holdout = answering.values(Part::Holdout, &parts.holdout, &boundaries, scoring.stages(), observe)?;
+        valued = Some(Valued { holdout, ..found });
+    }
+
+    let bench = Bench { study, parts, scoring, scored };
+    let options = study.choose_options();
+    let lens = bench.lens(&options);
+    let curve: Vec<f64> = lens.full.iter().map(|point| point.probability).collect();
+    let by_boundary = bench.choose_boundary(&curve, &selected.excluded, &options)?;
+    let (mut choice, metric) = match &valued {
+        Some(valued) => bench.choose_by_metric(valued, by_boundary, &curve, &options)?,
+        None => (bench.judge(&candidate.variant, by_boundary, &options)?, None),
+    };
+    let guard = bench.guard(&candidate.variant, &options)?;
+    if choice.verdict == Verdict::Trim && guard.is_some_and(|guard| !guard.is_held) {
+        (choice.verdict, choice.reason, choice.layers_kept) = (Verdict::KeepFull, Reason::GuardNotHeld, layers);
+    }
+    let controls = bench.controls(&planned, &candidate.variant, &options)?;
+    let undecided = metric.as_ref().filter(|metric| !metric.decided);
+    let candidate = match undecided {
+        // The NLL chose after all.
+        Some(metric) => {
+            let k = metric.choice_by_nll.one_se;
+            let variant = Variant::bottom_k(layers, k);
+            Member { family: Family::BottomK, position: Position::LayersKept(k), label: variant.name(), variant }
+        }
+        None => selected.candidate,
+    };
+    Ok(Judged { members, candidate, choice, metric, controls, guard, lens, ends })
+}
+
+/// Plans the controls of a cut, and scores on the selection samples those that are tuned there.
+fn score_controls(
+    study: &Study,
+    parts: &Parts<'_>,
+    scored: &Scored,
+    candidate: &Member,
+    members: &mut Vec<Member>,
+    scoring: &mut Scoring<'_>,
+    observe: Observer<'_>,
+) -> Result<Vec<PlannedControl>> {
+    let facts = scored.facts(study);
+    if !study.wants_controls() || !controls::is_cut(&facts, &candidate.variant) {
+        return Ok(Vec::new());
+    }
+    let (set, selection) = (Set::data(Part::Selection), parts.selection.as_slice());
+    scoring.begin(plan::CONTROLS);
+    let alphas = Family::GlobalAlpha.members(&facts);
+    let variants: Vec<Variant> = alphas.iter().map(|member| member.variant.clone()).collect();
+    let untuned = controls::planned(&facts, &candidate.variant);
+    // In folds all samples judge, so that what needs no tuning is scored in the same pass.
+    let judging_too = untuned.iter().filter(|_| study.folds.is_some()).flat_map(|control| &control.variants);
+    let all: Vec<Variant> = variants.iter().chain(judging_too).cloned().collect();
+    scoring.evaluate(Task::scores(set, selection, &all), Counted::Samples, observe)?;
+    if scored.set.of(Family::GlobalAlpha).next().is_none() {
+        members.extend(alphas.iter().cloned());
+    }
+    let everyone: Vec<usize> = (0..selection.len()).collect();
+    let nll = variants.iter().map(|variant| scoring.nll(set, selection, variant));
+    let best = controls::best(&nll.collect::<Result<Vec<_>>>()?, &everyone);
+    let tuned = PlannedControl {
+        family: Family::GlobalAlpha,
+        label: alphas[best].label.clone(),
+        // In folds each one tunes for itself.
+        variants: if study.folds.is_some() { variants } else { vec![variants[best].clone()] },
+    };
+    Ok(std::iter::once(tuned).chain(untuned).collect())
+}
+
+/// All scores, for the rules that judge.
+struct Bench<'a> {
+    study: &'a Study,
+    parts: &'a Parts<'a>,
+    scoring: &'a Scoring<'a>,
+    scored: &'a Scored,
+}
+
+impl Bench<'_> {
+    fn known(&self, part: Part) -> Vec<&Known> {
+        let samples = match part {
+            Part::Selection => &self.parts.selection,
+            Part::Holdout => &self.parts.holdout,
+        };
+        samples.iter().map(|sample| self.scoring.known(Set::data(part), sample)).collect()
+    }
+
+    fn samples(&self, part: Part) -> &[&Sample] {
+        match part {
+            Part::Selection => &self.parts.selection,
+            Part::Holdout => &self.parts.holdout,
+        }
+    }
+
+    fn nll(&self, part: Part, variant: &Variant) -> Result<Vec<f64>> {
+        self.scoring.nll(Set::data(part), self.samples(part), variant)
+    }
+
+    /// The probability curves of the base model and of the full adapter.
+    fn lens(&self, options: &choose::Options) -> LensSummary {
+        let known = self.known(Part::Selection);
+        let curve = |which: usize| {
+            let curves: Vec<_> = known.iter().filter_map(|sample| sample.lens.get(which)).collect();
+            (lens::summarise(&curves, options.seed, options.resamples), curves.len())
+        };
+        let ((base, _), (full, samples)) = (curve(0), curve(1));
+        LensSummary { base, full, samples }
+    }
+
+    /// The NLL of every sample at some boundaries.
+    fn scores(&self, part: Part, boundaries: &[usize]) -> Result<Scores> {
+        let layers = self.study.layers();
+        let column = |&k: &usize| self.nll(part, &Variant::bottom_k(layers, k));
+        let columns = boundaries.iter().map(column).collect::<Result<Vec<_>>>()?;
+        let samples = self.samples(part).len();
+        let rows: Vec<Vec<f64>> =
+            (0..samples).map(|sample| columns.iter().map(|column| column[sample]).collect()).collect();
+        Scores::new(part, boundaries, &rows).map_err(internal)
+    }
+
+    /// Boundaries that every sample of a part was scored at.
+    fn complete(&self, part: Part) -> Vec<usize> {
+        let layers = self.study.layers();
+        (0..=layers).filter(|&k| self.nll(part, &Variant::bottom_k(layers, k)).is_ok()).collect()
+    }
+
+    /// What the rules say of the boundaries, judged as if nothing else competed.
+    fn choose_boundary(&self, curve: &[f64], excluded: &HashSet<String>, options: &choose::Options) -> Result<Choice> {
+        let (layers, whole) = (self.study.layers(), self.study.table.layers_up_to_highest());
+        let mut picks = self.study.allowed_boundaries(self.scored.fates.as_deref(), excluded);
+        if let Some(folds) = self.study.folds {
+            let scores = self.scores(Part::Selection, &picks)?;
+            return choose_nested(&scores, curve, whole, folds, options).map_err(internal);
+        }
+        if picks.is_empty() {
+            picks.push(layers);
+        }
+        let selection = self.scores(Part::Selection, &picks)?;
+        let holdout = self.scores(Part::Holdout, &self.complete(Part::Holdout))?;
+        let input = Input::of(selection, holdout, curve).map_err(internal)?;
+        Ok(choose(&input.with_whole(whole), options))
+    }
+
+    /// The choice with the judgement on the candidate, where that is of another family.
+    fn judge(&self, candidate: &Variant, by_boundary: Choice, options: &choose::Options) -> Result<Choice> {
+        let (study, layers) = (self.study, self.study.layers());
+        if *candidate == Variant::bottom_k(layers, by_boundary.one_se) {
+            return Ok(by_boundary);
+        }
+        let facts = study.facts(&[], &[]);
+        let gate = |place: &Place| place.module.map(|module| candidate.gates[place.layer].get(module));
+        let kind = if facts.places(Places::Modules).all(|place| gate(&place) == Some(1.0)) {
+            CutKind::Whole
+        } else if facts.places(Places::Modules).all(|place| gate(&place) == Some(0.0)) {
+            CutKind::Nothing
+        } else if study.table.bytes_kept(candidate) == study.table.total_bytes() {
+            CutKind::Changed
+        } else {
+            CutKind::Cut
+        };
+        let [base, full] = study.ends();
+        let [base, full, cut] = [&base, &full, candidate].map(|variant| self.nll(Part::Holdout, variant));
+        let judgement = judge(&base?, &full?, &cut?, kind, options);
+        Ok(by_boundary.with(&judgement, candidate.layers_kept()))
+    }
+
+    /// What the metric chooses, or the NLL where the metric cannot tell the full adapter from the base model.
+    fn choose_by_metric(
+        &self,
+        valued: &Valued,
+        by_nll: Choice,
+        curve: &[f64],
+        options: &choose::Options,
+    ) -> Result<(Choice, Option<MetricSummary>)> {
+        let selection = valued.scores(Part::Selection, &valued.candidates)?;
+        let holdout = valued.scores(Part::Holdout, &valued.judged())?;
+        let input = Input::of(selection, holdout, curve).map_err(internal)?;
+        let by_metric = choose(&input.with_whole(self.study.table.layers_up_to_highest()), options);
+        // Where it cannot tell the full adapter from the base model, it cannot choose between cuts either.
+        let Gain { low, high, .. } = by_metric.adapter_gain;
+        let decided = low > 0.0 || high < 0.0;
+        let choice = if decided { by_metric } else { by_nll.clone() };
+        Ok((choice, self.metric_summary(valued, by_nll, decided)))
+    }
+
+    /// Values of the metric, and what the NLL alone would have chosen.
+    fn metric_summary(&self, valued: &Valued, by_nll: Choice, decided: bool) -> Option<MetricSummary> {
+        let chooser = self.study.metric.as_ref()?;
+        let options = compare::Options { seed: self.study.settings.seed, ..compare::Options::default() };
+        let metric = &chooser.measured.metric;
+        let estimate = |samples: &[BTreeMap<usize, f64>], k: usize| {
+            let rows: Vec<Vec<f64>> = samples.iter().filter_map(|values| Some(vec![*values.get(&k)?])).collect();
+            (!rows.is_empty()).then(|| compare::estimate(metric, &rows, options))
+        };
+        let mut boundaries: Vec<usize> = valued.candidates.iter().copied().chain(valued.judged()).collect();
+        boundaries.sort_unstable();
+        boundaries.dedup();
+        let variants = boundaries.into_iter().map(|k| MetricVariant {
+            layers_kept: k,
+            selection: estimate(&valued.selection, k),
+            holdout: estimate(&valued.holdout, k),
+        });
+        Some(MetricSummary {
+            name: chooser.name(),
+            signature: metric.signature(Some(1)),
+            variants: variants.collect(),
+            decided,
+            choice_by_nll: by_nll,
+        })
+    }
+
+    /// What the candidate does to the guard's samples.
+    fn guard(&self, candidate: &Variant, options: &choose::Options) -> Result<Option<GuardJudgement>> {
+        if self.study.guard.is_none() {
+            return Ok(None);
+        }
+        let [base, full] = self.study.ends();
+        let nll = |variant| self.scoring.nll(Set::guard(Part::Holdout), &self.parts.guard[1], variant);
+        let (base, full, cut) = (nll(&base)?, nll(&full)?, nll(candidate)?);
+        let gain = choose::paired_gain(&full, &cut, options);
+        let adapter_gain = choose::paired_gain(&base, &full, options);
+        Ok(Some(GuardJudgement { gain, adapter_gain, is_held: gain.low > -self.study.settings.guard_margin }))
+    }
+
+    /// The cut against its controls, on samples that picked neither. In folds each one's own pick stands for the cut, and
+    /// its own factor for the tuned one; random layers are as many as the pick on all samples keeps.
+    fn controls(
+        &self,
+        planned: &[PlannedControl],
+        candidate: &Variant,
+        options: &choose::Options,
+    ) -> Result<Option<Controls>> {
+        if planned.is_empty() {
+            return Ok(None);
+        }
+        let [_, full] = self.study.ends();
+        let part = if self.study.folds.is_some() { Part::Selection } else { Part::Holdout };
+        let folds = self.study.folds.map(|folds| stats::folds(self.samples(part).len(), folds, options.seed));
+        let cut = match &folds {
+            None => self.nll(part, candidate)?,
+            Some(folds) => {
+                let boundaries: Vec<usize> = (0..=self.study.layers()).collect();
+                cross_validate(&self.scores(part, &boundaries)?, folds)
+            }
+        };
+        let column = |control: &PlannedControl| {
+            let columns = control.variants.iter().map(|variant| self.nll(part, variant));
+            let columns = columns.collect::<Result<Vec<_>>>()?;
+            Ok(match &folds {
+                Some(folds) if control.family == Family::GlobalAlpha => controls::tuned_elsewhere(&columns, folds),
+                _ => controls::mean_columns(&columns),
+            })
+        };
+        let columns = planned.iter().map(column).collect::<Result<Vec<Vec<f64>>>>()?;
+        let (gains, is_depth) = choose::controls(&self.nll(part, &full)?, &cut, &columns, options);
+        let row = |(control, gains): (&PlannedControl, ControlGains)| {
+            let ControlGains { over_full, cut_over, p_holm } = gains;
+            let gates = control.variants.iter().map(Variant::spec).collect();
+            Control { family: control.family, label: control.label.clone(), gates, over_full, cut_over, p_holm }
+        };
+        let rows = planned.iter().zip(gains).map(row).collect();
+        Ok(Some(Controls { rows, depth: if is_depth { Depth::Shown } else { Depth::NotShown } }))
+    }
+}
+
+/// Each variant once, in the order in which it comes first.
+pub(super) fn distinct(variants: &[Variant]) -> Vec<Variant> {
+    let mut seen = HashSet::new();
+    variants.iter().filter(|variant| seen.insert(variant.spec())).cloned().collect()
+}
+
+fn internal(problem: ChooseProblem) -> Error {
+    Error::Internal(problem.to_string())
+}

@@ -1,0 +1,138 @@
+//! The first stage: scores of the variants that do not depend on scores, on the samples that choose.
+
+use std::collections::HashSet;
+
+use plimsoll_stats::choose::Part;
+use plimsoll_stats::choose::race::Fate;
+use plimsoll_stats::{mean_and_se, student_t_above};
+
+use super::journal::Set;
+use super::scoring::{Counted, Observer, Scoring, Task, Wanted};
+use super::settings::Strategy;
+use super::study::{Parts, Study};
+use super::{effects, plan};
+use crate::data::Sample;
+use crate::engine::Probe;
+use crate::error::Result;
+use crate::lora::{Facts, Family, Projection, Variant, VariantSet};
+
+/// A variant that is worse on the guard's samples by a test with a p-value below this cannot be picked.
+const GUARD_LEVEL: f64 = 0.05;
+
+/// What the first stage found. The scores themselves are in the [`Scoring`].
+#[derive(Debug)]
+pub(super) struct Scored {
+    /// Frobenius norms of each layer's updates.
+    pub(super) norms: Vec<f64>,
+    /// Energies of the updates on samples, by layer and module; empty where no engine measures them.
+    pub(super) energies: Vec<[f64; Projection::COUNT]>,
+    /// Energies of each layer's updates; empty where no engine measures them.
+    pub(super) output: Vec<f64>,
+    /// All members that do not depend on scores.
+    pub(super) set: VariantSet,
+    /// What became of each boundary, where they were raced.
+    pub(super) fates: Option<Vec<Fate>>,
+    /// Gates of the variants that the guard keeps from being picked.
+    pub(super) excluded: HashSet<String>,
+}
+
+impl Scored {
+    /// Facts that members of families depend on.
+    pub(super) fn facts<'a>(&'a self, study: &'a Study) -> Facts<'a> {
+        study.facts(&self.norms, &self.output)
+    }
+}
+
+/// Scores the members of all families on the samples that choose, and on those of the guard.
+pub(super) fn score(
+    study: &Study,
+    parts: &Parts<'_>,
+    scoring: &mut Scoring<'_>,
+    probe: Option<&dyn Probe>,
+    observe: Observer<'_>,
+) -> Result<Scored> {
+    let (choosing, guarding) = (Set::data(Part::Selection), Set::guard(Part::Selection));
+    let (selection, [guard, _]) = (parts.selection.as_slice(), &parts.guard);
+    scoring.begin(plan::OUTPUTS);
+    let norms = effects::joint_norms(&study.table.norms);
+    let energies = match probe {
+        Some(probe) => energies(probe, &parts.effects, scoring, observe)?,
+        None => Vec::new(),
+    };
+    let output = effects::joint_energies(&energies);
+    let set = VariantSet::new(study.members(&study.facts(&norms, &output)));
+
+    scoring.begin(plan::CHOOSING);
+    let fates = match study.settings.strategy {
+        Strategy::Exact => {
+            scoring.evaluate(all(choosing, selection, set.variants()), Counted::Samples, observe)?;
+            None
+        }
+        Strategy::Racing { error_rate } => {
+            let race = scoring.race(&parts.raced, study.layers(), error_rate, observe)?;
+            Some(race.fates().collect::<Vec<Fate>>())
+        }
+    };
+    scoring.begin(plan::GUARD);
+    scoring.evaluate(Task::scores(guarding, guard, set.variants()), Counted::Samples, observe)?;
+    let mut excluded = HashSet::new();
+    for variant in set.variants() {
+        if is_worse_on_guard(study, scoring, guard, variant)? {
+            excluded.insert(variant.spec());
+        }
+    }
+    scoring.begin(plan::FAMILIES);
+    if fates.is_some() {
+        let others = set.members().iter().filter(|member| member.family != Family::BottomK).cloned();
+        let others = VariantSet::new(others.collect());
+        scoring.evaluate(all(choosing, selection, others.variants()), Counted::Samples, observe)?;
+    }
+    if study.families().len() > 1 {
+        // Whatever left the race: other families are compared with the base model and the adapter as trained.
+        scoring.evaluate(all(choosing, selection, &study.ends()), Counted::Samples, observe)?;
+    }
+    Ok(Scored { norms, energies, output, set, fates, excluded })
+}
+
+/// Scores, tokens and curves.
+fn all<'a>(set: Set, samples: &'a [&'a Sample], variants: &'a [Variant]) -> Task<'a> {
+    Task::scores(set, samples, variants).wanting(Wanted::TokensAndLens)
+}
+
+/// Energies of all updates on some samples, per token.
+fn energies(
+    probe: &dyn Probe,
+    samples: &[&Sample],
+    scoring: &mut Scoring<'_>,
+    observe: Observer<'_>,
+) -> Result<Vec<[f64; Projection::COUNT]>> {
+    let samples: Vec<Sample> = samples.iter().map(|&sample| sample.clone()).collect();
+    let tokens: usize = samples.iter().map(|sample| sample.tokens.len()).sum();
+    let mut energies = probe.output_energy(&samples, &mut |work| {
+        scoring.stages().spend(work);
+        observe(scoring.stages().at())
+    })?;
+    energies.iter_mut().flatten().for_each(|energy| *energy /= tokens.max(1) as f64);
+    Ok(energies)
+}
+
+/// Whether the guard's samples show a variant to be worse than the margin allows: by a one-sided paired t-test.
+pub(super) fn is_worse_on_guard(
+    study: &Study,
+    scoring: &Scoring<'_>,
+    guard: &[&Sample],
+    variant: &Variant,
+) -> Result<bool> {
+    if guard.is_empty() {
+        return Ok(false);
+    }
+    let set = Set::guard(Part::Selection);
+    let [_, full] = study.ends();
+    let (full, nll) = (scoring.nll(set, guard, &full)?, scoring.nll(set, guard, variant)?);
+    let losses: Vec<f64> = nll.iter().zip(&full).map(|(nll, full)| nll - full).collect();
+    let (mean, se) = mean_and_se(&losses);
+    let above = mean - study.settings.guard_margin;
+    // A loss that is the same for all samples has no error.
+    let p = if se > 0.0 { student_t_above(above / se, losses.len() - 1) } else { 1.0 - f64::from(above > 0.0) };
+    Ok(p < GUARD_LEVEL)
+}

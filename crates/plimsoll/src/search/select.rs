@@ -1,0 +1,162 @@
+//! The second stage: the candidate that is to be judged, picked on the selection samples.
+
+use std::collections::HashSet;
+
+use plimsoll_stats::choose::Part;
+
+use super::competition::{self, Adaptive, Class};
+use super::journal::Set;
+use super::metric::{self, Answering, Valued};
+use super::plan;
+use super::score::{Scored, is_worse_on_guard};
+use super::scoring::{Counted, Observer, Scoring, Task};
+use super::study::{Parts, Study};
+use crate::error::{Error, Result};
+use crate::lora::{Facts, Family, Member, Position, Variant};
+use crate::result::Arbitration;
+
+/// What was picked.
+#[derive(Debug)]
+pub(super) struct Selected {
+    /// All that was scored, family by family.
+    pub(super) members: Vec<Member>,
+    /// What is to be judged.
+    pub(super) candidate: Member,
+    /// How the families competed, where there were several.
+    pub(super) arbitration: Option<Arbitration>,
+    /// Gates of the variants that the guard keeps from being picked.
+    pub(super) excluded: HashSet<String>,
+    /// The boundary that the rule picks by the NLL.
+    pub(super) boundary: usize,
+    /// Answers on the selection samples and the boundary that they pick, where a metric chooses.
+    pub(super) by_metric: Option<(Valued, usize)>,
+}
+
+/// Has the families compete, and the metric choose where there is one.
+pub(super) fn select(
+    study: &Study,
+    parts: &Parts<'_>,
+    scored: &Scored,
+    scoring: &mut Scoring<'_>,
+    answering: Option<&mut Answering<'_>>,
+    observe: Observer<'_>,
+) -> Result<Selected> {
+    let mut selected = compete(study, parts, scored, scoring, observe)?;
+    if let Some(answering) = answering {
+        let allowed = study.allowed_boundaries(scored.fates.as_deref(), &scored.excluded);
+        let (valued, pick) = choose_by_metric(study, parts, &allowed, selected.boundary, scoring, answering, observe)?;
+        let variant = Variant::bottom_k(study.layers(), pick);
+        let (family, position, label) = (Family::BottomK, Position::LayersKept(pick), variant.name());
+        selected.candidate = Member { family, position, label, variant };
+        selected.by_metric = Some((valued, pick));
+    }
+    Ok(selected)
+}
+
+/// Each family's rule picks one of its members, and the families compete.
+fn compete(
+    study: &Study,
+    parts: &Parts<'_>,
+    scored: &Scored,
+    scoring: &mut Scoring<'_>,
+    observe: Observer<'_>,
+) -> Result<Selected> {
+    let (layers, set, selection) = (study.layers(), Set::data(Part::Selection), parts.selection.as_slice());
+    let facts = scored.facts(study);
+    let allowed = study.allowed_boundaries(scored.fates.as_deref(), &scored.excluded);
+    let folds = study.competition_folds();
+    let (mut members, mut excluded) = (scored.set.members().to_vec(), scored.excluded.clone());
+    let mut classes = Vec::new();
+    for family in study.families().into_iter().filter(|family| family.competes()) {
+        if family.is_adaptive() {
+            let adaptive = adapt(study, parts, family, &facts, &folds, scoring, observe)?;
+            members.extend(adaptive.members());
+            let nll = |variant: &Variant| scoring.nll(set, selection, variant).ok();
+            let Some(class) = adaptive.class(&nll)? else { continue };
+            let pick = class.pick().variant.clone();
+            let guard = parts.guard[0].as_slice();
+            let task = Task::scores(Set::guard(Part::Selection), guard, std::slice::from_ref(&pick));
+            scoring.evaluate(task, Counted::Samples, observe)?;
+            if is_worse_on_guard(study, scoring, guard, &pick)? {
+                excluded.insert(pick.spec());
+            } else {
+                classes.push(class);
+            }
+        } else {
+            let of_family = scored.set.of(family).cloned();
+            let competing: Vec<Member> = match family {
+                // Those that left a race may be known all the same, by another family.
+                Family::BottomK => of_family
+                    .filter(|member| member.variant.boundary().is_some_and(|boundary| allowed.contains(&boundary)))
+                    .collect(),
+                _ => {
+                    let is_allowed = |variant: &Variant| study.is_allowed(&excluded, variant);
+                    competition::allowed(family, of_family, &study.table, layers, &is_allowed)
+                }
+            };
+            let nll = |variant: &Variant| scoring.nll(set, selection, variant).ok();
+            classes.extend(Class::new(family, competing, &nll, &folds)?);
+        }
+    }
+    if classes.is_empty() {
+        return Err(Error::Usage("--budget and --guard leave nothing to choose from: allow more".into()));
+    }
+    let number_of_folds = folds.iter().max().map_or(0, |last| last + 1);
+    let (winner, arbitration) = competition::decide(&classes, number_of_folds, &study.table);
+    let of_boundaries = classes.iter().map(Class::pick).find(|member| member.family == Family::BottomK);
+    Ok(Selected {
+        members,
+        candidate: classes[winner].pick().clone(),
+        arbitration: (classes.len() > 1).then_some(arbitration),
+        excluded,
+        boundary: of_boundaries.and_then(|member| member.variant.boundary()).unwrap_or(layers),
+        by_metric: None,
+    })
+}
+
+/// Scores what an adaptive family asks for, until it has ended.
+fn adapt(
+    study: &Study,
+    parts: &Parts<'_>,
+    family: Family,
+    facts: &Facts<'_>,
+    folds: &[usize],
+    scoring: &mut Scoring<'_>,
+    observe: Observer<'_>,
+) -> Result<Adaptive> {
+    let (set, selection) = (Set::data(Part::Selection), parts.selection.as_slice());
+    scoring.begin(family.name());
+    let mut adaptive = Adaptive::new(family, facts, folds);
+    let alone = scoring.work_alone(selection);
+    debug_assert_eq!(folds.len(), study.split.selection.len());
+    while let Some((sets, variants)) = adaptive.step() {
+        scoring.stages().need_at_most(adaptive.most_left() as u64 * alone);
+        scoring.evaluate(Task::scores(set, selection, &variants), Counted::Rounds, observe)?;
+        let rows = variants.iter().map(|variant| scoring.nll(set, selection, variant)).collect::<Result<Vec<_>>>()?;
+        adaptive.record(&sets, &rows);
+    }
+    Ok(adaptive)
+}
+
+/// Boundaries whose NLL is near the best answer the selection samples, and the metric picks one.
+fn choose_by_metric(
+    study: &Study,
+    parts: &Parts<'_>,
+    allowed: &[usize],
+    by_nll: usize,
+    scoring: &mut Scoring<'_>,
+    answering: &mut Answering<'_>,
+    observe: Observer<'_>,
+) -> Result<(Valued, usize)> {
+    let (layers, selection) = (study.layers(), parts.selection.as_slice());
+    let column = |k: &usize| scoring.nll(Set::data(Part::Selection), selection, &Variant::bottom_k(layers, *k));
+    let columns = allowed.iter().map(column).collect::<Result<Vec<_>>>()?;
+    let row = |sample: usize| columns.iter().map(|column| column[sample]).collect::<Vec<f64>>();
+    let nll: Vec<Vec<f64>> = (0..selection.len()).map(row).collect();
+    let candidates = metric::candidates(&nll, allowed, by_nll, layers, study.settings.metric_candidates);
+    scoring.begin(plan::ANSWERS);
+    let values = answering.values(Part::Selection, selection, &candidates, scoring.stages(), observe)?;
+    let valued = Valued { candidates, selection: values, holdout: Vec::new() };
+    let pick = valued.scores(Part::Selection, &valued.candidates)?.pick();
+    Ok((valued, pick))
+}
