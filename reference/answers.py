@@ -1,18 +1,20 @@
-"""Compares the ids of conversations, and which of them are scored, with transformers, TRL and lm-evaluation-harness.
+"""Compares token ids of conversations, and which of them are scored, with transformers, TRL and lm-evaluation-harness.
 
     python reference/answers.py golden               writes crates/plimsoll/tests/fixtures/answers.json
-    python reference/answers.py check MODEL.gguf ... prints a table; needs trl, and a built example:
+    python reference/answers.py check MODEL.gguf ... prints a table; needs trl, and the built example:
                                                      cargo build --release -p plimsoll --example answers
 
-What must hold, for prompt and answer (TRL's completion mask) and for every turn of a conversation (the assistant mask of
-transformers, with templates that mark the assistant's text): the ids are those of `apply_chat_template(tokenize=True)` up to the last
-scored token; the first scored token of an answer is the first of the mask; and where the mask goes on behind our last
-token, that token ends generation. Of plain continuations the scored ids are those of lm-evaluation-harness
-(`_encode_pair`), less the white space at the end of the prompt, which it scores too, and with the token that stands for the end of the
-prompt and the beginning of the answer, if there is one, which it leaves out.
+The requirements apply to prompt and answer (TRL's completion mask), and to every turn of a conversation (transformers'
+assistant mask, with templates that mark the assistant's text). The ids equal those of
+`apply_chat_template(tokenize=True)` up to the last scored token. The first scored token of an answer is the first one
+of the mask. If the mask continues after our last token, that token ends generation. For plain continuations, the scored
+ids equal those of lm-evaluation-harness (`_encode_pair`), with two exceptions: only the harness scores the white space
+at the end of the prompt, and only plimsoll scores a token that spans the end of the prompt and the beginning of the
+answer.
 
-`check` runs every template of TRL's that suits a tokenizer's special tokens, and the tokenizer's own, over 2,000 conversations, once
-with the tokenizer from the GGUF file and once from a tokenizer.json that transformers makes of it (see `as_published`).
+`check` runs 2,000 conversations through the tokenizer's own template, through every template of TRL that suits the
+tokenizer's special tokens, and through some of ours: once with the tokenizer from the GGUF file, and once with a
+tokenizer.json that transformers makes from it (see `as_published`).
 """
 
 import json
@@ -32,34 +34,34 @@ FIXTURES = ROOT / "crates/plimsoll/tests/fixtures"
 BINARY = ROOT / "target/release/examples/answers"
 CONVERSATIONS = 2000
 
-# Templates of our own, each with the end of turn of the tokenizer it is used with.
+# Our own templates, each with the end-of-turn token of the tokenizer that it is used with.
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>\n{% endgeneration %}{% else %}{{ m.content }}<|im_end|>\n{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# As TinyLlama's: marks that are plain text, an EOS, and a line feed behind it.
+# Like TinyLlama's: role markers in plain text, and an EOS followed by a line feed.
 ZEPHYR = (
     "{% for m in messages %}<|{{ m.role }}|>\n"
     "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{{ eos_token }}\n{% endgeneration %}{% else %}{{ m.content }}{{ eos_token }}\n{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
-# As Llama 2's and Mistral's: a space before the answer that no token of its own stands for.
+# Like Llama 2's and Mistral's: a space before the answer that is not a token of its own.
 INST = (
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
     "{% else %}{% generation %} {{ m.content }}{{ eos_token }}{% endgeneration %}{% endif %}{% endfor %}"
 )
-# As Phi-3's: a chat ends with a token more than a turn.
+# Like Phi-3's: a chat ends with one more token than a turn.
 CLOSED = (
     "{% for m in messages %}<{{ m.role }}>\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}"
     "{% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>\n{% else %}{{ bos_token }}{% endif %}"
 )
-# Writes nothing behind an answer.
+# No end-of-turn token after an answer.
 OPEN = (
     "{% for m in messages %}{% if m.role == 'assistant' %}A: {% generation %}{{ m.content }}{{ '\\n' }}{% endgeneration %}{% else %}Q: {{ m.content }}{{ '\\n' }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}A: {% endif %}"
 )
-# Ends the generation prompt with an empty thought that a finished chat lacks.
+# The generation prompt ends with an empty thought, which a finished chat does not have.
 THOUGHT = (
     "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}"
     "{% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>(thinking)\n{% endif %}"
@@ -72,13 +74,13 @@ def texts():
 
 
 def conversations(count, seed, turns, marks=()):
-    """User and assistant in turn. Nothing that is white space alone, and none of the tokenizer's own marks."""
+    """User and assistant in turn. No content is white space only, or has an added token of the tokenizer."""
     rng = random.Random(seed)
     lines = [line for line in texts() if line.strip() and not any(mark in line for mark in marks)]
 
     def content():
         text = rng.choice(lines)
-        # Borders that tokens like to cross: white space at either end.
+        # White space at both ends: tokens often span such borders.
         return rng.choice(["", "", "", " ", "\n", "  "]) + text + rng.choice(["", "", "", " ", "\n", "\n\n"])
 
     for _ in range(count):
@@ -89,12 +91,12 @@ def conversations(count, seed, turns, marks=()):
 
 
 def common_prefix(a, b):
-    """TRL 1.16, `trl.data_utils.common_prefix_length`: golden files are written without TRL, `check` asks TRL itself."""
+    """Like `trl.data_utils.common_prefix_length` of TRL 1.16: `golden` does not need TRL, `check` calls TRL's own."""
     return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
 def completion(tokenizer, template, chat, prefix=common_prefix):
-    """Ids, and the positions that TRL's completion mask has."""
+    """Ids, and the positions in TRL's completion mask."""
     ids = lambda messages, prompt: list(
         tokenizer.apply_chat_template(messages, chat_template=template, add_generation_prompt=prompt, tokenize=True, return_dict=True)["input_ids"]
     )
@@ -103,7 +105,7 @@ def completion(tokenizer, template, chat, prefix=common_prefix):
 
 
 def assistant(tokenizer, template, chat):
-    """Ids, and the positions that transformers' mask of the assistant's tokens has."""
+    """Ids, and the positions in transformers' assistant mask."""
     out = tokenizer.apply_chat_template(chat, chat_template=template, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
     return list(out["input_ids"]), [i for i, bit in enumerate(out["assistant_masks"]) if bit]
 
@@ -120,21 +122,21 @@ def runs(positions):
 
 # transformers ends its mask at the first answer that begins or ends with a character that has no token.
 GAVE_UP = "the mask of transformers ends early"
-# TRL's training template of Qwen 2.5 marks the line feed that ends the generation prompt as the assistant's.
+# TRL's training template for Qwen 2.5 marks the line feed at the end of the generation prompt as the assistant's text.
 BEGINS_EARLY = "the mask begins with the last token of the generation prompt"
-# A vocabulary with pieces of up to 31 spaces (Gemma's): SentencePiece and llama.cpp take the longest piece first, and so do we;
-# the tokenizer.json that transformers makes of a GGUF file merges pairs.
-MANY_SPACES = "more than 31 spaces stand in a row"
+# A vocabulary with pieces of up to 31 spaces (Gemma's): SentencePiece, llama.cpp and plimsoll take the longest piece
+# first; the tokenizer.json that transformers makes from a GGUF file merges pairs.
+MANY_SPACES = "there are more than 31 consecutive spaces"
 KNOWN = (GAVE_UP, BEGINS_EARLY, MANY_SPACES)
 
 
 def fault(sample, ids, mask, ends):
-    """What is wrong with a sample of ours; none where it is as it must be."""
+    """The error of one of our samples, or None."""
     tokens, answer = sample["tokens"], sample["answer"]
     if tokens != ids[: len(tokens)]:
         return "ids"
     if answer[-1] + 1 != len(tokens):
-        return "tokens behind the last answer"
+        return "tokens after the last answer"
     ours, theirs = runs(answer), runs(mask)
     if len(ours) != len(theirs):
         if len(theirs) < len(ours) and all(mine[0] == reference[0] for mine, reference in zip(ours, theirs)):
@@ -144,7 +146,7 @@ def fault(sample, ids, mask, ends):
         if mine[0] == reference[0] + 1:
             return BEGINS_EARLY
         if mine[0] != reference[0]:
-            return "first token"
+            return "first token differs"
         if mine != reference[: len(mine)]:
             return "longer than the mask"
         if len(mine) < len(reference) and tokens[mine[-1]] not in ends:
@@ -163,7 +165,7 @@ def golden():
         marks = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
         for name in names:
             for turns, method, label in [((1, 2, 3), completion, "last"), ((2, 3), assistant, "all")]:
-                # A chat that changes under an answer has no mask of all turns.
+                # This template renders an answered prompt differently, so there is no mask of all turns.
                 if label == "all" and name == "thought":
                     continue
                 samples = []
@@ -192,7 +194,7 @@ def ours(tokenizer, template, lines, turns):
 
 
 def pairs(tokenizer, count, seed):
-    """Plain prompts and completions, as lm-evaluation-harness encodes them."""
+    """Plain prompts and completions, with their encoding by lm-evaluation-harness."""
     from lm_eval.api.model import TemplateLM
 
     class Harness(TemplateLM):
@@ -209,7 +211,7 @@ def pairs(tokenizer, count, seed):
 
     harness = Harness()
     for chat in conversations(count, seed, (1,)):
-        # A token that is the whole prompt and the beginning of the answer is predicted from nothing.
+        # A token that spans the whole prompt and the beginning of the answer would have no token before it.
         if len(harness.tok_encode(chat[0]["content"])) < 2:
             continue
         prompt, answer = chat[0]["content"], chat[1]["content"]
@@ -217,8 +219,11 @@ def pairs(tokenizer, count, seed):
 
 
 def as_published(tokenizer, model):
-    """transformers reads a SentencePiece GGUF file with a space before the first word only. The tokenizer.json files of Llama 2
-    and TinyLlama put one behind every special token, and so does llama.cpp. That of SmolLM2 splits digits."""
+    """Changes a tokenizer that was read from a GGUF file to that of the published tokenizer.json.
+
+    transformers reads a SentencePiece GGUF file with a space before the first word only. The tokenizer.json files of
+    Llama 2 and TinyLlama put one after every special token, and so does llama.cpp. That of SmolLM2 splits digits.
+    """
     inner = tokenizer.backend_tokenizer
     pre = GGUFReader(model).fields.get("tokenizer.ggml.pre")
     if pre is not None and pre.contents() == "smollm":
@@ -234,7 +239,7 @@ def check(models):
     from trl.data_utils import common_prefix_length
 
     folder = Path(trl.__file__).parent / "chat_templates"
-    # Templates whose marks must be tokens of the vocabulary, by a mark that says so; those of plain text suit everybody.
+    # TRL's templates by a marker that must be a token of the vocabulary. Templates with markers in plain text suit all.
     suits = {"<|im_start|>": ["qwen2_5", "qwen3", "qwen3_instruct_2507"], "<start_of_turn>": ["gemma", "gemma3"], "<|eot_id|>": ["llama3", "llama3_1", "llama3_2"],
              "<|end|>": ["phi3", "phi3_5"]}
     failed = False
@@ -271,7 +276,7 @@ def check(models):
                         faults = [(MANY_SPACES if what == "ids" and is_long(chat) else what, chat, sample) for what, chat, sample in faults]
                         counts = {what: sum(found == what for found, _, _ in faults) for what in (None, *KNOWN)}
                         wrong = [entry for entry in faults if entry[0] not in counts]
-                        note = "".join(f", {counts[what]} where {what}" for what in KNOWN if counts[what])
+                        note = "".join(f", {counts[what]} because {what}" for what in KNOWN if counts[what])
                         print(f"{model.name} {name} {title} {turns}: {counts[None]} of {len(faults)} equal{note}", flush=True)
                         for what, chat, sample in wrong[:2]:
                             print(f"    {what}: {json.dumps(chat)[:300]} {sample['answer'][:2]}")
@@ -294,8 +299,8 @@ def check(models):
                         straddling += 1
                     else:
                         other.append((prompt, answer, scored[:4], continuation[:4]))
-                print(f"{model.name} {name} plain pairs: {equal} as lm-evaluation-harness, {spaces} but for the prompt's last white space, "
-                      f"{straddling} with a token across the border besides, {len(other)} otherwise")
+                print(f"{model.name} {name} plain pairs: {equal} equal lm-evaluation-harness, {spaces} except for the "
+                      f"prompt's last white space, {straddling} with a token across the border, {len(other)} different")
                 for entry in other[:3]:
                     print(f"    {entry!r:.300}")
                 failed |= bool(other)

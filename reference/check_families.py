@@ -1,10 +1,10 @@
-"""Trims adapters of every kind with the built `plimsoll` and loads them with PEFT: no warning, and the logits of the whole
-adapter with the upper layers' LoRA switched off.
+"""Trims adapters of every kind with the built `plimsoll` and loads them with PEFT.
 
     python reference/check_families.py
 
-On the fixtures of make_families.py. DoRA, fused modules, LoRA on the ends of the model, weights trained in full, and an
-adapter that went through mlx-lm's layout.
+There must be no warning, and the logits must be those of the full adapter without LoRA in the upper layers (within 1e-6
+of the largest logit). Uses the fixtures of make_families.py: LoRA, rsLoRA, DoRA, fused modules, LoRA on embeddings and
+head, weights trained in full, and adapters converted to mlx-lm's layout and back.
 """
 
 import subprocess
@@ -20,7 +20,7 @@ from peft_scores import FIXTURES, ROOT, load_adapter, settle
 PLIMSOLL = ROOT / "target/release/plimsoll"
 FAMILIES = ["llama2", "qwen2", "qwen3", "gemma2-plain", "gemma3", "phi3", "phi3-longrope"]
 KEPT = 2
-# On purpose: an adapter on both ends of a tied model.
+# An expected warning: LoRA on the embeddings and the head of a tied model.
 MEANT = "ensure_weight_tying"
 
 

@@ -1,9 +1,9 @@
-"""Holds the GGUF twins of make_families.py against llama.cpp: the same logits as transformers gives for the folder.
+"""Compares the GGUF copies of make_families.py with llama.cpp: the same logits as transformers computes for the folder.
 
     python reference/check_families_llama_cpp.py
 
-llama.cpp computes with the twins' BF16 weights and with keys and values in F32; what it does otherwise is listed below.
-Needs llama-cpp-python (see bench/requirements.txt), safetensors and numpy.
+llama.cpp computes with the BF16 weights of the copies, and with keys and values in F32. Its known differences are in
+OTHERWISE below. Needs llama-cpp-python (see bench/requirements.txt), safetensors and numpy.
 """
 
 import json
@@ -15,12 +15,12 @@ import numpy as np
 from safetensors.numpy import load_file
 
 FAMILIES = Path(__file__).resolve().parent.parent / "crates/plimsoll/tests/fixtures/families"
-# BF16 products of llama.cpp round what is multiplied with the weights to BF16 as well: 2^-9 of each.
+# In products with BF16 weights, llama.cpp rounds the activations to BF16 too: by 2^-9 of each.
 TOLERANCE = 3e-2
-# Where llama.cpp is known to compute something else, with the sequences that are too short to tell.
+# Families that llama.cpp computes differently: the reason, and the sequences that are not affected.
 OTHERWISE = {
-    "phi3": ("it has switched Phi-3's sliding window off", [0]),
-    "phi3-longrope": ("it takes the factors for the length of its context, not for that of the sequence", [2]),
+    "phi3": ("llama.cpp does not apply Phi-3's sliding window", [0]),
+    "phi3-longrope": ("llama.cpp selects the factors by the length of its context, not of the sequence", [2]),
 }
 
 

@@ -1,14 +1,14 @@
-"""Texts that the built `plimsoll` generates for SmolLM2-135M, token for token beside transformers with PEFT.
+"""Compares texts that the built `plimsoll` generates for SmolLM2-135M, token for token, with transformers and PEFT.
 
     python check_generate.py [--plimsoll target/release/plimsoll] [--prompts 20] [--tokens 64]
 
-Greedy, in f32, for base (k = 0), k = 18 and the full adapter. `plimsoll generate` runs twice, with `--batch 8` and with
-`--batch 1`, and has to print the same. The reference is `generate` in single precision, one prompt at a time, on the
-weights that check_smollm2.py loads and checks. Where the two choose different tokens, both have to lie within 1e-4 of
-each other in the reference's logits; the reference then goes on from the tokens of `plimsoll`, so that no text is left
-unchecked after that.
+Greedy, in f32, for the base model (k = 0), k = 18 and the full adapter. `plimsoll generate` runs with `--batch 8` and
+again with `--batch 1`, and must print the same texts. The reference is transformers' `generate` in f32, one prompt at a
+time, on the weights that check_smollm2.py loads and checks. If the two choose different tokens, the reference's logits
+of both must be within 1e-4 of each other. The reference then continues with the tokens of `plimsoll`, so that the rest
+of the text is checked too.
 
-Exit code 1 where anything differs otherwise.
+Exit code 1 if there is any other difference.
 """
 
 import argparse
@@ -32,14 +32,14 @@ KEYS = {"line", "layers_kept", "text", "tokens", "finish", "prompt_tokens"}
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     example = ROOT / "examples/smollm2-gsm8k"
-    parser.add_argument("--plimsoll", type=Path, default=ROOT / "target/release/plimsoll", help="the program to check")
+    parser.add_argument("--plimsoll", type=Path, default=ROOT / "target/release/plimsoll", help="the binary to check")
     parser.add_argument("--model", type=Path, default=ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf")
     parser.add_argument("--adapter", type=Path, default=example / "adapter")
     parser.add_argument("--data", type=Path, default=example / "valid.jsonl")
     parser.add_argument("--layers-kept", default="0,18,30")
     parser.add_argument("--prompts", type=int, default=20, help="the first lines of the data; default 20")
-    parser.add_argument("--tokens", type=int, default=64, help="new ones for each prompt; default 64")
-    parser.add_argument("--threads", type=int, default=2, help="of PyTorch; default 2")
+    parser.add_argument("--tokens", type=int, default=64, help="new tokens for each prompt; default 64")
+    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch; default 2")
     args = parser.parse_args()
     settle()
     torch.set_num_threads(args.threads)
@@ -53,7 +53,7 @@ def main():
     wanted = {(line, kept) for line in range(1, len(lines) + 1) for kept in variants}
     for batch, texts in ((8, batched), (1, single)):
         if set(texts) != wanted:
-            sys.exit(f"--batch {batch}: other lines or variants than asked for: {sorted(set(texts) ^ wanted)[:8]}")
+            sys.exit(f"--batch {batch}: not the requested lines and variants: {sorted(set(texts) ^ wanted)[:8]}")
     differing = [key for key in sorted(wanted) if batched[key] != single[key]]
     failures = [f"{name(*key)}: --batch 8 differs from --batch 1" for key in differing]
 
@@ -66,7 +66,7 @@ def main():
         for line, record in enumerate(lines, 1):
             failure, ties = reference.check(json.loads(record)["prompt"], single[line, kept])
             for step, gap in ties:
-                print(f"{name(line, kept)}, token {step}: another choice, {gap:.1e} apart")
+                print(f"{name(line, kept)}, token {step}: different token, logits {gap:.1e} apart")
             close += len(ties)
             if failure:
                 failures.append(f"{name(line, kept)}: {failure}")
@@ -77,10 +77,10 @@ def main():
         print(f"k = {kept}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
 
     print(*failures, sep="\n")
-    print("{:>4} {:>6} {:>7} {:>8} {:>14} {:>9}".format("k", "texts", "tokens", "stopped", "close choices", "failures"))
+    print("{:>4} {:>6} {:>7} {:>8} {:>14} {:>9}".format("k", "texts", "tokens", "stopped", "near ties", "failures"))
     for row in rows:
         print("{:>4} {:>6} {:>7} {:>8} {:>14} {:>9}".format(*row))
-    print(f"choices allowed to differ up to {TINY_GAP:.0e}: {'FAILED' if failures else 'ok'}")
+    print(f"same tokens, except if their logits are within {TINY_GAP:.0e}: {'FAILED' if failures else 'ok'}")
     sys.exit(int(bool(failures)))
 
 
@@ -89,7 +89,7 @@ def name(line, kept):
 
 
 def run_tool(args, data, batch):
-    """What `plimsoll generate` prints: (line, layers_kept) -> object."""
+    """The output of `plimsoll generate`: (line, layers_kept) -> object."""
     command = [args.plimsoll, "generate", "--model", args.model, "--adapter", args.adapter, "--data", data]
     command += ["--layers-kept", args.layers_kept, "--max-tokens", args.tokens, "--dtype", "f32", "--batch", batch]
     begun = time.monotonic()
@@ -107,7 +107,7 @@ def run_tool(args, data, batch):
             sys.exit(f"--batch {batch}, line {number} of the output: expected an object with {sorted(KEYS)}")
         key = text["line"], text["layers_kept"]
         if key in texts:
-            sys.exit(f"--batch {batch}: {name(*key)} comes twice")
+            sys.exit(f"--batch {batch}: {name(*key)} appears twice")
         texts[key] = text
     return texts
 
@@ -122,11 +122,11 @@ class Reference:
         model.generation_config = GenerationConfig(eos_token_id=self.end, pad_token_id=self.end)
         self.adapted, heard = load_adapter(model, args.adapter)
         if heard:
-            sys.exit(f"PEFT complains of {args.adapter}: {heard}")
+            sys.exit(f"PEFT warns about {args.adapter}: {heard}")
         self.limit = args.tokens
 
     def check(self, prompt, text):
-        """What is wrong with a text, or None, and the choices in which it rightly differs: pairs of step and gap."""
+        """The error of a text, or None, and the allowed differences: pairs of step and logit gap."""
         turn = {"role": "user", "content": prompt}
         rendered = self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
         ids = self.tokenizer.encode(rendered, add_special_tokens=False)
@@ -140,7 +140,7 @@ class Reference:
         if len(found) > self.limit or (text["finish"] == "length" and len(found) < self.limit):
             return f"{len(text['tokens'])} tokens, and finish is {text['finish']!r}", []
         if text["text"] != self.tokenizer.decode(text["tokens"], clean_up_tokenization_spaces=False):
-            return f"the text is not that of the tokens: {text['text']!r}", []
+            return f"the text is not the decoded tokens: {text['text']!r}", []
 
         ties = []
         position = 0
@@ -149,19 +149,19 @@ class Reference:
             pairs = zip(found[position:], tokens, strict=False)
             step = next((step for step, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
             if step is None:
-                # One that ends earlier would have differed in its end token, as the lengths were checked.
+                # A text that ends earlier would differ in its end token, because the lengths were checked.
                 return None, ties
             ours, theirs = found[position + step], tokens[step]
             gap = (logits[step][theirs] - logits[step][ours]).item()
             position += step
             if not gap <= TINY_GAP:
-                return f"token {position} is {ours}, expected {theirs}, which leads by {gap:.1e}", ties
+                return f"token {position} is {ours}, expected {theirs}, whose logit is greater by {gap:.1e}", ties
             ties.append((position, gap))
             position += 1
         return None, ties
 
     def generate(self, ids, limit):
-        """Greedy tokens after `ids`, the end token with them, and the logits that chose each."""
+        """Greedy tokens after `ids`, including the end token, and the logits of each step."""
         found = self.adapted.model.generate(
             input_ids=torch.tensor([ids]),
             attention_mask=torch.ones(1, len(ids), dtype=torch.long),

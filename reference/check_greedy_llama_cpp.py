@@ -1,14 +1,15 @@
-"""Generates greedily with the built `plimsoll` and with llama.cpp on real GGUF files: the same tokens, or the reason.
+"""Generates greedily with the built `plimsoll` and with llama.cpp on real GGUF files, and compares the tokens.
 
     python reference/check_greedy_llama_cpp.py MODEL.gguf ...
 
-Five prompts of each model as they stand, 32 tokens. llama.cpp rounds what it multiplies with quantised weights to eight
-bits, and plimsoll does not, so that texts may part where two tokens are close. Therefore llama.cpp runs twice: on the file
-as it is, and on a copy whose weights are written as the F32 numbers that they stand for, with keys and values in F32. With
-the copy its arithmetic is plimsoll's: logits behind the prompt must agree, and the texts must be
-equal. Where the text of the file itself parts, the script tells how far apart the two tokens are, and how far llama.cpp's
-rounding has moved their difference and its logits at that place, by its own two runs. Needs llama-cpp-python (see
-bench/requirements.txt), and room for the largest copy in the folder of temporary files.
+Each model continues five prompts (without a chat template) by 32 tokens. llama.cpp rounds activations to 8 bits before
+it multiplies them with quantised weights, and plimsoll does not. So texts can differ if two tokens have close logits.
+llama.cpp therefore runs twice: on the file itself, and on a copy with the weights dequantised to F32, and with keys and
+values in F32. With the copy, its arithmetic is that of plimsoll: logits after the prompt must agree, and the texts must
+be equal. If the text with the file itself differs, the script prints the first different token, the difference of the
+two tokens' logits, and how much llama.cpp's rounding changed this difference and the logits at that position (by its
+own two runs). Needs llama-cpp-python (see bench/requirements.txt), and space for the largest copy in the temporary
+folder.
 """
 
 import json
@@ -24,8 +25,8 @@ from llama_cpp import GGML_TYPE_F32, Llama
 ROOT = Path(__file__).resolve().parent.parent
 PLIMSOLL = ROOT / "target/release/plimsoll"
 TOKENS = 32
-# Of the largest logit. Llamas and Qwen2 are within 5e-6. Gemma 3 is 4e-4 off, most likely because llama.cpp looks its GELU up
-# in a table of F16, whose step is 5e-4 of a value.
+# Relative to the largest logit. Llama and Qwen2 are within 5e-6. Gemma 3 differs by 4e-4, most likely because llama.cpp
+# reads GELU from an F16 table, whose step is 5e-4 of a value.
 LOGITS_WITHIN = 1e-3
 PROMPTS = [
     "The tide comes in twice a day because",
@@ -37,7 +38,7 @@ PROMPTS = [
 
 
 def write_f32(source, path):
-    """The same model with its weights as F32."""
+    """Writes the same model with F32 weights."""
     reader = gguf.GGUFReader(source)
     architecture = reader.get_field("general.architecture").contents()
     writer = gguf.GGUFWriter(path, architecture)
@@ -53,7 +54,7 @@ def write_f32(source, path):
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for tensor in reader.tensors:  # One at a time is held.
+    for tensor in reader.tensors:  # One tensor in memory at a time.
         writer.write_tensor_data(gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32))
     writer.close()
 
@@ -63,14 +64,14 @@ def load(path, **options):
 
 
 def logits_of(model, ids):
-    """The logits behind some tokens."""
+    """The logits after some tokens."""
     model.reset()
     model.eval(ids)
     return np.array(model.scores[model.n_tokens - 1])
 
 
 def continued(model, ids):
-    """The greedy text behind some tokens, and the logits at each of its places."""
+    """The greedy continuation of some tokens, and the logits at each step."""
     tokens, rows = [], [logits_of(model, ids)]
     for _ in range(TOKENS):
         tokens.append(int(rows[-1].argmax()))
@@ -107,7 +108,7 @@ def check(path, folder):
         if at is not None:
             failed = True
             gap = rows[at][theirs[at]] - rows[at][found["tokens"][at]]
-            print(f"  NOT EQUAL on F32 weights at token {at}: {prompt[:40]!r}: logits are {gap:.5f} apart")
+            print(f"  NOT EQUAL with F32 weights at token {at}: {prompt[:40]!r}: logits differ by {gap:.5f}")
             continue
         text, rows = continued(rounded, ids)
         at = first_difference(text, theirs)
@@ -118,10 +119,10 @@ def check(path, folder):
         row, right = rows[at], logits_of(exact, ids + theirs[:at])
         gap = row[text[at]] - row[theirs[at]]
         moved = gap - (right[text[at]] - right[theirs[at]])
-        print(f"  parts at token {at} of {TOKENS}: {prompt[:40]!r}: logits are {gap:.3f} apart, which rounding moved by "
-              f"{moved:.3f}; any logit by at most {np.abs(row - right).max():.3f}")
-    print(f"{Path(path).name}: {equal} of {len(PROMPTS)} texts equal; on its weights as F32 "
-          f"{'NOT ' if failed else ''}all, logits within {max(errors):.1e}")
+        print(f"  differs at token {at} of {TOKENS}: {prompt[:40]!r}: logits differ by {gap:.3f}; rounding changed it "
+              f"by {moved:.3f}, and any logit by at most {np.abs(row - right).max():.3f}")
+    print(f"{Path(path).name}: {equal} of {len(PROMPTS)} texts equal; with F32 weights: "
+          f"{'FAILED' if failed else 'all equal'}, logits within {max(errors):.1e}")
     return failed
 
 

@@ -2,8 +2,8 @@
 
     python reference/check_mlx.py
 
-On two fixtures of make_families.py, trimmed to two layers: what has no tensors must be the base module. Needs mlx-lm and
-mlx (on Linux `pip install "mlx[cpu]" mlx-lm`), which the other scripts do not.
+Uses two fixtures of make_families.py, trimmed to two layers: a module without tensors must be the base module. Needs
+mlx-lm and mlx (on Linux `pip install "mlx[cpu]" mlx-lm`), which no other script needs.
 """
 
 import json

@@ -1,13 +1,14 @@
-"""The published JSON Schemas, and what the built `plimsoll` writes, by the `jsonschema` package.
+"""Validates the published JSON Schemas, and what the built `plimsoll` writes, with the `jsonschema` package.
 
     python check_schema.py [--plimsoll target/release/plimsoll] [FOLDER ...]
 
-Checks that the schemas under docs/ are schemas (draft 2020-12) and those that `plimsoll report --schema` prints, that the
-fixture result.json is what they say, and so are the result.json, tokens.jsonl and scores.jsonl of every folder that
-`plimsoll search` wrote into; then that some wrong results are not. The tests in Rust check the same with the few words
-of JSON Schema that our schemas are made of: a whole validator would bring thirty crates along.
+Checks that the schemas in docs/ are valid schemas (draft 2020-12) and equal those that `plimsoll report --schema`
+prints. Then validates the fixture result.json; result.json, tokens.jsonl and scores.jsonl of every FOLDER that
+`plimsoll search` wrote; and a comparison by `plimsoll report`. Some wrong results must not be valid. The Rust tests
+check the same with the few JSON Schema keywords that our schemas use, because a complete validator would add thirty
+crates.
 
-Exit code 1 where anything differs.
+Exit code 1 if a check fails.
 """
 
 import argparse
@@ -25,8 +26,8 @@ FIXTURE = ROOT / "crates/plimsoll/tests/fixtures/result.json"
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plimsoll", type=Path, default=ROOT / "target/release/plimsoll", help="the program to check")
-    parser.add_argument("folders", type=Path, nargs="*", help="folders that a search wrote into")
+    parser.add_argument("--plimsoll", type=Path, default=ROOT / "target/release/plimsoll", help="the binary to check")
+    parser.add_argument("folders", type=Path, nargs="*", help="folders that a search wrote")
     arguments = parser.parse_args()
     faults = 0
 
@@ -35,7 +36,7 @@ def main():
         text = (ROOT / f"docs/{name}.schema.json").read_text()
         command = [arguments.plimsoll, "report", "--schema", name]
         if subprocess.run(command, capture_output=True, check=True, text=True).stdout != text:
-            faults += told(f"docs/{name}.schema.json", "not what the program prints")
+            faults += told(f"docs/{name}.schema.json", "differs from what the binary prints")
         Draft202012Validator.check_schema(json.loads(text))
         validators[name] = Draft202012Validator(json.loads(text))
 
@@ -62,8 +63,8 @@ def main():
             inner = inner[key]
         inner[last] = value
         if validators["result"].is_valid(wrong):
-            faults += told(".".join(path), f"{value!r} is let through")
-    print("no faults" if faults == 0 else f"{faults} faults")
+            faults += told(".".join(path), f"{value!r} is accepted, expected an error")
+    print("no errors" if faults == 0 else f"{faults} errors")
     return 1 if faults else 0
 
 

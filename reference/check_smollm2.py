@@ -1,10 +1,10 @@
-"""SmolLM2-135M-Instruct with the example adapter: what PyTorch and PEFT say, one run for each boundary k = 0..30.
+"""Scores of SmolLM2-135M-Instruct with the example adapter by PyTorch and PEFT, one run for each boundary k = 0..30.
 
-    python check_smollm2.py                                     writes tests/fixtures/smollm2_nll.json
-    python check_smollm2.py --compare scores.jsonl [--lines 1,2]  holds those of `search --dtype f32` against PyTorch's
+    python check_smollm2.py                                       writes the fixture smollm2_nll.json
+    python check_smollm2.py --compare scores.jsonl [--lines 1,2]  compares scores of `search --dtype f32` with PyTorch's
 
-All in single precision, log-probabilities in double. Nothing is shared between runs: before each the adapter is put
-back as it was loaded, then lora_B is zeroed in the layers k and above. Samples are tokenised as the tool does it, see
+Everything is in f32, except log-probabilities, which are in f64. Runs share nothing: before each run the adapter is
+restored as loaded, then lora_B is set to zero in layers k and above. Samples are tokenised as in plimsoll, see
 peft_scores.tokenise_turns.
 """
 
@@ -41,9 +41,9 @@ def main():
     parser.add_argument("--adapter", type=Path, default=example / "adapter")
     parser.add_argument("--data", type=Path, default=example / "valid.jsonl")
     parser.add_argument("--fixture", type=Path, default=FIXTURES / "smollm2_nll.json")
-    parser.add_argument("--compare", type=Path, help="the tool's scores.jsonl, scored on the same data")
-    parser.add_argument("--lines", default="", help="lines of the data to compare, from 1 (default: 1,2,3,4)")
-    parser.add_argument("--fresh", action="store_true", help="compute every line anew, whatever the fixture holds")
+    parser.add_argument("--compare", type=Path, help="scores.jsonl of plimsoll on the same data")
+    parser.add_argument("--lines", default="", help="lines of the data to compare, counted from 1 (default: 1,2,3,4)")
+    parser.add_argument("--fresh", action="store_true", help="compute every line, also those in the fixture")
     args = parser.parse_args()
     settle()
 
@@ -66,27 +66,27 @@ def score_lines(args, lines):
     check_weights(model, args.model)
     adapted, heard = load_adapter(model, args.adapter)
     if heard:
-        sys.exit(f"PEFT complains of {args.adapter}: {heard}")
+        sys.exit(f"PEFT warns about {args.adapter}: {heard}")
     data = args.data.read_text(encoding="utf-8").splitlines()
     samples = []
     for line in lines:
         record = json.loads(data[line - 1])
         ids, answer = tokenise_turns(tokenizer, record["prompt"], record["completion"])
         samples.append({"line": line, "ids": ids, "answer": answer} | score_boundaries(adapted, ids, answer))
-        print(f"line {line}: {len(ids)} tokens, {len(answer)} of them the answer", file=sys.stderr)
+        print(f"line {line}: {len(ids)} tokens, {len(answer)} of them in the answer", file=sys.stderr)
     return samples
 
 
 def load_gguf(path):
-    """Model and tokenizer out of one GGUF file.
+    """Model and tokenizer from one GGUF file.
 
-    The tokenizer is put together from the file's own vocabulary and merges: SmolLM's splitting (every digit apart, then
-    byte-level BPE) is what `tokenizer.ggml.pre = smollm` stands for.
+    The tokenizer is built from the file's own vocabulary and merges. `tokenizer.ggml.pre = smollm` means SmolLM's
+    splitting: every digit is separate, then byte-level BPE.
     """
     model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     fields = gguf.GGUFReader(path).fields
     if fields["tokenizer.ggml.pre"].contents() != "smollm":
-        sys.exit(f"{path}: this script knows the tokenizer of SmolLM only")
+        sys.exit(f"{path}: only the tokenizer of SmolLM is supported")
     tokens = fields["tokenizer.ggml.tokens"].contents()
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
     tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, merges))
@@ -104,20 +104,20 @@ def load_gguf(path):
 
 
 def check_weights(model, path):
-    """The weights that transformers read are those that the gguf package dequantises, q and k in their own order."""
+    """Checks that transformers reads the weights that the gguf package dequantises, with rows of q and k reordered."""
     config = model.config
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     state = model.state_dict()
     ours = {names.get_name(key, try_suffixes=(".weight",)): key for key in state if key != "lm_head.weight"}
     tensors = gguf.GGUFReader(path).tensors
     if {tensor.name for tensor in tensors} != set(ours):
-        sys.exit(f"{path}: other tensors than those of the model")
+        sys.exit(f"{path}: its tensors are not those of the model")
     for tensor in tensors:
         weight = torch.tensor(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
         module = tensor.name.split(".")[-2]
         if module in ("attn_q", "attn_k"):
             heads = config.num_attention_heads if module == "attn_q" else config.num_key_value_heads
-            # llama.cpp turns neighbours (2i, 2i+1), transformers (i, i + head_dim/2).
+            # llama.cpp rotates pairs (2i, 2i+1), transformers pairs (i, i + head_dim/2).
             rows, columns = weight.shape
             weight = weight.reshape(heads, -1, 2, columns).transpose(1, 2).reshape(rows, columns)
         if not torch.equal(weight, state[ours[tensor.name]]):
@@ -140,10 +140,10 @@ def write_fixture(args, samples):
 
 
 def compare(reference, tool):
-    """Prints how far the tool is from the reference, and returns the exit code.
+    """Prints the differences of plimsoll from the reference, and returns the exit code.
 
-    NLL and probability are compared relatively. Counts of right tokens, top-1 shares and ranks hang on which of two
-    nearly equal logits is larger: one answer token of each may be decided otherwise.
+    For NLL and probability, these are relative. Counts of correct tokens, top-1 shares and ranks depend on which of two
+    nearly equal logits is larger, so each may differ by one answer token.
     """
     print("{:>5} {:>7} {:>10} {:>12} {:>8} {:>10} {:>10} {:>10}".format(*COLUMNS))
     worst = 0.0
@@ -152,7 +152,7 @@ def compare(reference, tool):
         line, tokens = sample["line"], len(sample["answer"])
         found = tool.get(line)
         if found is None or found["tokens"] != tokens or len(found["variants"]) != len(sample["variants"]):
-            print(f"{line:>5} {tokens:>7} the tool has {found and (found['tokens'], len(found['variants']))}")
+            print(f"{line:>5} {tokens:>7} plimsoll has {found and (found['tokens'], len(found['variants']))}")
             failed = True
             continue
         pairs = list(zip(sample["variants"], found["variants"], strict=True))
@@ -166,7 +166,7 @@ def compare(reference, tool):
             print(f"{row} {'held out: no lens':>32}")
             continue
         if [len(curve["rank"]) for curve in found.get("lens", [])] != [len(curve["rank"]) for curve in sample["lens"]]:
-            print(f"{line:>5} {tokens:>7} the tool has no lens of base and full, or of another number of layers")
+            print(f"{line:>5} {tokens:>7} plimsoll has no lens of base and full, or of a different number of layers")
             failed = True
             continue
         lens = {
@@ -189,7 +189,7 @@ def compare(reference, tool):
 
 
 def largest(differences):
-    """The largest magnitude, where NaN is larger than everything."""
+    """The largest absolute value; NaN counts as infinity."""
     return max(math.inf if math.isnan(difference) else abs(difference) for difference in differences)
 
 

@@ -1,12 +1,13 @@
-"""Holds token ids of real GGUF files against llama.cpp's, and against the tokenizers project's reading of the same file.
+"""Compares token ids of real GGUF files with llama.cpp's.
 
     python reference/check_tokenizers.py MODEL.gguf ...
 
-On 2,400 lines in several scripts, code and emoji. Needs llama-cpp-python (see bench/requirements.txt) and a built
-`target/release/examples/tokens` (`cargo build --release --example tokens`). What differs is put into classes: text that
-is not composed (Qwen2's own tokenizer composes it, llama.cpp does not), `</s>` where it is an ordinary token of the
-vocabulary (llama.cpp takes it for an end of text whatever the file says), and control characters that a byte-level
-vocabulary lacks (the tokenizers project joins what stands beside them). Anything else fails.
+Uses 2,400 lines in several scripts, with code and emoji. Needs llama-cpp-python (see bench/requirements.txt) and the
+built `target/release/examples/tokens` (`cargo build --release --example tokens`). Known differences are counted by
+class: text that is not in composed form, NFC (Qwen2's own tokenizer composes it, llama.cpp does not); `</s>` if it is
+an ordinary token of the vocabulary (llama.cpp treats it as the end of a text in every file); and control characters
+that a byte-level vocabulary does not have (the tokenizers library joins the characters on both sides). Any other
+difference is a failure.
 """
 
 import json

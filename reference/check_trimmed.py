@@ -1,12 +1,12 @@
-"""PEFT loads what `plimsoll trim` writes, without a word of complaint, and computes the same with it.
+"""Checks that PEFT loads what `plimsoll trim` writes without a warning, and computes the same logits with it.
 
     python check_trimmed.py [--plimsoll target/release/plimsoll]
 
-For boundaries, and for gates of layers and modules: (1) the trimmed adapter loads with no warning and no log record of
-WARNING or above, and on the modules that are kept, no others; (2) its logits in PyTorch are those of the whole adapter
-with the scaling of every PEFT layer multiplied by its gate; (3) so are the tool's own, which its hidden verb
-`debug-logits` prints. (4) Keeping nothing writes nothing and points at the base model. SmolLM2 takes part where its
-weights are.
+For boundaries, and for strengths of layers and modules (`--gates`): (1) the trimmed adapter loads with no warning and
+no log record of level WARNING or above, and adapts the kept modules and no others; (2) its logits in PyTorch equal
+those of the full adapter with the scaling of every PEFT layer multiplied by its strength; (3) so do plimsoll's own
+logits, which its hidden subcommand `debug-logits` prints; (4) if nothing is kept, no adapter is written, and the output
+names the base model. SmolLM2 is included if its files exist.
 """
 
 import argparse
@@ -25,14 +25,14 @@ from transformers import AutoModelForCausalLM
 from peft_scores import FIXTURES, PROJECTIONS, ROOT, load_adapter, settle
 
 TORCH_TOLERANCE = 1e-5
-# Where a gate is no power of two, folding it rounds every value of B, by a share of 2^-24 in single precision.
+# If a strength is not a power of two, folding it into B rounds every value of B, by up to 2^-24 of the value in f32.
 STRENGTH_TOLERANCE = 1e-4
 TOOL_TOLERANCE = 1e-3
 ROW = "{:<22} {:<12} {:<30} {:>8} {:>9} {:>9} {:>9}  {}"
 
-# Gates are terms, as (layer, module or None for all, gate), the last one of a place counting; a number instead is a
-# boundary. Where B is stored in 16 bits (`rslora`, `patterns`) all gates are powers of two, which are folded without
-# rounding: then a check of 1e-5 is one of 16 bits too.
+# `--gates` as terms (layer, module or None for all, strength). The last term for a place counts. A number instead of
+# terms is a boundary. If B is stored in 16 bits (`rslora`, `patterns`), all strengths are powers of two, which are
+# folded without rounding, so that the tolerance of 1e-5 applies to 16 bits too.
 MODULES = [[(1, "q_proj", 0)], [(0, None, 0), (1, "q_proj", 0), (1, "down_proj", 0)]]
 WHOLE_MODULES = [[(layer, "q_proj", 0) for layer in range(4)],
                  [(2, None, 0)] + [(layer, "v_proj", 0) for layer in range(4)]]
@@ -48,7 +48,7 @@ def main():
     args = parser.parse_args()
     settle()
     if not args.plimsoll.exists():
-        sys.exit(f"{args.plimsoll} is not there: build it, or name it with --plimsoll")
+        sys.exit(f"{args.plimsoll} does not exist: build it, or pass its path with --plimsoll")
 
     print(ROW.format("model", "adapter", "gates", "tensors", "warnings", "torch", "tool", ""))
     failures = 0
@@ -60,10 +60,10 @@ def main():
 
 
 def cases(args):
-    """Model, adapter, cuts and tokens of every check."""
+    """Yields model, adapter, cuts and token ids of every check."""
     golden = FIXTURES / "golden"
     wanted = {
-        # k = L keeps everything; `layers` has LoRA in the layers 0 and 2 only, `one_layer` in layer 1 only.
+        # k = L keeps everything. `layers` has LoRA in layers 0 and 2 only, `one_layer` in layer 1 only.
         "tiny-gqa-tied": {
             "plain": [*range(5), *MODULES, *WHOLE_MODULES, *STRENGTHS],
             "rslora": [1, 3, *MODULES, *POWERS],
@@ -83,11 +83,11 @@ def cases(args):
         stored = json.loads((FIXTURES / "smollm2_nll.json").read_text())["samples"][0]["ids"]
         yield args.model, args.adapter, [0, 1, 15, 29, 30, *MODULES, *STRENGTHS], stored[:16]
     else:
-        print(f"(left out: {args.model} or {args.adapter} is not there)")
+        print(f"(skipped: {args.model} or {args.adapter} does not exist)")
 
 
 def check(plimsoll, model, adapter, cut, ids):
-    """One row of the table; returns 1 where something is wrong."""
+    """Checks one cut and prints its row of the table; returns 1 if something is wrong."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "trimmed"
         whole, _ = load_adapter(load_model(model), adapter)
@@ -118,7 +118,7 @@ def check(plimsoll, model, adapter, cut, ids):
 
 
 def apply(whole, terms):
-    """Multiplies the scaling of every LoRA layer by its gate; returns the places of those whose gate is not 0."""
+    """Multiplies the scaling of every LoRA layer by its strength; returns the places whose strength is not 0."""
     kept = set()
     for name, module in whole.model.named_modules():
         if isinstance(module, LoraLayer):
@@ -132,45 +132,45 @@ def apply(whole, terms):
 
 
 def compare(facts, whole, model, out, kept, ids, tolerance):
-    """Tensors, complaints and logits of the trimmed adapter."""
+    """Checks tensors, warnings and logits of the trimmed adapter."""
     with safe_open(out / "adapter_model.safetensors", "pt") as file:
         keys = set(file.keys())
     facts["tensors"] = len(keys)
     if len(keys) != 2 * len(kept):
-        facts["problems"].append(f"{2 * len(kept)} tensors expected")
+        facts["problems"].append(f"expected {2 * len(kept)} tensors")
     trimmed, heard = load_adapter(load_model(model), out)
     facts["warnings"] = len(heard)
     facts["problems"] += heard
     if set(trimmed.updates) != kept:
-        facts["problems"].append("PEFT wraps other modules than those kept")
+        facts["problems"].append("PEFT adapts other modules than those kept")
     _, logits = whole.forward(ids)
     note(facts, "torch", logits, trimmed.forward(ids)[1], tolerance)
 
 
 def note(facts, column, expected, found, tolerance):
-    """Puts the largest difference of two sets of logits into the row."""
+    """Puts the largest difference between two sets of logits into the row."""
     if expected.shape != found.shape:
         facts["problems"].append(f"{column}: logits of shape {tuple(found.shape)}, expected {tuple(expected.shape)}")
         return
     difference = (expected - found).abs().max().item()
     facts[column] = f"{difference:.1e}"
-    # Written so that a NaN fails too.
+    # Not `>`, so that NaN fails too.
     if not difference <= tolerance:
         facts["problems"].append(f"{column}: logits differ by more than {tolerance:.0e}")
 
 
 def problems_of_nothing_kept(trim, out):
-    """Keeping nothing is using the base model: said in words, and nothing written."""
+    """If nothing is kept, the output must name the base model, and nothing must be written."""
     problems = []
     if out.exists():
         problems.append("an adapter without LoRA was written")
     if "base model" not in (trim.stdout + trim.stderr).lower():
-        problems.append(f"the base model is not named: {(trim.stdout + trim.stderr).strip()!r}")
+        problems.append(f"the output does not name the base model: {(trim.stdout + trim.stderr).strip()!r}")
     return problems
 
 
 def tool_logits(plimsoll, model, adapter, gates, ids, problems):
-    """The tool's logits (tokens, vocab) under these gates."""
+    """plimsoll's logits (tokens, vocab) with these `--gates`."""
     tokens = ",".join(map(str, ids))
     variant = ("--model", model, "--adapter", adapter, "--gates", gates)
     debug = run(plimsoll, "debug-logits", *variant, "--tokens", tokens)
@@ -185,7 +185,7 @@ def run(plimsoll, *arguments):
 
 
 def load_model(path):
-    """A model folder or a GGUF file, in single precision."""
+    """Loads a model folder or a GGUF file, in f32."""
     if path.is_file():
         return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
     return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()

@@ -1,10 +1,10 @@
-"""Writes crates/plimsoll-stats/tests/fixtures/choose.json: what the statistics of `choose` should give.
+"""Writes crates/plimsoll-stats/tests/fixtures/choose.json: expected results of the statistics of `choose`.
 
     python reference/choose_golden.py
 
-Two kinds of numbers are in it. What SciPy, statsmodels and NumPy define (standard errors, exact sign-flip p-values,
-percentile intervals, least squares) is computed by them. What depends on the random numbers of this project is computed
-here from scratch, ChaCha8 included, so that the streams a seed stands for are pinned by a second implementation.
+It has two kinds of numbers. Standard errors, exact sign-flip p-values, percentile intervals and least squares are
+computed by SciPy, statsmodels and NumPy. Everything that depends on this project's random numbers is computed here from
+scratch, including ChaCha8: this second implementation fixes the random streams of a seed.
 """
 
 import json
@@ -30,7 +30,7 @@ EXACT_PAIRS = 14
 def chacha8(seed: int, stream: int, count: int) -> np.ndarray:
     """The first `count` 64-bit words of ChaCha with 8 rounds: 64-bit block counter, 64-bit stream (Bernstein, 2008).
 
-    The key is the seed in its first eight bytes, zeros behind it.
+    The key is the seed in its first eight bytes, followed by zeros.
     """
     blocks = (count + 7) // 8
     state = np.zeros((16, blocks), dtype=np.uint32)
@@ -86,7 +86,7 @@ def stability(nll: np.ndarray, seed: int, count: int) -> list[float]:
 
 
 def change_point(curve: np.ndarray) -> int:
-    """Length of the lower of two lines, by lstsq at every split; of the whole curve where there is no split."""
+    """Length of the lower of two fitted lines, by lstsq at every split; of the whole curve if there is no split."""
 
     def residual(start: int, stop: int) -> float:
         x = np.arange(start, stop)
@@ -99,7 +99,7 @@ def change_point(curve: np.ndarray) -> int:
 
 
 def exact_p(differences: np.ndarray, alternative: str = "two-sided") -> float:
-    """Exact sign-flip p-value, by SciPy: for one sample of pairs its 'samples' permutations swap the pair."""
+    """Exact sign-flip p-value by SciPy, whose permutation type 'samples' swaps the two values of a pair."""
     result = scipy.stats.permutation_test(
         (differences, np.zeros_like(differences)),
         lambda x, y, axis: np.mean(x - y, axis=axis),
@@ -123,7 +123,7 @@ def sampled_p(differences: np.ndarray, seed: int, patterns: int) -> float:
 
 
 def skewed_t_above(values: np.ndarray) -> float:
-    """One-sided p-value of the t-test with Hall's correction for skewness, enlarged where that is negative."""
+    """One-sided p-value of the t-test with Hall's correction for skewness; negative skewness is enlarged."""
     n = len(values)
     t = scipy.stats.ttest_1samp(values, 0).statistic
     if n > 2:
@@ -162,7 +162,7 @@ def retained(part: np.ndarray, whole: np.ndarray, seed: int, count: int) -> dict
 
 
 def fold_of(samples: int, folds: int, seed: int) -> np.ndarray:
-    """The fold of each sample: folds in turn, shuffled from the back (Fisher and Yates)."""
+    """The fold of each sample: folds in turn, shuffled from the end (Fisher and Yates)."""
     dealt = np.arange(samples) % min(folds, samples)
     words = chacha8(seed, STREAMS["folds"], samples - 1)
     for word, last in zip(words, range(samples - 1, 0, -1)):
@@ -172,17 +172,18 @@ def fold_of(samples: int, folds: int, seed: int) -> np.ndarray:
 
 
 def out_of_fold(nll: np.ndarray, folds: np.ndarray) -> tuple[list[int], np.ndarray]:
-    """What is picked for each fold on the others, and every sample's NLL under the pick of its fold."""
+    """The boundary chosen for each fold on the other folds, and every sample's NLL with the choice for its fold."""
     picks = [pick(nll[folds != fold])[1] for fold in range(folds.max() + 1)]
     return picks, nll[np.arange(len(nll)), np.array(picks)[folds]]
 
 
 def spearman_p(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> float:
-    """Two-sided p-value: share of the pairings whose |rho| is at least the one seen; of all of them if they are few."""
+    """Two-sided p-value: the share of pairings whose |rho| is at least the observed one. All pairings are used if there
+    are few, otherwise 50,000 random ones."""
     x, y = scipy.stats.rankdata(x), scipy.stats.rankdata(y)
     result = scipy.stats.permutation_test(
         (x,),
-        # Rounded: a pairing that is as far from 0 in exact arithmetic has to count.
+        # Rounded, so that a pairing that is equally far from 0 in exact arithmetic counts.
         lambda x: np.round(abs(np.corrcoef(x, y)[0, 1]), 12),
         permutation_type="pairings",
         alternative="greater",
@@ -283,7 +284,7 @@ def main() -> None:
     scipy_interval = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=100_000, method="percentile", confidence_level=0.95, rng=rng
     ).confidence_interval
-    # What was added later draws from a generator of its own, so that the numbers above stay.
+    # Later additions use a separate generator, so that the numbers above do not change.
     more = np.random.default_rng(20260712)
     skewed = [np.round(mean + sign * more.lognormal(-1, 1, n), 6) for n, mean, sign in
               ((2, 0.1, 1), (3, 0.5, -1), (12, 0.9, -1), (40, 0.8, -1), (25, -0.3, 1), (9, 30.0, -1))]

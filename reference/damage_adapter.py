@@ -1,12 +1,12 @@
-"""Damages an adapter at known places, so that it is known what a search should find.
+"""Damages an adapter at known places, to test whether a search finds them.
 
     python damage_adapter.py examples/smollm2-gsm8k/adapter damaged --noise 20-29
     python damage_adapter.py examples/smollm2-gsm8k/adapter damaged --zero 7,12.q_proj --scale 25-29:4
 
-LAYERS are numbers and ranges, separated by commas: 20-29, or 7,12. Behind a dot, one module only: 7.q_proj,
-20-29.down_proj. Only lora_B changes, computed in double precision and stored as it was (F32 or F16); the config is
-copied. What is done is printed. A place without LoRA, and one that two options name, is an error: neither can have
-been meant. Needs numpy and safetensors.
+LAYERS are numbers and ranges, separated by commas: 20-29, or 7,12. A dot and a name select one module: 7.q_proj,
+20-29.down_proj. Only lora_B changes. It is computed in f64 and stored in its own dtype (F32 or F16). The config is
+copied. The script prints what it changed. A place without LoRA is an error, and so is a place in two options. Needs
+numpy and safetensors.
 """
 
 import argparse
@@ -28,18 +28,18 @@ PLACE = re.compile(r"(\d+)(?:-(\d+))?(?:\.(\w+))?")
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("adapter", type=Path, help="a PEFT LoRA folder")
-    parser.add_argument("out", type=Path, help="the folder to write; it must not exist")
+    parser.add_argument("out", type=Path, help="the folder to write; must not exist")
     parser.add_argument("--zero", metavar="LAYERS", help="set lora_B to 0")
     parser.add_argument("--noise", metavar="LAYERS[:FACTOR]",
-                        help="replace lora_B by Gaussian noise of FACTOR (1) times its Frobenius norm")
+                        help="replace lora_B by Gaussian noise of FACTOR (default 1) times its Frobenius norm")
     parser.add_argument("--scale", metavar="LAYERS:FACTOR", help="multiply lora_B by FACTOR")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise; each module has its own")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise, one stream for each module")
     args = parser.parse_args()
     steps = [(how, *places(parser, how, text)) for how in ("zero", "noise", "scale") if (text := getattr(args, how))]
     if not steps:
-        parser.error("nothing to do: give --zero, --noise or --scale")
+        parser.error("nothing to do: pass --zero, --noise or --scale")
     if args.out.exists():
-        sys.exit(f"{args.out} exists already")
+        sys.exit(f"{args.out} already exists")
 
     with safe_open(args.adapter / WEIGHTS, "numpy") as file:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
@@ -53,14 +53,14 @@ def main():
         damage = [(how, factor) for how, wanted, factor in steps if here & wanted]
         unmet -= {(how, place) for how, _ in damage for place in here}
         if len(damage) > 1:
-            sys.exit(f"{name}: --{damage[0][0]} and --{damage[1][0]} both name it")
+            sys.exit(f"{name}: selected by both --{damage[0][0]} and --{damage[1][0]}")
         if damage:
             how, factor = damage[0]
             tensors[name] = damaged(name, tensors[name], how, factor, args.seed)
             done[how, factor].append(name)
     if unmet:
         told = [f"--{how} {layer}.{module}" if module else f"--{how} {layer}" for how, (layer, module) in unmet]
-        sys.exit(f"{args.adapter}: no LoRA there: {', '.join(sorted(told))}")
+        sys.exit(f"{args.adapter}: no LoRA at these places: {', '.join(sorted(told))}")
 
     for (how, factor), names in done.items():
         print(f"{how} {factor:g}: {len(names)} tensors, from {names[0]} to {names[-1]}")
@@ -70,7 +70,7 @@ def main():
 
 
 def places(parser, how, text):
-    """The places that an option names, as (layer, module or None), and its factor."""
+    """The places that an option selects, as (layer, module or None), and its factor."""
     form = {"zero": "LAYERS", "noise": "LAYERS or LAYERS:FACTOR", "scale": "LAYERS:FACTOR"}[how]
     layers, *factors = text.split(":")
     try:
@@ -83,7 +83,7 @@ def places(parser, how, text):
     for term in layers.split(","):
         match = PLACE.fullmatch(term)
         if not match or int(match[2] or match[1]) < int(match[1]):
-            parser.error(f"--{how} {text}: `{term}`: expected a layer, or layers, such as 7, 20-29 or 7.q_proj")
+            parser.error(f"--{how} {text}: `{term}`: expected a layer or a range, such as 7, 20-29 or 7.q_proj")
         wanted |= {(layer, match[3]) for layer in range(int(match[1]), int(match[2] or match[1]) + 1)}
     return wanted, factor
 
@@ -91,7 +91,7 @@ def places(parser, how, text):
 def damaged(name, b, how, factor, seed):
     """One lora_B, damaged."""
     if b.dtype not in (np.float32, np.float16):
-        sys.exit(f"{name} is {b.dtype}: only F32 and F16 are damaged")
+        sys.exit(f"{name} is {b.dtype}: only F32 and F16 are supported")
     if how != "noise":
         return (factor * b.astype(np.float64)).astype(b.dtype)
     noise = np.random.default_rng([seed, *name.encode()]).standard_normal(b.shape)

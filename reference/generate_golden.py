@@ -1,15 +1,15 @@
-"""Writes `generate.json`: what transformers with PEFT generates greedily, and what its sampling makes of logits.
+"""Writes `generate.json`: greedy texts by transformers with PEFT, and the probabilities that its sampling computes.
 
     python generate_golden.py [--out FILE]
 
-Reads the tiny models that make_fixtures.py wrote, and changes none of them. Greedy texts are those of `generate` in
-single precision with eager attention and a cache, one prompt at a time; dropped layers have lora_B zeroed (see
-peft_scores.Adapted). Next to each token stands the gap between the two best logits: where it is tiny, another order of
-additions may rightly choose the other token; prompts were chosen so that none is. The double-precision model, run
-without a cache, is asked for every choice too, and agrees.
+Reads the tiny models that make_fixtures.py wrote, and does not change them. Greedy texts are those of `generate` in f32
+with eager attention and a cache, one prompt at a time. Dropped layers have lora_B set to zero (see
+peft_scores.Adapted). Each token has its gap: the largest logit minus the second. If a gap is tiny, another order of
+additions can correctly choose the other token; the prompts were chosen so that no gap is tiny. The f64 model, run
+without a cache, must choose the same tokens.
 
-Probabilities of sampling are those after the processors that `generate` itself puts together for the settings, in
-double precision. The layout is described in README.md. Runs give the same bytes again on the same machine.
+Sampling probabilities are those after the processors that `generate` itself creates for the settings, in f64. README.md
+describes the layout. On the same machine, every run writes the same bytes.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from peft_scores import FIXTURES, load_adapter, settle, versions
 
 NEW_TOKENS = 24
 TINY_GAP = 1e-4
-END = 2  # of every tiny model
+END = 2  # the end token of every tiny model
 
 # model, adapter, variants, lengths of random prompts
 RANDOM = [
@@ -37,7 +37,7 @@ RANDOM = [
 LINES = [("tiny-gqa-tied", "trained", (0, 2, 4), (1, 3, 10, 18, 22, 23))]
 
 VOCABULARY = 50
-# Neutral settings are absent, as they are for `generate`. A penalty falls on the vector's history.
+# Neutral settings are absent, as in `generate`. A repetition penalty applies to the vector's history.
 SETTINGS = [
     {},
     {"temperature": 0.7},
@@ -45,7 +45,7 @@ SETTINGS = [
     {"temperature": 2.5},
     {"top_k": 1},
     {"top_k": 5},
-    {"top_k": 80},  # more than there are
+    {"top_k": 80},  # larger than the vocabulary
     {"top_p": 0.9},
     {"top_p": 0.5},
     {"top_p": 0.01},  # one token is always kept
@@ -57,15 +57,15 @@ SETTINGS = [
     {"temperature": 0.7, "top_k": 10},
     {"temperature": 1.5, "top_p": 0.8},
     {"temperature": 1.5, "min_p": 0.1},
-    {"top_k": 8, "top_p": 0.7},  # top-p counts what top-k left
+    {"top_k": 8, "top_p": 0.7},  # top-p uses the sum of the tokens that top-k kept
     {"top_p": 0.6, "min_p": 0.2},
     {"temperature": 0.8, "top_k": 12, "top_p": 0.9, "min_p": 0.05},
     {"temperature": 0.8, "repetition_penalty": 1.2},
-    {"top_k": 6, "repetition_penalty": 1.5},  # the penalty comes first, so it changes which are kept
+    {"top_k": 6, "repetition_penalty": 1.5},  # the penalty comes first, so it changes which tokens are kept
     {"temperature": 1.3, "top_k": 20, "top_p": 0.85, "min_p": 0.02, "repetition_penalty": 1.1},
 ]
 ORDER = ("RepetitionPenalty", "Temperature", "TopK", "TopP", "MinP")
-# The settings that say what becomes of equal logits; top-p does not say which of them goes.
+# Settings whose result is defined for equal logits. Top-p is absent: it does not define which of them is removed.
 TIE_SETTINGS = [{}, {"top_k": 1}, {"top_k": 3}, {"top_k": 4}, {"min_p": 0.5}, {"temperature": 0.5, "top_k": 2}]
 
 
@@ -101,7 +101,7 @@ def random_prompts(model, lengths, seed):
 
 
 def rendered_prompts(model, lines):
-    """Prompts of the data as one user turn each, with the generation prompt."""
+    """Prompts of the data, each as one user turn with the generation prompt."""
     tokenizer = AutoTokenizer.from_pretrained(FIXTURES / "golden" / model)
     data = (FIXTURES / "golden/data/valid.jsonl").read_text(encoding="utf-8").splitlines()
     prompts = []
@@ -113,10 +113,10 @@ def rendered_prompts(model, lines):
 
 
 def decode(model, tokens):
-    """The text of what comes before the end token."""
+    """The text of the tokens before the end token."""
     tokenizer = AutoTokenizer.from_pretrained(FIXTURES / "golden" / model)
     before = tokens[: tokens.index(END)] if END in tokens else tokens
-    assert not set(before) & set(tokenizer.all_special_ids), "texts differ by what becomes of special tokens"
+    assert not set(before) & set(tokenizer.all_special_ids), "special tokens are decoded differently by engines"
     return tokenizer.decode(before, clean_up_tokenization_spaces=False)
 
 
@@ -127,7 +127,7 @@ def generate_all(model, adapter, variants, prompts):
     adapted, heard = load_adapter(base, folder / "adapters" / adapter)
     assert not heard, heard
     exact = load_double(folder, adapter)
-    # The end token ends nothing here, so that every text has the same length.
+    # The end token does not stop generation here, so that every text has the same length.
     adapted.causal.generation_config = GenerationConfig()
     texts = []
     for prompt in prompts:
@@ -145,7 +145,7 @@ def generate_all(model, adapter, variants, prompts):
 
 
 def generate(adapted, ids):
-    """The greedy tokens after `ids`, and the gap between the two best logits at each."""
+    """The greedy tokens after `ids`, and the gap between the two largest logits at each."""
     found = adapted.model.generate(
         input_ids=torch.tensor([ids]),
         attention_mask=torch.ones(1, len(ids), dtype=torch.long),
@@ -155,21 +155,21 @@ def generate(adapted, ids):
         output_logits=True,
         return_dict_in_generate=True,
     )
-    assert len(found.logits) == NEW_TOKENS, "something ended the text"
+    assert len(found.logits) == NEW_TOKENS, "generation stopped early"
     best = torch.cat(found.logits).topk(2).values  # (new tokens, 2)
     return found.sequences[0, len(ids) :].tolist(), (best[:, 0] - best[:, 1]).tolist()
 
 
 def check_choices(exact, ids, tokens, gaps):
-    """No choice was close, and every token is what the double-precision model chooses after the tokens before it."""
+    """Checks that no choice was close, and that the f64 model chooses the same token after the same previous tokens."""
     _, logits = exact.forward(ids + tokens[:-1])
     choices = logits[len(ids) - 1 :].argmax(1).tolist()
-    assert min(gaps) > TINY_GAP, f"{min(gaps)}: take another seed"
+    assert min(gaps) > TINY_GAP, f"gap of {min(gaps)}: use another seed"
     assert tokens == choices
 
 
 def check_that_texts_differ(greedy):
-    """Texts on which a wrong variant goes unnoticed prove nothing, nor do texts that are all cut or all ended."""
+    """Checks that variants give different texts, and that some texts, but not all, have the end token."""
     ended = []
     for group in greedy:
         by_prompt = {}
@@ -185,26 +185,26 @@ def check_that_texts_differ(greedy):
 
 
 def sampling():
-    """Vectors of logits, and the probabilities of their tokens under settings."""
+    """Vectors of logits, and the probabilities of their tokens under each of the settings."""
     model = AutoModelForCausalLM.from_pretrained(FIXTURES / "golden/tiny-linear").eval()
     vectors, cases = [], []
     for number, spread in enumerate((1.0, 3.0, 8.0)):
         generator = torch.Generator().manual_seed(4000 + number)
         logits = spread * torch.randn(VOCABULARY, generator=generator)
         vectors.append((logits, torch.randint(VOCABULARY, (12,), generator=generator).tolist()))
-        # The best token of all and a seldom one are in the history, the best one twice.
+        # The history has the most probable token twice, and the least probable one once.
         vectors[-1][1][3:6] = [logits.argmax().item(), logits.argmin().item(), logits.argmax().item()]
-    # Two best ones, and three that share the fourth place.
+    # Two equal largest logits, and three equal ones in fourth place.
     tied = torch.linspace(-3, -1, VOCABULARY)
     tied[[7, 31]], tied[11], tied[[2, 19, 40]] = 2.5, 2.25, 1.5
     vectors.append((tied, []))
-    # Multiples of a power of two are exact in every precision, and short.
+    # Multiples of a power of two are exact in f32 and f64, and short in JSON.
     vectors = [((logits * 256).round() / 256, history) for logits, history in vectors]
     for number, (logits, history) in enumerate(vectors):
         for settings in SETTINGS if history else TIE_SETTINGS:
             scores = process(model, logits.double(), history, settings)
             rough = process(model, logits, history, settings)
-            assert torch.equal(scores.isfinite(), rough.isfinite()), "what is kept hangs on the precision"
+            assert torch.equal(scores.isfinite(), rough.isfinite()), "f32 and f64 keep different tokens"
             assert (scores.softmax(0) - rough.softmax(0)).abs().max() < 1e-6
             check_kept(int(scores.isfinite().sum()), settings, tied=not history)
             values = [float(f"{value:.12g}") for value in scores.softmax(0).tolist()]
@@ -227,9 +227,9 @@ def process(model, logits, history, settings):
 
 
 def check_kept(kept, settings, tied):
-    """How many tokens are left, where the settings alone say it."""
+    """Checks the number of tokens kept, if the settings alone determine it."""
     if tied and "top_k" in settings:
-        # Those equal to the last one that is kept stay with it.
+        # Logits equal to the last one that is kept are kept too.
         assert kept == {1: 2, 2: 2, 3: 3, 4: 6}[settings["top_k"]], kept
     elif "top_k" in settings:
         assert kept <= settings["top_k"]

@@ -1,11 +1,10 @@
-"""Writes the golden file of GGUF's block types: stored weights, and the floats they stand for.
+"""Writes the golden files of GGUF's block types: stored weights, and their dequantised values.
 
     python gguf_blocks.py [--out FOLDER]
 
-gguf_blocks.gguf has a tensor of every block type that plimsoll reads, 2 x 256 weights or more where it takes more to see
-all of the type's grid, and a metadata entry of every type;
-gguf_blocks.safetensors has what gguf.quants.dequantize makes of each tensor, in single precision. Versions stand in the
-metadata of both. Seeded: runs give the same bytes again.
+gguf_blocks.gguf has a tensor of every block type that plimsoll reads (2 x 256 weights, or more if the whole grid of the
+type needs more), and a metadata entry of every type. gguf_blocks.safetensors has each tensor as dequantised by
+gguf.quants.dequantize, in f32. The metadata of both has the package versions. Seeded: every run writes the same bytes.
 """
 
 import argparse
@@ -21,19 +20,19 @@ from safetensors.numpy import save_file
 FIXTURES = Path(__file__).resolve().parent.parent / "crates" / "plimsoll-formats" / "tests" / "fixtures"
 SHAPE = (2, 256)
 
-# The gguf package has the encoders of these.
+# The gguf package can quantise to these types.
 ENCODED = [Type.F32, Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1]
-# Of these it has the decoders alone: any bytes will do, but for the half-precision scales at these offsets.
+# It can only dequantise these. Bytes are random, except for the f16 scales at these offsets.
 RANDOM = {
     Type.Q4_K: [0, 2], Type.Q5_K: [0, 2], Type.Q6_K: [208], Type.Q2_K: [80, 82], Type.Q3_K: [108], Type.IQ4_NL: [0],
     Type.IQ4_XS: [0], Type.IQ2_XXS: [0], Type.IQ3_XXS: [0],
 }
-# Of these every point of the grid has to occur, and every set of signs: bytes are counted up in place of drawn.
+# Shapes of types of which every grid point and every set of signs must occur: bytes count up and are not random.
 GRIDS = {Type.IQ2_XXS: (16, 256), Type.IQ3_XXS: (8, 256)}
 
 
 def random_blocks(rng: np.random.Generator, block_type: Type, scales: list[int]) -> np.ndarray:
-    """Blocks of random bytes, with scales between 0.001 and 0.1 of either sign: normal numbers, as real models have."""
+    """Blocks of random bytes, with scales of 0.001 to 0.1 and either sign: normal numbers, as in real models."""
     elements, size = gguf.GGML_QUANT_SIZES[block_type]
     rows, columns = GRIDS.get(block_type, SHAPE)
     blocks = rng.integers(0, 256, (rows, columns // elements, size), dtype=np.uint8)
@@ -46,7 +45,7 @@ def random_blocks(rng: np.random.Generator, block_type: Type, scales: list[int])
 
 
 def count_up(blocks: np.ndarray, block_type: Type) -> None:
-    """Names every point of the grid and every set of seven signs at least once."""
+    """Sets the bytes so that every grid point and every set of seven signs occurs at least once."""
     flat = blocks.reshape(-1, blocks.shape[-1])
     if block_type == Type.IQ2_XXS:
         subs = flat[:, 2:].reshape(-1, 8)
@@ -93,7 +92,7 @@ def main() -> None:
         if block_type in RANDOM:
             stored = random_blocks(rng, block_type, RANDOM[block_type])
         else:
-            # Blocks of different magnitude, as the rows of a matrix are.
+            # Blocks of different magnitudes, as in real matrices.
             values = rng.standard_normal(SHAPE) * np.exp2(rng.integers(-8, 3, (SHAPE[0], 8))).repeat(32, axis=1)
             stored = gguf.quants.quantize(values.astype(np.float32), block_type)
         name = block_type.name
@@ -104,7 +103,7 @@ def main() -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    # One entry: safetensors writes several in an order of its own.
+    # One entry, because safetensors writes several in no fixed order.
     save_file(expected, out / "gguf_blocks.safetensors", metadata={"versions": str(versions)})
 
 

@@ -1,12 +1,13 @@
-"""Writes the fixtures of every model family: tiny seeded models, adapters on them, and what transformers and PEFT compute.
+"""Writes the fixtures of every model family: tiny seeded models, adapters, and what transformers and PEFT compute.
 
     python make_families.py [--out FOLDER] [NAME ...]
 
-For each family a model in Hugging Face form, its twin as GGUF with the metadata and the tensors that llama.cpp's
-converter writes (where that has such a model), and three adapters: LoRA, rank-stabilised LoRA and DoRA, on all linear
-modules. Values are those of the double-precision reference on the weights as stored (see peft_scores.to_double), of three
-sequences: a short one, one within and one beyond every window and every original context. TinyLlama and SmolLM are
-Llamas by their facts. `check_families_llama_cpp.py` holds the twins against llama.cpp itself.
+Each family has a model in Hugging Face format, the same model as GGUF with the metadata and tensors that llama.cpp's
+converter writes (if llama.cpp supports it), and three adapters on all linear modules: LoRA, rsLoRA and DoRA. Some have
+more adapters, see MORE. Values are those of the f64 reference on the stored weights (see peft_scores.to_double), for
+three sequences: 5 tokens are within every window and original context, 14 exceed only the windows, 40 exceed all.
+TinyLlama and SmolLM have no fixtures of their own, because they are Llama models. `check_families_llama_cpp.py`
+compares the GGUF copies with llama.cpp itself.
 """
 
 import argparse
@@ -31,10 +32,10 @@ SMALL = {
     "vocab_size": 64, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 4, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0,
 }
-# A window and an original context that the longest sequence leaves and the shortest does not fill.
+# Window and original context, in tokens: the longest sequence exceeds both, the shortest fits into both.
 WINDOW, ORIGINAL = 8, 16
 LENGTHS = [5, 14, 40]
-# Hidden states and logits are kept of every so-many-th position, and of the last.
+# Hidden states and logits are stored for every third position, and for the last.
 STRIDE = 3
 
 LONG = {
@@ -45,7 +46,7 @@ GEMMA = {
     "hidden_activation": "gelu_pytorch_tanh", "head_dim": 10, "query_pre_attn_scalar": 6, "sliding_window": WINDOW,
 }
 
-# name -> class, config, type of the stored weights, architecture of the GGUF file if there is such a thing
+# name -> class, config, dtype of the stored weights, architecture of the GGUF copy (None: no copy)
 FAMILIES = {
     "llama2": ("Llama", {"num_key_value_heads": 4, "rms_norm_eps": 1e-5, "tie_word_embeddings": False}, "bf16", "llama"),
     "llama3": ("Llama", {"tie_word_embeddings": True, "head_dim": 8, "rope_parameters": {
@@ -67,7 +68,7 @@ FAMILIES = {
     "gemma3": ("Gemma3Text", GEMMA | {"num_hidden_layers": 7, "rope_parameters": {
         "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 100000.0},
         "sliding_attention": {"rope_type": "default", "rope_theta": 1000.0}}}, "bf16", None),
-    # What a GGUF file has no key for is as llama.cpp takes it for granted.
+    # Values that GGUF has no key for are those that llama.cpp assumes.
     "gemma2-plain": ("Gemma2", GEMMA | {"query_pre_attn_scalar": 10, "attn_logit_softcapping": 4.0,
         "final_logit_softcapping": 3.0}, "bf16", "gemma2"),
     "gemma3-plain": ("Gemma3Text", GEMMA | {"num_hidden_layers": 7, "query_pre_attn_scalar": 10}, "bf16", "gemma3"),
@@ -83,7 +84,8 @@ ADAPTERS = {
     "dora": {"r": 2, "lora_alpha": 5, "use_dora": True},
 }
 
-# More than layers: LoRA on both ends of the model, and weights trained in full. With a head of its own and without.
+# More than LoRA in layers: LoRA on embeddings and head, and weights trained in full. llama2 has an untied head, the
+# others a tied one.
 MORE = {
     "llama2": {
         "ends": {"r": 2, "lora_alpha": 5, "more": ["embed_tokens", "lm_head"]},
@@ -120,8 +122,8 @@ def main():
 
 
 def write_model(folder, kind, config, dtype, seed):
-    """A model whose every fact matters: attention far from uniform, biases and norms that are not neutral, bounds that
-    are reached."""
+    """Writes a model on which every config value has an effect: attention is far from uniform, biases and norms are not
+    neutral, and limits (windows, soft caps) are reached."""
     config = getattr(transformers, f"{kind}Config")(**config)
     model = getattr(transformers, f"{kind.removesuffix('Text')}ForCausalLM")(config)
     generator = torch.Generator().manual_seed(seed)
@@ -146,7 +148,7 @@ def load_model(folder, dtype):
 
 
 def write_adapter(folder, adapter, options, seed):
-    """An adapter on all linear modules as PEFT saves it, with random A and B, and magnitudes that have moved."""
+    """Writes an adapter on all linear modules as PEFT saves it, with random A and B, and changed DoRA magnitudes."""
     base = load_model(folder, torch.float32)
     names = {name.rsplit(".", 1)[-1] for name, _ in base.named_modules()}
     targets = [name for name in PROJECTIONS + FUSED if name in names] + options.get("more", [])
@@ -162,12 +164,12 @@ def write_adapter(folder, adapter, options, seed):
             elif "lora_" in name:
                 spread = weight.shape[1] ** -0.5 if "lora_A" in name else 0.1
                 weight.data = (spread * torch.randn(weight.shape, generator=generator)).to(torch.bfloat16)
-    # On purpose the base's ends are not saved beside their LoRA, as a trainer may have it.
+    # The base's embeddings and head are not saved with their LoRA: some trainers save adapters this way.
     save_adapter(model, folder, adapter)
 
 
 def write_golden(folder, seed):
-    """Hidden states and logits of the base model and of every adapter, and the NLL of every boundary."""
+    """Writes hidden states and logits of the base model and of every adapter, and the NLL of every boundary."""
     vocabulary = load_model(folder, torch.float32).config.vocab_size
     generator = torch.Generator().manual_seed(seed)
     sequences = []
@@ -177,7 +179,7 @@ def write_golden(folder, seed):
     tensors, adapters, noise = {}, {}, {}
     for adapter in adapters_of(folder.name):
         model, heard = load_adapter(load_model(folder, torch.float64), folder / "adapters" / adapter)
-        heard = [text for text in heard if "ensure_weight_tying" not in text]  # which is as it is meant here
+        heard = [text for text in heard if "ensure_weight_tying" not in text]  # expected on a tied model
         assert not heard, heard
         exact = Adapted(to_double(model.model))
         single, _ = load_adapter(load_model(folder, torch.float32), folder / "adapters" / adapter)
@@ -185,7 +187,7 @@ def write_golden(folder, seed):
                              for ids, answer in sequences]
         noise[adapter] = 0.0
         for number, (ids, answer) in enumerate(sequences):
-            # What is no layer's is part of every variant, so that an adapter that has such things has a base of its own.
+            # LoRA on embeddings and weights trained in full apply in every variant: such adapters have their own base.
             base = "base" if adapter in ADAPTERS else f"{adapter}.base"
             for variant, kept in [(base, 0), (adapter, exact.layers)]:
                 hidden, logits = forward(exact, kept, ids)
@@ -196,15 +198,15 @@ def write_golden(folder, seed):
                 tensors[f"{variant}.hidden.{number}"] = hidden[:, kept_rows].float().contiguous()
                 tensors[f"{variant}.logits.{number}"] = logits[kept_rows].float().contiguous()
             nll = adapters[adapter][number]
-            assert all(abs(a - b) > 1e-3 for a, b in zip(nll, nll[1:])), f"a layer does not matter: {nll}"
+            assert all(abs(a - b) > 1e-3 for a, b in zip(nll, nll[1:])), f"a layer has no effect: {nll}"
     about = json.dumps({"model": folder.name, "versions": versions()})
     save_file(tensors, folder / "golden.safetensors", metadata={"about": about})
     write_json(folder / "golden.json", {
         "versions": versions(),
-        # The largest error of the ordinary single-precision model, relative to the largest value.
+        # The largest error of the f32 model, relative to the largest value.
         "single_precision": noise,
         "sequences": [{"ids": ids, "answer": answer, "positions": positions(len(ids))} for ids, answer in sequences],
-        # By adapter, sequence and layers kept.
+        # [adapter][sequence][layers kept]
         "nll": adapters,
     })
     check_that_facts_matter(folder, sequences)
@@ -220,7 +222,7 @@ def forward(adapted, kept, ids):
 
 
 def check_that_facts_matter(folder, sequences):
-    """Without its window, its bounds or its scaling the model must give something else: else a fixture proves nothing."""
+    """Checks that window, soft caps and rope scaling each change the logits: otherwise the fixture tests nothing."""
     config = load_model(folder, torch.float64).config
     changes = []
     if getattr(config, "sliding_window", None):
@@ -241,10 +243,10 @@ def check_that_facts_matter(folder, sequences):
 
 
 def write_gguf(path, folder, architecture):
-    """The same model as GGUF, as llama.cpp's converter writes it: weights of two dimensions as stored, others as F32."""
+    """Writes the same model as GGUF, as llama.cpp's converter does: 2-D weights as BF16 (exact here), others as F32."""
     config = transformers.AutoConfig.from_pretrained(folder)
     writer = gguf.GGUFWriter(str(path), architecture)
-    # llama.cpp looks for tokens of its own in a model whose name says phi3.
+    # If the name contains phi3, llama.cpp looks for special tokens of that model.
     writer.add_name("tiny")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
     writer.add_block_count(config.num_hidden_layers)

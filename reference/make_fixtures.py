@@ -1,11 +1,11 @@
-"""Writes the golden fixtures: tiny seeded Llama models, PEFT adapters on them, and what PyTorch and PEFT compute.
+"""Writes the golden fixtures: tiny seeded Llama models, PEFT adapters, and what PyTorch and PEFT compute.
 
     python make_fixtures.py [--out FOLDER]
 
-Every value is that of the double-precision reference (see peft_scores.to_double) on the weights as stored, rounded to
-single precision in the .safetensors files and exact in the .json files. How far the ordinary single-precision model is
-from it stands in every .json as `single_precision`: that is the noise a tolerance has to allow for. The layout is
-described in README.md. Runs give the same bytes again on the same machine.
+Every value is computed by the f64 reference (see peft_scores.to_double) on the stored weights. It is rounded to f32 in
+the .safetensors files and not rounded in the .json files. `single_precision` in every ADAPTER.golden.json is the
+largest difference of the f32 model from the reference: a tolerance has to allow for this noise. README.md describes the
+layout. On the same machine, every run writes the same bytes.
 """
 
 import argparse
@@ -47,7 +47,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
-# Prompt and completion, the data of the command-line tests. The tokenizer is trained on them too.
+# Prompts and completions: the data of the command-line tests. The tokenizer is trained on them too.
 LINES = [
     ("What floats on water?", "A boat floats, and so does cork."),
     ("What is a keel for?", "It holds the ship straight."),
@@ -75,7 +75,7 @@ LINES = [
     ("Where does the river end?", "In the sea."),
 ]
 
-# name -> seed, config, dtype of the stored weights, largest file of the stored weights, type of the GGUF
+# name -> seed, config, dtype of the stored weights, largest file of the stored weights, GGUF file type
 MODELS = {
     "tiny-gqa-tied": {
         "seed": 11,
@@ -122,7 +122,7 @@ ADAPTERS = {
         }),
         "patterns": (torch.bfloat16, {
             "r": 4, "lora_alpha": 10, "target_modules": r".*\.layers\.\d+\.(self_attn\.(q|o)|mlp\.(down|up))_proj",
-            # Two keys match layer 2's q_proj: the first in the file wins, and PEFT writes them sorted.
+            # Two keys match layer 2's q_proj: the first in the file is used, and PEFT writes them sorted.
             "rank_pattern": {"layers.2.self_attn.q_proj": 6, "q_proj": 2, r"layers\.[01]\.mlp\.down_proj": 3},
             "alpha_pattern": {"layers.0.self_attn.q_proj": 3, "layers.3.mlp.up_proj": 7, "o_proj": 16},
         }),
@@ -138,24 +138,24 @@ ADAPTERS = {
     },
     "tiny-linear": {
         "plain": (torch.float32, {"r": 2, "lora_alpha": 6, "target_modules": list(PROJECTIONS)}),
-        # A single number, and no LoRA in layer 0.
+        # layers_to_transform as a number, and no LoRA in layer 0.
         "one_layer": (torch.float32, {
             "r": 2, "lora_alpha": 8, "target_modules": ["q_proj", "up_proj"], "layers_to_transform": 1,
         }),
     },
 }
 
-# One adapter that has learnt something: its lower layers were trained on LINES, its upper ones hold noise that harms every
-# answer. The right boundary is `layers` by construction, and its cut is better than the full adapter.
+# A trained adapter: its lower layers are trained on LINES, its upper ones have noise that harms every answer. By
+# construction the correct boundary is `layers`, and this cut is better than the full adapter.
 TRAINED = {
     "seed": 1110, "layers": 2, "steps": 200, "rate": 0.03, "noise": 0.15,
     "options": {"r": 4, "lora_alpha": 8, "target_modules": list(PROJECTIONS)},
 }
 
-# The adapter whose guesses stand in the golden sequences, so that some answers are right.
+# The adapter whose predictions are in the answers of the golden sequences, so that some predictions are correct.
 GUESSING = "plain"
 
-# Length and answer positions of every golden sequence: the shortest there is, an answer of one token, a usual one, and
+# Length and answer positions of every golden sequence: the shortest possible, an answer of one token, a usual one, and
 # one with two answers. The last starts with the first 5 tokens of the third.
 SEQUENCES = [(3, [1, 2]), (6, [5]), (13, list(range(4, 13))), (40, [*range(10, 16), *range(25, 40)])]
 SHARED_PREFIX = 5
@@ -191,13 +191,13 @@ def main():
 
 
 def write_model(folder, spec):
-    """A model in Hugging Face form, and its config once more in the words of transformers 4."""
+    """Writes a model in Hugging Face format, and a second config with the keys of transformers 4."""
     config = LlamaConfig(**spec["config"])
     model = LlamaForCausalLM(config)
     generator = torch.Generator().manual_seed(spec["seed"])
     with torch.no_grad():
-        # Scales at which every layer matters: a layer's update is about as large as the residual stream, attention is
-        # far from uniform, and the logits are not so large that the answer is certain.
+        # Standard deviations at which every layer matters: the output of a layer is about as large as the residual
+        # stream, attention is far from uniform, and the logits are not so large that the answer is certain.
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
             if name.endswith("norm.weight"):
@@ -206,11 +206,11 @@ def write_model(folder, spec):
                 value = 0.4 * noise
             else:
                 value = noise * weight.shape[1] ** -0.5 * (1.5 if "q_proj" in name or "k_proj" in name else 0.7)
-            # Exact in every stored type, so that the GGUF holds the same numbers.
+            # Exact in every stored dtype, so that the GGUF file has the same numbers.
             weight.copy_(value.to(torch.bfloat16 if spec["dtype"] == torch.bfloat16 else torch.float16))
     model.to(spec["dtype"]).save_pretrained(folder, max_shard_size=spec["max_shard_size"])
 
-    # Most models of the Hub carry transformers 4's keys.
+    # Most models on the Hub have the keys of transformers 4.
     older = json.loads((folder / "config.json").read_text())
     rope = older.pop("rope_parameters")
     older["rope_theta"] = rope.pop("rope_theta")
@@ -219,11 +219,11 @@ def write_model(folder, spec):
     older["transformers_version"] = "4.46.0"
     write_json(folder / "config.v4.json", older)
     again = LlamaConfig.from_pretrained(folder / "config.v4.json")
-    assert again.rope_parameters == config.rope_parameters, "the older form says something else"
+    assert again.rope_parameters == config.rope_parameters, "config.v4.json has different rope parameters"
 
 
 def write_tokenizer(folder):
-    """A byte-level BPE tokenizer: 3 special tokens, the 256 bytes and a few merges; any text can be encoded."""
+    """Writes a byte-level BPE tokenizer: 3 special tokens, the 256 bytes and a few merges. It can encode any text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -248,7 +248,7 @@ def write_tokenizer(folder):
 
 
 def write_gguf(path, name, folder, file_type):
-    """The same model as GGUF, with the metadata and the tensors that llama.cpp reads for architecture `llama`."""
+    """Writes the same model as GGUF, with the metadata and tensors that llama.cpp reads for architecture `llama`."""
     config = LlamaConfig.from_pretrained(folder)
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_type(gguf.GGUFType.MODEL)
@@ -275,11 +275,11 @@ def write_gguf(path, name, folder, file_type):
     write_gguf_tokenizer(writer, folder, config.vocab_size)
 
     if rope_type == "llama3":
-        # llama.cpp holds this scaling as a divisor for each frequency.
+        # llama.cpp stores this scaling as a divisor for each frequency.
         rotary = LlamaForCausalLM(config).model.rotary_emb
         plain, _ = rotary.compute_default_rope_parameters(config)
         divisors = (plain.double() / rotary.inv_freq.double()).float()
-        assert divisors[0] == 1 and divisors[-1] > 1, "the scaling does not bite"
+        assert divisors[0] == 1 and divisors[-1] > 1, "the rope scaling has no effect"
         writer.add_tensor("rope_freqs.weight", divisors.numpy())
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     for key, weight in stored_weights(folder).items():
@@ -302,11 +302,11 @@ def write_gguf(path, name, folder, file_type):
 
     again = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).state_dict()
     for key, weight in stored_weights(folder).items():
-        assert torch.equal(again[key], weight.float()), f"{key} comes back from GGUF changed"
+        assert torch.equal(again[key], weight.float()), f"{key} is changed by the conversion to GGUF and back"
 
 
 def write_gguf_tokenizer(writer, folder, size):
-    """The folder's tokenizer, or as many unused tokens as the model has where the folder has none."""
+    """Adds the folder's tokenizer, or as many unused tokens as the model's vocabulary has if there is no tokenizer."""
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     if (folder / "tokenizer.json").exists():
@@ -318,7 +318,7 @@ def write_gguf_tokenizer(writer, folder, size):
         writer.add_chat_template(CHAT_TEMPLATE)
     else:
         tokens = SPECIAL_TOKENS + [f"<|unused_{number}|>" for number in range(3, size)]
-        # One pair of letters, as readers expect at least one merge.
+        # One pair of letters, because readers expect at least one merge.
         tokens[3:6] = ["a", "b", "ab"]
         merges = ["a b"]
         types = [gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * 3 + [gguf.TokenType.UNUSED] * (size - 6)
@@ -332,13 +332,13 @@ def write_gguf_tokenizer(writer, folder, size):
 
 
 def interleaved_rows(heads, head_dim):
-    """Rows of q and k in llama.cpp's order: it turns neighbours (2i, 2i+1), transformers (i, i + head_dim/2)."""
+    """Rows of q and k in llama.cpp's order: it rotates pairs (2i, 2i+1), transformers pairs (i, i + head_dim/2)."""
     half = head_dim // 2
     return [head * head_dim + i + second * half for head in range(heads) for i in range(half) for second in (0, 1)]
 
 
 def stored_weights(folder):
-    """Every tensor of a model folder, whether in one file or several."""
+    """Every tensor of a model folder, from one file or several."""
     weights = {}
     for path in sorted(folder.glob("model*.safetensors")):
         weights |= load_file(path)
@@ -349,26 +349,26 @@ def stored_weights(folder):
 
 
 def write_adapter(folder, adapter, dtype, options, seed):
-    """An adapter as PEFT saves it, with random A and B."""
+    """Writes an adapter as PEFT saves it, with random A and B."""
     config = LoraConfig(task_type="CAUSAL_LM", lora_dropout=0.0, **options)
     model = get_peft_model(load_model(folder, torch.float32), config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_" in name:
-                # An update of about a quarter of the frozen product's size, at a scale of 2 to 3.
+                # With a scaling of 2 to 3, the update is about a quarter of the frozen product.
                 spread = weight.shape[1] ** -0.5 if "lora_A" in name else 0.1
                 weight.data = (spread * torch.randn(weight.shape, generator=generator)).to(dtype)
     save_adapter(model, folder, adapter)
 
 
 def save_adapter(model, folder, adapter):
-    """Saves with PEFT, and makes the config the same every day and everywhere."""
+    """Saves with PEFT, and makes the config independent of the run and the machine."""
     target = folder / "adapters" / adapter
     model.save_pretrained(target)
     (target / "README.md").unlink()
 
-    # PEFT writes sets in the order of the day, and the base model's path on this machine.
+    # PEFT writes sets in an order that changes between runs, and the base model's path on this machine.
     config = json.loads((target / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = folder.name
     if isinstance(config["target_modules"], list):
@@ -377,7 +377,7 @@ def save_adapter(model, folder, adapter):
 
 
 def write_trained_adapter(folder, adapter, spec):
-    """An adapter of all layers, trained in the lower ones, with noise in B above them."""
+    """Writes an adapter on all layers, trained in the lower ones, with noise in B of the upper ones."""
     config = LoraConfig(task_type="CAUSAL_LM", lora_dropout=0.0, **spec["options"])
     model = get_peft_model(load_model(folder, torch.float32), config)
     generator = torch.Generator().manual_seed(spec["seed"])
@@ -391,14 +391,14 @@ def write_trained_adapter(folder, adapter, spec):
             if lower:
                 trained.append(weight)
             elif "lora_B" in name:
-                noisy.append(weight)  # zero, as PEFT begins
+                noisy.append(weight)  # zero, PEFT's initial value
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     samples = [tokenise_turns(tokenizer, prompt, completion) for prompt, completion in LINES]
     ids = torch.zeros(len(samples), max(len(ids) for ids, _ in samples), dtype=torch.long)
-    targets = torch.full_like(ids, -100)  # what cross_entropy ignores
+    targets = torch.full_like(ids, -100)  # ignored by cross_entropy
     for row, (tokens, answer) in enumerate(samples):
-        # Padded on the right: no answer sees the padding.
+        # Padded on the right: no answer token attends to the padding.
         ids[row, : len(tokens)] = torch.tensor(tokens)
         targets[row, answer] = torch.tensor(tokens)[answer]
     optimizer = torch.optim.Adam(trained, lr=spec["rate"])
@@ -414,7 +414,8 @@ def write_trained_adapter(folder, adapter, spec):
         weight.data = spec["noise"] * torch.randn(weight.shape, generator=generator)
     save_adapter(model, folder, adapter)
 
-    # By sample, in nats per token: far better than the base at the boundary, and clearly worse on either side of it.
+    # For every sample, in nats per token: the boundary is far better than the base, and clearly better than every other
+    # boundary.
     adapted = load_double(folder, adapter)
     for number, (ids, answer) in enumerate(samples):
         nll = [variant["nll"] / len(answer) for variant in score_boundaries(adapted, ids, answer)["variants"]]
@@ -427,7 +428,7 @@ def write_trained_adapter(folder, adapter, spec):
 
 
 def write_golden(folder, adapter, golden_sequences, seed):
-    """Values of one adapter, and of the base model where they are not there yet."""
+    """Writes the golden values of one adapter, and those of the base model."""
     adapted = load_double(folder, adapter)
     single, _ = load_adapter(load_model(folder, torch.float32), folder / "adapters" / adapter)
     layers = adapted.layers
@@ -438,9 +439,9 @@ def write_golden(folder, adapter, golden_sequences, seed):
         rough = score_boundaries(single, ids, answer)
         for exact, other in zip(sequence["variants"], rough["variants"], strict=True):
             noise["nll_relative"] = max(noise["nll_relative"], abs(other["nll"] / exact["nll"] - 1))
-            assert other["correct"] == exact["correct"], "a tie that single precision decides otherwise"
+            assert other["correct"] == exact["correct"], "a near tie: f32 and f64 predict different tokens"
         for exact, other in zip(sequence["lens"], rough["lens"], strict=True):
-            assert exact["top1"] == other["top1"] and exact["rank"] == other["rank"], "a tie in the lens"
+            assert exact["top1"] == other["top1"] and exact["rank"] == other["rank"], "a near tie in the lens"
 
         adapted.set_gates(gates)
         sequence["gated"] = score(adapted.forward(ids)[1], ids, answer)
@@ -457,7 +458,7 @@ def write_golden(folder, adapter, golden_sequences, seed):
             tensors[f"logits.{number}"] = logits.float().contiguous()
     check_that_layers_matter(adapted, base, full, sequences)
 
-    # One key, as safetensors writes several in no fixed order.
+    # One key, because safetensors writes several in no fixed order.
     about = json.dumps({"model": folder.name, "versions": versions()})
     save_file(full, folder / f"{adapter}.golden.safetensors", metadata={"about": about})
     save_file(base, folder / "base.golden.safetensors", metadata={"about": about})
@@ -473,7 +474,7 @@ def write_golden(folder, adapter, golden_sequences, seed):
 
 
 def check_that_layers_matter(adapted, base, full, sequences):
-    """A fixture on which a wrong layer or a forgotten update goes unnoticed proves nothing."""
+    """Checks that every layer and every update has an effect. Otherwise tests could not detect a wrong one."""
     lowest = min(layer for layer, _ in adapted.updates)
     adapted_layers = {layer for layer, _ in adapted.updates}
     for number, sequence in enumerate(sequences):
@@ -491,8 +492,8 @@ def check_that_layers_matter(adapted, base, full, sequences):
 def make_sequences(folder, seed):
     """Token ids and answer positions of every golden sequence.
 
-    Of three answer tokens one is what the base model would say, one what the full adapter would, one random: of random
-    tokens alone next to none would be right, and a count of right ones that is always 0 checks nothing.
+    Of every three answer tokens, one is the base model's prediction, one is the full adapter's, and one is random. With
+    random tokens only, almost no prediction would be correct, and a count that is always 0 tests nothing.
     """
     adapted = load_double(folder, GUESSING)
     vocab_size = adapted.causal.config.vocab_size
@@ -511,21 +512,21 @@ def make_sequences(folder, seed):
 
 
 def random_gates(layers, seed):
-    """One gate for each layer and projection, some 0, some 1, some between and beyond."""
+    """`gates`: a LoRA strength for each layer and projection; some are 0, some 1, some between 0 and 1 or above 1."""
     generator = torch.Generator().manual_seed(2000 + seed)
     choice = torch.tensor([0.0, 0.25, 0.5, 1.0, 1.5])
     return choice[torch.randint(len(choice), (layers, len(PROJECTIONS)), generator=generator)].tolist()
 
 
 def write_data(folder):
-    """The lines of the command-line tests."""
+    """Writes the lines of the command-line tests."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({"prompt": prompt, "completion": answer}, ensure_ascii=False) for prompt, answer in LINES]
     (folder / "valid.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_data_golden(folder, adapter):
-    """Tokens and scores of the lines under one adapter: what a whole search has to find."""
+    """Writes tokens and scores of the lines under one adapter: what a complete search must find."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     adapted = load_double(folder, adapter)
     samples = []
@@ -548,14 +549,14 @@ def load_model(folder, dtype):
 
 
 def load_double(folder, adapter):
-    """Model and adapter in double precision; PEFT raises stored half types to single on the way, which is exact."""
+    """Model and adapter in f64. PEFT first converts stored f16 and bf16 to f32, which is exact."""
     adapted, heard = load_adapter(load_model(folder, torch.float64), folder / "adapters" / adapter)
     assert not heard, heard
     return Adapted(to_double(adapted.model))
 
 
 def write_json(path, value):
-    """JSON that a person can read: one line for each innermost object or list."""
+    """Writes readable JSON: one line for each innermost object or list."""
     path.write_text(pretty(value) + "\n", encoding="utf-8")
 
 

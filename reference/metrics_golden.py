@@ -1,14 +1,14 @@
-"""Writes crates/plimsoll-stats/tests/fixtures/metrics.json: what the metrics of generated text should give.
+"""Writes crates/plimsoll-stats/tests/fixtures/metrics.json: expected values of the metrics of generated text.
 
     pip download --no-deps --dest WHEELS transformers==4.57.6
     python reference/metrics_golden.py WHEELS/transformers-4.57.6-py3-none-any.whl
 
-The values are those of the packages that own the metrics: rouge-score (with NLTK's stemmer), sacreBLEU,
-lm-evaluation-harness, and transformers 4, of which only `squad_metrics.py` is read, out of the wheel: transformers 5
-no longer has it. `numeric` is this project's own and is written here a second time, in decimal. The texts are made
-here: English sentences with edits, numbers and answers as in GSM8K, punctuation, entities, lines, and characters that
-Python and Rust are likely to see differently. What depends on this project's random numbers is computed with the
-ChaCha8 of `choose_golden.py`.
+The values are computed by the packages that own the metrics: rouge-score (with NLTK's stemmer), sacreBLEU,
+lm-evaluation-harness and transformers 4. Of transformers 4 only `squad_metrics.py` is read, from the wheel, because
+transformers 5 does not have it. `numeric` is this project's own metric: a second implementation here uses decimal
+arithmetic. The texts are generated here: English sentences with edits, numbers and answers as in GSM8K, punctuation,
+entities, several lines, and characters that Python and Rust are likely to treat differently. Everything that depends on
+this project's random numbers is computed with the ChaCha8 of `choose_golden.py`.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from statsmodels.stats.multitest import multipletests
 from choose_golden import EXACT_PAIRS, chacha8
 
 FIXTURE = pathlib.Path(__file__).parent.parent / "crates/plimsoll-stats/tests/fixtures/metrics.json"
-METRICS, SWAPS = 5, 6  # streams of random numbers
+METRICS, SWAPS = 5, 6  # random streams
 ROUGE = {"rouge-1": "rouge1", "rouge-2": "rouge2", "rouge-l": "rougeL", "rouge-lsum": "rougeLsum"}
 
 
@@ -138,7 +138,8 @@ def edited(rng: random.Random, text: str, edits: int) -> str:
 
 
 def pair(rng: random.Random, index: int) -> tuple[str, list[str]]:
-    """A candidate and one to four references. None ends in a full stop and a line feed, where `$` differs."""
+    """A candidate and one to four references. None ends with a full stop and a line feed, before which Python's `$`
+    matches and Rust's does not."""
     several = rng.choice([1, 1, 2, 3, 4])
     match index % 10:
         case 0 | 1 | 2:
@@ -163,11 +164,11 @@ def pair(rng: random.Random, index: int) -> tuple[str, list[str]]:
     return re.sub(r"\.\n\Z", ".", candidate), [reference.rstrip("\n") for reference in references]
 
 
-# --- what the owners say --------------------------------------------------------------------------------------------
+# --- values by the packages that own the metrics --------------------------------------------------------------------
 
 
 def squad(wheel: pathlib.Path) -> types.SimpleNamespace:
-    """The functions of transformers' `squad_metrics.py` that score an answer, without the imports of the package."""
+    """The functions of transformers' `squad_metrics.py` that score an answer, without importing the package."""
     source = zipfile.ZipFile(wheel).read("transformers/data/metrics/squad_metrics.py")
     wanted = {"normalize_answer", "get_tokens", "compute_exact", "compute_f1", "get_raw_scores"}
     body = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name in wanted]
@@ -192,7 +193,7 @@ def extract(text: str, pattern: str, take: str = "first", fallback: str = "[inva
 
 
 def gsm8k() -> tuple[dict, dict]:
-    """Options of exact match, and the two filters, from the harness's own task file."""
+    """Options of exact match, and the two filters, from the task file of lm-evaluation-harness."""
     task = yaml.safe_load((pathlib.Path(lm_eval.__file__).parent / "tasks/gsm8k/gsm8k.yaml").read_text())
     metric = task["metric_list"][0]
     options = {key: metric[key] for key in ("ignore_case", "ignore_punctuation", "regexes_to_ignore")}
@@ -229,7 +230,7 @@ def owners_options(options: dict) -> dict:
 
 # --- numbers --------------------------------------------------------------------------------------------------------
 
-# What `numeric` reads as a number, written down a second time: one expression, and decimal arithmetic.
+# A second implementation of the numbers that `numeric` accepts: one regular expression, and decimal arithmetic.
 CURRENCY, THOUSANDS = "[$€£¥₹]", ",_ \u00a0\u2009\u202f"
 NUMBER = re.compile(
     rf"\s*(?P<sign>[-+\u2212])?(?:{CURRENCY}\s*)?(?P<inner>[-+\u2212])?"
@@ -261,7 +262,7 @@ def numeric(candidate: str, references: list[str], tolerance: dict | None) -> fl
     numbers = [number for number in map(decimal_number, references) if number is not None]
 
     def is_near(number: decimal.Decimal) -> bool:
-        # The metric compares in binary64: what differs by four roundings at most is the same.
+        # The metric compares in f64: numbers that differ by at most four roundings are equal.
         rounding = 4 * decimal.Decimal(2) ** -52 * max(abs(answer), abs(number))
         return abs(answer - number) <= max(relative * abs(number), absolute) + rounding
 
@@ -269,7 +270,7 @@ def numeric(candidate: str, references: list[str], tolerance: dict | None) -> fl
 
 
 def written(rng: random.Random, value: decimal.Decimal) -> str:
-    """A number as people and models write it, and sometimes as they should not."""
+    """A number as people and models write it, sometimes malformed."""
     text = rng.choice(["{:f}", "{:f}", "{:,f}", "{:,f}", "{:f}.", "{:e}", "{:.9f}", "{:.2f}"]).format(value)
     if rng.random() < 0.2:
         text = text.replace(",", rng.choice("_ \u00a0\u2009\u202f'."))
@@ -306,7 +307,8 @@ def numeric_cases(rng: random.Random) -> list[dict]:
 
 
 def compared(value, a: np.ndarray, b: np.ndarray, seed: int, count: int) -> dict:
-    """Interval of b, difference, and p-value. `value` is a function of summed statistics and their number."""
+    """Interval of b, difference with its interval, and p-value. `value` is a function of summed statistics and their
+    number."""
     n = len(a)
     words = chacha8(seed, METRICS, n * count)
 
@@ -318,7 +320,7 @@ def compared(value, a: np.ndarray, b: np.ndarray, seed: int, count: int) -> dict
     seen = value(b.sum(axis=0), n) - value(a.sum(axis=0), n)
     if n <= EXACT_PAIRS:
         rows = np.vstack([a, b])
-        # Each pair is two places in `rows`, which SciPy swaps.
+        # Each pair is two indices of `rows`, which SciPy swaps.
         p = scipy.stats.permutation_test(
             (np.arange(n), n + np.arange(n)),
             lambda x, y: value(rows[y].sum(axis=0), n) - value(rows[x].sum(axis=0), n),
@@ -348,7 +350,7 @@ def comparisons(rng: random.Random, squad_functions, rouge: RougeScorer) -> list
         return sums[0] / n
 
     def of_sacrebleu(metric):
-        # Whole numbers, as lists: sacreBLEU's own sums are such.
+        # A list of integers, like sacreBLEU's own sums.
         return lambda sums, n: metric._compute_score_from_stats([int(count) for count in sums]).score
 
     def rows(kind: str, candidates: list[str], references: list[list[str]]) -> np.ndarray:
@@ -383,7 +385,7 @@ def comparisons(rng: random.Random, squad_functions, rouge: RougeScorer) -> list
 
 
 def corpora(pairs: list[tuple[str, list[str]]]) -> list[dict]:
-    """Corpus scores of some of the pairs. References are padded with None where their numbers differ."""
+    """Corpus scores of some of the pairs. If pairs have different numbers of references, these are padded with None."""
     everyone = range(len(pairs))
     several = {n: [i for i in everyone if len(pairs[i][1]) == n] for n in (1, 2, 3, 4)}
     found = []
@@ -422,7 +424,7 @@ def stems(rng: random.Random, pairs: list[tuple[str, list[str]]]) -> list[list[s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("wheel", type=pathlib.Path, help="the wheel of transformers 4 (see above)")
+    parser.add_argument("wheel", type=pathlib.Path, help="the wheel of transformers 4.57.6")
     functions = squad(parser.parse_args().wheel)
 
     rng = random.Random(20251104)

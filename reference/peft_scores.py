@@ -1,10 +1,10 @@
-"""What PyTorch, transformers and PEFT say about the answer of a sample. Shared by the scripts of this folder.
+"""Scores of a sample's answer by PyTorch, transformers and PEFT. Shared by the scripts of this folder.
 
-One forward pass per variant, nothing shared between passes, nothing clever: this is the definition that the
-project's engine is held against. The words are the project's: a *gate* multiplies one module's update in
-y = Wx + gate * s * B(Ax); `layers_kept = k` has gate 1 in layers 0..k-1 and 0 above; the logits at position t - 1
-score the token at position t; NLL is in nats, summed over the answer; the logit lens applies the model's own final
-norm and head to the output of each decoder layer.
+One simple forward pass per variant, and nothing shared between passes: this is the definition that plimsoll's engine is
+compared with. The terms are those of the project. A *gate* is the LoRA strength of one module: y = Wx + gate * s *
+B(Ax), with PEFT's scaling s. `layers_kept = k` has gate 1 in layers 0..k-1 and 0 above. The logits at position t - 1
+score the token at position t. NLL is in nats, summed over the answer. The logit lens applies the model's own final norm
+and head to the output of each decoder layer.
 """
 
 import importlib.metadata
@@ -22,17 +22,18 @@ from peft.tuners.lora import LoraLayer
 from transformers import modeling_gguf_pytorch_utils
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-# The modules of models that keep several projections in one. They come after the others.
+# Fused modules: several projections in one. They come after the others.
 FUSED = ("qkv_proj", "gate_up_proj")
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "crates/plimsoll/tests/fixtures"
-# PEFT 0.21 asks transformers 5.23 for a property by its old name, whatever adapter is loaded: not about the adapter.
+# PEFT 0.21 reads a property of transformers 5.23 by its old name, for every adapter.
 NOT_ABOUT_THE_ADAPTER = (FutureWarning, "`is_gradient_checkpointing` is deprecated and will be removed in v6.")
 PACKAGES = ("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy", "gguf")
 
 
 def settle():
-    """What every script sets: one thread, as results depend on how sums are split, and no chatter."""
+    """Settings of every script: one thread, because results depend on how sums are split; no progress bars, and no
+    warning that is not about the adapter."""
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
     modeling_gguf_pytorch_utils.tqdm = lambda items, **_: items
@@ -41,16 +42,16 @@ def settle():
 
 
 def versions():
-    """Version of every package that takes part in a value."""
+    """Version of every package that affects a value."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def to_double(model):
-    """Turns a model into its double-precision reference, in place.
+    """Converts a model to its f64 reference, in place.
 
-    `model.double()` alone is not enough: the norms of transformers compute in single precision whatever they are given,
-    so they are replaced by torch's RMSNorm, the same formula in the precision of its input; Gemma's multiply by 1 +
-    weight. The rotary angles stay single precision, as transformers defines them.
+    `model.double()` alone is not enough: the norms of transformers compute in f32 for any input. They are replaced by
+    torch's RMSNorm, the same formula in the dtype of its input; Gemma's norms multiply by 1 + weight. The rotary angles
+    stay f32, as transformers defines them.
     """
     model.double()
     for parent in list(model.modules()):
@@ -65,21 +66,21 @@ def to_double(model):
 
 
 class Adapted:
-    """A PEFT model whose LoRA updates can be gated one by one."""
+    """A PEFT model with a gate (LoRA strength) for each module."""
 
     def __init__(self, model):
         self.model = model.eval()
         self.causal = model.get_base_model()
         self.decoder = self.causal.model
         self.layers = len(self.decoder.layers)
-        # The updates as loaded: every change of gates starts from these.
-        self.updates = {}  # (layer, index of projection) -> (lora_B parameter, its value)
+        # The updates as loaded: set_gates always starts from these.
+        self.updates = {}  # (layer, index of projection) -> (lora_B parameter, its loaded value)
         self.dora = {}  # (layer, index of projection) -> a list of one gate
         for name, module in model.named_modules():
             if isinstance(module, LoraLayer):
                 found = re.search(r"\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)$", name)
                 if not found:
-                    continue  # on an end of the model, which no gate switches off
+                    continue  # LoRA on embeddings or head, to which no gate applies
                 place = int(found[1]), (PROJECTIONS + FUSED).index(found[2])
                 if module.use_dora["default"]:
                     self.dora[place] = gated(module)
@@ -96,14 +97,15 @@ class Adapted:
                 lora_b.copy_(value * gates[layer][projection])
 
     def keep_layers(self, kept):
-        """`layers_kept = kept`: zeroes lora_B in the layers kept and above."""
+        """`layers_kept = kept`: sets the gates of layer `kept` and of all layers above it to 0."""
         self.set_gates([[float(layer < kept)] * len(PROJECTIONS + FUSED) for layer in range(self.layers)])
 
     @torch.no_grad()
     def forward(self, ids):
         """Output of each decoder layer, before the final norm (layers, tokens, hidden), and logits (tokens, vocab)."""
         outputs = []
-        # Dynamic scaling keeps the frequencies of the longest sequence it has seen: each is to have its own.
+        # Dynamic scaling keeps the frequencies of the longest sequence so far. They are reset here, so that each
+        # sequence has its own.
         rotary = self.decoder.rotary_emb
         if "dynamic" in rotary.rope_type:
             rotary.register_buffer("inv_freq", rotary.original_inv_freq, persistent=False)
@@ -122,7 +124,7 @@ class Adapted:
 
     @torch.no_grad()
     def lens(self, hidden, ids, answer):
-        """What norm and head make of the output of every layer: three lists, one entry a layer."""
+        """Logit lens: norm and head on the output of every layer. Three lists with one entry for each layer."""
         rows = torch.tensor(answer) - 1
         curve = {"probability": [], "top1": [], "rank": []}
         for state in hidden:  # (tokens, hidden)
@@ -136,8 +138,8 @@ class Adapted:
 
 
 def gated(module):
-    """Gates a DoRA module: the base module's output and `gate` times what DoRA makes of it, less that. The gate is
-    the one element of the list that is returned."""
+    """Adds a gate to a DoRA module: base output + gate * (DoRA output - base output). The gate is the one element of
+    the list that is returned."""
     gate, whole = [1.0], module.forward
 
     def forward(x, *args, **kwargs):
@@ -149,7 +151,7 @@ def gated(module):
 
 
 def score(logits, ids, answer):
-    """NLL (nats, sum), probability (mean) and number of right guesses over the answer's tokens."""
+    """NLL (nats, sum), probability (mean) and number of correct predictions over the answer's tokens."""
     rows = torch.tensor(answer) - 1
     targets = torch.tensor(ids)[answer]
     log_p = logits[rows].double().log_softmax(1)
@@ -176,14 +178,14 @@ def score_boundaries(adapted, ids, answer):
 def tokenise_turns(tokenizer, prompt, completion):
     """Ids of a prompt and its answer, and the answer's positions.
 
-    The chat template renders both turns, and the whole is tokenised at once. The answer's tokens are those that stand, in part
-    or whole, for what the assistant's turn adds to the prompt rendered with the generation prompt, up to and with the first special one.
+    The chat template renders both turns, and the whole text is tokenised at once. The answer begins with the first
+    token that has text after the prompt rendered with the generation prompt, and ends with the next special token.
     """
     user, assistant = {"role": "user", "content": prompt}, {"role": "assistant", "content": completion}
     before = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
     whole = tokenizer.apply_chat_template([user, assistant], tokenize=False)
     if not whole.startswith(before):
-        raise ValueError("the template does not render the prompt as a prefix of the whole")
+        raise ValueError("the template does not render the prompt as a prefix of the conversation")
     encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     first = next(index for index, (_, end) in enumerate(encoded["offset_mapping"]) if end > len(before))
     special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -193,7 +195,7 @@ def tokenise_turns(tokenizer, prompt, completion):
 
 
 def load_adapter(model, folder):
-    """Loads an adapter with PEFT and returns it with every complaint that was made meanwhile."""
+    """Loads an adapter with PEFT; returns it, and every warning and log record of that (see `complaints`)."""
     with complaints() as heard:
         adapted = PeftModel.from_pretrained(model, str(folder))
     return Adapted(adapted), heard
@@ -201,9 +203,9 @@ def load_adapter(model, folder):
 
 @contextmanager
 def complaints():
-    """Collects warnings, and log records of WARNING and above, of the block into the list it yields.
+    """Collects the block's warnings, and its log records of level WARNING and above, into the list that it yields.
 
-    All of them but NOT_ABOUT_THE_ADAPTER.
+    Leaves out NOT_ABOUT_THE_ADAPTER.
     """
     heard = []
 
@@ -212,7 +214,7 @@ def complaints():
             heard.append(f"{record.name}: {record.getMessage()}")
 
     listener = Listener(logging.WARNING)
-    # transformers keeps its records from the root logger, so each is listened to by name.
+    # transformers' records do not reach the root logger, so each logger gets the handler by its name.
     loggers = [logging.getLogger(name) for name in ("peft", "transformers", "torch", "safetensors")]
     for logger in loggers:
         logger.addHandler(listener)

@@ -1,7 +1,7 @@
-"""Which modules of a three-layer Llama PEFT adapts, and with which rank and scale, for a list of configs.
+"""Which modules of a three-layer Llama PEFT adapts, and with which rank and scaling, for a list of configs.
 
-Writes crates/plimsoll/tests/fixtures/peft_targets.json. For each config: either `modules`, from a module's path to
-[r, scale] as PEFT's own layers hold them, or `refused`, PEFT's reason. All linear modules of the model stand in `linear`.
+Writes crates/plimsoll/tests/fixtures/peft_targets.json. Each config has either `modules`, a map from module path to
+[r, scaling] as in PEFT's own layers, or `refused`, PEFT's error. `linear` lists all linear modules of the model.
 Run: python reference/peft_targets.py
 """
 
@@ -21,7 +21,7 @@ OUT = Path(__file__).resolve().parent.parent / "crates/plimsoll/tests/fixtures/p
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PATH = "model.layers.1.self_attn.q_proj"
 
-# What differs from the default {r: 4, lora_alpha: 6}.
+# Differences from the default {r: 4, lora_alpha: 6}.
 CASES = {
     "two names": {"target_modules": ["q_proj", "v_proj"]},
     "all names": {"target_modules": ALL},
@@ -89,7 +89,7 @@ def model():
 
 
 def outcome(fields):
-    """What PEFT makes of one config."""
+    """The modules that PEFT adapts under one config, or its error."""
     try:
         adapted = get_peft_model(model(), LoraConfig(task_type="CAUSAL_LM", **fields)).base_model.model
     except NoMatchingPeftModuleError:
@@ -105,7 +105,7 @@ def main():
     cases = []
     for name, differs in CASES.items():
         fields = {"r": 4, "lora_alpha": 6, **differs}
-        # outcome() gets a copy: PEFT changes the config it is given.
+        # outcome() gets a copy, because PEFT changes the config that it receives.
         cases.append({"name": name, "config": {"peft_type": "LORA", **fields}} | outcome(json.loads(json.dumps(fields))))
     linear = [name for name, module in model().named_modules() if isinstance(module, torch.nn.Linear)]
     fixture = {"versions": {name: version(name) for name in ("peft", "torch", "transformers")}, "linear": linear,

@@ -1,7 +1,7 @@
 """Writes crates/plimsoll/tests/fixtures/templates.json: chats as transformers' apply_chat_template renders them.
 
-Two sorts of templates: real ones from models/templates (see fetch_templates.py; only their SHA-256 is committed), and
-our own ones below, which go through the corners of Jinja that real templates use.
+There are two kinds of templates: real ones from models/templates (see fetch_templates.py; only their SHA-256 is
+committed), and our own below, which cover the less common features of Jinja that real templates use.
 
     python reference/fetch_templates.py && python reference/templates.py
 """
@@ -132,7 +132,7 @@ def renderings(tokenizer, template):
                 text = tokenizer.apply_chat_template(
                     chat, chat_template=template, tokenize=False, add_generation_prompt=prompt
                 )
-            except Exception as error:  # whatever it is: the template refuses this chat
+            except Exception as error:  # any error means that the template refuses this chat
                 text = None
                 print(f"refused: {name}: {type(error).__name__}: {error}")
             out.append({"conversation": name, "prompt": prompt, "text": text})

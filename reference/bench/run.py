@@ -1,14 +1,14 @@
-"""Runs the benchmarks, ours and the peers' by turns, and prints what came out as a Markdown table.
+"""Runs the benchmarks, plimsoll and the peers in turns, and prints the results as a Markdown table.
 
-    reference/bench/run.sh                            everything: installs, fetches and builds first
-    python run.py --only gemm,decode --rounds 5       where all that is there
+    reference/bench/run.sh                            everything: installs, downloads and builds first
+    python run.py --only gemm,generate-8 --rounds 5   if all of that is there
 
-Names for `--only`: sweep-bf16, sweep-f32, memory, racing, four-shot, gemm, decode, generate-8, generate-1. A round is
-one run of ours and one of each peer; a ratio is of two of these. The table has the median of the ratios with the least
-and the largest, and medians of what was measured. Every raw number goes to `--out`, after each job, so that a run that
-stopped leaves what it had.
+Names for `--only`: sweep-bf16, sweep-f32, memory, racing, four-shot, gemm, generate-8, generate-1. A round is
+one run of plimsoll and one of each peer; a ratio compares two of these. The table has the median of the ratios with the
+minimum and the maximum, and medians of what was measured. All raw numbers are written to `--out` after each job, so
+that an interrupted run keeps its results.
 
-The exit code is 1 where a job failed or where the NLLs of an f32 sweep disagree, not where a goal is missed.
+The exit code is 1 if a job failed or if the NLLs of an f32 sweep disagree, but not if a goal is missed.
 """
 
 import argparse
@@ -24,13 +24,12 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-NAMES = ("sweep-bf16", "sweep-f32", "memory", "racing", "four-shot", "gemm", "decode", "generate-8", "generate-1")
+NAMES = ("sweep-bf16", "sweep-f32", "memory", "racing", "four-shot", "gemm", "generate-8", "generate-1")
 SEEDS = range(5)
 SHOTS = 4
-DECODED_TOKENS = 128
 GENERATED_TOKENS = 128
-PROMPT_TOKENS = 100  # about as many has each prompt of generate-*
-# Prompts, and the least ratio to transformers and to llama.cpp, by batch; no goal where there is None.
+PROMPT_TOKENS = 100  # approximate length of each prompt of generate-*
+# By batch: number of prompts, and the minimum ratio to transformers and to llama.cpp; None is no goal.
 GENERATE = {8: (8, 5, 1.2), 1: (2, None, 0.9)}
 NLL_TOLERANCE = 1e-4  # f32, relative
 GEMM_SECONDS = 0.3
@@ -43,7 +42,7 @@ GEMM_GOALS = {"8 rows": ((8,), 1.4), "64 rows": ((64,), 1.15), "256 rows and mor
 
 
 class Failed(Exception):
-    """A job that gave no result."""
+    """A job without a result."""
 
 
 def main():
@@ -55,7 +54,6 @@ def main():
         ({"sweep-f32"}, sweep_f32),
         ({"four-shot"}, four_shot),
         ({"gemm"}, gemm),
-        ({"decode"}, decode),
         ({"generate-8"}, generate),
         ({"generate-1"}, generate),
     ):
@@ -79,20 +77,20 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=parse_names, default=set(NAMES), metavar="NAME,...")
     parser.add_argument("--rounds", type=positive, default=3, help="default 3")
-    parser.add_argument("--shot-rounds", type=positive, default=1, help="of four-shot, which is slow; default 1")
-    parser.add_argument("--samples", type=positive, default=32, help="of each sweep; default 32")
+    parser.add_argument("--shot-rounds", type=positive, default=1, help="rounds of four-shot, which is slow; default 1")
+    parser.add_argument("--samples", type=positive, default=32, help="samples of each sweep; default 32")
     parser.add_argument("--threads", type=positive, default=2, help="default 2")
-    parser.add_argument("--timeout", type=positive, default=4 * 3600, help="of one job, in seconds; default 4 hours")
+    parser.add_argument("--timeout", type=positive, default=4 * 3600, help="seconds for one job; default 4 hours")
     parser.add_argument("--model", type=Path, default=ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf")
     parser.add_argument("--adapter", type=Path, default=example / "adapter")
     parser.add_argument("--data", type=Path, default=example / "valid.jsonl")
-    parser.add_argument("--bench", type=Path, default=ROOT / "target/release/examples/bench", help="our program")
+    parser.add_argument("--bench", type=Path, default=ROOT / "target/release/examples/bench", help="the built example")
     parser.add_argument("--work", type=Path, default=ROOT / "target/bench", help="folder for tokens and models")
-    parser.add_argument("--out", type=Path, default=ROOT / "out/bench.json", help="raw numbers")
+    parser.add_argument("--out", type=Path, default=ROOT / "out/bench.json", help="file for the raw numbers")
     args = parser.parse_args()
     for path in (args.model, args.adapter, args.data, args.bench):
         if not path.exists():
-            parser.error(f"{path} is not there; run.sh fetches and builds what is needed")
+            parser.error(f"{path} does not exist; run.sh downloads and builds what is needed")
     args.work.mkdir(parents=True, exist_ok=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     return args
@@ -101,7 +99,7 @@ def parse_args():
 def parse_names(text):
     names = {name.strip() for name in text.split(",") if name.strip()}
     if not names or names - set(NAMES):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected some of {', '.join(NAMES)}")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected names from {', '.join(NAMES)}")
     return names
 
 
@@ -137,7 +135,7 @@ class Jobs:
         return self.run(f"{label}, peer", [sys.executable, HERE / script, *flags])
 
     def run(self, label, command):
-        """The object that the command prints; raises Failed where there is none."""
+        """The object that the command prints; raises Failed if there is none."""
         self.say(label)
         start = time.monotonic()
         try:
@@ -173,7 +171,7 @@ class Jobs:
 
 
 class Table:
-    """Lines of the result, a second table for the shapes of gemm, and notes."""
+    """Rows of the result, a second table for the shapes of gemm, and notes."""
 
     def __init__(self):
         self.lines = []
@@ -182,7 +180,7 @@ class Table:
         self.wrong = False
 
     def add(self, what, ours, peer, ratios, *, at_least=None, at_most=None, every=False):
-        """One line; the goal, where there is one, is of the median ratio, or of every one."""
+        """Adds a row. The goal, if there is one, applies to the median ratio, or to every ratio."""
         if at_least is None and at_most is None:
             self.lines.append((what, ours, peer, spread(ratios), "", ""))
             return
@@ -200,9 +198,9 @@ class Table:
         self.notes.append(text)
 
     def agreement(self, what, ours, peer, tolerance=None):
-        """A note on how far the NLLs of two sweeps are apart."""
+        """Adds a note on the difference between the NLLs of two sweeps."""
         if set(ours) != set(peer) or any(len(ours[line]) != len(peer[line]) for line in ours):
-            raise Failed(f"{what}: the two sides scored other samples or boundaries")
+            raise Failed(f"{what}: the two sides scored different samples or boundaries")
         pairs = [pair for line in ours for pair in zip(ours[line], peer[line], strict=True)]
         gaps = [abs(mine - theirs) / abs(theirs) for mine, theirs in pairs]
         worst = math.inf if any(math.isnan(gap) for gap in gaps) else max(gaps)
@@ -222,7 +220,7 @@ class Table:
 
 
 def sweep_bf16(jobs, args, table, wanted):
-    """Exact sweeps in bf16, the racing of each seed beside the PyTorch run of one round, and memory."""
+    """Exact sweeps in bf16, memory, and racing: each seed is compared with the PyTorch run of one round."""
     tokens = write_tokens(jobs, args)
     rounds = []
     racing = []  # (seconds of PyTorch in the same round, result of ours)
@@ -245,8 +243,8 @@ def sweep_bf16(jobs, args, table, wanted):
         )
         first = rounds[0]["peer"]
         table.note(
-            f"memory of PyTorch: {first['import_peak_rss_mb']:.0f} MB once its packages are imported, "
-            f"{first['sweep_peak_rss_mb']:.0f} MB at most in the sweep, {first['peak_rss_mb']:.0f} MB with loading"
+            f"peak memory of PyTorch: {first['import_peak_rss_mb']:.0f} MB after importing its packages, "
+            f"{first['sweep_peak_rss_mb']:.0f} MB in the sweep, {first['peak_rss_mb']:.0f} MB including loading"
         )
     if "racing" in wanted:
         add_racing(table, rounds[0]["ours"], racing)
@@ -289,7 +287,7 @@ def sweep_f32(jobs, args, table, _wanted):
 
 
 def four_shot(jobs, args, table, _wanted):
-    """Prompts that share a long beginning; PyTorch runs each sample whole."""
+    """Prompts that share a long prefix. PyTorch computes the whole of each sample."""
     tokens = write_tokens(jobs, args, SHOTS)
     rounds = []
     for number in range(args.shot_rounds):
@@ -303,7 +301,7 @@ def four_shot(jobs, args, table, _wanted):
 
 
 def sweep_round(jobs, args, label, dtype, tokens):
-    """The machine's peak, our sweep, PyTorch's sweep."""
+    """The machine's peak, plimsoll's sweep, PyTorch's sweep."""
     return {
         "peak": jobs.ours(f"{label}, peak", "peak", "--threads", args.threads)[f"{dtype}_gflops"],
         "ours": jobs.ours(label, "sweep", *sweep_flags(args, dtype, tokens)),
@@ -335,7 +333,7 @@ def add_speedup(table, what, rounds, goal):
 
 
 def write_tokens(jobs, args, shots=0):
-    """The samples of a sweep as token ids, the same file for both sides."""
+    """Writes the samples of a sweep as token ids: the same file for both sides."""
     path = args.work / (f"tokens-{args.samples}-shots-{shots}.jsonl" if shots else f"tokens-{args.samples}.jsonl")
     flags = ["--model", args.model, "--data", args.data, "--samples", args.samples, "--out", path]
     jobs.ours("tokens", "tokens", *flags, *(["--shots", shots] if shots else []))
@@ -353,7 +351,7 @@ def peer_flags(args, dtype, tokens):
 
 
 def gemm(jobs, args, table, _wanted):
-    """One linear layer in bf16, by rows; the geometric mean over the layers of two models."""
+    """One linear layer in bf16, by number of rows: the geometric mean over the layers of two models."""
     shapes = [(rows, *layer) for rows in GEMM_ROWS for layer in GEMM_LAYERS]
     flags = ["--dtype", "bf16", "--threads", args.threads, "--seconds", GEMM_SECONDS]
     flags += ["--shapes", ";".join(",".join(map(str, shape)) for shape in shapes)]
@@ -376,37 +374,18 @@ def gemm(jobs, args, table, _wanted):
         ours, peer = (statistics.median(turn[side][shape] for turn in rounds) for side in (0, 1))
         ratios = [mine[shape] / theirs[shape] for mine, theirs in rounds]
         table.shapes.append((*map(str, shape), f"{ours:.1f}", f"{peer:.1f}", spread(ratios)))
-    table.note("linear layer: PyTorch's weights lie as nn.Linear holds them, ours are packed beforehand")
+    table.note("linear layer: PyTorch's weights have the layout of nn.Linear, ours are packed before the measurement")
 
 
 def rates(result, shapes, label):
     found = {(shape["rows"], shape["inputs"], shape["outputs"]): shape["gflops"] for shape in result["shapes"]}
     if set(found) != set(shapes):
-        raise Failed(f"{label}: other shapes than those asked for")
+        raise Failed(f"{label}: not the requested shapes")
     return found
 
 
-def decode(jobs, args, table, _wanted):
-    """One token at a time: ours with the adapter, llama.cpp without."""
-    ours, peer = [], []
-    for number in range(args.rounds):
-        label = f"decode {number + 1}/{args.rounds}"
-        flags = ["--model", args.model, "--threads", args.threads, "--tokens", DECODED_TOKENS]
-        ours.append(jobs.ours(label, "decode", *flags, "--adapter", args.adapter, "--dtype", "bf16"))
-        peer.append(jobs.peer(label, "llama_decode.py", *flags, "--cache", args.work))
-    speeds = [[result["tokens_per_second"] for result in side] for side in (ours, peer)]
-    table.add(
-        "decoding, bf16, ours with the adapter",
-        f"{statistics.median(speeds[0]):.1f} tokens/s",
-        f"llama.cpp {statistics.median(speeds[1]):.1f} tokens/s",
-        [mine / theirs for mine, theirs in zip(*speeds, strict=True)],
-        at_least=0.9,
-    )
-    table.note(f"llama.cpp of llama-cpp-python {peer[0]['llama_cpp_python']}, a BF16 file without LoRA")
-
-
 def generate(jobs, args, table, wanted):
-    """Greedy texts after the same prompts: ours and transformers with the adapter, llama.cpp with it and without."""
+    """Greedy texts after the same prompts: plimsoll and transformers with the adapter, llama.cpp with and without."""
     (name,) = wanted
     batch = int(name.removeprefix("generate-"))
     count, transformers_goal, llama_goal = GENERATE[batch]
@@ -441,16 +420,16 @@ def generate(jobs, args, table, wanted):
             for key in ("prefill_tokens_per_second", "total_tokens_per_second", "peak_rss_mb")
         )
         table.note(
-            f"generation, batch {batch}, {side}: prefill {prefill:.0f} tokens/s, new tokens over all of the time "
-            f"{total:.1f}/s, {memory:.0f} MB at most"
+            f"generation, batch {batch}, {side}: prefill {prefill:.0f} tokens/s, new tokens per total time "
+            f"{total:.1f}/s, peak memory {memory:.0f} MB"
         )
     table.note(
-        f"generation, batch {batch}: {count} prompts of about {PROMPT_TOKENS} tokens, {GENERATED_TOKENS} new of each"
+        f"generation, batch {batch}: {count} prompts of about {PROMPT_TOKENS} tokens, {GENERATED_TOKENS} new ones each"
     )
 
 
 def write_prompts(jobs, args, count):
-    """The prompts of the data whose lengths are nearest PROMPT_TOKENS, as token ids, the same file for all sides."""
+    """Writes the prompts whose lengths are nearest to PROMPT_TOKENS, as token ids: the same file for all sides."""
     tokens, path = args.work / "tokens-all.jsonl", args.work / f"prompts-{count}.jsonl"
     total = len(args.data.read_text(encoding="utf-8").splitlines())
     jobs.ours("tokens", "tokens", "--model", args.model, "--data", args.data, "--samples", total, "--out", tokens)
@@ -478,7 +457,7 @@ def markdown(head, lines):
 
 
 def cpu():
-    """The processor's name as the system has it."""
+    """The processor's name, as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -487,7 +466,7 @@ def cpu():
 
 
 def revision():
-    """The commit that was measured, with `-dirty` where files differ from it; None where there is no git."""
+    """The measured commit, with `-dirty` if files differ from it; None if there is no git."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Our speed beside that of PyTorch and llama.cpp, from a fresh clone: makes a virtual environment (`--venv DIR`, default
-# ~/.venvs/plimsoll-bench), installs the peers into it, fetches the model, builds, and runs run.py with all other
-# arguments, such as `--only gemm,decode` or `--out FILE`. Needs a Rust toolchain, git, Python 3.11 or later with pip,
-# and a C and a C++ compiler, as llama.cpp is built for the machine it runs on (a quarter of an hour on two cores).
+# Compares the speed of plimsoll with PyTorch and llama.cpp, from a fresh clone. Creates a virtual environment
+# (`--venv DIR`, default ~/.venvs/plimsoll-bench), installs the peers into it, downloads the model, builds, and runs
+# run.py with all other arguments, such as `--only gemm,generate-8` or `--out FILE`. Needs a Rust toolchain, git, Python
+# 3.11 or later with pip, and a C and a C++ compiler, because llama.cpp is built for this machine (15 minutes on two
+# cores).
 set -euo pipefail
 venv="$HOME/.venvs/plimsoll-bench"
 rest=()
 while (($#)); do
   case "$1" in
-    --venv) venv="${2:?--venv wants a folder}"; shift 2 ;;
+    --venv) venv="${2:?--venv: expected a folder}"; shift 2 ;;
     --venv=*) venv="${1#*=}"; shift ;;
     *) rest+=("$1"); shift ;;
   esac

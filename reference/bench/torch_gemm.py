@@ -2,11 +2,11 @@
 
     python torch_gemm.py --dtype bf16 --shapes "8,576,1536;1024,2048,8192"
 
-A shape is rows,inputs,outputs; w is (outputs, inputs), as nn.Linear has it. Calls take turns with so many copies of w
-that their bytes exceed 64 MB, as the layers of a model do, so that no w is in cache before its turn; `--no-rotate`
-keeps to one copy. A shape's rate is the median of five repetitions, each at least `--seconds` long.
+A shape is rows,inputs,outputs; w is (outputs, inputs), as in nn.Linear. Calls use several copies of w in turn. Together
+they exceed 64 MB, like the layers of a model, so that no copy is in cache when it is used. `--no-rotate` uses one copy.
+The rate of a shape is the median of five repetitions, each at least `--seconds` long.
 
-Prints {"shapes": [{"rows", "inputs", "outputs", "gflops"}]}, in 1e9 floating-point operations a second.
+Prints {"shapes": [{"rows", "inputs", "outputs", "gflops"}], ...}, in 1e9 floating-point operations per second.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main():
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--shapes", type=parse_shapes, required=True, help="rows,inputs,outputs;...")
-    parser.add_argument("--seconds", type=float, default=0.3, help="at least, of one repetition")
+    parser.add_argument("--seconds", type=float, default=0.3, help="minimum time of one repetition")
     parser.add_argument("--rotate", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -1,19 +1,19 @@
-"""Speed of generation by transformers and PEFT, as one would who wants it fast: LoRA unmerged, greedy, in batches.
+"""Generation speed of transformers and PEFT, written for speed: LoRA unmerged, greedy, in batches.
 
     python torch_generate.py --prompts prompts.jsonl --batch 8 --tokens 128 --dtype bf16 > torch.json
 
-`--prompts` has one JSON object a line with the ids of a prompt in `tokens`. Prompts are taken `--batch` at a time,
-padded on the left; every text gets exactly `--tokens` new tokens, whatever it says. `generate` itself is timed, with
-its default cache and attention by SDPA. One batch is run before, for a few tokens, to warm up.
+`--prompts` has one JSON object per line, with the ids of a prompt in `tokens`. `--batch` prompts at a time are padded
+on the left. Every text gets exactly `--tokens` new tokens: `generate` must not end it earlier. `generate` itself is
+timed, with its default cache and SDPA attention. One batch runs first, for a few tokens, as a warm-up.
 
-`--cache static` and `--attention eager` were tried on a busy AMD EPYC, where neither was clearly faster.
+`--cache static` and `--attention eager` were tried on a busy AMD EPYC: neither was clearly faster.
 
-A stopping criterion, which `generate` asks once a token, notes the time. Prefill ends where the first token is chosen;
-decoding is all that comes after: `--tokens` - 1 tokens of each text.
+A stopping criterion, which `generate` calls once per token, records the time. Prefill ends when the first token is
+chosen. Decoding is everything after that: `--tokens` - 1 tokens of each text.
 
-Prints one JSON object: `tokens_per_second` (decoding, all texts of a batch together), `total_tokens_per_second` (every
-new token over all of the time), `prefill_tokens_per_second` (without padding), `peak_rss_mb` (of 1e6 bytes), `texts`
-(the new ids), and what it ran with.
+Prints one JSON object: `tokens_per_second` (decoding, all texts of a batch together), `total_tokens_per_second` (all
+new tokens per total time), `prefill_tokens_per_second` (without padding), `peak_rss_mb` (MB of 1e6 bytes), `texts` (the
+new ids), and the settings.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from transformers import GenerationConfig
 
 from torch_sweep import DTYPES, ROOT, keep_layers, load, peak_rss_mb
 
-from peft_scores import settle  # torch_sweep tells where it is
+from peft_scores import settle  # torch_sweep adds its folder to sys.path
 
 WARM_UP_TOKENS = 4
 
@@ -36,10 +36,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf")
     parser.add_argument("--adapter", type=Path, default=ROOT / "examples/smollm2-gsm8k/adapter")
-    parser.add_argument("--prompts", type=Path, required=True, help="JSONL of tokens")
+    parser.add_argument("--prompts", type=Path, required=True, help="JSONL with `tokens`")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=128, help="new ones of each prompt; default 128")
-    parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="of base model and adapter")
+    parser.add_argument("--tokens", type=int, default=128, help="new tokens for each prompt; default 128")
+    parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="dtype of base model and adapter")
     parser.add_argument("--layers-kept", type=int, help="layers with LoRA (default: all)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa")
@@ -79,7 +79,7 @@ def main():
 
 @torch.inference_mode()
 def generate(model, prompts, tokens, cache):
-    """The new ids of every prompt, the seconds until the first of them was chosen, and those of the rest."""
+    """The new ids of every prompt, the seconds until the first was chosen, and the seconds for the others."""
     length = max(map(len, prompts))
     ids = torch.full((len(prompts), length), model.config.eos_token_id)
     mask = torch.zeros_like(ids)

@@ -1,16 +1,16 @@
-"""Scores the boundaries of an adapter with PyTorch, transformers and PEFT as one would who wants it fast.
+"""Scores the boundaries of an adapter with PyTorch, transformers and PEFT, written for speed.
 
     python torch_sweep.py --tokens tokens.jsonl --dtype bf16 > torch.json
 
-One pass over all samples for each boundary k: LoRA on in the layers 0..k-1; above, PEFT's modules are disabled, so that
-they cost nothing. Samples are sorted by length and padded on the right, so that causal attention needs no mask; the
-head sees only the states that predict an answer token. `--tokens` has one JSON object a line: `line`, `tokens` (ids)
-and `answer` (positions in `tokens`, from 1 up: the state at a - 1 predicts the token at a).
+There is one pass over all samples for each boundary k. LoRA is on in layers 0..k-1; above, PEFT's modules are disabled,
+so that they cost nothing. Samples are sorted by length and padded on the right, so that causal attention needs no mask.
+Only the states that predict an answer token go through the head. `--tokens` has one JSON object per line: `line`,
+`tokens` (ids) and `answer` (positions in `tokens`, 1 or greater: the state at a - 1 predicts the token at a).
 
-Prints one JSON object: `seconds` (every boundary, after loading and one warm-up batch), `load_seconds`,
+Prints one JSON object: `seconds` (all boundaries, after loading and one warm-up batch), `load_seconds`,
 `boundary_seconds`, `nll` ({line: [nats summed over the answer, one for each boundary]}), peaks of resident memory in
 MB of 1e6 bytes (`peak_rss_mb` of the process, `import_peak_rss_mb` before the model is opened, `sweep_peak_rss_mb`
-after the warm-up, where the system lets a peak be forgotten), and what it ran with.
+after the warm-up, if the system can reset the peak), and the settings.
 """
 
 import argparse
@@ -38,8 +38,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf")
     parser.add_argument("--adapter", type=Path, default=ROOT / "examples/smollm2-gsm8k/adapter")
-    parser.add_argument("--tokens", type=Path, required=True, help="JSONL of line, tokens and answer")
-    parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="of base model and adapter")
+    parser.add_argument("--tokens", type=Path, required=True, help="JSONL with `line`, `tokens` and `answer`")
+    parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="dtype of base model and adapter")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=2, help="samples in one forward pass")
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa")
@@ -92,11 +92,11 @@ def main():
 
 
 def load(args):
-    """The adapted model, and the LoRA modules of each layer."""
+    """Loads the adapted model; returns it, and the LoRA modules of each layer."""
     base = AutoModelForCausalLM.from_pretrained(
         args.model.parent,
         gguf_file=args.model.name,
-        # Dense weights: computing with packed ones would unpack them in every pass.
+        # Dense weights: quantised ones would be dequantised in every pass.
         quantization_config=GgufConfig(dequantize=True),
         dtype=DTYPES[args.dtype],
         attn_implementation=args.attention,
@@ -104,7 +104,7 @@ def load(args):
     model = PeftModel.from_pretrained(base, str(args.adapter), autocast_adapter_dtype=False).eval()
     found = {parameter.dtype for parameter in model.parameters()}
     if found != {DTYPES[args.dtype]}:
-        sys.exit(f"parameters are in {found}, expected {args.dtype} alone")
+        sys.exit(f"parameters are in {found}, expected only {args.dtype}")
     lora = [[] for _ in base.model.layers]
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
@@ -113,17 +113,17 @@ def load(args):
 
 
 def keep_layers(lora, kept):
-    """`layers_kept = kept`: the modules of the layers kept and above run their base layer alone."""
+    """`layers_kept = kept`: in layer `kept` and all layers above it, modules run their base layer only."""
     for layer, modules in enumerate(lora):
         for module in modules:
             module.enable_adapters(layer < kept)
 
 
 def make_batches(samples, size):
-    """Samples by length, the longest first, `size` together.
+    """Batches of `size` samples, sorted by length, the longest first.
 
-    Of each batch: the lines, the ids up to the last state that predicts, where in the flattened batch the predicting
-    states lie, the tokens they predict, and how many there are of each sample.
+    Each batch has the lines, the ids up to the last state that predicts, the positions of the predicting states in the
+    flattened batch, the tokens that they predict, and the number of these for each sample.
     """
     batches = []
     ordered = sorted(samples, key=lambda sample: -sample["answer"][-1])
@@ -160,7 +160,7 @@ def score(model, batch, head_rows):
 
 
 def forget_peak_rss():
-    """Sets the process's peak of resident memory back to what is resident now, where the system can."""
+    """Resets the process's peak of resident memory to the present value, if the system can."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

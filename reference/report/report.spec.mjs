@@ -1,9 +1,9 @@
-// Holds a report in a browser to what it promises: it asks for nothing but itself, complains of nothing, and what can be
-// touched works, with the mouse and with the keyboard, in the light and in the dark.
+// Tests a report in a browser: it requests nothing but itself, there is no console message or error, and all controls
+// work, with the mouse and with the keyboard, in the light and in the dark theme.
 //
 //   node report.spec.mjs REPORT.html [FOLDER FOR SCREENSHOTS]
 //
-// The browser is a Chromium that the system has; PLIMSOLL_CHROMIUM names another.
+// The browser is the system's Chromium, or the one whose path is in PLIMSOLL_CHROMIUM.
 
 import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
@@ -24,7 +24,7 @@ const browser = await chromium.launch({
   args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update"],
 });
 
-// Everything that a page must not do.
+// Requests, console warnings and errors, and exceptions of a page: each makes the test fail.
 const faults = [];
 
 const open = async (options = {}) => {
@@ -62,7 +62,7 @@ const background = (page) => page.evaluate(() => getComputedStyle(document.body)
 const rows = (page) => page.locator(".samples tbody tr:not(.detail)");
 const column = (page, at) => page.locator(`.samples tbody tr:not(.detail) > :nth-child(${at})`).allTextContents();
 
-// Relative luminance contrast of every text with what lies behind it (WCAG 2).
+// Texts whose contrast with their background is below 4.5 (relative luminance, WCAG 2).
 const contrasts = (page) =>
   page.evaluate(() => {
     const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
@@ -95,7 +95,7 @@ const contrasts = (page) =>
       const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
       if (ratio < 4.5) low.set(`${element.nodeName}.${element.getAttribute("class") ?? ""}`, ratio.toFixed(2));
     }
-    // Every colour that a token can have, also those that none has here.
+    // Every colour that a token can have, including those that no token has here.
     for (const box of document.querySelectorAll(".key i")) {
       const [ink, paper] = [getComputedStyle(document.body).color, getComputedStyle(box).backgroundColor];
       const [light, dark] = [luminance(rgba(ink)), luminance(rgba(paper))].sort((a, b) => b - a);
@@ -104,17 +104,17 @@ const contrasts = (page) =>
     return [...low];
   });
 
-// Without smooth scrolling: what moves under the pointer is not what was pointed at.
+// No smooth scrolling: it would move elements away from the pointer.
 const page = await open({ reducedMotion: "reduce" });
 const hasSamples = (await page.locator("#sample-table").count()) > 0;
 const hasPicker = (await page.locator("figure[data-picker]").count()) > 0;
 
-await check("opens without complaint or request", async () => {
+await check("opens without requests, warnings or errors", async () => {
   assert.match(await page.title(), /LoRA boundary/);
-  assert.equal(await page.locator("svg title").count(), 0, "titles have become hints");
+  assert.equal(await page.locator("svg title").count(), 0, "tooltips replace SVG titles");
 });
 
-await check("no other script runs", async () => {
+await check("injected scripts do not run", async () => {
   const ran = await page.evaluate(() => {
     const script = document.createElement("script");
     script.textContent = "window.ran = true";
@@ -132,7 +132,7 @@ await check("no other script runs", async () => {
   assert.ok(refused.length === 2 && refused.every((fault) => /Content Security Policy/.test(fault)), `${refused}`);
 });
 
-await check("nothing is wider than the page", async () => {
+await check("nothing is wider than the viewport", async () => {
   for (const width of [1180, 700, 380]) {
     await page.setViewportSize({ width, height: 900 });
     const [scroll, client] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
@@ -141,14 +141,14 @@ await check("nothing is wider than the page", async () => {
   await page.setViewportSize({ width: 1180, height: 900 });
 });
 
-await check("no id is used twice, and every link within the page leads somewhere", async () => {
+await check("ids are unique, and every link within the page has a target", async () => {
   const ids = await page.locator("[id]").evaluateAll((elements) => elements.map((element) => element.id));
   assert.equal(new Set(ids).size, ids.length);
   const links = await page.locator('a[href^="#"]').evaluateAll((elements) => elements.map((element) => element.hash.slice(1)));
   for (const link of links) assert.ok(ids.includes(link), link);
 });
 
-await check("a point says its numbers when pointed at", async () => {
+await check("a point shows its values in a tooltip", async () => {
   await page.locator("figure[data-name=ablation] .dot[data-tip]").nth(4).hover();
   const tip = page.locator("#tip");
   assert.ok(await tip.isVisible());
@@ -157,14 +157,14 @@ await check("a point says its numbers when pointed at", async () => {
   assert.ok(!(await tip.isVisible()));
 });
 
-await check("a figure is one stop of the Tab key, and arrows walk its points", async () => {
+await check("a figure is one Tab stop, and arrow keys move between its points", async () => {
   const points = page.locator("figure[data-name=ablation] [data-tip]");
   const stops = await points.evaluateAll((elements) => elements.filter((element) => element.tabIndex === 0).length);
   assert.equal(stops, 1);
   await page.locator("figure[data-name=ablation] .save").focus();
   await page.keyboard.press("Tab");
   const isPoint = () => page.evaluate(() => document.activeElement.dataset.tip ?? null);
-  // The region that scrolls may be a stop of its own.
+  // The scrollable region may be another Tab stop.
   if ((await isPoint()) === null) await page.keyboard.press("Tab");
   const first = await isPoint();
   await page.keyboard.press("ArrowRight");
@@ -173,11 +173,11 @@ await check("a figure is one stop of the Tab key, and arrows walk its points", a
   assert.equal(await page.locator("#tip").textContent(), second);
   await page.keyboard.press("End");
   await page.keyboard.press("ArrowRight");
-  assert.ok(await isPoint(), "the end is the end");
+  assert.ok(await isPoint(), "the focus stays on the last point");
 });
 
 if (hasPicker) {
-  await check("the heat map shows the measure that is picked", async () => {
+  await check("the heat map shows the selected measure", async () => {
     const figure = page.locator("figure[data-picker]").first();
     const shown = () => figure.locator(".panel:visible h3").allTextContents();
     const before = await shown();
@@ -188,7 +188,7 @@ if (hasPicker) {
     assert.notEqual(before[0], after[0]);
     await figure.locator(".picker input").nth(1).focus();
     await page.keyboard.press("ArrowRight");
-    assert.notEqual((await shown())[0], after[0], "with the keyboard too");
+    assert.notEqual((await shown())[0], after[0], "also with the keyboard");
     await figure.locator(".panel:visible rect[data-tip]").nth(3).hover();
     assert.match(await page.locator("#tip").textContent(), /layer \d+, \w+: [\d−]/);
     const colours = await figure.locator(".panel:visible rect[data-tip]").evaluateAll((cells) => cells.map((cell) => getComputedStyle(cell).fill));
@@ -196,7 +196,7 @@ if (hasPicker) {
   });
 }
 
-await check("every figure is saved as an SVG that stands alone, in light colours", async () => {
+await check("every figure is saved as a self-contained SVG, in light colours", async () => {
   await page.evaluate(() => { document.documentElement.dataset.theme = "dark"; });
   for (const button of await page.locator(".save:visible").all()) {
     const [download] = await Promise.all([page.waitForEvent("download"), button.click()]);
@@ -216,14 +216,14 @@ await check("every figure is saved as an SVG that stands alone, in light colours
     assert.equal(told.error, undefined);
     assert.deepEqual([told.root, told.classes], ["svg", 0]);
     assert.ok(told.titles > 0 && told.size.every(Boolean) && told.ink.length > 0);
-    assert.ok(!/var\(|light-dark|rgba|color-mix/.test(text), "plain colours only");
-    assert.ok(told.ink.includes("rgb(86, 97, 109)"), `the light theme's: ${told.ink}`);
+    assert.ok(!/var\(|light-dark|rgba|color-mix/.test(text), "rgb() colours only");
+    assert.ok(told.ink.includes("rgb(86, 97, 109)"), `expected the colour of the light theme: ${told.ink}`);
   }
   assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), "dark");
   await page.evaluate(() => { delete document.documentElement.dataset.theme; });
 });
 
-await check("the theme's button wins over the system", async () => {
+await check("the theme button overrides the system's theme", async () => {
   const button = page.locator("#theme");
   const light = await background(page);
   await button.click();
@@ -237,12 +237,12 @@ await check("the theme's button wins over the system", async () => {
 });
 
 if (hasSamples) {
-  await check("samples are sorted as numbers, by mouse and by keyboard", async () => {
+  await check("samples are sorted as numbers, with mouse and keyboard", async () => {
     await page.locator("#sample-table").scrollIntoViewIfNeeded();
     await page.waitForSelector(".samples tbody tr");
     const heads = page.locator(".samples thead th");
     const count = await heads.count();
-    assert.ok(isSorted((await column(page, 1)).map(number)), "by line at first");
+    assert.ok(isSorted((await column(page, 1)).map(number)), "initially by line");
     assert.equal(await heads.first().getAttribute("aria-sort"), "ascending");
     await heads.nth(count - 1).locator("button").click();
     const rising = (await column(page, count)).map(number);
@@ -259,13 +259,13 @@ if (hasSamples) {
     await heads.first().locator("button").click();
   });
 
-  await check("a row opens to tokens that are coloured and say what they got", async () => {
+  await check("a row opens and shows coloured tokens with tooltips", async () => {
     const button = rows(page).nth(1).locator("button");
     await button.click();
     assert.equal(await button.getAttribute("aria-expanded"), "true");
     const all = page.locator(".detail .answer span");
     const spans = page.locator(".detail .answer span:not(.unscored)");
-    assert.ok((await all.count()) > (await spans.count()), "the end of the prompt stands before them, token by token");
+    assert.ok((await all.count()) > (await spans.count()), "the last tokens of the prompt are shown before the answer");
     await all.first().hover();
     assert.match(await page.locator("#tip").textContent(), /^".*"\nid \d+, not scored$/);
     const colours = await spans.evaluateAll((tokens) => tokens.map((token) => getComputedStyle(token).backgroundColor));
@@ -274,13 +274,13 @@ if (hasSamples) {
     assert.match(await page.locator("#tip").textContent(), /^".*"\nid \d+\n.+: \d+\.\d{3}\n.+: \d+\.\d{3}\nchange: [+−]?\d+\.\d{3} nats$/);
     assert.ok((await page.locator(".detail .prompt").textContent()).length > 0);
     await button.press("Enter");
-    assert.equal(await page.locator(".detail").count(), 0, "and closes with the keyboard");
+    assert.equal(await page.locator(".detail").count(), 0, "closes with the keyboard");
   });
 
-  await check("samples are kept by part, and compared as is picked", async () => {
+  await check("samples are filtered by part, and show the selected comparison", async () => {
     const selects = page.locator(".controls select");
     const all = await rows(page).count();
-    // Where samples judge in folds, none is held out.
+    // With cross-validation, no sample is held out.
     const wanted = new Set(await column(page, 2)).has("held out") ? ["held out"] : [];
     await selects.first().selectOption("held out");
     const heldOut = await rows(page).count();
@@ -300,7 +300,7 @@ if (hasSamples) {
 }
 
 for (const theme of ["light", "dark"]) {
-  await check(`all text has contrast enough, and screenshots are taken: ${theme}`, async () => {
+  await check(`all text has sufficient contrast; screenshots are saved: ${theme}`, async () => {
     const themed = await open({ colorScheme: theme, reducedMotion: "reduce" });
     if (hasSamples) {
       await themed.locator("#sample-table").scrollIntoViewIfNeeded();
@@ -321,7 +321,7 @@ for (const theme of ["light", "dark"]) {
   });
 }
 
-await check("without scripts the rest reads well", async () => {
+await check("readable without JavaScript", async () => {
   const still = await open({ javaScriptEnabled: false });
   assert.ok(await still.locator(".verdict").isVisible());
   assert.ok((await still.locator("svg title").count()) > 0);
@@ -332,7 +332,7 @@ await check("without scripts the rest reads well", async () => {
   await still.context().close();
 });
 
-await check("printed it is light, and its controls are gone", async () => {
+await check("printed in light colours, without controls", async () => {
   const printed = await open({ colorScheme: "dark" });
   await printed.emulateMedia({ media: "print", colorScheme: "dark" });
   assert.equal(await background(printed), "rgb(255, 255, 255)");
