@@ -1,8 +1,8 @@
 //! `plimsoll`: finds the LoRA layers that inference needs, and trims the rest.
 //!
 //! Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 internal error or a result that
-//! cannot be written, 2 usage, 3 bad input (model, adapter, data), 4 engine, 5 done but the answer is to keep the full
-//! adapter or to use the base model when `--fail-if-kept` asks for that, 130 interrupted.
+//! cannot be written, 2 usage, 3 bad input (model, adapter, data), 4 engine, 5 done with `--fail-if-kept` and a verdict
+//! to keep the full adapter or to use the base model, 130 interrupted.
 
 #![allow(clippy::doc_markdown, reason = "doc comments on arguments are help texts, not Markdown")]
 

@@ -1,4 +1,4 @@
-//! Progress on stderr: a bar with the time left on a terminal, a plain line now and then elsewhere.
+//! Progress on stderr: a bar with the time left on a terminal, otherwise a plain line every 30 seconds.
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal as _, Write as _};
@@ -7,35 +7,35 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use plimsoll::lora::adapter::OtherBase;
 
-/// A log gets its first line after this, and then one every so often.
+/// Without a terminal: time before the first progress line, and between two lines.
 const FIRST: Duration = Duration::from_secs(10);
 const EVERY: Duration = Duration::from_secs(30);
 
-/// Speed is that of so much of the recent past, looked at so often.
+/// The speed is measured over this time, with a measuring point at most every `BETWEEN`.
 const RECENT: Duration = Duration::from_secs(30);
 const BETWEEN: Duration = Duration::from_millis(100);
 
-/// A speed that was measured over less than this is no speed.
+/// Shortest time over which a speed is measured.
 const SHORTEST: Duration = Duration::from_secs(2);
 
-/// Writes a line on stderr. Where stderr is closed or full, nobody is left to tell, and the exit code still counts.
+/// Writes a line on stderr. An error is ignored: there is no other place for messages, and the exit code is kept.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Writes on stderr what is to be typed behind.
+/// Writes a prompt on stderr, without a line feed.
 pub(crate) fn ask(prompt: &str) {
     let _ = write!(std::io::stderr(), "{prompt}");
 }
 
-/// Says that the base model has another name than the adapter's, where it has; also where progress is not wanted.
+/// Warns that the base model has another name than the one that the adapter was trained on; also with `--quiet`.
 pub(crate) fn warn_of_base(other: Option<OtherBase>) {
     if let Some(other) = other {
-        say(&format!("plimsoll: warning: {other}; check that this is the base model of its training"));
+        say(&format!("plimsoll: warning: {other}; check that this is the base model that the adapter was trained on"));
     }
 }
 
-/// A spinner with a message, for work whose length is not known.
+/// A spinner with a message, for work of unknown length.
 pub(crate) fn spinner(message: impl Into<std::borrow::Cow<'static, str>>, quiet: bool) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, target(quiet));
     bar.set_style(style("{spinner} {msg}"));
@@ -44,7 +44,7 @@ pub(crate) fn spinner(message: impl Into<std::borrow::Cow<'static, str>>, quiet:
     bar
 }
 
-/// A bar that counts the bytes of a file.
+/// A progress bar in bytes, for the download of a file.
 pub(crate) fn download(name: &str, quiet: bool) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(0), target(quiet));
     bar.set_style(style("{msg} {wide_bar:.cyan/dim} {binary_bytes} of {binary_total_bytes}, {eta} left"));
@@ -55,17 +55,17 @@ pub(crate) fn download(name: &str, quiet: bool) -> ProgressBar {
     bar
 }
 
-/// The speed of recent work, for the time left.
+/// The speed of recent work, from which the time left is estimated.
 #[derive(Debug, Default)]
 struct Pace {
-    /// What was done by when, since the job began.
+    /// Measuring points: time since the job began, and the work done by then.
     points: VecDeque<(Duration, u64)>,
-    /// Work a second before anything was measured; 0 where nothing is known.
+    /// Work per second until a speed is measured; 0 if unknown.
     assumed: f64,
 }
 
 impl Pace {
-    /// So much is done by now.
+    /// Adds a measuring point: the work `done` by `now`.
     fn record(&mut self, now: Duration, done: u64) {
         if self.points.back().is_some_and(|(last, _)| now < *last + BETWEEN) {
             return;
@@ -76,7 +76,7 @@ impl Pace {
         }
     }
 
-    /// How long so much work will take.
+    /// The estimated time for an amount of work; `None` if the speed is unknown.
     fn left(&self, work: u64) -> Option<Duration> {
         let measured = self.points.front().zip(self.points.back()).and_then(|((from, before), (to, after))| {
             let is_enough = *to >= *from + SHORTEST && after > before;
@@ -87,22 +87,22 @@ impl Pace {
     }
 }
 
-/// What is known of the work in all.
+/// Whether the total work of a job is exact or an upper bound.
 #[derive(Clone, Copy, Debug)]
 enum Total {
-    /// How much it is.
+    /// The exact amount.
     Exact,
-    /// That it is no more.
+    /// An upper bound.
     Bound,
 }
 
-/// How far a long job is: a bar on a terminal, lines elsewhere.
+/// The progress display of a long job: a bar on a terminal, otherwise lines.
 struct Meter {
     bar: ProgressBar,
     total: Total,
     begun: Instant,
     pace: Pace,
-    /// When the next line is due; none where lines are not wanted.
+    /// When the next line is due; `None` if no lines are printed.
     due: Option<Instant>,
 }
 
@@ -116,15 +116,15 @@ impl Meter {
         Self { bar, total, begun, pace: Pace::default(), due }
     }
 
-    /// Begins to count anew: what went before says nothing of the time that is left.
+    /// Restarts the measurement of speed: a new phase of the job has another speed.
     fn begin(&mut self) {
         self.begun = Instant::now();
         self.pace = Pace::default();
         self.due = self.due.map(|_| self.begun + FIRST);
     }
 
-    /// So much of so much is done, and this is what is being done; `spent` is the work that took time.
-    fn tell(&mut self, done: u64, total: u64, spent: u64, message: String) {
+    /// Shows that `done` of `total` work is done, with a message. `spent` is the part of `done` that took time.
+    fn report(&mut self, done: u64, total: u64, spent: u64, message: String) {
         self.pace.record(self.begun.elapsed(), spent);
         let left = self.pace.left(total.saturating_sub(done)).filter(|_| done < total);
         let share = share(done, total, left.map(|left| about(left, self.total)));
@@ -139,13 +139,13 @@ impl Meter {
         self.bar.set_message(message);
     }
 
-    /// So many a second since the phase began.
+    /// `count` per second since the phase began.
     fn rate(&self, count: usize) -> f64 {
         count as f64 / self.begun.elapsed().as_secs_f64().max(1e-3)
     }
 }
 
-/// The progress of a search.
+/// The progress display of a search.
 pub(crate) struct Scoring {
     meter: Meter,
     samples: usize,
@@ -155,14 +155,14 @@ pub(crate) struct Scoring {
 }
 
 impl Scoring {
-    /// Begins to tell.
+    /// Starts the display.
     pub(crate) fn new(samples: usize, quiet: bool) -> Self {
         let meter = Meter::new(Total::Bound, quiet);
         meter.bar.set_message(format!("scoring {samples} samples"));
         Self { meter, samples, quiet, finished: 0, is_begun: false }
     }
 
-    /// Tells how far it is.
+    /// Shows a report of the search.
     pub(crate) fn update(&mut self, progress: plimsoll::search::Progress) {
         let plimsoll::search::Progress { done, total, spent, .. } = progress;
         self.finished = progress.finished;
@@ -179,17 +179,17 @@ impl Scoring {
             (None, 0) => progress.stage.to_owned(),
             (None, of) => format!("{}: {} of {of} samples", progress.stage, progress.samples),
         };
-        self.meter.tell(done, total, spent, message);
+        self.meter.report(done, total, spent, message);
     }
 
-    /// Takes the bar away. Returns how many samples are finished.
+    /// Removes the bar. Returns how many samples are finished.
     pub(crate) fn finish(self) -> usize {
         self.meter.bar.finish_and_clear();
         self.finished
     }
 }
 
-/// The progress of a generation.
+/// The progress display of a generation.
 pub(crate) struct Tokens {
     meter: Meter,
     answers: usize,
@@ -198,65 +198,65 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    /// Begins to tell.
+    /// Starts the display.
     pub(crate) fn new(answers: usize, quiet: bool) -> Self {
         Self { meter: Meter::new(Total::Exact, quiet), answers, finished: 0, tokens: 0 }
     }
 
-    /// Some tokens of answers were picked.
+    /// Counts tokens that were generated.
     pub(crate) fn picked(&mut self, tokens: usize) {
         self.tokens += tokens;
         let message = generating(self.finished, self.answers, self.meter.rate(self.tokens));
-        self.meter.tell(self.finished as u64, self.answers as u64, self.finished as u64, message);
+        self.meter.report(self.finished as u64, self.answers as u64, self.finished as u64, message);
     }
 
-    /// One more answer is finished.
+    /// Counts a finished answer.
     pub(crate) fn finished(&mut self) {
         self.finished += 1;
     }
 
-    /// Does something that writes where the bar is.
+    /// Runs work that writes to the terminal, with the bar hidden.
     pub(crate) fn suspend<T>(&self, work: impl FnOnce() -> T) -> T {
         self.meter.bar.suspend(work)
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(crate) fn finish(self) {
         self.meter.bar.finish_and_clear();
     }
 }
 
-/// The progress of an evaluation.
+/// The progress display of an evaluation.
 pub(crate) struct Evaluating {
     meter: Meter,
-    phase: Option<std::mem::Discriminant<plimsoll::eval::Progress>>,
+    phase: Option<std::mem::Discriminant<plimsoll::eval::EvalProgress>>,
 }
 
 impl Evaluating {
-    /// Begins to tell.
+    /// Starts the display.
     pub(crate) fn new(quiet: bool) -> Self {
         Self { meter: Meter::new(Total::Exact, quiet), phase: None }
     }
 
-    /// Tells how far it is.
-    pub(crate) fn update(&mut self, progress: plimsoll::eval::Progress) {
-        use plimsoll::eval::Progress;
+    /// Shows a report of the evaluation.
+    pub(crate) fn update(&mut self, progress: plimsoll::eval::EvalProgress) {
+        use plimsoll::eval::EvalProgress;
         let phase = Some(std::mem::discriminant(&progress));
         if self.phase != phase {
             self.phase = phase;
             self.meter.begin();
         }
         match progress {
-            Progress::Scoring(done, total) => self.meter.tell(done, total, done, "scoring references".to_owned()),
-            Progress::Generating { answers, of, tokens } => {
+            EvalProgress::Scoring(done, total) => self.meter.report(done, total, done, "scoring references".to_owned()),
+            EvalProgress::Generating { answers, of, tokens } => {
                 let message = generating(answers, of, self.meter.rate(tokens));
-                self.meter.tell(answers as u64, of as u64, answers as u64, message);
+                self.meter.report(answers as u64, of as u64, answers as u64, message);
             }
-            Progress::Timing => self.meter.tell(0, 0, 0, "measuring speeds".to_owned()),
+            EvalProgress::Timing => self.meter.report(0, 0, 0, "measuring speeds".to_owned()),
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(crate) fn finish(self) {
         self.meter.bar.finish_and_clear();
     }
@@ -286,7 +286,7 @@ fn share(done: u64, total: u64, left: Option<String>) -> String {
     format!("{percent} %{}", left.map_or_else(String::new, |left| format!(", {left} left")))
 }
 
-/// `about 2 minutes`: what is measured of speed is rough.
+/// `about 2 minutes`: the measured speed is approximate.
 fn about(time: Duration, total: Total) -> String {
     let time = HumanDuration(time.max(Duration::from_secs(1)));
     match total {
@@ -300,7 +300,7 @@ fn target(quiet: bool) -> ProgressDrawTarget {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // The templates are constants of this file; a mistake in one costs its looks, not the work.
+    // The templates are constants of this file. With a mistake in one, the default style is used.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
@@ -326,7 +326,7 @@ mod tests {
         let mut meter = Meter::new(Total::Exact, true);
         meter.begin();
         assert_eq!(meter.due, None);
-        // What went before took longer than `FIRST`.
+        // The phase before took longer than `FIRST`.
         meter.due = Some(meter.begun);
         meter.begin();
         assert_eq!(meter.due, Some(meter.begun + FIRST));
@@ -351,19 +351,19 @@ mod tests {
     fn the_time_left_follows_from_recent_work() {
         let seconds = |seconds: f64| Duration::from_secs_f64(seconds);
         let mut pace = Pace { assumed: 50.0, ..Pace::default() };
-        // What was assumed counts until there is enough to measure.
+        // The assumed speed is used until there is enough to measure.
         assert_eq!(pace.left(500), Some(seconds(10.0)));
         for second in 0..=60 {
             pace.record(Duration::from_secs(second), second * 100);
         }
         assert_eq!(pace.left(500), Some(seconds(5.0)));
-        // The next stage is slower by ten: after half a minute nothing else counts.
+        // The next stage is ten times slower: after half a minute only its speed counts.
         for second in 61..=91 {
             pace.record(Duration::from_secs(second), 6_000 + (second - 60) * 10);
         }
         assert_eq!(pace.left(500), Some(seconds(50.0)));
         assert!(pace.points.len() <= 32);
-        // Nothing is known, and nothing is said.
+        // Without a speed there is no estimate.
         assert_eq!(Pace::default().left(1), None);
     }
 }

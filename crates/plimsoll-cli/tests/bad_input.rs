@@ -1,5 +1,5 @@
-//! What the program says to inputs that it cannot use: the exit code, one message that names the place, nothing on
-//! stdout, and nothing written.
+//! Inputs that the program cannot use: it prints one message with the place, prints nothing on stdout, writes nothing,
+//! and returns the right exit code.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -16,10 +16,17 @@ use serde_json::{Value, json};
 
 const LFS_POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4711\n";
 
+// Paths relative to the folder of the inputs.
+const ADAPTER_CONFIG: &str = "adapter/adapter_config.json";
+const ADAPTER_WEIGHTS: &str = "adapter/adapter_model.safetensors";
+const MODEL_CONFIG: &str = "model/config.json";
+const MODEL_WEIGHTS: &str = "model/model.safetensors";
+const DATA: &str = "data.jsonl";
+
 const BAD_INPUT: i32 = 3;
 const USAGE: i32 = 2;
 
-/// Good inputs in a folder of their own, to be spoilt.
+/// Good inputs in a temporary folder, for a test to damage.
 struct Inputs {
     folder: tempfile::TempDir,
     model: PathBuf,
@@ -69,13 +76,13 @@ impl Inputs {
         change_tensors(&self.model.join("model.safetensors"), change);
     }
 
-    /// Takes the GGUF form of the model.
-    fn take_gguf(&mut self) {
+    /// Uses the GGUF file of the model instead of the folder.
+    fn use_gguf(&mut self) {
         self.model = self.folder.path().join("model.gguf");
         fs::copy(golden().join("tiny-gqa-tied.gguf"), &self.model).unwrap();
     }
 
-    /// Puts another text in the place of a line, counted from 1.
+    /// Replaces a line of the data, counted from 1.
     fn line(&self, number: usize, text: &str) {
         let whole = fs::read_to_string(&self.data).unwrap();
         let mut lines: Vec<&str> = whole.lines().collect();
@@ -127,23 +134,23 @@ fn module(layer: usize, module: &str, half: &str) -> String {
     format!("base_model.model.model.layers.{layer}.{module}.lora_{half}.weight")
 }
 
-/// One thing that is wrong, where the message must say it lies, and words that the message must have.
+/// One kind of damage, with the path and the words that the message must have.
 struct Case {
     name: &'static str,
-    spoil: fn(&mut Inputs),
-    /// The path that is named, below the inputs' folder; empty where the command line itself is at fault.
-    at: &'static str,
+    damage: fn(&mut Inputs),
+    /// The path in the message, relative to the inputs' folder; empty if the command line is wrong.
+    path: &'static str,
     words: &'static [&'static str],
 }
 
-/// Checks every case before it complains of any.
+/// Runs all cases, then fails with a list of those that are wrong.
 fn check(cases: &[Case], code: i32) {
     let mut wrong = String::new();
     for case in cases {
         let mut inputs = Inputs::new();
-        (case.spoil)(&mut inputs);
+        (case.damage)(&mut inputs);
         let run = inputs.search();
-        let (at, stderr) = (inputs.folder.path().join(case.at), &run.stderr);
+        let (path, stderr) = (inputs.folder.path().join(case.path), &run.stderr);
         let mut faults = Vec::new();
         if run.code != Some(code) {
             faults.push(format!("exit code {:?}, expected {code}", run.code));
@@ -157,8 +164,8 @@ fn check(cases: &[Case], code: i32) {
         if !stderr.starts_with("plimsoll: ") || !stderr.ends_with('\n') || stderr.trim_end().contains("\n\n") {
             faults.push("not one paragraph after \"plimsoll: \"".to_owned());
         }
-        if !case.at.is_empty() && !stderr.contains(&format!("{}: ", at.display())) {
-            faults.push(format!("{} is not named", at.display()));
+        if !case.path.is_empty() && !stderr.contains(&format!("{}: ", path.display())) {
+            faults.push(format!("{} is not named", path.display()));
         }
         faults.extend(case.words.iter().filter(|word| !stderr.contains(*word)).map(|word| format!("no {word:?}")));
         if !faults.is_empty() {
@@ -168,12 +175,12 @@ fn check(cases: &[Case], code: i32) {
     assert!(wrong.is_empty(), "\n{wrong}");
 }
 
-/// The inputs of this file are good until they are spoilt.
+/// The inputs of this file are good until a case damages them.
 #[test]
 fn the_inputs_are_good() {
     let run = Inputs::new().search();
     assert_eq!(run.code, Some(0), "{}", run.stderr);
-    // Also when their tensors were read and written again, as `change_tensors` does.
+    // They are also good when their tensors are read and written again, as `change_tensors` does.
     let inputs = Inputs::new();
     inputs.adapter_tensors(|_| {});
     inputs.model_tensors(|_| {});
@@ -183,207 +190,226 @@ fn the_inputs_are_good() {
 }
 
 #[test]
-fn bad_adapters() {
-    const CONFIG: &str = "adapter/adapter_config.json";
-    const WEIGHTS: &str = "adapter/adapter_model.safetensors";
+fn bad_adapter_folders() {
     let cases = [
         Case {
             name: "no folder",
-            spoil: |inputs| fs::remove_dir_all(&inputs.adapter).unwrap(),
-            at: "adapter",
+            damage: |inputs| fs::remove_dir_all(&inputs.adapter).unwrap(),
+            path: "adapter",
             words: &["cannot read", "No such file"],
         },
         Case {
             name: "no config",
-            spoil: |inputs| fs::remove_file(inputs.adapter.join("adapter_config.json")).unwrap(),
-            at: "adapter",
+            damage: |inputs| fs::remove_file(inputs.adapter.join("adapter_config.json")).unwrap(),
+            path: "adapter",
             words: &["adapter_config.json is missing", "found adapter_model.safetensors"],
         },
         Case {
             name: "no weights",
-            spoil: |inputs| fs::remove_file(inputs.adapter.join("adapter_model.safetensors")).unwrap(),
-            at: "adapter",
+            damage: |inputs| fs::remove_file(inputs.adapter.join("adapter_model.safetensors")).unwrap(),
+            path: "adapter",
             words: &["adapter_model.safetensors"],
         },
         Case {
             name: "a pickle",
-            spoil: |inputs| {
+            damage: |inputs| {
                 let folder = &inputs.adapter;
                 fs::rename(folder.join("adapter_model.safetensors"), folder.join("adapter_model.bin")).unwrap();
             },
-            at: "adapter",
+            path: "adapter",
             words: &["adapter_model.bin", "pickle", "safe_serialization=True"],
         },
         Case {
             name: "mlx-lm's weights with PEFT's config",
-            spoil: |inputs| {
+            damage: |inputs| {
                 let folder = &inputs.adapter;
                 fs::rename(folder.join("adapter_model.safetensors"), folder.join("adapters.safetensors")).unwrap();
             },
-            at: CONFIG,
+            path: ADAPTER_CONFIG,
             words: &["lora_parameters is missing"],
         },
         Case {
             name: "a trainer's folder of checkpoints",
-            spoil: |inputs| {
+            damage: |inputs| {
                 let checkpoint = inputs.folder.path().join("checkpoint-20");
                 fs::rename(&inputs.adapter, &checkpoint).unwrap();
                 fs::create_dir(&inputs.adapter).unwrap();
                 fs::rename(&checkpoint, inputs.adapter.join("checkpoint-20")).unwrap();
             },
-            at: "adapter",
+            path: "adapter",
             words: &["adapter_config.json is missing", "such as checkpoint-20"],
         },
+    ];
+    check(&cases, BAD_INPUT);
+}
+
+#[test]
+fn bad_adapter_configs() {
+    let cases = [
         Case {
             name: "a config of a Git LFS pointer",
-            spoil: |inputs| fs::write(inputs.adapter.join("adapter_config.json"), LFS_POINTER).unwrap(),
-            at: CONFIG,
+            damage: |inputs| fs::write(inputs.adapter.join("adapter_config.json"), LFS_POINTER).unwrap(),
+            path: ADAPTER_CONFIG,
             words: &["Git LFS pointer", "git lfs pull"],
         },
         Case {
-            name: "a config that steers the terminal",
-            spoil: |inputs| inputs.adapter_config("peft_type", json!("\u{1b}[31m\u{202e}x")),
-            at: CONFIG,
+            name: "a config with terminal escapes",
+            damage: |inputs| inputs.adapter_config("peft_type", json!("\u{1b}[31m\u{202e}x")),
+            path: ADAPTER_CONFIG,
             words: &["\\u{1b}[31m\\u{202e}x"],
         },
         Case {
-            name: "an absurd alpha",
-            spoil: |inputs| inputs.adapter_config("lora_alpha", json!(1e300)),
-            at: CONFIG,
+            name: "an alpha that is too large",
+            damage: |inputs| inputs.adapter_config("lora_alpha", json!(1e300)),
+            path: ADAPTER_CONFIG,
             words: &["lora_alpha", "found 1e300"],
         },
         Case {
             name: "a config that is not JSON",
-            spoil: |inputs| fs::write(inputs.adapter.join("adapter_config.json"), "{\n  oops").unwrap(),
-            at: CONFIG,
+            damage: |inputs| fs::write(inputs.adapter.join("adapter_config.json"), "{\n  oops").unwrap(),
+            path: ADAPTER_CONFIG,
             words: &["line 2"],
         },
         Case {
             name: "another method",
-            spoil: |inputs| inputs.adapter_config("peft_type", json!("IA3")),
-            at: CONFIG,
+            damage: |inputs| inputs.adapter_config("peft_type", json!("IA3")),
+            path: ADAPTER_CONFIG,
             words: &["peft_type", "IA3"],
         },
         Case {
             name: "DoRA without magnitudes",
-            spoil: |inputs| inputs.adapter_config("use_dora", json!(true)),
-            at: WEIGHTS,
+            damage: |inputs| inputs.adapter_config("use_dora", json!(true)),
+            path: ADAPTER_WEIGHTS,
             words: &["use_dora", "lora_magnitude_vector is missing"],
         },
         Case {
             name: "PiSSA",
-            spoil: |inputs| inputs.adapter_config("init_lora_weights", json!("pissa")),
-            at: CONFIG,
+            damage: |inputs| inputs.adapter_config("init_lora_weights", json!("pissa")),
+            path: ADAPTER_CONFIG,
             words: &["init_lora_weights", "pissa", "base weights"],
         },
         Case {
             name: "a module trained in full that is not there",
-            spoil: |inputs| inputs.adapter_config("modules_to_save", json!(["lm_head"])),
-            at: WEIGHTS,
+            damage: |inputs| inputs.adapter_config("modules_to_save", json!(["lm_head"])),
+            path: ADAPTER_WEIGHTS,
             words: &["modules_to_save", "lm_head", "missing"],
         },
         Case {
             name: "an unknown setting that is switched on",
-            spoil: |inputs| inputs.adapter_config("use_brand_new", json!(true)),
-            at: CONFIG,
+            damage: |inputs| inputs.adapter_config("use_brand_new", json!(true)),
+            path: ADAPTER_CONFIG,
             words: &["use_brand_new", "not a known setting"],
         },
         Case {
             name: "no rank",
-            spoil: |inputs| inputs.adapter_config("r", Value::Null),
-            at: CONFIG,
+            damage: |inputs| inputs.adapter_config("r", Value::Null),
+            path: ADAPTER_CONFIG,
             words: &["r is missing"],
         },
+    ];
+    check(&cases, BAD_INPUT);
+}
+
+#[test]
+fn bad_adapter_weight_files() {
+    let cases = [
         Case {
             name: "a Git LFS pointer",
-            spoil: |inputs| fs::write(inputs.adapter.join("adapter_model.safetensors"), LFS_POINTER).unwrap(),
-            at: WEIGHTS,
+            damage: |inputs| fs::write(inputs.adapter.join("adapter_model.safetensors"), LFS_POINTER).unwrap(),
+            path: ADAPTER_WEIGHTS,
             words: &["Git LFS pointer", "git lfs pull"],
         },
         Case {
             name: "half of the weights",
-            spoil: |inputs| truncate(&inputs.adapter.join("adapter_model.safetensors"), |length| length / 2),
-            at: WEIGHTS,
+            damage: |inputs| truncate(&inputs.adapter.join("adapter_model.safetensors"), |length| length / 2),
+            path: ADAPTER_WEIGHTS,
             words: &["19844", "39688"],
         },
         Case {
             name: "half of the header",
-            spoil: |inputs| truncate(&inputs.adapter.join("adapter_model.safetensors"), |_| 100),
-            at: WEIGHTS,
+            damage: |inputs| truncate(&inputs.adapter.join("adapter_model.safetensors"), |_| 100),
+            path: ADAPTER_WEIGHTS,
             words: &["100", "download"],
         },
         Case {
             name: "empty weights",
-            spoil: |inputs| fs::write(inputs.adapter.join("adapter_model.safetensors"), "").unwrap(),
-            at: WEIGHTS,
+            damage: |inputs| fs::write(inputs.adapter.join("adapter_model.safetensors"), "").unwrap(),
+            path: ADAPTER_WEIGHTS,
             words: &["0 bytes"],
         },
+    ];
+    check(&cases, BAD_INPUT);
+}
+
+#[test]
+fn bad_adapter_tensors() {
+    let cases = [
         Case {
             name: "one half of a module missing",
-            spoil: |inputs| {
+            damage: |inputs| {
                 inputs.adapter_tensors(|tensors| {
                     tensors.remove(&module(1, "self_attn.q_proj", "B")).unwrap();
                 });
             },
-            at: WEIGHTS,
+            path: ADAPTER_WEIGHTS,
             words: &["model.layers.1.self_attn.q_proj.lora_B.weight", "missing"],
         },
         Case {
             name: "a whole module missing",
-            spoil: |inputs| {
+            damage: |inputs| {
                 inputs.adapter_tensors(|tensors| tensors.retain(|name, _| !name.contains("layers.2.mlp.up_proj")));
             },
-            at: WEIGHTS,
+            path: ADAPTER_WEIGHTS,
             words: &["model.layers.2.mlp.up_proj", "missing", "adapter_config.json targets it"],
         },
         Case {
             name: "a tensor of another kind",
-            spoil: |inputs| {
+            damage: |inputs| {
                 inputs.adapter_tensors(|tensors| {
                     tensors.insert("base_model.model.lm_head.weight".into(), (vec![1], vec![1.0]));
                 });
             },
-            at: WEIGHTS,
+            path: ADAPTER_WEIGHTS,
             words: &["lm_head.weight"],
         },
         Case {
             name: "a module that the config does not target",
-            spoil: |inputs| inputs.adapter_config("target_modules", json!(["q_proj"])),
-            at: WEIGHTS,
+            damage: |inputs| inputs.adapter_config("target_modules", json!(["q_proj"])),
+            path: ADAPTER_WEIGHTS,
             words: &["model.layers.0.self_attn.k_proj", "adapter_config.json does not target it", "and 19 more"],
         },
         Case {
             name: "another rank than the config's",
-            spoil: |inputs| inputs.adapter_config("r", json!(8)),
-            at: WEIGHTS,
-            words: &["lora_A.weight has shape [4, 32]", "adapter_config.json makes it [8, in]"],
+            damage: |inputs| inputs.adapter_config("r", json!(8)),
+            path: ADAPTER_WEIGHTS,
+            words: &["lora_A.weight has shape [4, 32]", "adapter_config.json requires [8, in]"],
         },
         Case {
             name: "NaN",
-            spoil: |inputs| {
+            damage: |inputs| {
                 inputs.adapter_tensors(|tensors| {
                     tensors.get_mut(&module(3, "mlp.down_proj", "A")).unwrap().1[7] = f32::NAN;
                 });
             },
-            at: WEIGHTS,
+            path: ADAPTER_WEIGHTS,
             words: &["layers.3.mlp.down_proj.lora_A.weight", "value 7", "not a finite number"],
         },
         Case {
             name: "an adapter of another base",
-            spoil: |inputs| {
+            damage: |inputs| {
                 fs::remove_dir_all(&inputs.adapter).unwrap();
                 copy_files(&golden().join("tiny-llama3-untied/adapters/plain"), &inputs.adapter);
             },
-            at: WEIGHTS,
+            path: ADAPTER_WEIGHTS,
             words: &[
-                "model.layers.0.self_attn.q_proj.lora_A.weight is (4, 48)",
-                "the base model has (32, 32) there",
+                "model.layers.0.self_attn.q_proj.lora_A.weight has shape (4, 48)",
+                "the base model's weight has shape (32, 32)",
                 "trained on another base model",
             ],
         },
         Case {
             name: "an adapter of a deeper base",
-            spoil: |inputs| {
+            damage: |inputs| {
                 inputs.adapter_tensors(|tensors| {
                     for half in ["A", "B"] {
                         let tensor = tensors[&module(0, "self_attn.q_proj", half)].clone();
@@ -391,7 +417,7 @@ fn bad_adapters() {
                     }
                 });
             },
-            at: WEIGHTS,
+            path: ADAPTER_WEIGHTS,
             words: &["model.layers.4.self_attn.q_proj", "the base model has 4 layers"],
         },
     ];
@@ -399,164 +425,176 @@ fn bad_adapters() {
 }
 
 #[test]
-fn bad_models() {
-    const CONFIG: &str = "model/config.json";
-    const WEIGHTS: &str = "model/model.safetensors";
+fn bad_model_files() {
     let cases = [
         Case {
             name: "no model",
-            spoil: |inputs| fs::remove_dir_all(&inputs.model).unwrap(),
-            at: "model",
+            damage: |inputs| fs::remove_dir_all(&inputs.model).unwrap(),
+            path: "model",
             words: &["cannot read"],
         },
         Case {
             name: "no config",
-            spoil: |inputs| fs::remove_file(inputs.model.join("config.json")).unwrap(),
-            at: "model",
+            damage: |inputs| fs::remove_file(inputs.model.join("config.json")).unwrap(),
+            path: "model",
             words: &["folder without config.json"],
         },
         Case {
             name: "an architecture with other names in its config",
-            spoil: |inputs| {
+            damage: |inputs| {
                 fs::write(inputs.model.join("config.json"), r#"{"model_type": "gpt2", "n_embd": 64, "n_layer": 2}"#)
                     .unwrap();
             },
-            at: CONFIG,
+            path: MODEL_CONFIG,
             words: &["model_type is gpt2, which is not supported: expected llama, mistral"],
         },
         Case {
             name: "no weights",
-            spoil: |inputs| fs::remove_file(inputs.model.join("model.safetensors")).unwrap(),
-            at: "model",
+            damage: |inputs| fs::remove_file(inputs.model.join("model.safetensors")).unwrap(),
+            path: "model",
             words: &["safetensors"],
         },
         Case {
             name: "no tokenizer",
-            spoil: |inputs| fs::remove_file(inputs.model.join("tokenizer.json")).unwrap(),
-            at: "model/tokenizer.json",
+            damage: |inputs| fs::remove_file(inputs.model.join("tokenizer.json")).unwrap(),
+            path: "model/tokenizer.json",
             words: &["cannot read"],
         },
         Case {
             name: "a file of another kind",
-            spoil: |inputs| inputs.model = inputs.data.clone(),
-            at: "data.jsonl",
+            damage: |inputs| inputs.model = inputs.data.clone(),
+            path: "data.jsonl",
             words: &["not a GGUF file"],
         },
         Case {
             name: "GGUF, half of the weights",
-            spoil: |inputs| {
-                inputs.take_gguf();
+            damage: |inputs| {
+                inputs.use_gguf();
                 truncate(&inputs.model, |length| length - 5000);
             },
-            at: "model.gguf",
+            path: "model.gguf",
             words: &["tensor ", "ends beyond the end of the file", "is the download complete?"],
         },
         Case {
             name: "GGUF, half of the header",
-            spoil: |inputs| {
-                inputs.take_gguf();
+            damage: |inputs| {
+                inputs.use_gguf();
                 truncate(&inputs.model, |_| 1000);
             },
-            at: "model.gguf",
+            path: "model.gguf",
             words: &["ends inside its header", "is the download complete?"],
         },
         Case {
             name: "GGUF, a Git LFS pointer",
-            spoil: |inputs| {
+            damage: |inputs| {
                 inputs.model = inputs.folder.path().join("model.gguf");
                 fs::write(&inputs.model, LFS_POINTER).unwrap();
             },
-            at: "model.gguf",
+            path: "model.gguf",
             words: &["Git LFS pointer", "git lfs pull"],
         },
+    ];
+    check(&cases, BAD_INPUT);
+}
+
+#[test]
+fn bad_model_configs() {
+    let cases = [
         Case {
             name: "a config that is not JSON",
-            spoil: |inputs| fs::write(inputs.model.join("config.json"), "{\n\n]").unwrap(),
-            at: CONFIG,
+            damage: |inputs| fs::write(inputs.model.join("config.json"), "{\n\n]").unwrap(),
+            path: MODEL_CONFIG,
             words: &["line 3"],
         },
         Case {
             name: "a config without a needed key",
-            spoil: |inputs| fs::write(inputs.model.join("config.json"), r#"{"model_type":"llama"}"#).unwrap(),
-            at: CONFIG,
+            damage: |inputs| fs::write(inputs.model.join("config.json"), r#"{"model_type":"llama"}"#).unwrap(),
+            path: MODEL_CONFIG,
             words: &["num_hidden_layers"],
         },
         Case {
             name: "another architecture",
-            spoil: |inputs| inputs.model_config("model_type", json!("mamba")),
-            at: CONFIG,
+            damage: |inputs| inputs.model_config("model_type", json!("mamba")),
+            path: MODEL_CONFIG,
             words: &["model_type is mamba", "not supported", "llama"],
         },
         Case {
             name: "rope scaling of another kind",
-            spoil: |inputs| {
+            damage: |inputs| {
                 inputs.model_config("rope_parameters", json!({"rope_type": "mrope", "rope_theta": 1e4}));
             },
-            at: CONFIG,
+            path: MODEL_CONFIG,
             words: &["rope", "mrope", "not supported"],
         },
         Case {
             name: "quantised weights",
-            spoil: |inputs| inputs.model_config("quantization_config", json!({"bits": 4})),
-            at: CONFIG,
+            damage: |inputs| inputs.model_config("quantization_config", json!({"bits": 4})),
+            path: MODEL_CONFIG,
             words: &["quantization_config", "GGUF"],
         },
         Case {
             name: "no layers",
-            spoil: |inputs| inputs.model_config("num_hidden_layers", json!(0)),
-            at: CONFIG,
+            damage: |inputs| inputs.model_config("num_hidden_layers", json!(0)),
+            path: MODEL_CONFIG,
             words: &["layers is 0", "expected 1 to"],
         },
+    ];
+    check(&cases, BAD_INPUT);
+}
+
+#[test]
+fn bad_model_weights() {
+    let cases = [
         Case {
             name: "a weight missing",
-            spoil: |inputs| {
+            damage: |inputs| {
                 inputs.model_tensors(|tensors| {
                     tensors.remove("model.layers.2.mlp.up_proj.weight").unwrap();
                 });
             },
-            at: "model",
+            path: "model",
             words: &["tensor model.layers.2.mlp.up_proj.weight is missing"],
         },
         Case {
             name: "a weight too many",
-            spoil: |inputs| {
+            damage: |inputs| {
                 inputs.model_tensors(|tensors| {
                     tensors.insert("model.layers.0.self_attn.q_proj.bias".into(), (vec![32], vec![0.0; 32]));
                 });
             },
-            at: "model",
+            path: "model",
             words: &["tensor model.layers.0.self_attn.q_proj.bias is not part of this architecture"],
         },
         Case {
             name: "a weight of another shape",
-            spoil: |inputs| {
+            damage: |inputs| {
                 inputs.model_tensors(|tensors| {
                     tensors.get_mut("model.layers.0.mlp.gate_proj.weight").unwrap().0 = vec![32, 64];
                 });
             },
-            at: "model",
+            path: "model",
             words: &["tensor model.layers.0.mlp.gate_proj.weight has shape [32, 64]", "[64, 32]"],
         },
         Case {
             name: "a weight that is infinite",
-            spoil: |inputs| {
+            damage: |inputs| {
                 inputs.model_tensors(|tensors| {
                     tensors.get_mut("model.layers.1.mlp.gate_proj.weight").unwrap().1[0] = f32::INFINITY;
                 });
             },
-            at: "model",
+            path: "model",
             words: &["tensor model.layers.1.mlp.gate_proj.weight", "not finite"],
         },
         Case {
             name: "a Git LFS pointer",
-            spoil: |inputs| fs::write(inputs.model.join("model.safetensors"), LFS_POINTER).unwrap(),
-            at: WEIGHTS,
+            damage: |inputs| fs::write(inputs.model.join("model.safetensors"), LFS_POINTER).unwrap(),
+            path: MODEL_WEIGHTS,
             words: &["Git LFS pointer", "git lfs pull"],
         },
         Case {
             name: "half of the weights",
-            spoil: |inputs| truncate(&inputs.model.join("model.safetensors"), |length| length / 2),
-            at: WEIGHTS,
+            damage: |inputs| truncate(&inputs.model.join("model.safetensors"), |length| length / 2),
+            path: MODEL_WEIGHTS,
             words: &["94680", "189360"],
         },
     ];
@@ -565,100 +603,106 @@ fn bad_models() {
 
 #[test]
 fn bad_data() {
-    const DATA: &str = "data.jsonl";
     let cases = [
         Case {
             name: "no file",
-            spoil: |inputs| fs::remove_file(&inputs.data).unwrap(),
-            at: DATA,
+            damage: |inputs| fs::remove_file(&inputs.data).unwrap(),
+            path: DATA,
             words: &["cannot read"],
         },
         Case {
             name: "a folder without valid.jsonl",
-            spoil: |inputs| inputs.data = inputs.adapter.clone(),
-            at: "adapter",
+            damage: |inputs| inputs.data = inputs.adapter.clone(),
+            path: "adapter",
             words: &["valid.jsonl"],
         },
         Case {
             name: "an empty file",
-            spoil: |inputs| fs::write(&inputs.data, "\n\n").unwrap(),
-            at: DATA,
+            damage: |inputs| fs::write(&inputs.data, "\n\n").unwrap(),
+            path: DATA,
             words: &["at least one sample"],
         },
         Case {
             name: "a line that is not JSON",
-            spoil: |inputs| inputs.line(3, "{\"prompt\": \"one\", \"completion\""),
-            at: DATA,
+            damage: |inputs| inputs.line(3, "{\"prompt\": \"one\", \"completion\""),
+            path: DATA,
             words: &["line 3", "JSON object"],
         },
         Case {
             name: "a line that is not an object",
-            spoil: |inputs| inputs.line(24, "[1, 2]"),
-            at: DATA,
+            damage: |inputs| inputs.line(24, "[1, 2]"),
+            path: DATA,
             words: &["line 24", "JSON object"],
         },
         Case {
             name: "a line that is not UTF-8",
-            spoil: |inputs| fs::write(&inputs.data, b"{\"text\": \"\xff\"}\n").unwrap(),
-            at: DATA,
+            damage: |inputs| fs::write(&inputs.data, b"{\"text\": \"\xff\"}\n").unwrap(),
+            path: DATA,
             words: &["line 1", "UTF-8"],
         },
         Case {
             name: "an empty answer",
-            spoil: |inputs| inputs.line(7, r#"{"prompt": "one", "completion": ""}"#),
-            at: DATA,
+            damage: |inputs| inputs.line(7, r#"{"prompt": "one", "completion": ""}"#),
+            path: DATA,
             words: &["line 7", "answer", "empty"],
         },
         Case {
             name: "missing fields",
-            spoil: |inputs| inputs.line(5, r#"{"prompt": "one", "answer": "two"}"#),
-            at: DATA,
+            damage: |inputs| inputs.line(5, r#"{"prompt": "one", "answer": "two"}"#),
+            path: DATA,
             words: &["line 5", "`prompt` and `completion`", "found", "answer"],
         },
         Case {
             name: "a field of another type",
-            spoil: |inputs| inputs.line(5, r#"{"prompt": "one", "completion": 2}"#),
-            at: DATA,
+            damage: |inputs| inputs.line(5, r#"{"prompt": "one", "completion": 2}"#),
+            path: DATA,
             words: &["line 5", "`completion`", "a string", "a number"],
         },
         Case {
             name: "a chat without an answer",
-            spoil: |inputs| inputs.line(2, r#"{"messages": [{"role": "user", "content": "one"}]}"#),
-            at: DATA,
+            damage: |inputs| inputs.line(2, r#"{"messages": [{"role": "user", "content": "one"}]}"#),
+            path: DATA,
             words: &["line 2", "assistant"],
         },
         Case {
             name: "samples that are all too long",
-            spoil: |inputs| inputs.model_config("max_position_embeddings", json!(16)),
-            at: DATA,
+            damage: |inputs| inputs.model_config("max_position_embeddings", json!(16)),
+            path: DATA,
             words: &["24", "all longer than 16 tokens"],
         },
+    ];
+    check(&cases, BAD_INPUT);
+}
+
+#[test]
+fn bad_templates() {
+    let cases = [
         Case {
             name: "a template that the data does not fit",
-            spoil: |inputs| {
+            damage: |inputs| {
                 let template = inputs.folder.path().join("template.jinja");
                 fs::write(&template, "{{ messages[7].content.nothing }}").unwrap();
                 inputs.more = vec!["--template".into(), template.display().to_string()];
             },
-            at: DATA,
+            path: DATA,
             words: &["line 1", "template"],
         },
         Case {
             name: "a template that does not parse",
-            spoil: |inputs| {
+            damage: |inputs| {
                 let template = inputs.folder.path().join("template.jinja");
                 fs::write(&template, "{% if").unwrap();
                 inputs.more = vec!["--template".into(), template.display().to_string()];
             },
-            at: "template.jinja",
+            path: "template.jinja",
             words: &["template", "syntax error"],
         },
         Case {
             name: "no template file",
-            spoil: |inputs| {
+            damage: |inputs| {
                 inputs.more = vec!["--template".into(), inputs.folder.path().join("none.jinja").display().to_string()];
             },
-            at: "none.jinja",
+            path: "none.jinja",
             words: &["cannot read"],
         },
     ];
@@ -670,33 +714,33 @@ fn bad_requests() {
     let cases = [
         Case {
             name: "one sample",
-            spoil: |inputs| inputs.more = vec!["--max-samples=1".into()],
-            at: "",
+            damage: |inputs| inputs.more = vec!["--max-samples=1".into()],
+            path: "",
             words: &["samples: 1", "at least 4 samples"],
         },
         Case {
             name: "one line",
-            spoil: |inputs| fs::write(&inputs.data, r#"{"prompt": "one", "completion": "two"}"#).unwrap(),
-            at: "",
+            damage: |inputs| fs::write(&inputs.data, r#"{"prompt": "one", "completion": "two"}"#).unwrap(),
+            path: "",
             words: &["samples: 1", "at least 4 samples"],
         },
         Case {
             name: "one fold",
-            spoil: |inputs| inputs.more = vec!["--folds=1".into()],
-            at: "",
+            damage: |inputs| inputs.more = vec!["--folds=1".into()],
+            path: "",
             words: &["--folds 1: expected 2 to 24, one for each sample"],
         },
         Case {
             name: "more folds than samples",
-            spoil: |inputs| inputs.more = vec!["--folds=25".into()],
-            at: "",
+            damage: |inputs| inputs.more = vec!["--folds=25".into()],
+            path: "",
             words: &["--folds 25: expected 2 to 24"],
         },
     ];
     check(&cases, USAGE);
 }
 
-/// An adapter whose numbers only overflow once it is applied: with the mistake mended, the same command works.
+/// An adapter that overflows when it is applied. With the scale corrected, the same command works.
 #[test]
 fn a_scale_that_overflows() {
     let inputs = Inputs::new();
@@ -711,7 +755,7 @@ fn a_scale_that_overflows() {
     assert_eq!(run.code, Some(0), "{}", run.stderr);
 }
 
-/// What the parser of arguments refuses, in its own words.
+/// Arguments that the argument parser refuses.
 #[test]
 fn bad_arguments() {
     let folder = tempfile::tempdir().unwrap();
@@ -736,19 +780,21 @@ fn bad_arguments() {
         (&["--layers-kept", "2"], &["--layers-kept"]),
     ] {
         let run = search(&model(), &adapter("trained"), &data(), &out, more);
-        assert_eq!((run.code, run.stdout.as_str()), (Some(USAGE), ""), "{more:?}");
-        assert!(words.iter().all(|word| run.stderr.contains(word)), "{more:?}: {}", run.stderr);
-        assert!(!run.stderr.contains('\x1b'));
+        assert_eq!((run.code, run.stdout.as_str()), (Some(USAGE), ""), "{more:?}: {}", run.stderr);
+        for word in words {
+            assert!(run.stderr.contains(word), "{more:?}: no {word:?}: {}", run.stderr);
+        }
+        assert!(!run.stderr.contains('\x1b'), "{more:?}: {}", run.stderr);
+        assert!(!out.exists(), "{more:?}: the output folder exists");
     }
     let run = run(["search", "--model", "model"]);
-    assert_eq!((run.code, run.stdout.as_str()), (Some(USAGE), ""));
+    assert_eq!((run.code, run.stdout.as_str()), (Some(USAGE), ""), "only --model: {}", run.stderr);
     for word in ["--adapter", "--data", "--out", "Usage"] {
-        assert!(run.stderr.contains(word), "{word}: {}", run.stderr);
+        assert!(run.stderr.contains(word), "only --model: no {word:?}: {}", run.stderr);
     }
-    assert!(!out.exists());
 }
 
-/// The verbs that need no model meet the same adapters.
+/// The subcommands that need no model refuse the same adapters.
 #[test]
 fn inspect_and_trim_refuse_what_search_refuses() {
     let inputs = Inputs::new();
@@ -759,10 +805,10 @@ fn inspect_and_trim_refuse_what_search_refuses() {
         &["trim", "--adapter", adapter, "--layers-kept", "2", "--out", out.to_str().unwrap()],
     ] {
         let run = run(arguments);
-        assert_eq!((run.code, run.stdout.as_str()), (Some(BAD_INPUT), ""), "{arguments:?}");
+        assert_eq!((run.code, run.stdout.as_str()), (Some(BAD_INPUT), ""), "{arguments:?}: {}", run.stderr);
         let start = format!("plimsoll: {adapter}/adapter_config.json: use_qalora is true");
-        assert!(run.stderr.starts_with(&start), "{}", run.stderr);
-        assert!(!out.exists());
+        assert!(run.stderr.starts_with(&start), "{arguments:?}: {}", run.stderr);
+        assert!(!out.exists(), "{arguments:?}: the output folder exists");
     }
 }
 
@@ -778,7 +824,8 @@ fn a_trim_that_cannot_be_made_writes_nothing() {
         path.into_os_string().into_string().unwrap()
     };
     let searched = inputs.folder.path().join("searched");
-    assert_eq!(search(&inputs.model, &adapter("trained"), &inputs.data, &searched, &[]).code, Some(0));
+    let found = search(&inputs.model, &adapter("trained"), &inputs.data, &searched, &[]);
+    assert_eq!(found.code, Some(0), "{}", found.stderr);
     let mut result = common::json(&searched.join("result.json"));
     result.as_object_mut().unwrap().remove("candidate");
     let none = path("none.json", &result.to_string());
@@ -806,8 +853,8 @@ fn a_trim_that_cannot_be_made_writes_nothing() {
             &["--gates", "1=-2"],
             BAD_INPUT,
             &[
-                "adapter_model.safetensors: base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight: its largest value, \
-             -2e38, times the gate -2 is 3.999",
+                "adapter_model.safetensors: base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight: ",
+                "its largest value, -2e38, times the LoRA strength -2 is 3.999",
             ],
         ),
         (&["--from", &missing], BAD_INPUT, &["nothing: ", "cannot read"]),
@@ -821,15 +868,15 @@ fn a_trim_that_cannot_be_made_writes_nothing() {
         let run = run(["trim", "--adapter", &adapter, "--out", out.to_str().unwrap()].iter().chain(more));
         assert_eq!((run.code, run.stdout.as_str()), (Some(code), ""), "{more:?}: {}", run.stderr);
         for word in words {
-            assert!(run.stderr.contains(word), "{more:?}: {word}: {}", run.stderr);
+            assert!(run.stderr.contains(word), "{more:?}: no {word:?}: {}", run.stderr);
         }
-        assert!(!out.exists(), "{more:?}");
+        assert!(!out.exists(), "{more:?}: the output folder exists");
     }
 }
 
-/// What may have been meant by a model that is none.
+/// Paths that are not a model: the message says what is expected.
 #[test]
-fn near_misses_of_a_model_are_explained() {
+fn wrong_paths_to_a_model_are_explained() {
     let inputs = Inputs::new();
     let folder = inputs.folder.path();
     let ggufs = folder.join("ggufs");
@@ -838,17 +885,17 @@ fn near_misses_of_a_model_are_explained() {
     let weights = inputs.model.join("model.safetensors");
     for (model, words) in [
         (Path::new("someone/some-model"), "downloading it from http://127.0.0.1:9 failed"),
-        (&ggufs, "give the file itself, such as b.Q4_1.gguf"),
-        (&weights, "give the folder that it lies in"),
+        (&ggufs, "pass the file itself, such as b.Q4_1.gguf"),
+        (&weights, "a safetensors file: pass its folder"),
         (Path::new("/dev/null"), "not a regular file"),
     ] {
         let run = search(model, &inputs.adapter, &inputs.data, &inputs.out(), &[]);
-        assert_eq!((run.code, run.stdout.as_str()), (Some(BAD_INPUT), ""), "{}", run.stderr);
-        assert!(run.stderr.contains(words), "{words}: {}", run.stderr);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(BAD_INPUT), ""), "{}: {}", model.display(), run.stderr);
+        assert!(run.stderr.contains(words), "{}: no {words:?}: {}", model.display(), run.stderr);
     }
 }
 
-/// A broken template of the tokenizer's own is in nobody's way who does not use it.
+/// A broken template of the tokenizer is an error only if it is used.
 #[test]
 fn a_broken_template_is_an_error_only_where_it_is_used() {
     let mut inputs = Inputs::new();
@@ -865,36 +912,37 @@ fn a_broken_template_is_an_error_only_where_it_is_used() {
     )
     .unwrap();
     inputs.more = vec!["--template".into(), given.to_str().unwrap().into()];
-    assert_eq!(inputs.search().code, Some(0));
+    let run = inputs.search();
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
 }
 
-/// Results that a report cannot be made of, which may come from anybody.
+/// Untrusted results from which no report can be made.
 #[test]
 fn bad_results() {
     let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
+    let file = |name: &str| folder.path().join(name);
     let good = common::json(&common::result());
     let write = |name: &str, key: &str, value: Value| {
         let mut result = good.clone();
         result[key] = value;
-        fs::write(at(name), result.to_string()).unwrap();
+        fs::write(file(name), result.to_string()).unwrap();
     };
     write("later.json", "schema", json!(3));
     write("half.json", "choice", json!({"verdict": "trim"}));
     write("type.json", "variants", json!([{"family": "none"}]));
     write("text.json", "seed", json!("\u{1b}[31mred"));
-    fs::write(at("not.json"), "{\"schema\": 1,").unwrap();
-    fs::write(at("deep.json"), "[".repeat(100_000)).unwrap();
-    fs::write(at("nested.json"), format!("{{\"schema\": {}", "[".repeat(100_000))).unwrap();
-    fs::write(at("bytes.json"), b"\xff\xfe").unwrap();
-    fs::write(at("huge.json"), vec![b' '; (64 << 20) + 1]).unwrap();
-    fs::write(at("pointer.json"), LFS_POINTER).unwrap();
-    fs::write(at("eval.json"), r#"{"schema": 1, "task": {"name": "gsm8k"}, "metrics": []}"#).unwrap();
-    fs::write(at("compared.json"), r#"{"schema": 1, "runs": []}"#).unwrap();
-    fs::write(at("other.json"), r#"{"name": "something"}"#).unwrap();
-    fs::create_dir(at("empty")).unwrap();
-    fs::create_dir(at("begun")).unwrap();
-    fs::write(at("begun/journal.jsonl"), "{}\n").unwrap();
+    fs::write(file("not.json"), "{\"schema\": 1,").unwrap();
+    fs::write(file("deep.json"), "[".repeat(100_000)).unwrap();
+    fs::write(file("nested.json"), format!("{{\"schema\": {}", "[".repeat(100_000))).unwrap();
+    fs::write(file("bytes.json"), b"\xff\xfe").unwrap();
+    fs::write(file("huge.json"), vec![b' '; (64 << 20) + 1]).unwrap();
+    fs::write(file("pointer.json"), LFS_POINTER).unwrap();
+    fs::write(file("eval.json"), r#"{"schema": 1, "task": {"name": "gsm8k"}, "metrics": []}"#).unwrap();
+    fs::write(file("compared.json"), r#"{"schema": 1, "runs": []}"#).unwrap();
+    fs::write(file("other.json"), r#"{"name": "something"}"#).unwrap();
+    fs::create_dir(file("empty")).unwrap();
+    fs::create_dir(file("begun")).unwrap();
+    fs::write(file("begun/journal.jsonl"), "{}\n").unwrap();
     for (name, words) in [
         ("later.json", &["`schema` is 3", "expected 1 to 2", "plimsoll 0.1.0 wrote it", "repeat its search"][..]),
         ("half.json", &["not the result of a search", "missing field"]),
@@ -913,24 +961,25 @@ fn bad_results() {
         ("begun", &["no result.json in this folder", "interrupted search"]),
         ("nothing", &["cannot read", "No such file"]),
     ] {
-        let (path, whole) = (at(name), common::result());
-        // Alone, and among others.
+        let (path, whole) = (file(name), common::result());
+        // Alone, and together with a good result.
         for others in [&[][..], &[whole.as_path()][..]] {
             let arguments = [Path::new("report")].into_iter().chain(others.iter().copied()).chain([path.as_path()]);
             let run = run(arguments);
-            assert_eq!((run.code, run.stdout.as_str()), (Some(BAD_INPUT), ""), "{name}: {}", run.stderr);
-            assert!(run.stderr.starts_with(&format!("plimsoll: {}: ", path.display())), "{}", run.stderr);
+            let case = format!("{name} with {} others", others.len());
+            assert_eq!((run.code, run.stdout.as_str()), (Some(BAD_INPUT), ""), "{case}: {}", run.stderr);
+            assert!(run.stderr.starts_with(&format!("plimsoll: {}: ", path.display())), "{case}: {}", run.stderr);
             for word in words {
-                assert!(run.stderr.contains(word), "{name}: {word}: {}", run.stderr);
+                assert!(run.stderr.contains(word), "{case}: no {word:?}: {}", run.stderr);
             }
-            assert!(run.stderr.len() < 2_000 && !run.stderr.contains('\x1b'), "{name}: {}", run.stderr);
+            assert!(run.stderr.len() < 2_000 && !run.stderr.contains('\x1b'), "{case}: {}", run.stderr);
         }
     }
 }
 
-/// Samples' tokens that lie beside a good result.
+/// Bad lines of tokens.jsonl in the folder of a good result.
 #[test]
-fn bad_tokens_beside_a_result() {
+fn bad_tokens_of_a_good_result() {
     let folder = tempfile::tempdir().unwrap();
     let [result, tokens] = ["result.json", "tokens.jsonl"].map(|name| folder.path().join(name));
     fs::copy(common::result(), &result).unwrap();
@@ -938,15 +987,14 @@ fn bad_tokens_beside_a_result() {
         {"id": 9, "text": "b", "scored": true}]"#;
     let line = |base: &str| {
         let sequence = SEQUENCE.replace('\n', "");
-        format!(
-            r#"{{"line": 1, "part": "holdout", "prompt": "p", "sequence": {sequence}, "tokens": ["a", "b"], "base": {base}, "full": [0.1, 0.2]}}"#
-        )
+        let scores = format!(r#""tokens": ["a", "b"], "base": {base}, "full": [0.1, 0.2]"#);
+        format!(r#"{{"line": 1, "part": "holdout", "prompt": "p", "sequence": {sequence}, {scores}}}"#)
     };
     let page = || run(["report", folder.path().to_str().unwrap(), "--format", "html"]);
     fs::write(&tokens, line("[1, 2]") + "\n").unwrap();
     let good = page();
     assert_eq!((good.code, good.stderr.as_str()), (Some(0), ""));
-    assert!(good.stdout.starts_with("<!DOCTYPE html>"));
+    assert!(good.stdout.starts_with("<!DOCTYPE html>"), "{}", good.stdout);
     for (base, words) in [
         ("[1]", "`base` has 1 numbers: expected 2, one for each token"),
         ("[1, 1e300]", "number out of range"),
@@ -961,8 +1009,9 @@ fn bad_tokens_beside_a_result() {
     }
     fs::write(&tokens, line("[1, 2]").replacen("true", "false", 1) + "\n").unwrap();
     let run = page();
-    assert_eq!(run.code, Some(BAD_INPUT));
-    assert!(run.stderr.contains("`sequence` has 1 scored tokens: expected 2, as `tokens` has"), "{}", run.stderr);
+    assert_eq!(run.code, Some(BAD_INPUT), "sequence: {}", run.stderr);
+    let words = "`sequence` has 1 scored tokens: expected 2, as `tokens` has";
+    assert!(run.stderr.contains(words), "sequence: {}", run.stderr);
 }
 
 #[test]
@@ -978,26 +1027,26 @@ fn an_architecture_is_named_by_modules_of_the_decoder_only() {
         &[
             Case {
                 name: "GPT-2",
-                spoil: |inputs| add(inputs, "transformer.h.0.attn.c_attn"),
-                at: "adapter/adapter_model.safetensors",
+                damage: |inputs| add(inputs, "transformer.h.0.attn.c_attn"),
+                path: "adapter/adapter_model.safetensors",
                 words: &[
-                    "modules such as transformer.h.0.attn.c_attn, which models of gpt2 have",
+                    "modules such as transformer.h.0.attn.c_attn, which belong to gpt2 models",
                     "plimsoll search --help",
                 ],
             },
             Case {
                 name: "a vision tower",
-                spoil: |inputs| add(inputs, "model.vision_tower.vision_model.encoder.layers.0.mlp.fc1"),
-                at: "adapter/adapter_model.safetensors",
+                damage: |inputs| add(inputs, "model.vision_tower.vision_model.encoder.layers.0.mlp.fc1"),
+                path: "adapter/adapter_model.safetensors",
                 words: &[
                     "vision_tower",
-                    "LoRA on this module is not supported: only on the linear modules of the decoder",
+                    "LoRA on this module is not supported: expected a linear module of a decoder layer",
                 ],
             },
             Case {
                 name: "StarCoder2",
-                spoil: |inputs| add(inputs, "model.layers.0.mlp.c_fc"),
-                at: "adapter/adapter_model.safetensors",
+                damage: |inputs| add(inputs, "model.layers.0.mlp.c_fc"),
+                path: "adapter/adapter_model.safetensors",
                 words: &["model.layers.0.mlp.c_fc", "LoRA on this module is not supported"],
             },
         ],

@@ -1,4 +1,4 @@
-//! The chat on a terminal, which `script` (util-linux) makes.
+//! The chat on a terminal that `script` (util-linux) provides.
 
 #![allow(clippy::unwrap_used)]
 #![cfg(target_os = "linux")]
@@ -13,7 +13,7 @@ use common::{adapter, copy_files, json, model};
 
 const INTERRUPT: &str = "\x03";
 
-/// A chat with a model of a long context, whose answers can be interrupted.
+/// A chat on a terminal, with a model whose context is long enough for answers to be interrupted.
 struct Terminal {
     script: Child,
     typed: ChildStdin,
@@ -48,7 +48,7 @@ impl Terminal {
         self.typed.write_all(text.as_bytes()).unwrap();
     }
 
-    /// What comes up to a text, and with it.
+    /// Reads the output up to and including a text.
     fn until(&mut self, text: &str) -> String {
         let mut read = Vec::new();
         while !read.ends_with(text.as_bytes()) {
@@ -59,7 +59,7 @@ impl Terminal {
         String::from_utf8_lossy(&read).into_owned()
     }
 
-    /// Interrupts an answer that has begun.
+    /// Waits until an answer has begun, and interrupts it.
     fn interrupt_answer(&mut self) {
         self.seen.read_exact(&mut [0]).unwrap();
         self.send(INTERRUPT);
@@ -79,9 +79,9 @@ fn an_interrupt_stops_the_answer_and_not_the_chat() {
     chat.interrupt_answer();
     chat.until("stopping the answer");
     chat.until("> ");
-    // The next line is a turn again, and so is the one after an interrupt while nothing is answered.
+    // The chat accepts the next line, and a line after an interrupt while it waits.
     chat.send("/nothing\n");
-    chat.until("there is no command /nothing");
+    chat.until("unknown command /nothing");
     chat.until("> ");
     chat.send(INTERRUPT);
     chat.until("a second interrupt ends the chat");
@@ -93,7 +93,8 @@ fn an_interrupt_stops_the_answer_and_not_the_chat() {
 #[test]
 fn an_interrupted_turn_leaves_all_variants_with_one_conversation() {
     // A template that reports how many turns it is given.
-    let template = "{% if messages[-1].content == 'count' %}{{ raise_exception(messages | length ~ ' turns') }}{% endif %}\
+    let template = "{% if messages[-1].content == 'count' %}\
+                    {{ raise_exception(messages | length ~ ' turns') }}{% endif %}\
                     {% for m in messages %}{{ m.content }}{% endfor %}";
     let more = format!("--adapter {} --layers-kept base,full", adapter("plain").display());
     let mut chat = Terminal::open(template, &more);
@@ -104,7 +105,7 @@ fn an_interrupted_turn_leaves_all_variants_with_one_conversation() {
     let stopped = chat.until("\n> ");
     let dropped = "not all 2 variants finished an answer: the turn is dropped for all of them";
     assert!(stopped.contains(dropped) && !stopped.contains("── full"), "{stopped}");
-    // The interrupt counted for the answer alone.
+    // The interrupt was for the answer only.
     chat.send(INTERRUPT);
     chat.until("a second interrupt ends the chat, as /quit does");
     chat.until("> ");

@@ -1,4 +1,4 @@
-//! The program from outside: what it prints, what it writes, and its exit codes.
+//! The program as a whole: its output, its files, and its exit codes.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -14,10 +14,10 @@ use common::{
 };
 use serde_json::Value;
 
-/// What a finished search with a cut leaves.
+/// The files of a finished search with the verdict to trim.
 const RESULTS: [&str; 5] = ["adapter", "report.html", "result.json", "scores.jsonl", "tokens.jsonl"];
 
-/// A search of the trained adapter, whose right boundary is 2 by construction.
+/// A search of the trained adapter; by construction its best boundary is 2.
 fn search_trained(out: &Path, more: &[&str]) -> Run {
     plain_search(&model(), &adapter("trained"), &data(), out, more)
 }
@@ -40,7 +40,7 @@ fn number(value: &Value, pointer: &str) -> f64 {
     value.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("no number at {pointer}"))
 }
 
-/// The gates of the boundaries of a model with four layers.
+/// The boundaries of a model with four layers, as LoRA strengths.
 const BOUNDARIES: [&str; 5] = ["0", "1-3=0", "2-3=0", "3=0", "1"];
 
 /// A sample's scores at a boundary.
@@ -49,7 +49,7 @@ fn at(row: &Value, k: usize) -> &Value {
     &row["variants"][place]
 }
 
-/// Nats per answer token of every sample: `[sample][boundary]`.
+/// Mean NLL of every sample, in nats per answer token: `[sample][boundary]`.
 fn mean_nll(scores: &[Value]) -> Vec<Vec<f64>> {
     let of_sample =
         |row: &Value| -> Vec<f64> { (0..5).map(|k| number(at(row, k), "/nll") / number(row, "/tokens")).collect() };
@@ -63,11 +63,11 @@ fn part<'a>(scores: &'a [Value], part: &'a str) -> impl Iterator<Item = &'a Valu
 
 // Generation and evaluation
 
-/// A verb on the tiny model with its trained adapter.
-fn with_adapter(verb: &str, more: &[&str]) -> Run {
+/// Runs a subcommand on the tiny model with its trained adapter.
+fn with_adapter(subcommand: &str, more: &[&str]) -> Run {
     let (model, adapter) = (model(), adapter("trained"));
     let paths = ["--model", model.to_str().unwrap(), "--adapter", adapter.to_str().unwrap()];
-    run([verb].iter().chain(&paths).chain(more))
+    run([subcommand].iter().chain(&paths).chain(more))
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn generate_answers_prompts_of_the_command_line_and_of_a_file() {
     assert!(text.stdout.starts_with("── prompt 1, base\n"), "{}", text.stdout);
     assert!(text.stdout.contains("── prompt 1, 2 layers\nA boat floats, and so does …\n\n── prompt 1, full\n"));
 
-    // Gates answer alone, or beside layers. A strength of 0 is the base model.
+    // --gates alone, and with --layers-kept. A strength of 0 is the base model.
     let prompt = ["What floats on water?", "--max-tokens", "20"];
     let off = with_adapter("generate", &[&prompt[..], &["--gates", "0"]].concat());
     assert_eq!(off.stdout, format!("{}\n", rows[0]["text"].as_str().unwrap()));
@@ -126,24 +126,24 @@ fn a_chat_has_commands_and_refuses_others() {
     let output = command.write_stdin(typed).output().unwrap();
     let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{err}");
-    // A path and a line that begins with a space are turns; the other lines are not.
+    // A path and a line that starts with a space are turns; the other lines are not.
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!((lines.len(), lines[0], lines[3]), (4, "A boat flo", "A boat flo"), "{out}");
     assert_eq!(err.matches("/quit").count(), 2, "{err}");
-    assert!(err.starts_with("Commands:\n  /help ") && err.contains("there is no command /nwe\nCommands:\n"), "{err}");
+    assert!(err.starts_with("Commands:\n  /help ") && err.contains("unknown command /nwe\nCommands:\n"), "{err}");
 }
 
 #[test]
-fn generate_refuses_what_makes_no_sense() {
+fn generate_refuses_bad_options() {
     for (more, words) in [
         (&["--top-p", "0.9", "Hi"][..], &["--top-p", "--temperature"][..]),
         (&["--temperature", "-1", "Hi"], &["temperature"]),
-        (&["--layers-kept", "5", "Hi"], &["5 layers kept", "the model has 4"]),
+        (&["--layers-kept", "5", "Hi"], &["cannot keep 5 layers", "the model has 4"]),
         (&["--layers-kept", "some", "Hi"], &["expected a number of layers"]),
         (&["--gates", "0-9=1", "Hi"], &["layers 0 to 9", "expected layers from 0 to 3"]),
         (
             &["--gates", "0.qkv_proj=0", "Hi"],
-            &["gates `0.qkv_proj=0`: there is no LoRA on 0.qkv_proj", "q_proj, k_proj"],
+            &["LoRA strengths `0.qkv_proj=0`: there is no LoRA on 0.qkv_proj", "q_proj, k_proj"],
         ),
         (&["--stop", "", "Hi"], &["empty stop"]),
         (&["--interactive", "--template", "none"], &["--interactive needs a chat template"]),
@@ -160,7 +160,7 @@ fn generate_refuses_what_makes_no_sense() {
 }
 
 #[test]
-fn eval_measures_a_task_of_the_users_own() {
+fn eval_runs_a_task_file() {
     let folder = tempfile::tempdir().unwrap();
     let (task, out) = (folder.path().join("task.toml"), folder.path().join("out"));
     fs::write(
@@ -225,7 +225,7 @@ fn eval_refuses_bad_tasks_and_data() {
 }
 
 #[test]
-fn a_search_can_choose_by_what_is_generated() {
+fn a_search_can_choose_by_a_metric_of_answers() {
     let folder = tempfile::tempdir().unwrap();
     let (task, out) = (folder.path().join("ship.toml"), folder.path().join("out"));
     fs::write(
@@ -240,7 +240,7 @@ fn a_search_can_choose_by_what_is_generated() {
     let result = json(&out.join("result.json"));
     assert_eq!(result["metric"]["name"], "ship f1");
     assert_eq!(result["metric"]["choice_by_nll"]["layers_kept"], 2);
-    // The right boundary is 2; the full adapter answers too.
+    // The best boundary is 2; the full adapter answers too.
     let kept: Vec<u64> =
         result["metric"]["variants"].as_array().unwrap().iter().map(|v| v["layers_kept"].as_u64().unwrap()).collect();
     assert_eq!(kept, [0, 2, 4]);
@@ -248,14 +248,14 @@ fn a_search_can_choose_by_what_is_generated() {
     let held_out = |index: usize| number(&result, &format!("/metric/variants/{index}/holdout/value"));
     assert!(held_out(1) > held_out(2) && held_out(2) > held_out(0));
     assert_eq!(result["choice"]["one_se"], 2);
-    // Gains are of the metric.
+    // Gains are in the metric.
     let gain = number(&result, "/choice/gain/mean");
     assert!((gain - (held_out(1) - held_out(2))).abs() < 1e-12, "{gain}");
     let report = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(report.contains("ship f1"), "the report does not name the metric");
 
     for (metric, words) in
-        [(format!("{}:bleu", task.display()), &["f1", "means over samples"][..]), ("nothing".to_owned(), &["gsm8k"])]
+        [(format!("{}:bleu", task.display()), &["f1", "mean over samples"][..]), ("nothing".to_owned(), &["gsm8k"])]
     {
         let run = search_trained(&folder.path().join("other"), &["--metric", &metric]);
         assert!([Some(2), Some(3)].contains(&run.code), "{}", run.stderr);
@@ -265,7 +265,7 @@ fn a_search_can_choose_by_what_is_generated() {
     }
 }
 
-// Help: the reference of the command line.
+// Help texts: the reference of the command line.
 
 #[test]
 fn help_texts() {
@@ -332,7 +332,7 @@ fn the_result_has_every_documented_key() {
     has("/choice", &["verdict", "layers_kept", "best", "one_se", "curve", "bootstrap", "gain", "retained"]);
     has("/choice/gain", &["mean", "low", "high", "p"]);
     has("/cost", &["layer_passes", "layer_passes_naive", "seconds", "resumed", "threads"]);
-    assert_eq!(result["schema"], 1);
+    assert_eq!(result["schema"], 2);
     assert_eq!(result["variants"].as_array().unwrap().len(), 5);
     for k in 0..5 {
         has(&format!("/variants/{k}"), &["family", "layers_kept"]);
@@ -351,12 +351,12 @@ fn the_result_has_every_documented_key() {
 }
 
 #[test]
-fn the_result_says_what_it_was_made_from() {
+fn the_result_names_its_inputs() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out dir");
     succeeds(&search_trained(&out, &["--seed", "7"]));
     let result = json(&out.join("result.json"));
-    // Of the files as they lie in the repository:
+    // Hashes of the files in the repository:
     //     cd tiny-gqa-tied && sha256sum config.json model.safetensors | sha256sum
     //     cd tiny-gqa-tied/adapters/trained && sha256sum * | sha256sum
     //     sha256sum data/valid.jsonl
@@ -403,7 +403,7 @@ fn means_are_those_of_the_scores() {
     }
 }
 
-/// From JSONL to scores, the whole way, against PyTorch, transformers and PEFT.
+/// The whole path from JSONL to scores, compared with PyTorch, transformers and PEFT.
 #[test]
 fn scores_are_those_of_peft() {
     let folder = tempfile::tempdir().unwrap();
@@ -428,7 +428,7 @@ fn scores_are_those_of_peft() {
     }
 }
 
-/// What the number of samples says by itself is said before anything is scored, and in the result.
+/// Warnings that depend on the number of samples only are printed before scoring, and are in the result.
 #[test]
 fn too_few_samples_are_reported_before_the_work() {
     let folder = tempfile::tempdir().unwrap();
@@ -454,7 +454,10 @@ fn too_few_samples_are_reported_before_the_work() {
     assert!(lines[0].contains("at least 7 (20 samples in all)") && lines[1].contains("scoring 12 samples"), "{stderr}");
     assert_eq!(result["warnings"][0]["kind"], "cannot-show");
     let (stderr, result) = run("raced", &["--search", "racing"]);
-    assert!(stderr.starts_with("plimsoll: warning: Exact search in place of racing: a race on 8 samples"), "{stderr}");
+    assert!(
+        stderr.starts_with("plimsoll: warning: Exact search instead of racing: a race on 8 selection samples"),
+        "{stderr}"
+    );
     assert!(result.get("race").is_none());
     assert_eq!(
         (&result["warnings"][0]["kind"], &result["choice"]["gain"]["samples"]),
@@ -463,9 +466,9 @@ fn too_few_samples_are_reported_before_the_work() {
     assert_eq!(run("quiet", &["--holdout", "0.33", "--quiet"]).0, "");
 }
 
-/// A race leaves scores out, and changes none that it takes.
+/// A race scores less than an exact search. Its scores are the same, and so is its verdict.
 #[test]
-fn a_race_comes_to_the_answer_of_the_exact_search() {
+fn a_race_has_the_verdict_of_the_exact_search() {
     let folder = tempfile::tempdir().unwrap();
     let many = folder.path().join("many.jsonl");
     fs::write(&many, fs::read_to_string(data()).unwrap().repeat(4)).unwrap();
@@ -524,7 +527,7 @@ fn the_same_seed_gives_the_same_result_and_another_splits_otherwise() {
     succeeds(&search_trained(&out("other"), &["--threads", "1", "--seed", "1"]));
     let result = |name: &str| {
         let mut result = json(&out(name).join("result.json"));
-        // What a clock says, and what was typed.
+        // These depend on time, or on the command line.
         for what in ["command", "efficiency"] {
             result.as_object_mut().unwrap().remove(what);
         }
@@ -576,7 +579,7 @@ fn the_trimmed_adapter_is_the_cut_that_was_scored() {
     succeeds(&plain_search(&model(), &trimmed, &data(), &second, &[]));
     let nll = |out: &Path| mean_nll(&json_lines(&out.join("scores.jsonl")));
     for (before, after) in nll(&first).iter().zip(nll(&second)) {
-        // Layers without LoRA change nothing: k = 2, 3 and 4 are one model now.
+        // Layers without LoRA change nothing, so k = 2, 3 and 4 are the same model.
         for (k, cut) in [(0, 0), (1, 1), (2, 2), (3, 2), (4, 2)] {
             assert!((after[k] - before[cut]).abs() < 1e-9, "k = {k}: {}, expected {}", after[k], before[cut]);
         }
@@ -612,7 +615,7 @@ fn results_are_replaced_only_by_force() {
     fails(&search_trained(&out, &["--seed", "3"]), 2, &[out.to_str().unwrap(), "results already", "--force"]);
     assert_eq!(contents(&out), before);
 
-    // This one is not trimmed: the old trimmed adapter must not stay beside its results.
+    // This search does not trim: the old trimmed adapter must be removed.
     succeeds(&plain_search(&model(), &adapter("plain"), &data(), &out, &["--force"]));
     assert_eq!(names(&out), ["notes.txt", "report.html", "result.json", "scores.jsonl", "tokens.jsonl"]);
     assert_ne!(json(&out.join("result.json"))["choice"]["verdict"], "trim");
@@ -659,7 +662,7 @@ fn output_that_is_not_for_a_terminal_has_no_escapes() {
     assert!(run.status.success() && !run.stdout.contains(&b'\x1b') && run.stderr.is_empty());
 }
 
-/// A full disk behind stderr is no reason to panic: the exit code still says what happened.
+/// If stderr cannot be written, the program does not panic, and the exit code is the same.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_message_that_cannot_be_written_leaves_the_exit_code() {
@@ -680,9 +683,9 @@ fn a_message_that_cannot_be_written_leaves_the_exit_code() {
 // Inspect
 
 #[test]
-fn mixed_settings_are_told_with_their_modules() {
-    let told = |name: &str| run(["inspect", "--adapter", adapter(name).to_str().unwrap()]).stdout;
-    let (plain, patterns) = (told("plain"), told("patterns"));
+fn mixed_settings_are_printed_with_their_modules() {
+    let inspect = |name: &str| run(["inspect", "--adapter", adapter(name).to_str().unwrap()]).stdout;
+    let (plain, patterns) = (inspect("plain"), inspect("patterns"));
     assert!(plain.contains("\nrank        4\nalpha       12\nscale       alpha/r = 3\n"), "{plain}");
     assert!(
         patterns.contains("\nrank        2 in q_proj (layers 0–1, 3)\n            3 in down_proj (layers 0–1)\n"),
@@ -704,14 +707,14 @@ fn gates_of_modules_without_lora_are_refused() {
         ),
         ("1=0", "there is no LoRA in layer 1: the adapter has LoRA in layers 0, 2, on k_proj, v_proj, down_proj"),
     ] {
-        for (verb, more) in [
+        for (subcommand, more) in [
             ("trim", &out_argument[..]),
             ("search", &[&base[..], &out_argument, &["--data", data]].concat()),
             ("eval", &[&base[..], &["--task", "gsm8k", "--data", data]].concat()),
             ("generate", &[&base[..], &["Hi"]].concat()),
         ] {
-            fails(&run([&[verb, "--adapter", adapter, "--gates", gates], more].concat()), 2, &[words]);
-            assert!(!out.exists(), "{verb}");
+            fails(&run([&[subcommand, "--adapter", adapter, "--gates", gates], more].concat()), 2, &[words]);
+            assert!(!out.exists(), "{subcommand}");
         }
     }
 }
@@ -760,7 +763,7 @@ fn trim_writes_what_search_writes() {
 }
 
 #[test]
-fn trim_takes_gates_and_what_a_search_picked() {
+fn trim_takes_strengths_and_the_candidate_of_a_search() {
     let folder = tempfile::tempdir().unwrap();
     let trim = |name: &str, more: &[&str]| {
         let (adapter, out) = (adapter("trained"), folder.path().join(name));
@@ -812,10 +815,10 @@ mod interrupted {
 
     use super::*;
 
-    /// More samples than are scored before the program notices that it should stop.
+    /// Enough samples that the search is not finished when it stops.
     const REPEATS: usize = 40;
 
-    /// Starts a search and stops it as Ctrl-C would once its journal holds the first samples.
+    /// Starts a search, and interrupts it when its journal has the first samples.
     fn interrupt(arguments: &[std::path::PathBuf], journal: &Path) -> Run {
         let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
         let child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -840,16 +843,16 @@ mod interrupted {
     }
 
     #[test]
-    fn an_interrupted_search_goes_on_where_it_stopped() {
-        goes_on("exact");
+    fn an_interrupted_search_is_continued() {
+        is_continued("exact");
     }
 
     #[test]
-    fn an_interrupted_race_goes_on_where_it_stopped() {
-        goes_on("racing");
+    fn an_interrupted_race_is_continued() {
+        is_continued("racing");
     }
 
-    fn goes_on(strategy: &str) {
+    fn is_continued(strategy: &str) {
         let folder = tempfile::tempdir().unwrap();
         let (out, whole) = (folder.path().join("out"), folder.path().join("whole"));
         let many = folder.path().join("many.jsonl");
@@ -866,7 +869,7 @@ mod interrupted {
         let [begun, stopping, _] = lines[..] else { panic!("{}", run.stderr) };
         assert!(begun.starts_with(&format!("plimsoll: scoring {} samples, at most", 24 * REPEATS)), "{begun}");
         assert!(stopping.starts_with("plimsoll: stopping") && !stopping.contains("Ctrl"), "{stopping}");
-        assert!(run.stderr.contains("plimsoll: interrupted: run the same command again to go on"), "{}", run.stderr);
+        assert!(run.stderr.contains("plimsoll: interrupted: run the same command again to continue"), "{}", run.stderr);
         assert_eq!(names(&out), ["journal.jsonl"]);
         let kept = fs::read_to_string(&journal).unwrap();
         assert!(kept.ends_with('\n'));
@@ -878,7 +881,7 @@ mod interrupted {
             assert_eq!(fs::read_to_string(&journal).unwrap(), kept);
         }
 
-        // As a crash would leave it: the last line is cut off.
+        // As after a crash: the last line is incomplete.
         fs::write(&journal, format!("{kept}{}", r#"{"part":"selection","li"#)).unwrap();
         succeeds(&plain_search(&model(), &trained, &many, &out, &one_thread));
         assert_eq!(names(&out), RESULTS);
@@ -887,14 +890,14 @@ mod interrupted {
 
         succeeds(&plain_search(&model(), &trained, &many, &whole, &one_thread));
         let scores = |out: &Path| fs::read(out.join("scores.jsonl")).unwrap();
-        assert!(scores(&out) == scores(&whole), "the scores differ from those of a search in one go");
+        assert!(scores(&out) == scores(&whole), "the scores differ from those of an uninterrupted search");
         let choice = |out: &Path| json(&out.join("result.json"))["choice"].clone();
         assert_eq!(choice(&out), choice(&whole));
     }
 }
 
 #[test]
-fn a_base_model_of_another_name_is_said_before_the_work_and_in_the_result() {
+fn a_base_model_of_another_name_is_a_warning_before_the_work_and_in_the_result() {
     let folder = tempfile::tempdir().unwrap();
     let (base, tuned) = (folder.path().join("tiny-gqa"), folder.path().join("adapter"));
     copy_files(&model(), &base);
@@ -955,22 +958,23 @@ fn a_command_of_a_chat_with_more_words_is_refused() {
     let mut command = plimsoll();
     command.arg("generate").arg("--model").arg(&model).arg("--adapter").arg(&adapter);
     command.args(["--interactive", "--max-tokens", "8", "--layers-kept", "2"]);
-    let typed = "/quit smoking, how?\n/new topic\u{1b}[2J x\n /quit smoking, how?\n/new  \nWhat floats on water?\n/quit\nAnd?\n";
+    let typed = "/quit smoking, how?\n/new topic\u{1b}[2J x\n /quit smoking, how?\n\
+                 /new  \nWhat floats on water?\n/quit\nAnd?\n";
     let output = command.write_stdin(typed).output().unwrap();
     let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{err}");
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!((lines.len(), lines[1]), (2, "A boat flo"), "{out}");
-    let advice = "to send the line as text, begin it with a space";
+    let advice = "to send the line as text, start it with a space";
     let expected = format!(
-        "plimsoll: /quit: expected nothing behind it, found \"smoking, how?\"; {advice}\n\
-         plimsoll: /new: expected nothing behind it, found \"topic\\u{{1b}}[2J x\"; {advice}\n"
+        "plimsoll: /quit: expected nothing after the command, found \"smoking, how?\"; {advice}\n\
+         plimsoll: /new: expected nothing after the command, found \"topic\\u{{1b}}[2J x\"; {advice}\n"
     );
     assert_eq!(err, expected);
 }
 
 #[test]
-fn a_search_by_numbers_reads_the_answers_of_gsm8k() {
+fn a_search_with_a_numeric_metric_reads_the_answers_of_gsm8k() {
     let folder = tempfile::tempdir().unwrap();
     let (task, rows) = (folder.path().join("gsm.toml"), folder.path().join("gsm.jsonl"));
     let metric = "[[metrics]]\nkind = \"numeric\"\nextract = { pattern = '-?\\$?[0-9][0-9,.]*', take = \"last\" }\n";

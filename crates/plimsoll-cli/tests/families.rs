@@ -1,5 +1,5 @@
-//! A search beyond boundaries: families that compete, controls, effects, a guard and a budget, on a tiny model whose adapter
-//! is damaged at known places.
+//! Searches with families, controls, effects, a guard and a budget, on a tiny model whose adapter is damaged at known
+//! places.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -10,18 +10,18 @@ use std::path::{Path, PathBuf};
 use common::{adapter, data, json, json_lines, model, run, search};
 use serde_json::Value;
 
-const ALL: &str = "top-k,global-alpha,leave-one-out,leave-one-in,per-module,window,ramp,magnitude-k,output-k,random-k,greedy,\
-                   greedy-modules,strengths";
+const ALL: &str = "top-k,global-alpha,leave-one-out,leave-one-in,per-module,window,ramp,magnitude-k,output-k,random-k,\
+                   greedy,greedy-modules,strengths";
 
-/// Searches, and reads the result. In one type of number whatever the processor prefers: what eight samples show may turn
-/// on their last digits.
+/// Searches, and reads the result. The dtype is always f32: with eight samples the verdict can depend on the last
+/// digits.
 fn found(adapter: &Path, out: &Path, more: &[&str]) -> (Value, String) {
     let run = search(&model(), adapter, &data(), out, &[&["--template", "none", "--dtype", "f32"], more].concat());
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     (json(&out.join("result.json")), run.stderr)
 }
 
-/// The trained adapter with other gates folded into it.
+/// The trained adapter with LoRA strengths folded into it.
 fn damaged(folder: &Path, gates: &str) -> PathBuf {
     let out = folder.join("damaged");
     let whole = adapter("trained");
@@ -50,8 +50,8 @@ fn all_families_are_scored_and_compete() {
     let more =
         ["--families", ALL, "--gates", "1=0.5,2.q_proj=0", "--effects", "modules", "--guard", guard, "--seed", "3"];
     let (result, stderr) = found(&adapter("trained"), &out, &more);
-    assert!(stderr.contains("bottom-k (5), top-k (5)") && stderr.contains("layer passes a sample"), "{stderr}");
-    assert!(stderr.contains("greedy (as it goes)"), "{stderr}");
+    assert!(stderr.contains("bottom-k (5), top-k (5)") && stderr.contains("layer passes per sample"), "{stderr}");
+    assert!(stderr.contains("greedy (adaptive)"), "{stderr}");
 
     let variants = result["variants"].as_array().unwrap();
     for family in ALL.split(',').chain(["bottom-k", "given"]) {
@@ -59,7 +59,7 @@ fn all_families_are_scored_and_compete() {
         assert!(!members.is_empty(), "{family}");
         assert!(members.iter().all(|member| member["selection"]["mean_nll"].is_number()), "{family}");
     }
-    // One set of gates has one score, whichever family it is of.
+    // A variant has one score, whichever family it belongs to.
     let nll = |label: &str, family: &str| {
         let is_it = |variant: &&Value| variant["label"] == label && variant["family"] == family;
         variants.iter().find(is_it).unwrap()["selection"]["mean_nll"].as_f64().unwrap()
@@ -76,24 +76,24 @@ fn all_families_are_scored_and_compete() {
     let is_near = |family: &Value| number(family, "deficit") <= number(family, "se") * (1.0 + 1e-9);
     assert!(is_near(&families[chosen]) && !families[..chosen].iter().any(is_near));
     assert_eq!(families[chosen]["pick"], result["candidate"]);
-    // What is drawn at random is there to compare with.
+    // Random layers are only compared.
     assert!(families.iter().all(|family| family["family"] != "random-k"));
 
-    // A chain of layers adds up to the whole gain, and so do the Shapley values.
+    // The increments sum to the adapter's gain, and so do the Shapley values.
     assert!(json_lines(&out.join("scores.jsonl")).iter().any(|row| row["source"] == "guard"));
     assert_eq!(effects(&result, "leave-one-out").len(), 4 + 4 * 7);
     let total = |kind| of_layers(&result, kind).iter().sum::<f64>();
     assert!((total("shapley") - total("increment")).abs() < 1e-9, "{} {}", total("shapley"), total("increment"));
-    // Alone on the base model, the lowest layer is the first step of the curve.
+    // For the lowest layer, leave-one-in and the increment are the same effect.
     let [alone, step] = ["leave-one-in", "increment"].map(|kind| of_layers(&result, kind)[0]);
-    // The same samples in another order.
+    // The sums are over the same samples in another order.
     assert!((alone - step).abs() < 1e-12, "{alone} {step}");
     assert_eq!(result["guard"]["selection"], 12);
     let is_best = |point: &&Value| point["is_on_front"] == true;
     assert!(result["front"].as_array().unwrap().iter().filter(is_best).count() >= 2);
     assert_eq!(json_lines(&out.join("tokens.jsonl")).len(), 24);
 
-    // What was picked can be cut.
+    // `trim --from` writes the candidate.
     let (out, cut) = (out.to_str().unwrap(), folder.path().join("cut"));
     let whole = adapter("trained");
     let trimmed = run(["trim", "--from", out, "--adapter", whole.to_str().unwrap(), "--out", cut.to_str().unwrap()]);
@@ -102,7 +102,7 @@ fn all_families_are_scored_and_compete() {
 }
 
 #[test]
-fn a_layer_that_does_harm_is_found() {
+fn a_harmful_layer_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let damaged = damaged(folder.path(), "3=5");
     let more = ["--families", "leave-one-out,strengths", "--effects", "layers", "--orders", "0"];
@@ -117,7 +117,7 @@ fn a_layer_that_does_harm_is_found() {
 }
 
 #[test]
-fn a_cut_stands_beside_its_controls() {
+fn a_cut_is_compared_with_controls() {
     let folder = tempfile::tempdir().unwrap();
     let damaged = damaged(folder.path(), "2=-3");
     let out = folder.path().join("out");
@@ -139,7 +139,7 @@ fn a_cut_stands_beside_its_controls() {
 }
 
 #[test]
-fn few_samples_judge_in_turn_and_a_budget_is_kept() {
+fn few_samples_judge_in_folds_and_a_budget_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let (nested, _) = found(&adapter("trained"), &folder.path().join("nested"), &[]);
     assert_eq!(nested["choice"]["validation"], serde_json::json!({ "kind": "nested", "folds": 10 }));
@@ -155,9 +155,9 @@ fn few_samples_judge_in_turn_and_a_budget_is_kept() {
     assert!(result["candidate"]["bytes"].as_f64().unwrap() <= most);
 }
 
-/// What wins need not be a boundary, nor one that the race left.
+/// The candidate may be of another family than the boundaries that were raced.
 #[test]
-fn a_race_beside_other_families_comes_to_an_answer() {
+fn a_race_with_other_families_has_a_verdict() {
     let folder = tempfile::tempdir().unwrap();
     let damaged = damaged(folder.path(), "0-3=3");
     let many = folder.path().join("many.jsonl");
@@ -172,10 +172,10 @@ fn a_race_beside_other_families_comes_to_an_answer() {
         (&"global-alpha".into(), &"0.25".into())
     );
     assert_eq!(result["choice"]["reason"], "better");
-    // Wherever the lines break.
+    // Line breaks may be anywhere.
     let text = run.stdout.replace('\n', " ");
-    assert!(text.contains("Change its strengths: strength 0.25 (global-alpha)."), "{}", run.stdout);
+    assert!(text.contains("Change the LoRA strengths: strength 0.25 (global-alpha)."), "{}", run.stdout);
     assert!(result["race"].is_object());
-    // It is the files that were judged: the trimmed adapter at full strength is the candidate.
+    // The trimmed adapter at strength 1 is the candidate that was judged.
     assert_eq!(json(&out.join("adapter/plimsoll.json"))["strengths"], serde_json::json!([0.25]));
 }

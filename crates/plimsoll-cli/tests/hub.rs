@@ -1,4 +1,4 @@
-//! Models and adapters by the id of a repository, from a small hub on loopback.
+//! Models and adapters by repository id, from a test hub on loopback.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -14,25 +14,25 @@ use std::sync::{Arc, Mutex};
 use common::{Run, adapter, model, plimsoll};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-/// Prefixes under which a hub has the same files.
+/// Path prefixes under which a hub serves the same files.
 const ELSEWHERE: [&str; 3] = ["/cdn", "/moved", "/back"];
 
-/// What a hub has and does.
+/// The files and the behaviour of a test hub.
 #[derive(Default)]
 struct Content {
     /// By repository and then by name.
     files: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
-    /// The token that is asked for.
+    /// The token that is required.
     token: Option<String>,
-    /// Files whose first download breaks off in the middle.
+    /// Files whose first download stops in the middle.
     broken: Vec<String>,
-    /// Redirects: what a path begins with, and what the `Location` has in its place.
+    /// Redirects: the prefix of a path, and its replacement in the `Location`.
     redirects: Vec<(String, String)>,
-    /// Requests as they came.
+    /// Requests in the order of their arrival.
     requests: Vec<Request>,
 }
 
-/// A request, as far as the tests look at it.
+/// The parts of a request that the tests check.
 #[derive(Debug, Default, PartialEq)]
 struct Request {
     path: String,
@@ -41,7 +41,7 @@ struct Request {
     token: Option<String>,
 }
 
-/// A server that speaks as much of the Hub's language as is asked of it.
+/// A server with the part of the Hub's API that the program uses.
 struct Hub {
     endpoint: String,
     content: Arc<Mutex<Content>>,
@@ -73,7 +73,7 @@ impl Hub {
         let names =
             ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
         let mut base: BTreeMap<String, Vec<u8>> = read(&model(), &names);
-        // What nobody asks for.
+        // A file that is never requested.
         base.insert("pytorch_model.bin".into(), b"pickle".to_vec());
         let lora = read(&adapter("plain"), &["adapter_config.json", "adapter_model.safetensors"]);
         let files = BTreeMap::from([("tiny/base".to_owned(), base), ("tiny/lora".to_owned(), lora)]);
@@ -88,7 +88,7 @@ impl Hub {
         change(&mut self.content.lock().unwrap());
     }
 
-    /// A run with this hub and a cache of its own.
+    /// Runs the program with this hub, and with a cache in `home`.
     fn run(&self, home: &Path, arguments: &[&str], more: &[(&str, &str)]) -> Run {
         let mut command = plimsoll();
         command.env("HF_ENDPOINT", &self.endpoint).env("HF_HOME", home).envs(more.iter().copied()).args(arguments);
@@ -139,13 +139,14 @@ fn answer(mut stream: TcpStream, content: &Mutex<Content>) -> std::io::Result<()
     }
 }
 
-/// Status, headers, body, and whether all of the body is sent.
+/// The response: status, headers, body, and whether all of the body is sent.
 fn respond(content: &mut Content, request: &Request) -> (&'static str, String, Vec<u8>, bool) {
     let nothing = ("404 Not Found", String::new(), Vec::new(), true);
     let redirect = |(from, to): &(String, String)| Some(to.clone() + request.path.strip_prefix(from.as_str())?);
     if let Some(location) = content.redirects.iter().find_map(redirect) {
         let location = if location.is_empty() { location } else { format!("Location: {location}\r\n") };
-        // As the Hub does where a file lies in another storage; the hash is the file's, whose name no redirect changes.
+        // As the Hub does for a file in another storage. The hash depends on the file's name, which no redirect
+        // changes.
         let name = request.path.rsplit('/').next().unwrap_or_default();
         let linked = format!("X-Linked-Etag: \"{name}\"\r\nX-Repo-Commit: {COMMIT}\r\n");
         return ("302 Found", location + &linked, Vec::new(), true);
@@ -207,20 +208,20 @@ fn what_is_needed_is_downloaded_once() {
     );
     assert!(!hub.requests().is_empty());
 
-    // What lies in the cache is used without a question.
+    // A complete cache is used without a request.
     let again = hub.run(home.path(), &GENERATE, &[]);
     assert_eq!((again.code, &again.stdout), (Some(0), &first.stdout), "{}", again.stderr);
     assert_eq!(hub.requests(), []);
     let offline = hub.run(home.path(), &GENERATE, &[("HF_HUB_OFFLINE", "1")]);
     assert_eq!((offline.code, &offline.stdout), (Some(0), &first.stdout));
 
-    // It is what local folders give.
+    // Local folders give the same output.
     let (base, lora) = (model(), adapter("plain"));
     let mut local = GENERATE;
     (local[2], local[4]) = (base.to_str().unwrap(), lora.to_str().unwrap());
     assert_eq!(common::run(local).stdout, first.stdout);
 
-    // A snapshot that lost a file is completed.
+    // A file that is missing in a snapshot is downloaded.
     fs::remove_file(snapshot(home.path(), "tiny/base").join("model.safetensors")).unwrap();
     let completed = hub.run(home.path(), &GENERATE, &[]);
     assert_eq!((completed.code, &completed.stdout), (Some(0), &first.stdout), "{}", completed.stderr);
@@ -228,7 +229,7 @@ fn what_is_needed_is_downloaded_once() {
 }
 
 #[test]
-fn a_broken_download_goes_on_where_it_stopped() {
+fn an_incomplete_download_is_continued() {
     let (hub, home) = (Hub::with_model(), tempfile::tempdir().unwrap());
     hub.change(|content| content.broken = vec!["adapter_model.safetensors".into()]);
     let run = hub.run(home.path(), &["inspect", "--adapter", "tiny/lora@main"], &[]);
@@ -249,14 +250,14 @@ fn a_broken_download_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn what_is_left_over_in_the_cache_does_not_stop_a_download() {
+fn leftover_files_in_the_cache_do_not_stop_a_download() {
     let (hub, home) = (Hub::with_model(), tempfile::tempdir().unwrap());
     let inspect = ["inspect", "--adapter", "tiny/lora"];
     let name = "adapter_model.safetensors";
     assert_eq!(hub.run(home.path(), &inspect, &[]).code, Some(0));
     let (link, whole) = (snapshot(home.path(), "tiny/lora").join(name), fs::read(adapter("plain").join(name)).unwrap());
     let blob = link.canonicalize().unwrap();
-    // The content of a link is gone, and a part of it is there that is longer than all of it.
+    // The content of a link is missing, and its .part file is longer than the whole content.
     fs::remove_file(&blob).unwrap();
     let mut part = blob.clone().into_os_string();
     part.push(".part");
@@ -268,7 +269,7 @@ fn what_is_left_over_in_the_cache_does_not_stop_a_download() {
 }
 
 #[test]
-fn a_token_is_sent_and_never_told() {
+fn a_token_is_sent_and_never_printed() {
     let (hub, home) = (Hub::with_model(), tempfile::tempdir().unwrap());
     hub.change(|content| content.token = Some("hf_secret".into()));
     let inspect = ["inspect", "--adapter", "tiny/lora"];
@@ -277,18 +278,18 @@ fn a_token_is_sent_and_never_told() {
     assert!(["tiny/lora", "401", "HF_TOKEN"].iter().all(|word| refused.stderr.contains(word)), "{}", refused.stderr);
     let wrong = hub.run(home.path(), &inspect, &[("HF_TOKEN", "hf_wrong")]);
     assert!(wrong.code == Some(3) && !wrong.stderr.contains("hf_wrong"), "{}", wrong.stderr);
-    // From the environment, or from the file that logging in writes.
+    // From the environment, or from the file that `hf auth login` writes.
     assert_eq!(hub.run(home.path(), &inspect, &[("HF_TOKEN", "hf_secret")]).code, Some(0));
     fs::remove_dir_all(home.path().join("hub")).unwrap();
     fs::write(home.path().join("token"), "hf_secret\n").unwrap();
     assert_eq!(hub.run(home.path(), &inspect, &[]).code, Some(0));
 }
 
-/// The redirects of a hub, which may lead to another one: what a path begins with, and what takes its place.
+/// The redirects of a hub, maybe to a second hub: the prefix of a path, and its replacement.
 type Redirects = fn(&Hub, &Hub) -> Vec<(&'static str, String)>;
 
-/// Downloads an adapter with a token, where the hub redirects. Returns the requests that the hub and a second one, on
-/// another port, got.
+/// Downloads an adapter with a token from a hub that redirects. Returns the requests of this hub and of a second one on
+/// another port.
 fn redirected(redirects: Redirects, token: Option<&str>) -> [Vec<Request>; 2] {
     let (hub, other, home) = (Hub::with_model(), Hub::with_model(), tempfile::tempdir().unwrap());
     let redirects = redirects(&hub, &other);
@@ -310,7 +311,7 @@ fn redirected(redirects: Redirects, token: Option<&str>) -> [Vec<Request>; 2] {
     [hub.requests(), other.requests()]
 }
 
-/// The hub by another name of the same machine.
+/// The endpoint of a hub with another host name of the same machine.
 fn renamed(hub: &Hub) -> String {
     hub.endpoint.replace("127.0.0.1", "localhost")
 }
@@ -365,7 +366,7 @@ fn a_token_stays_with_a_redirect_to_the_same_origin() {
 }
 
 #[test]
-fn redirects_that_lead_nowhere_end() {
+fn bad_redirects_end() {
     let (hub, home) = (Hub::with_model(), tempfile::tempdir().unwrap());
     for (to, words) in [
         ("/tiny/lora/resolve/", "more than 10 redirects"),
@@ -388,7 +389,7 @@ fn redirects_that_lead_nowhere_end() {
 }
 
 #[test]
-fn what_cannot_be_had_is_told_with_what_to_do() {
+fn errors_say_what_to_do() {
     let (hub, home) = (Hub::with_model(), tempfile::tempdir().unwrap());
     hub.change(|content| {
         let outside = BTreeMap::from([
@@ -419,11 +420,11 @@ fn what_cannot_be_had_is_told_with_what_to_do() {
         ),
         (generate("some/ggufs"), &["config.json is not in the repository", "OWNER/NAME:a.Q4_0.gguf"]),
         (generate("some/ggufs:b.gguf"), &["b.gguf is not in the repository"]),
-        // The file is fetched, and is no model.
+        // The file is downloaded, but it is no model.
         (generate("some/ggufs:a.Q8_0.gguf"), &["a.Q8_0.gguf", "not a GGUF file"]),
-        (generate("bad/etag"), &["escape.gguf", "answers with names that are none"]),
+        (generate("bad/etag"), &["escape.gguf", "sent an ETag or a commit that is not a file name"]),
         (generate("bad/index"), &["does not name files of the repository"]),
-        // No id: the library says what is wrong with a path.
+        // Not an id: the library reports the error of the path.
         (generate("./no/such"), &["./no/such", "No such file"]),
     ] {
         assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""), "{words:?}: {}", run.stderr);
@@ -431,7 +432,7 @@ fn what_cannot_be_had_is_told_with_what_to_do() {
     }
 }
 
-/// A server that redirects all paths to another origin and says nothing else, as one does from http to https.
+/// A server that redirects all paths to another origin, as from http to https.
 fn forwarding(origin: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -451,7 +452,7 @@ fn forwarding(origin: String) -> String {
 }
 
 #[test]
-fn a_refusal_at_another_origin_is_told_with_that_origin() {
+fn a_refusal_at_another_origin_names_that_origin() {
     let (hub, home) = (Hub::with_model(), tempfile::tempdir().unwrap());
     let endpoint = forwarding(hub.endpoint.clone());
     let inspect = |token: &str| {
@@ -460,7 +461,7 @@ fn a_refusal_at_another_origin_is_told_with_that_origin() {
         assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""), "{}", run.stderr);
         run.stderr
     };
-    // A public repository: its list of files comes, and the facts of a file do not.
+    // A public repository: the list of files is sent, but not the headers of a file.
     let (other, advice) = (&hub.endpoint, format!("if {} is the hub, set HF_ENDPOINT to it", hub.endpoint));
     let message = inspect("hf_secret");
     assert!(message.contains(&format!("redirects to {other} without the header etag: {advice}")), "{message}");
@@ -472,7 +473,7 @@ fn a_refusal_at_another_origin_is_told_with_that_origin() {
     let message = inspect("");
     assert!(message.ends_with(&format!("{advice}, and HF_TOKEN to a token that may read it\n")), "{message}");
     assert!(hub.requests().iter().all(|request| request.token.is_none()));
-    // What the messages say to do.
+    // With the settings that the messages advise.
     let run = hub.run(home.path(), &["inspect", "--adapter", "tiny/lora"], &[("HF_TOKEN", "hf_secret")]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
 }

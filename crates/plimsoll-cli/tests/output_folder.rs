@@ -1,4 +1,4 @@
-//! What `search` does with an output folder that is not empty: nothing of the user's is lost, and no finished work.
+//! Output folders of `search` that are not empty: no files of the user and no finished work are lost.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -23,7 +23,7 @@ fn the_adapter_that_is_searched_is_never_replaced() {
 }
 
 #[test]
-fn a_folder_of_the_users_own_is_not_taken_for_a_result() {
+fn a_folder_of_the_user_is_not_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     copy_files(&adapter("plain"), &out.join("adapter"));
@@ -39,7 +39,7 @@ fn scores_survive_results_that_could_not_be_written() {
     let folder = tempfile::tempdir().unwrap();
     let (out, whole) = (folder.path().join("out"), folder.path().join("whole"));
     let trained = adapter("trained");
-    // A folder where the report should go makes the last step fail, as a full disk would.
+    // A folder named report.html makes the last step fail, as a full disk would.
     fs::create_dir_all(out.join("report.html")).unwrap();
     let failed = plain_search(&model(), &trained, &data(), &out, &["--force"]);
     assert_eq!(failed.code, Some(1), "{}", failed.stderr);
@@ -47,7 +47,7 @@ fn scores_survive_results_that_could_not_be_written() {
     assert!(journal.exists() && !out.join("result.json").exists(), "{:?}", names(&out));
     fs::remove_dir(out.join("report.html")).unwrap();
 
-    // Damage to the journal costs the samples that it hits and no others.
+    // Only the samples in damaged lines of the journal are scored again.
     let text = fs::read_to_string(&journal).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 1 + 24);
@@ -99,7 +99,7 @@ fn a_trimmed_adapter_is_not_trimmed_again() {
 
 #[cfg(unix)]
 #[test]
-fn a_folder_that_cannot_be_written_is_found_out_before_any_work() {
+fn a_folder_that_cannot_be_written_is_refused_before_any_work() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "a file").unwrap();
     let dangling = folder.path().join("dangling");

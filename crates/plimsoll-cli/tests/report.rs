@@ -1,4 +1,4 @@
-//! `plimsoll report`: results that are told again, alone and side by side.
+//! `plimsoll report`: one result in every format, and comparisons of several results.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -28,7 +28,7 @@ fn refuses(run: &Run, words: &[&str]) {
     }
 }
 
-/// The example in a folder of its own, changed.
+/// A folder with the example result, changed.
 fn folder(parent: &Path, name: &str, change: impl FnOnce(&mut Value)) -> PathBuf {
     let mut value = json(&result());
     change(&mut value);
@@ -39,7 +39,7 @@ fn folder(parent: &Path, name: &str, change: impl FnOnce(&mut Value)) -> PathBuf
 }
 
 #[test]
-fn a_result_is_told_in_every_form() {
+fn a_result_is_rendered_in_every_format() {
     let parent = tempfile::tempdir().unwrap();
     let out = folder(parent.path(), "out", |_| {});
     let file = out.join("result.json");
@@ -50,9 +50,9 @@ fn a_result_is_told_in_every_form() {
     let markdown = report(&[&out], &["--format", "markdown"]);
     assert!(succeeds(&markdown).starts_with("### Trim: keep LoRA in layers 0–19 (20 of 30).\n"));
     assert!(succeeds(&report(&[&out], &["--format", "html"])).starts_with("<!DOCTYPE html>"));
-    let told: Value = serde_json::from_str(succeeds(&report(&[&out], &["--format", "json"]))).unwrap();
-    assert_eq!(told, json(&file));
-    refuses(&report(&[&out], &["--sort", "gain"]), &["--sort is of no effect on one result"]);
+    let printed: Value = serde_json::from_str(succeeds(&report(&[&out], &["--format", "json"]))).unwrap();
+    assert_eq!(printed, json(&file));
+    refuses(&report(&[&out], &["--sort", "gain"]), &["--sort has no effect on one result"]);
     refuses(&report(&[], &[]), &["<RESULT>"]);
 }
 
@@ -74,17 +74,17 @@ fn a_report_goes_into_a_file_and_replaces_none() {
     assert_eq!(fs::read_to_string(&card).unwrap(), written);
     assert_eq!(common::names(card.parent().unwrap()), ["card.md"]);
 
-    // What a report is made of is not replaced by it.
+    // A report does not replace its input.
     let before = contents(&out);
     let result = out.join("result.json");
-    refuses(&write(&result, &["--force"]), &["is what the report is made from"]);
+    refuses(&write(&result, &["--force"]), &["is an input of the report"]);
     refuses(&write(&out, &["--force"]), &["is a folder"]);
     refuses(&report(&[&out], &["--force"]), &["--out"]);
     assert_eq!(contents(&out), before);
 }
 
 #[test]
-fn results_stand_side_by_side() {
+fn several_results_are_compared() {
     let parent = tempfile::tempdir().unwrap();
     let runs = [("b", 0.01), ("c", 0.05), ("a", 0.03)];
     let runs = runs.map(|(name, gain)| {
@@ -106,7 +106,7 @@ fn results_stand_side_by_side() {
     assert_eq!(order(&[]), ["b", "c", "a"]);
     assert_eq!(order(&["--sort", "gain"]), ["c", "a", "b"]);
     assert_eq!(order(&["--sort", "name"]), ["a", "b", "c"]);
-    let forms = [("table", "run  answer"), ("markdown", "| run | answer |"), ("html", "<!DOCTYPE html>")];
+    let forms = [("table", "run  verdict"), ("markdown", "| run | verdict |"), ("html", "<!DOCTYPE html>")];
     for (form, start) in forms {
         let run = report(&runs, &["--format", form]);
         assert!(succeeds(&run).starts_with(start), "{}", run.stdout);
@@ -135,12 +135,12 @@ fn schemas_are_those_that_are_published() {
     refuses(&report(&[&result()], &["--schema"]), &["--schema"]);
 }
 
-/// Colour is for a terminal that has it, whose owner did not ask for none.
+/// Output is coloured on a terminal with colours, unless `NO_COLOR` is set.
 #[cfg(target_os = "linux")]
 #[test]
 fn colour_is_for_terminals() {
     use std::process::{Command, Stdio};
-    // `script` (util-linux) runs a command on a terminal of its own.
+    // `script` (util-linux) runs a command on a terminal.
     let on_a_terminal = |environment: &[(&str, &str)], more: &str| {
         let program = env!("CARGO_BIN_EXE_plimsoll");
         let mut command = Command::new("script");
@@ -154,7 +154,7 @@ fn colour_is_for_terminals() {
     let plain = report(&[&result()], &[]);
     assert_eq!(on_a_terminal(&[("NO_COLOR", "1")], ""), succeeds(&plain));
     assert_eq!(on_a_terminal(&[("TERM", "dumb")], ""), plain.stdout);
-    // An empty value asks for nothing.
+    // An empty value counts as not set.
     assert_eq!(on_a_terminal(&[("NO_COLOR", "")], ""), coloured);
     assert!(!on_a_terminal(&[], "--format markdown").contains('\u{1b}'));
 }

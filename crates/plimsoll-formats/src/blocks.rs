@@ -1,45 +1,45 @@
-//! How weights are stored, and how to turn them back into `f32`.
+//! Block types of stored weights, and their decoding to `f32`.
 //!
 //! A row of a stored matrix is a sequence of blocks, each a fixed number of bytes for a fixed number of weights. In the
-//! quantised types a block holds small integers `q` and one or two scales: `w = d·q`, or `w = d·q + m`. The K-types put
-//! eight or sixteen sub-blocks, with a small integer scale each, into a super-block of 256 weights.
+//! quantised types a block has small integers `q` and one or two scales: `w = d·q`, or `w = d·q + m`. In the K-types a
+//! block of 256 weights has eight or sixteen sub-blocks, each with a small integer scale.
 //!
-//! Layouts and the order of the arithmetic follow ggml's reference decoders (`ggml-quants.c`) as the `gguf` Python
-//! package has them, so that every value is the same to the last bit; `tests/gguf_blocks.rs` holds us to it. They are
-//! decoded here, and not by a tensor library, because that is one function of a few lines for each type: no demand on
-//! alignment, no copy in between, no panic on a wrong size.
+//! Layouts and the order of the arithmetic are those of ggml's reference decoders (`ggml-quants.c`) in the `gguf`
+//! Python package, so that every value is the same to the last bit; `tests/gguf_blocks.rs` checks this. They are
+//! decoded here and not by a tensor library, because each type is a function of a few lines, without alignment
+//! requirements, without an extra copy, and without a panic on a wrong size.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
 use rayon::prelude::*;
 
-/// One way of storing weights.
+/// A block type: the format of stored weights.
 #[derive(Debug)]
 pub struct BlockType {
-    /// What ggml calls it, such as `Q4_1`.
+    /// The type's name in ggml, such as `Q4_1`.
     pub name: &'static str,
-    /// Weights in a block.
+    /// Number of weights in a block.
     pub elements: usize,
-    /// Bytes of a block.
+    /// Number of bytes of a block.
     pub bytes: usize,
-    /// Decodes whole blocks: as many as `bytes` holds, into as many weights.
+    /// Decodes whole blocks: all that the bytes contain.
     decode: fn(&[u8], &mut [f32]),
 }
 
-/// Blocks that one thread decodes at a time hold about this many weights: 256 KiB of output.
+/// Number of weights that one thread decodes at a time: 256 KiB of output.
 const CHUNK_ELEMENTS: usize = 1 << 16;
 
-/// A tensor's weights as they are stored.
+/// The stored weights of a tensor.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored<'a> {
-    /// How they are stored.
+    /// Their block type.
     pub block: &'static BlockType,
-    /// The bytes of all its blocks.
+    /// The bytes of all blocks.
     pub bytes: &'a [u8],
 }
 
 impl Stored<'_> {
-    /// Decodes all of them, on all threads. Bytes after the last whole block are ignored.
+    /// Decodes all weights, on all threads. Bytes after the last whole block are ignored.
     pub fn read(&self) -> Vec<f32> {
         let BlockType { elements, bytes: block_bytes, decode, .. } = *self.block;
         let blocks = self.bytes.len() / block_bytes;
@@ -51,7 +51,8 @@ impl Stored<'_> {
         weights
     }
 
-    /// Decodes `out.len()` weights from the `first` on; both are whole blocks.
+    /// Decodes `out.len()` weights, starting with the weight at index `first`. Both numbers are multiples of the block
+    /// size.
     pub fn read_at(&self, first: usize, out: &mut [f32]) {
         let BlockType { elements, bytes, decode, .. } = self.block;
         debug_assert!(first.is_multiple_of(*elements) && out.len().is_multiple_of(*elements), "half a block");
@@ -80,23 +81,23 @@ static IQ3_XXS: BlockType = BlockType { name: "IQ3_XXS", elements: 256, bytes: 9
 static IQ4_NL: BlockType = BlockType { name: "IQ4_NL", elements: 32, bytes: 18, decode: iq4_nl };
 static IQ4_XS: BlockType = BlockType { name: "IQ4_XS", elements: 256, bytes: 136, decode: iq4_xs };
 
-/// The types that are read, for messages.
+/// The names of the supported types, for messages.
 pub(super) const READ: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ2_XXS, \
-                               IQ3_XXS, IQ4_NL and IQ4_XS";
+                               IQ3_XXS, IQ4_NL or IQ4_XS";
 
-/// What is known of a ggml type number (`enum ggml_type`).
+/// A type of ggml (`enum ggml_type`).
 #[derive(Clone, Copy, Debug)]
 pub(super) enum GgmlType {
-    /// A type that is read.
+    /// A supported type.
     Read(&'static BlockType),
-    /// A type that is known by name only.
+    /// A type that is not supported.
     Named(&'static str),
-    /// A number that ggml had not given out when this was written (2026).
+    /// A number that was not in use when this was written (2026).
     Unknown,
 }
 
 impl GgmlType {
-    /// Looks a type number up.
+    /// The type with a number.
     pub(super) fn from_number(number: u32) -> Self {
         match number {
             0 => Self::Read(&F32),
@@ -145,7 +146,7 @@ impl GgmlType {
         }
     }
 
-    /// What ggml calls it, or `unknown`.
+    /// The type's name in ggml, or `unknown`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Read(block) => block.name,
@@ -160,7 +161,7 @@ fn f32s(bytes: &[u8], weights: &mut [f32]) {
 }
 
 fn f16s(bytes: &[u8], weights: &mut [f32]) {
-    // By slices, because a single conversion asks each time what the CPU can do.
+    // By slices, because each single conversion would check the features of the CPU.
     let mut halves = [f16::ZERO; 256];
     for (bytes, weights) in bytes.chunks(2 * halves.len()).zip(weights.chunks_mut(halves.len())) {
         let halves = &mut halves[..weights.len()];
@@ -289,8 +290,8 @@ fn q6_k(bytes: &[u8], weights: &mut [f32]) {
     });
 }
 
-/// `scales: [4 + 4 bits; 16], q: [2 bits; 256], d: f16, dmin: f16`, in two halves of 128 weights, each four runs of 32: run
-/// `r` has the bit pair `r` of the half's 32 bytes. Sub-blocks of 16; `w = (d·s)·q − (dmin·m)`.
+/// `scales: [4 + 4 bits; 16], q: [2 bits; 256], d: f16, dmin: f16`, in two halves of 128 weights, each four runs of 32:
+/// run `r` has the bit pair `r` of the half's 32 bytes. Sub-blocks of 16; `w = (d·s)·q − (dmin·m)`.
 fn q2_k(bytes: &[u8], weights: &mut [f32]) {
     each_block(bytes, weights, |block: &[u8; 84], weights: &mut [f32; 256]| {
         let (d, dmin) = (scale(block, 80), scale(block, 82));
@@ -305,13 +306,13 @@ fn q2_k(bytes: &[u8], weights: &mut [f32]) {
     });
 }
 
-/// `high: [1 bit; 256], low: [2 bits; 256], scales: [6 bits; 16], d: f16`: low bits as in `Q2_K`, bit `r` of high byte `i`
-/// for weight `i` of run `r` of all eight. Sub-blocks of 16; `w = (d·(s − 32))·(q − 4)`.
+/// `high: [1 bit; 256], low: [2 bits; 256], scales: [6 bits; 16], d: f16`: low bits as in `Q2_K`, bit `r` of high byte
+/// `i` for weight `i` of run `r` of all eight. Sub-blocks of 16; `w = (d·(s − 32))·(q − 4)`.
 fn q3_k(bytes: &[u8], weights: &mut [f32]) {
     each_block(bytes, weights, |block: &[u8; 110], weights: &mut [f32; 256]| {
         let d = scale(block, 108);
-        // Lower four bits: the low halves of the first eight bytes, then their high halves. Upper two: pair after pair of
-        // the last four.
+        // Lower four bits: the low halves of the first eight bytes, then their high halves. Upper two bits: the bit
+        // pairs of the last four bytes.
         let packed = &block[96..108];
         let scales: [f32; 16] = std::array::from_fn(|sub| {
             let low = packed[sub % 8] >> (sub / 8 * 4) & 15;
@@ -343,8 +344,8 @@ fn iq4_nl(bytes: &[u8], weights: &mut [f32]) {
     });
 }
 
-/// `d: f16, high: [2 bits; 8], low: [4 bits; 8], q: [4 bits; 256]`: the halves of a scale for each sub-block of 32, whose
-/// 16 bytes are as in `IQ4_NL`; `w = (d·(s − 32))·level[q]`.
+/// `d: f16, high: [2 bits; 8], low: [4 bits; 8], q: [4 bits; 256]`: the halves of a scale for each sub-block of 32,
+/// whose 16 bytes are as in `IQ4_NL`; `w = (d·(s − 32))·level[q]`.
 fn iq4_xs(bytes: &[u8], weights: &mut [f32]) {
     each_block(bytes, weights, |block: &[u8; 136], weights: &mut [f32; 256]| {
         let d = scale(block, 0);
@@ -360,8 +361,8 @@ fn iq4_xs(bytes: &[u8], weights: &mut [f32]) {
     });
 }
 
-/// `d: f16`, then for each sub-block of 32 four bytes that name a point of the grid of eights each, and `signs: [7 bits; 4],
-/// s: 4 bits`; `w = ±(d·(s + ½)/4)·point`.
+/// `d: f16`, then for each sub-block of 32: four bytes, each the index of a point in the grid of eights, and
+/// `signs: [7 bits; 4], s: 4 bits`; `w = ±(d·(s + ½)/4)·point`.
 fn iq2_xxs(bytes: &[u8], weights: &mut [f32]) {
     each_block(bytes, weights, |block: &[u8; 66], weights: &mut [f32; 256]| {
         let d = scale(block, 0);
@@ -380,8 +381,8 @@ fn iq2_xxs(bytes: &[u8], weights: &mut [f32]) {
     });
 }
 
-/// `d: f16`, a byte that names a point of the grid of fours for each four weights, and for each sub-block of 32 `signs: [7
-/// bits; 4], s: 4 bits`; `w = ±(d·(s + ½)/2)·point`.
+/// `d: f16`, a byte for each four weights, the index of a point in the grid of fours, and for each sub-block of 32
+/// `signs: [7 bits; 4], s: 4 bits`; `w = ±(d·(s + ½)/2)·point`.
 fn iq3_xxs(bytes: &[u8], weights: &mut [f32]) {
     each_block(bytes, weights, |block: &[u8; 98], weights: &mut [f32; 256]| {
         let d = scale(block, 0);
@@ -410,7 +411,7 @@ fn signed(value: f32, minus: u32, i: usize) -> f32 {
     if minus >> i & 1 == 1 { -value } else { value }
 }
 
-/// Hands out block after block with its weights; sizes known to the compiler keep the loops inside free of checks.
+/// Calls `decode` for each block and its weights. Constant sizes keep the loops inside free of bounds checks.
 fn each_block<const BYTES: usize, const ELEMENTS: usize>(
     bytes: &[u8],
     weights: &mut [f32],
@@ -498,7 +499,7 @@ static GRID_OF_FOURS: [u16; 256] = [
 mod tests {
     use super::*;
 
-    /// The golden test in `tests/gguf_blocks.rs` covers the values; here, that a block's two sizes are the decoder's.
+    /// The sizes of every block type are those of its decoder. `tests/gguf_blocks.rs` tests the values.
     #[test]
     fn every_weight_of_every_block_is_written() {
         for block in (0..64).filter_map(|number| match GgmlType::from_number(number) {
@@ -514,21 +515,21 @@ mod tests {
     }
 
     #[test]
-    fn many_threads_decode_what_one_decodes() {
+    fn many_threads_decode_the_same_as_one() {
         let blocks = 3 * CHUNK_ELEMENTS / Q4_1.elements + 1;
         let bytes: Vec<u8> = (0..blocks * Q4_1.bytes).map(|i| (i * 7 % 61) as u8).collect();
         let mut weights = vec![0.0; blocks * Q4_1.elements];
         q4_1(&bytes, &mut weights);
         let stored = Stored { block: &Q4_1, bytes: &bytes };
         assert_eq!(stored.read(), weights);
-        // A stretch of it is the same numbers.
+        // A part has the same numbers.
         let mut some = vec![0.0; 64];
         stored.read_at(96, &mut some);
         assert_eq!(some, weights[96..160]);
     }
 
     #[test]
-    fn every_half_becomes_the_float_it_stands_for() {
+    fn every_f16_is_decoded_exactly() {
         let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
         for (bits, weight) in (0..=u16::MAX).zip(Stored { block: &F16, bytes: &bytes }.read()) {
             assert_eq!(weight.to_bits(), f16::from_bits(bits).to_f32().to_bits(), "{bits:#06x}");

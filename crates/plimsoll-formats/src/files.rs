@@ -24,18 +24,19 @@ use crate::error::{FileError, FileProblem};
 /// A result of reading or writing a file.
 type Result<T> = std::result::Result<T, FileError>;
 
-/// Text files larger than this are refused: tokenizers reach some tens of megabytes.
+/// Maximum size of a text file, in bytes; tokenizers have some tens of megabytes.
 const MAX_TEXT_BYTES: u64 = 256 << 20;
-/// JSON configuration files larger than this are refused: real ones are a few kilobytes, some with a chat template.
+/// Maximum size of a JSON configuration file, in bytes; most have a few kilobytes, more with a chat template.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
 
-/// What a Git LFS pointer file starts with (git-lfs specification, version 1).
+/// The start of a Git LFS pointer file (git-lfs specification, version 1).
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// Opens a regular file: opening a pipe would wait for somebody to write to it, and reading a device need not end.
+/// Opens a regular file. A pipe is refused because opening it would wait for a writer, a device because it may have no
+/// end.
 ///
 /// # Errors
-/// The operating system's reason, or that it is something else than a file, with the path.
+/// A file that cannot be opened, or that is not a regular file.
 pub fn open(path: &Path) -> Result<File> {
     let metadata = fs::metadata(path).map_err(FileError::read(path))?;
     if metadata.is_file() {
@@ -45,38 +46,38 @@ pub fn open(path: &Path) -> Result<File> {
     Err(FileError::read(path)(io::Error::other(format!("not a regular file: {found}"))))
 }
 
-/// Maps a file for reading.
+/// Maps a file into memory, for reading.
 ///
 /// # Errors
-/// The operating system's reason, with the path.
+/// As [`open`], or a file that cannot be mapped.
 pub fn map(path: &Path) -> Result<Mmap> {
     let file = open(path)?;
-    // SAFETY: the map is only ever read. As with every reader of mapped weights, another process that truncates or
-    // rewrites the file meanwhile is outside what can be guarded against; bytes are validated after mapping, and
-    // plain numbers are copied out of them, so changed bytes give wrong numbers at worst.
+    // SAFETY: the map is only read. As with all readers of mapped weights, nothing prevents another process from
+    // truncating or changing the file. Bytes are validated after mapping, and only plain numbers are copied out of
+    // them, so changed bytes give wrong numbers at worst.
     #[allow(unsafe_code)]
     unsafe { Mmap::map(&file) }.map_err(FileError::read(path))
 }
 
-/// Whether these are the bytes of a Git LFS pointer in place of the file it points to.
+/// Whether a file's bytes are a Git LFS pointer instead of the content.
 pub fn is_lfs_pointer(bytes: &[u8]) -> bool {
     bytes.starts_with(LFS_POINTER)
 }
 
-/// What is wrong with a text file that is a Git LFS pointer.
+/// The error of a text file that is a Git LFS pointer.
 pub fn lfs_pointer() -> io::Error {
     io::Error::other("this is a Git LFS pointer, not the file itself: run `git lfs pull`")
 }
 
-/// Reads a text file of limited size.
+/// Reads a text file of at most 256 MiB.
 ///
 /// # Errors
-/// Unreadable, not a regular file, a Git LFS pointer, too large or not UTF-8.
+/// A file that cannot be read, is not regular, is a Git LFS pointer, is too large or is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
     read_limited(path, MAX_TEXT_BYTES)
 }
 
-/// Reads a configuration file, for which a smaller limit holds.
+/// Reads a configuration file of at most 4 MiB.
 ///
 /// # Errors
 /// As [`read_text`].
@@ -109,11 +110,11 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// SHA-256 of one file, or of several taken together: then of the lines `<sha256>  <file name>`, sorted by file name,
-/// as `sha256sum * | sha256sum` gives it.
+/// SHA-256 of one file, or of several files: then of the lines `<sha256> <file name>`, sorted by file name, as printed
+/// by `sha256sum * | sha256sum`.
 ///
 /// # Errors
-/// An unreadable file.
+/// A file that cannot be read.
 pub fn sha256_of_files(paths: &[PathBuf]) -> Result<String> {
     let digest = |path: &PathBuf| -> Result<String> {
         let mut hasher = Sha256::new();
@@ -145,10 +146,10 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes a file through a temporary sibling and a rename.
+/// Writes a file atomically: a temporary file in the same folder, then a rename. Creates missing folders.
 ///
 /// # Errors
-/// The operating system's reason, with the path.
+/// A file that cannot be written.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let parent = parent_of(path);
     let write = || -> io::Result<()> {
@@ -163,10 +164,10 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     write().map_err(FileError::write(path))
 }
 
-/// Writes a folder through a temporary sibling and a rename: `fill` is handed the temporary folder.
+/// Writes a folder atomically: `fill` writes into a temporary folder next to it, which is then renamed.
 ///
 /// # Errors
-/// Whatever `fill` returns; the target exists already; the operating system's reason, with the path.
+/// An error of `fill`, a folder that exists already, or one that cannot be written.
 pub fn write_folder<E: From<FileError>>(
     path: &Path,
     fill: impl FnOnce(&Path) -> std::result::Result<(), E>,
@@ -181,22 +182,22 @@ pub fn write_folder<E: From<FileError>>(
     make_readable(folder.path(), 0o755).map_err(FileError::write(path))?;
     let folder = folder.keep();
     fs::rename(&folder, path).map_err(|reason| {
-        // The rename's own error is what the user needs; a left-over temporary folder is the lesser evil.
+        // The error of the rename is more useful than one of the clean-up.
         let _ = fs::remove_dir_all(&folder);
         FileError::write(path)(reason).into()
     })
 }
 
-/// Finds out whether a folder can be written to, or made, without leaving anything there.
+/// Checks whether a folder can be created and written to. Leaves nothing there.
 ///
 /// # Errors
 /// The operating system's reason.
 pub fn check_writable(folder: &Path) -> io::Result<()> {
     let existing = folder.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("."));
-    if let Some(beside) = folder.ancestors().find(|ancestor| fs::symlink_metadata(ancestor).is_ok())
-        && !beside.is_dir()
+    if let Some(nearest) = folder.ancestors().find(|ancestor| fs::symlink_metadata(ancestor).is_ok())
+        && !nearest.is_dir()
     {
-        return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{} is not a folder", beside.display())));
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{} is not a folder", nearest.display())));
     }
     tempfile::tempfile_in(existing).map(drop)
 }
@@ -208,7 +209,10 @@ fn parent_of(path: &Path) -> &Path {
     }
 }
 
-/// Temporary files are private to their owner; results are not.
+/// Sets the permissions of a result on Unix, because temporary files are private to their owner.
+///
+/// # Errors
+/// The operating system's reason.
 pub fn make_readable(path: &Path, mode: u32) -> io::Result<()> {
     #[cfg(unix)]
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))?;
@@ -263,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_have_limits_and_are_no_pointers() {
+    fn large_texts_pointers_and_bad_utf8_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("text");
         fs::write(&path, vec![b' '; MAX_CONFIG_BYTES as usize + 1]).unwrap();

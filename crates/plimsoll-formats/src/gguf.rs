@@ -1,18 +1,17 @@
-//! The GGUF container: one file with metadata and named, mostly quantised tensors.
+//! Reader of the GGUF container: one file with metadata and named, mostly quantised tensors.
 //!
 //! Source: `docs/gguf.md` of the ggml project; versions 2 and 3, little-endian. The layout is
 //! ```text
 //! "GGUF"  version: u32  tensors: u64  entries: u64
 //! entries × { key: string  type: u32  value }                        string: { length: u64  UTF-8 }
 //! tensors × { name: string  dims: u32  dims × u64  type: u32  offset: u64 }
-//! padding to general.alignment (32 unless said otherwise), then the tensors' bytes
+//! padding to general.alignment (32 by default), then the tensors' bytes
 //! ```
-//! Departures: a file is refused where ggml is indulgent (text that is not UTF-8, a Boolean that is neither 0 nor 1,
-//! tensors that share bytes), since each of them means a damaged file; shapes are row-major, that is GGUF's dimensions
-//! reversed.
-//! A tensor of a type that is not read is no fault of the file: it is refused when it is asked for.
+//! Departures: some files that ggml accepts are refused, because they are damaged: text that is not UTF-8, a Boolean
+//! that is neither 0 nor 1, tensors that share bytes. Shapes are row-major, which is GGUF's dimensions reversed. A
+//! tensor of an unsupported type is no error of the file: it is refused when it is read.
 //!
-//! Every count and length is compared with a limit and with the bytes that are left before anything is allocated by it.
+//! Every count and length is compared with a limit and with the remaining bytes before memory is allocated for it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -24,24 +23,24 @@ use crate::blocks::{self, GgmlType, Stored};
 use crate::error::FileError;
 use crate::files;
 
-/// Metadata entries: real files have some tens.
+/// Maximum number of metadata entries; most files have some tens.
 const MAX_ENTRIES: u64 = 1 << 16;
-/// Tensors: the largest models have some thousands.
+/// Maximum number of tensors; the largest models have some thousands.
 const MAX_TENSORS: u64 = 1 << 16;
-/// Bytes of a key or a tensor's name. The format says 65,535 and 64; real ones stay below 64.
+/// Maximum length of a key or a tensor's name, in bytes. The format allows 65,535 and 64; most names are below 64.
 const MAX_NAME_BYTES: u64 = 1024;
-/// Bytes of a text: some files carry a whole `tokenizer.json`, of some ten megabytes.
+/// Maximum length of a text, in bytes; some files contain a whole `tokenizer.json` of some ten megabytes.
 const MAX_TEXT_BYTES: u64 = 64 << 20;
-/// Array elements, of all arrays together: a vocabulary of 262,144 tokens needs about 1.3 million.
+/// Maximum number of elements of all arrays together; a vocabulary of 262,144 tokens needs about 1.3 million.
 const MAX_ELEMENTS: u64 = 1 << 22;
-/// How deep arrays may be nested; real ones are flat.
+/// Maximum nesting of arrays; most are flat.
 const MAX_DEPTH: usize = 4;
-/// Dimensions of a tensor (`GGML_MAX_DIMS`).
+/// Maximum number of dimensions of a tensor (`GGML_MAX_DIMS`).
 const MAX_DIMS: u32 = 4;
-/// What `general.alignment` is where it is not given.
+/// The default of `general.alignment`.
 const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// A GGUF file, mapped.
+/// A GGUF file, memory-mapped.
 #[derive(Debug)]
 pub struct Gguf {
     path: PathBuf,
@@ -50,10 +49,10 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Maps a file and reads all but its weights.
+    /// Maps a file, and reads everything except the weights.
     ///
     /// # Errors
-    /// Unreadable, not GGUF, or any broken invariant of the format, by name.
+    /// A file that cannot be read, is not GGUF, or breaks the format.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let bytes = files::map(path)?;
         let layout = Layout::parse(&bytes).map_err(|problem| FileError::content(path, problem))?;
@@ -75,12 +74,12 @@ impl Gguf {
         self.layout.tensors.get(name).map(|tensor| tensor.shape.as_slice())
     }
 
-    /// What ggml calls the type in which a tensor is stored, such as `Q4_1`; `unknown` for a number without a name.
+    /// The name of a tensor's type in ggml, such as `Q4_1`; `unknown` for an unknown type number.
     pub fn block_type(&self, name: &str) -> Option<&'static str> {
         self.layout.tensors.get(name).map(|tensor| tensor.block_type.name())
     }
 
-    /// Bytes of a tensor in the file; 0 where there is none, or where it is of a type that is not read.
+    /// The number of bytes of a tensor in the file; 0 if there is no such tensor, or if its type is not supported.
     pub fn size(&self, name: &str) -> usize {
         self.layout.tensors.get(name).map_or(0, |tensor| tensor.bytes.len())
     }
@@ -88,12 +87,12 @@ impl Gguf {
     /// A tensor's values, row-major, dequantised.
     ///
     /// # Errors
-    /// No such tensor, or one of a type that is not read.
+    /// A tensor that is not there, or whose type is not supported.
     pub fn read(&self, name: &str) -> Result<Vec<f32>, FileError> {
         Ok(self.stored(name)?.read())
     }
 
-    /// A tensor as it is stored.
+    /// A tensor's stored weights.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -124,7 +123,7 @@ impl FromIterator<(String, Value)> for Metadata {
     }
 }
 
-/// A metadata value; integers and floats of all widths are widened.
+/// A metadata value; integers and floats of all widths are widened to 64 bits.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// 8 to 64 bits, unsigned.
@@ -174,17 +173,18 @@ impl Value {
 
 /// What is wrong with a GGUF file.
 #[derive(Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum GgufProblem {
-    /// A pointer in place of the file.
+    /// A Git LFS pointer instead of the file.
     #[error("this is a Git LFS pointer, not the weights: run `git lfs pull`")]
     LfsPointer,
     /// Another format.
     #[error("not a GGUF file: it does not start with \"GGUF\"")]
     Magic,
-    /// A file for machines of the other byte order.
+    /// A big-endian file.
     #[error("a big-endian GGUF file: only little-endian ones are read")]
     BigEndian,
-    /// A version of the format that is not read.
+    /// An unsupported version of the format.
     #[error("GGUF version {0}: only versions 2 and 3 are read")]
     Version(u32),
     /// The file ends inside its header.
@@ -195,31 +195,31 @@ pub enum GgufProblem {
     TooLarge {
         /// What is counted.
         what: String,
-        /// The file's number.
+        /// The number in the file.
         found: u64,
-        /// The largest that is accepted.
+        /// The largest accepted number.
         limit: u64,
     },
-    /// Arrays of arrays of arrays.
+    /// Arrays that are nested too deep.
     #[error("metadata key {0:?}: arrays are nested more than {MAX_DEPTH} deep")]
     Nesting(String),
-    /// A number that stands for no type.
+    /// An unknown type of a value.
     #[error("metadata key {key:?}: unknown value type {found}")]
     ValueType {
-        /// The entry.
+        /// The key.
         key: String,
-        /// The file's number.
+        /// The number in the file.
         found: u32,
     },
     /// A Boolean that is neither 0 nor 1.
     #[error("metadata key {key:?}: a Boolean is {found}, expected 0 or 1")]
     Bool {
-        /// The entry.
+        /// The key.
         key: String,
-        /// The file's number.
+        /// The number in the file.
         found: u8,
     },
-    /// Text that is no text.
+    /// A text that is not UTF-8.
     #[error("{0}: not valid UTF-8")]
     Utf8(String),
     /// A key that occurs twice.
@@ -228,24 +228,24 @@ pub enum GgufProblem {
     /// A tensor that occurs twice.
     #[error("tensor {0:?} occurs twice")]
     DuplicateTensor(String),
-    /// `general.alignment` is a number, but not one that can align anything.
+    /// A `general.alignment` that is not a power of two.
     #[error("general.alignment is {0}, expected a power of two")]
     Alignment(u64),
-    /// `general.alignment` is no number.
+    /// A `general.alignment` that is not an unsigned integer.
     #[error("general.alignment is not an unsigned integer")]
     AlignmentType,
     /// One part of a model in several files.
     #[error("one of {0} parts of a split GGUF (split.count): merge them with `llama-gguf-split --merge`")]
     Split(u64),
-    /// No dimensions, or too many.
+    /// A tensor without dimensions, or with too many.
     #[error("tensor {tensor:?}: {found} dimensions, expected 1 to {MAX_DIMS}")]
     Dimensions {
         /// The tensor.
         tensor: String,
-        /// The file's number.
+        /// The number in the file.
         found: u32,
     },
-    /// A shape without elements, or with more than can be counted.
+    /// A shape without elements, or with too many to count.
     #[error("tensor {tensor:?}: impossible shape {shape:?}")]
     Shape {
         /// The tensor.
@@ -253,80 +253,80 @@ pub enum GgufProblem {
         /// Row-major.
         shape: Vec<u64>,
     },
-    /// Rows that are not whole blocks.
+    /// A row that is not a multiple of the block size.
     #[error("tensor {tensor:?}: rows of {row} weights are not whole {block_type} blocks of {block}")]
     PartialBlock {
         /// The tensor.
         tensor: String,
-        /// Weights in a row.
+        /// Number of weights in a row.
         row: u64,
         /// The tensor's type.
         block_type: &'static str,
-        /// Weights in a block.
+        /// Number of weights in a block.
         block: usize,
     },
-    /// Weights that do not start where the alignment wants them.
+    /// Weights that do not start at a multiple of the alignment.
     #[error("tensor {tensor:?}: offset {offset} is not a multiple of the alignment, {alignment}")]
     Misaligned {
         /// The tensor.
         tensor: String,
-        /// From the start of the weights.
+        /// The offset from the start of the weights.
         offset: u64,
         /// The file's alignment.
         alignment: u64,
     },
-    /// Weights that the file does not have.
+    /// Weights beyond the end of the file.
     #[error("tensor {tensor:?} ends beyond the end of the file, at byte {size}: is the download complete?")]
     OutsideFile {
         /// The tensor.
         tensor: String,
-        /// Bytes in the file.
+        /// The size of the file in bytes.
         size: usize,
     },
-    /// Two tensors with bytes in common.
+    /// Two tensors that overlap.
     #[error("tensors {first:?} and {second:?} overlap")]
     Overlap {
-        /// The one that starts first.
+        /// The tensor that starts first.
         first: String,
-        /// The one that starts inside it.
+        /// The tensor that starts inside it.
         second: String,
     },
-    /// A tensor that the file does not have.
+    /// A tensor that is not in the file.
     #[error("there is no tensor {0:?}")]
     NoTensor(String),
-    /// A type that is not read.
+    /// A type that is not supported.
     #[error(
-        "tensor {tensor:?} is stored as {block_type} (ggml type {number}), which is not read; read are {}",
+        "tensor {tensor:?} is stored as {block_type} (ggml type {number}), which is not supported: expected {}",
         blocks::READ
     )]
     BlockType {
         /// The tensor.
         tensor: String,
-        /// Its type's name.
+        /// The name of its type.
         block_type: &'static str,
-        /// Its type's number.
+        /// The number of its type.
         number: u32,
     },
 }
 
-/// All that a file says but its weights, checked against the file's size.
+/// Everything in a file except the weights, checked against the file's size.
 #[derive(Debug)]
 struct Layout {
     metadata: Metadata,
     tensors: BTreeMap<String, Tensor>,
 }
 
-/// Where a tensor is.
+/// A validated tensor of the file.
 #[derive(Debug)]
 struct Tensor {
     shape: Vec<usize>, // row-major
     type_number: u32,
     block_type: GgmlType,
-    /// In the file. Of a type that is not read only the start is known.
+    /// The bytes in the file. For an unsupported type only the start is known, and the range is empty.
     bytes: Range<usize>,
 }
 
-/// A tensor as the file describes it.
+/// A tensor as described in the file, not validated.
 struct RawTensor {
     name: String,
     shape: Vec<u64>, // row-major
@@ -342,7 +342,7 @@ impl Layout {
         if !bytes.starts_with(b"GGUF") {
             return Err(GgufProblem::Magic);
         }
-        let mut cursor = Cursor { bytes, at: 4, elements: 0 };
+        let mut cursor = Cursor { bytes, position: 4, elements: 0 };
         match cursor.u32()? {
             2 | 3 => {}
             version if version & 0xffff == 0 && version != 0 => return Err(GgufProblem::BigEndian),
@@ -364,12 +364,12 @@ impl Layout {
         }
         let alignment = alignment(&metadata)?;
 
-        // Not `with_capacity`: the count is checked against its limit only, and a short file ends the loop soon.
+        // Not `with_capacity`, because the count is not checked against the file's size. A short file ends the loop.
         let mut raw = Vec::new();
         for _ in 0..tensor_count {
             raw.push(cursor.tensor()?);
         }
-        let weights = u64::try_from(cursor.at).ok().and_then(|header| header.checked_next_multiple_of(alignment));
+        let weights = u64::try_from(cursor.position).ok().and_then(|header| header.checked_next_multiple_of(alignment));
         let mut tensors = BTreeMap::new();
         for raw in raw {
             let tensor = Tensor::validate(&raw, weights, alignment, bytes.len())?;
@@ -392,7 +392,7 @@ impl Layout {
 }
 
 impl Tensor {
-    /// `weights` is where the weights start in the file, if that can be counted at all.
+    /// Validates a tensor. `weights` is the position of the weights in the file; `None` if it is too large.
     fn validate(raw: &RawTensor, weights: Option<u64>, alignment: u64, size: usize) -> Result<Self, GgufProblem> {
         let RawTensor { name, shape, type_number, offset } = raw;
         let tensor = || name.clone();
@@ -428,7 +428,7 @@ impl Tensor {
     }
 }
 
-/// A count or a length against its limit.
+/// Compares a count or a length with its limit.
 fn within(what: &str, found: u64, limit: u64) -> Result<u64, GgufProblem> {
     if found > limit { Err(GgufProblem::TooLarge { what: what.to_owned(), found, limit }) } else { Ok(found) }
 }
@@ -446,21 +446,21 @@ fn refuse_overlaps(tensors: &BTreeMap<String, Tensor>) -> Result<(), GgufProblem
     overlapping.map_or(Ok(()), |pair| Err(GgufProblem::Overlap { first: pair[0].0.clone(), second: pair[1].0.clone() }))
 }
 
-/// A place in the header.
+/// A position in the header.
 struct Cursor<'a> {
     bytes: &'a [u8],
-    at: usize,
-    /// Array elements so far, of all arrays together.
+    position: usize,
+    /// Number of elements of all arrays so far.
     elements: u64,
 }
 
 impl<'a> Cursor<'a> {
     fn take(&mut self, length: u64) -> Result<&'a [u8], GgufProblem> {
-        let end = usize::try_from(length).ok().and_then(|length| self.at.checked_add(length));
-        let Some(taken) = end.and_then(|end| self.bytes.get(self.at..end)) else {
+        let end = usize::try_from(length).ok().and_then(|length| self.position.checked_add(length));
+        let Some(taken) = end.and_then(|end| self.bytes.get(self.position..end)) else {
             return Err(GgufProblem::Truncated(self.bytes.len()));
         };
-        self.at += taken.len();
+        self.position += taken.len();
         Ok(taken)
     }
 
@@ -478,7 +478,7 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// `what` names the text in errors.
+    /// Reads a text. `what` is its name in errors.
     fn text(&mut self, limit: u64, what: impl Fn() -> String) -> Result<String, GgufProblem> {
         let length = self.u64()?;
         if length > limit {
@@ -525,7 +525,7 @@ impl<'a> Cursor<'a> {
         let value_type = self.u32()?;
         let count = self.u64()?;
         self.elements = within("array elements of all metadata", self.elements.saturating_add(count), MAX_ELEMENTS)?;
-        // The vector grows with what is there, so that a count without elements costs nothing.
+        // The vector grows with the elements that exist, so that a wrong count allocates nothing.
         let mut values = Vec::new();
         for _ in 0..count {
             values.push(self.value(value_type, key, depth + 1)?);
@@ -607,7 +607,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_told_apart() {
+    fn other_files_are_refused() {
         let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
         assert_eq!(problem(pointer), GgufProblem::LfsPointer);
         assert_eq!(problem(b"PK\x03\x04"), GgufProblem::Magic);
@@ -619,7 +619,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_metadata_is_named() {
+    fn broken_metadata_is_refused() {
         let with =
             |key: &str, value_type: u32, value: &[u8]| problem(&file(3, &[entry(key, value_type, value)], &[], &[]));
         assert_eq!(with("k", 13, &[]), GgufProblem::ValueType { key: "k".into(), found: 13 });
@@ -655,7 +655,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_tensors_are_named() {
+    fn broken_tensors_are_refused() {
         let with = |tensors: &[Vec<u8>]| problem(&file(3, &[], tensors, &[0; 64]));
         let name = || "w".to_owned();
         for dims in [vec![], vec![1; 5]] {
@@ -681,7 +681,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_that_is_not_read_is_refused_when_asked_for() {
+    fn an_unsupported_type_is_refused_when_it_is_read() {
         let bytes = file(3, &[], &[tensor("w", &[256], 17, 0), tensor("x", &[1], 77, 64)], &[0; 68]);
         let layout = Layout::parse(&bytes).unwrap();
         let refused = layout.stored(&bytes, "w").unwrap_err();
@@ -691,7 +691,7 @@ mod tests {
         assert_eq!(layout.stored(&bytes, "y").unwrap_err(), GgufProblem::NoTensor("y".into()));
     }
 
-    /// Every prefix of a file is refused or, where only padding or nothing is missing, read in full.
+    /// Every incomplete file is refused.
     #[test]
     fn a_truncated_file_is_refused() {
         let bytes = small(3);
@@ -704,7 +704,7 @@ mod tests {
     /// The golden file of `tests/gguf_blocks.rs`: every block type and every type of metadata.
     const FIXTURE: &[u8] = include_bytes!("../tests/fixtures/gguf_blocks.gguf");
 
-    /// Reads all that a file claims to have, and checks that nothing is larger than the file explains.
+    /// Reads everything in a file, and checks that no tensor is larger than the file allows.
     fn read_all(bytes: &[u8]) {
         let Ok(layout) = Layout::parse(bytes) else { return };
         for (name, tensor) in &layout.tensors {
@@ -738,7 +738,7 @@ mod tests {
         }
 
         #[test]
-        fn no_words_make_it_panic(
+        fn no_numbers_make_it_panic(
             place in any::<prop::sample::Index>(),
             word in prop_oneof![Just(u64::MAX), Just(1 << 63), Just(1 << 31), Just(0), 0..300_u64, any::<u64>()],
         ) {

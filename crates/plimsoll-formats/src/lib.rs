@@ -1,13 +1,13 @@
-//! Files that plimsoll reads and writes, none of which it trusts.
+//! File formats of plimsoll: safe readers for untrusted files, and atomic writers.
 //!
-//! - [`Tensors`]: weights in safetensors files, mapped and checked;
+//! - [`Tensors`]: weights in safetensors files, memory-mapped and checked;
 //! - [`Gguf`]: the GGUF container, its metadata and its quantised tensors;
 //! - [`Stored`]: blocks of quantised weights, decoded to `f32`;
 //! - [`files`]: reading with limits, hashing, and writing through a temporary file and a rename;
-//! - [`text`]: escaping of text that comes from a file and goes to a terminal.
+//! - [`text`]: escaping of text from files for messages on a terminal.
 //!
-//! Every count and length that a file states is compared with a limit and with the file's size before anything is
-//! allocated by it. Nothing here knows a language model.
+//! Every count and length in a file is compared with a limit and with the file's size before memory is allocated for
+//! it. Nothing here depends on language models.
 //!
 //! ```
 //! use plimsoll_formats::{FileProblem, Gguf, GgufProblem, files};

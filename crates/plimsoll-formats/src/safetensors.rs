@@ -1,11 +1,11 @@
-//! Weights in safetensors files: one file, or a folder with one file or several under an index.
+//! Reader of weights in safetensors files: one file, or a folder with one file or with an index of several.
 //!
-//! Source: the safetensors format (`safetensors` crate), and the layout that Hugging Face's `save_pretrained` gives a
-//! folder: `model.safetensors`, or `model.safetensors.index.json`, whose `weight_map` says which file has which tensor.
-//! As there, every tensor of the files that the index names belongs to the model. Departures: a tensor in two files is
-//! refused, and so is an index that is at odds with its files.
+//! Source: the safetensors format (`safetensors` crate), and the layout of folders that Hugging Face's
+//! `save_pretrained` writes: `model.safetensors`, or `model.safetensors.index.json`, whose `weight_map` has the file of
+//! each tensor. As there, all tensors of the files in the index belong to the model. Departures: a tensor in two files
+//! is refused, and so is an index that contradicts its files.
 //!
-//! The files stay mapped; a tensor is decoded when it is read.
+//! The files stay mapped. A tensor is decoded when it is read.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,14 +25,14 @@ use crate::text::shown;
 const SINGLE_FILE: &str = "model.safetensors";
 const INDEX_FILE: &str = "model.safetensors.index.json";
 
-/// Bytes of a file's header: some hundred kilobytes for the largest models.
+/// Maximum size of a file's header, in bytes; some hundred kilobytes for the largest models.
 const MAX_HEADER_BYTES: u64 = 32 << 20;
-/// Tensors of all files together: the largest models have some tens of thousands.
+/// Maximum number of tensors of all files together; the largest models have some tens of thousands.
 const MAX_TENSORS: usize = 1 << 18;
-/// Files under one index: the largest models have some hundreds.
+/// Maximum number of files in an index; the largest models have some hundreds.
 const MAX_FILES: usize = 4096;
 
-/// Tensors in safetensors files, mapped.
+/// Tensors in safetensors files, memory-mapped.
 #[derive(Debug)]
 pub struct Tensors {
     path: PathBuf,
@@ -42,10 +42,10 @@ pub struct Tensors {
 }
 
 impl Tensors {
-    /// Opens a folder's weights.
+    /// Opens the weights in a folder.
     ///
     /// # Errors
-    /// Unreadable, no safetensors in the folder, or any broken invariant of a file or of the index, by name.
+    /// A folder that cannot be read or has no safetensors; a file or an index that breaks its format.
     pub fn open(folder: &Path) -> Result<Self, FileError> {
         let (single, index) = (folder.join(SINGLE_FILE), folder.join(INDEX_FILE));
         if single.exists() {
@@ -63,7 +63,7 @@ impl Tensors {
     /// Opens one file.
     ///
     /// # Errors
-    /// Unreadable, or any broken invariant of the format, by name.
+    /// A file that cannot be read, or that breaks the format.
     pub fn open_file(path: &Path) -> Result<Self, FileError> {
         Self::open_files(path, vec![path.to_owned()])
     }
@@ -83,12 +83,12 @@ impl Tensors {
         self.tensors.get(name).map(|tensor| tensor.shape.as_slice())
     }
 
-    /// The name of the type in which a tensor is stored, such as `BF16`.
+    /// The name of a tensor's dtype, such as `BF16`.
     pub fn dtype(&self, name: &str) -> Option<&'static str> {
         self.tensors.get(name).map(|tensor| dtype_name(tensor.dtype))
     }
 
-    /// A tensor's bytes as they stand in the file: row-major, little-endian.
+    /// A tensor's bytes in the file: row-major, little-endian.
     pub fn bytes(&self, name: &str) -> Option<&[u8]> {
         self.tensors.get(name).map(|tensor| &self.maps[tensor.file][tensor.bytes.clone()])
     }
@@ -96,12 +96,12 @@ impl Tensors {
     /// A tensor's values, row-major.
     ///
     /// # Errors
-    /// No such tensor, or one of another type than `F32`, `F16` and `BF16`.
+    /// A tensor that is not there, or whose dtype is not `F32`, `F16` or `BF16`.
     pub fn read(&self, name: &str) -> Result<Vec<f32>, FileError> {
         Ok(self.stored(name)?.read())
     }
 
-    /// A tensor as it is stored.
+    /// A tensor's stored weights.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -139,59 +139,60 @@ impl Tensors {
 
 /// What is wrong with safetensors files.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TensorsProblem {
-    /// A pointer in place of the file.
+    /// A Git LFS pointer instead of the file.
     #[error("this is a Git LFS pointer, not the weights: run `git lfs pull`")]
     LfsPointer,
-    /// The file is shorter than its header, or longer or shorter than its tensors.
-    #[error("the file has {found} bytes, its header asks for {expected}: is the download complete?")]
+    /// A file whose size is not that of its header and its tensors.
+    #[error("the file has {found} bytes: expected {expected}, according to its header; is the download complete?")]
     Length {
-        /// Bytes in the file.
+        /// Number of bytes in the file.
         found: usize,
-        /// Bytes that there should be.
+        /// Number of bytes according to the header.
         expected: u128,
     },
-    /// A header of absurd length: most likely another format.
+    /// A header length above the limit: most likely another format.
     #[error("not a safetensors file: its header would be {0} bytes long (limit {MAX_HEADER_BYTES})")]
     HeaderLength(u64),
-    /// A header that is not what the format asks for.
+    /// A header that breaks the format.
     #[error("broken safetensors header: {}", shown(&.0.to_string()))]
     Header(serde_json::Error),
     /// A count above its limit.
-    #[error("more than {limit} {what}")]
+    #[error("too many {what}: expected at most {limit}")]
     TooMany {
         /// What is counted.
         what: &'static str,
-        /// How many are accepted.
+        /// The largest accepted number.
         limit: usize,
     },
-    /// An index that is no index.
+    /// An index that breaks its format.
     #[error("broken index: {0}")]
     Index(serde_json::Error),
     /// An index without tensors.
     #[error("the index names no tensors")]
     EmptyIndex,
-    /// An index that points outside its folder.
+    /// An index with a path that is not a file in the same folder.
     #[error(
-        "tensor {} is said to be in {}: expected the plain name of a .safetensors file beside the index",
+        "the index has tensor {} in {}: expected the name of a .safetensors file in the same folder",
         shown(.tensor),
         shown(.file)
     )]
     FileName {
         /// The tensor.
         tensor: String,
-        /// The file it is said to be in.
+        /// The file according to the index.
         file: String,
     },
-    /// An index that promises what its files do not have.
-    #[error("tensor {} is said to be in {}, and is not", shown(.tensor), shown(.file))]
+    /// A tensor that is not in the file of the index.
+    #[error("the index has tensor {} in {}, but the file does not have it", shown(.tensor), shown(.file))]
     NotInFile {
         /// The tensor.
         tensor: String,
-        /// The file it is said to be in.
+        /// The file according to the index.
         file: String,
     },
-    /// A tensor that two files have.
+    /// A tensor that is in two files.
     #[error("tensor {} is also in {}", shown(.tensor), other.display())]
     Duplicate {
         /// The tensor.
@@ -200,27 +201,25 @@ pub enum TensorsProblem {
         other: PathBuf,
     },
     /// A folder with pickled weights only.
-    #[error(
-        "the weights are pickled ({0:?}), and only safetensors are read: load them with transformers and save them"
-    )]
+    #[error("the weights are pickled ({0:?}), and only safetensors are read: load and save them with transformers")]
     Pickle(String),
     /// A folder without weights.
     #[error("no weights: expected {SINGLE_FILE} or {INDEX_FILE}")]
     NoWeights,
-    /// A tensor that the files do not have.
+    /// A tensor that is not in the files.
     #[error("there is no tensor {}", shown(.0))]
     NoTensor(String),
-    /// A type that is not read.
-    #[error("tensor {} is stored as {dtype}, which is not read; read are F32, F16 and BF16", shown(.tensor))]
+    /// A dtype that is not supported.
+    #[error("tensor {} is stored as {dtype}, which is not supported: expected F32, F16 or BF16", shown(.tensor))]
     Dtype {
         /// The tensor.
         tensor: String,
-        /// Its type.
+        /// Its dtype.
         dtype: &'static str,
     },
 }
 
-/// Where a tensor is.
+/// A tensor of the files.
 #[derive(Debug)]
 struct Tensor {
     file: usize, // into `files` and `maps`
@@ -229,7 +228,7 @@ struct Tensor {
     bytes: Range<usize>, // in the file
 }
 
-/// `model.safetensors.index.json`; its other fields say nothing that the files do not.
+/// The content of `model.safetensors.index.json`; its other fields repeat facts of the files.
 #[derive(Deserialize)]
 struct RawIndex {
     weight_map: BTreeMap<String, String>,
@@ -270,7 +269,7 @@ impl Index {
         Ok(Self { path: path.to_owned(), weight_map, files })
     }
 
-    /// Every tensor is where the index says it is.
+    /// Checks that every tensor is in the file of the index.
     fn check(&self, tensors: &Tensors) -> Result<(), FileError> {
         for (tensor, file) in &self.weight_map {
             let found = tensors.tensors.get(tensor).map(|tensor| &self.files[tensor.file]);
@@ -283,17 +282,17 @@ impl Index {
     }
 }
 
-/// Whether a name means a file in the folder itself on every operating system.
+/// Whether a name is a file in the same folder on every operating system.
 fn is_plain(name: &str) -> bool {
     let stem = name.strip_suffix(".safetensors");
     stem.is_some_and(|stem| !stem.is_empty()) && !name.contains(['/', '\\', ':', '\0'])
 }
 
-/// What a folder without safetensors has instead.
+/// The problem of a folder without safetensors.
 fn absence(folder: &Path) -> Result<TensorsProblem, FileError> {
     for entry in fs::read_dir(folder).map_err(FileError::read(folder))? {
         let name = entry.map_err(FileError::read(folder))?.file_name().to_string_lossy().into_owned();
-        // Others, such as `training_args.bin` and `optimizer.pt`, are no weights.
+        // Other files, such as `training_args.bin` and `optimizer.pt`, are not weights.
         let weights = ["model", "pytorch_model", "consolidated"].iter().any(|prefix| name.starts_with(prefix));
         if weights && [".bin", ".pt", ".pth"].iter().any(|suffix| name.ends_with(suffix)) {
             return Ok(TensorsProblem::Pickle(name));
@@ -321,9 +320,8 @@ fn parse(bytes: &[u8]) -> Result<Vec<(String, TensorInfo, Range<usize>)>, Tensor
         let expected = LENGTH_BYTES as u128 + u128::from(length);
         return Err(TensorsProblem::Length { found, expected });
     };
-    // Not `SafeTensors::deserialize`, which adds the header's length to a sum that the header makes up, unchecked.
-    // `Metadata` itself makes sure that the tensors follow one another without gaps and are as long as their shapes and
-    // types say.
+    // Not `SafeTensors::deserialize`, which adds the header's length to an unchecked sum of the header. `Metadata`
+    // checks that the tensors follow each other without gaps, and that their lengths fit their shapes and dtypes.
     let metadata: Metadata = serde_json::from_slice(header).map_err(TensorsProblem::Header)?;
     let start = LENGTH_BYTES + header.len();
     if metadata.data_len() != weights.len() {
@@ -340,7 +338,7 @@ fn problem_at(path: &Path, problem: TensorsProblem) -> FileError {
     FileError::content(path, problem)
 }
 
-/// How a type is decoded, if it is read.
+/// The block type of a dtype, if it is supported.
 fn block_type(dtype: Dtype) -> Option<&'static BlockType> {
     match dtype {
         Dtype::F32 => Some(&blocks::F32),
@@ -350,7 +348,7 @@ fn block_type(dtype: Dtype) -> Option<&'static BlockType> {
     }
 }
 
-/// A type's name in the format.
+/// The name of a dtype in the format.
 fn dtype_name(dtype: Dtype) -> &'static str {
     match dtype {
         Dtype::BOOL => "BOOL",
@@ -375,7 +373,7 @@ fn dtype_name(dtype: Dtype) -> &'static str {
         Dtype::F64 => "F64",
         Dtype::I64 => "I64",
         Dtype::U64 => "U64",
-        _ => "a type unknown to this version",
+        _ => "an unknown dtype",
     }
 }
 
@@ -387,7 +385,7 @@ mod tests {
     use super::*;
     use crate::error::FileProblem;
 
-    /// A file of `F32` tensors, each with one row of the given values.
+    /// A file of `F32` tensors, each with one row of values.
     fn file(tensors: &[(&str, &[f32])]) -> Vec<u8> {
         let bytes: Vec<Vec<u8>> =
             tensors.iter().map(|(_, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
@@ -397,7 +395,7 @@ mod tests {
         safetensors::serialize(views, None).unwrap()
     }
 
-    /// A file with this header and so many bytes of weights.
+    /// A file with a header and a number of weight bytes.
     fn with_header(header: &str, weights: usize) -> Vec<u8> {
         [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; weights]].concat()
     }
@@ -436,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn half_precision_is_widened_and_other_types_are_refused_by_name() {
+    fn half_precision_is_widened_and_other_dtypes_are_refused() {
         let header = r#"{"h":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},
             "b":{"dtype":"BF16","shape":[1,1],"data_offsets":[4,6]},
             "q":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[6,8]}}"#;
@@ -452,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn several_files_are_read_under_an_index() {
+    fn several_files_are_read_with_an_index() {
         let (one, two) = (file(&[("a", &[1.0]), ("extra", &[9.0])]), file(&[("b", &[2.0])]));
         let map = index(&[("a", "1.safetensors"), ("b", "2.safetensors")]);
         let folder = folder(&[("1.safetensors", &one), ("2.safetensors", &two), (INDEX_FILE, &map)]);
@@ -463,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_at_odds_with_its_files_is_refused() {
+    fn an_index_that_contradicts_its_files_is_refused() {
         let (one, two) = (file(&[("a", &[1.0])]), file(&[("a", &[2.0]), ("b", &[2.0])]));
         let open = |map: &[u8]| {
             let folder = folder(&[("1.safetensors", &one), ("2.safetensors", &two), (INDEX_FILE, map)]);
@@ -518,7 +516,7 @@ mod tests {
         assert!(header(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#, 4));
         assert!(header(r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#, 4));
         assert!(header(r#"{"a":{"dtype":"F32","shape":[9223372036854775807,9],"data_offsets":[0,4]}}"#, 4));
-        // Eight tensors as long as can be, 2^61 - 1 bytes: with the header's length the sum is above 2^64.
+        // Eight tensors of 2^61 - 1 bytes: with the header's length the sum is above 2^64.
         let most = (1_u64 << 61) - 1;
         let huge: Vec<String> = (0..8)
             .map(|i| (i, i * most, (i + 1) * most))

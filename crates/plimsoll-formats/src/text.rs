@@ -1,4 +1,4 @@
-//! Text of untrusted files, as it may stand in a message.
+//! Escaping of text from untrusted files, for messages.
 //!
 //! ```
 //! use plimsoll_formats::text::shown;
@@ -6,11 +6,11 @@
 //! assert_eq!(shown("one\u{1b}[31m\ntwo"), "one\\u{1b}[31m\\ntwo");
 //! ```
 
-/// Longest quotation of a file's text in a message, in characters.
+/// Maximum length of a quotation in a message, in characters.
 const LONGEST_SHOWN: usize = 200;
 
-/// A file's text for a message: on one line, without its middle where it is long, and with those characters escaped that
-/// could steer a terminal or reorder the text.
+/// A text for a message: on one line, without its middle if it is long, and with characters escaped that control a
+/// terminal or reorder the text.
 pub fn shown(text: &str) -> String {
     const END: usize = LONGEST_SHOWN / 4;
     let length = text.chars().count();
@@ -22,24 +22,24 @@ pub fn shown(text: &str) -> String {
     format!("{}…{}", escaped(&start, LineFeeds::Escape), escaped(&end, LineFeeds::Escape))
 }
 
-/// Why a text is not the JSON that is expected, with the column. The line is left out: the parser counts it within the
-/// text that it was given.
+/// Why a text is not the expected JSON, with the column. The line is left out, because the parser counts it from the
+/// start of its own text.
 pub fn json_reason(error: &serde_json::Error) -> String {
     let reason = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     let Some(reason) = reason.strip_suffix(&place) else { return shown(&reason) };
-    // The parser's word for the rest of `true`, `false` or `null`.
+    // The parser's message for a wrong `true`, `false` or `null`.
     let reason = if reason == "expected ident" { "unknown word" } else { reason };
     let what = if error.is_data() { "" } else { "text that is not JSON: " };
     format!("{what}{} at column {}", shown(reason), error.column())
 }
 
-/// What is done with line feeds.
+/// Whether line feeds are escaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineFeeds {
-    /// They stay.
+    /// Line feeds are kept.
     Keep,
-    /// They are escaped as `\n`.
+    /// Line feeds are escaped as `\n`.
     Escape,
 }
 
@@ -62,14 +62,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quoted_text_is_short_and_cannot_steer_the_terminal() {
+    fn quoted_text_is_short_and_escaped() {
         assert_eq!(shown("a\u{1b}[31mb\nc\u{202e}d é"), "a\\u{1b}[31mb\\nc\\u{202e}d é");
         let long = format!("{}{}", "a".repeat(1000), "z".repeat(50));
         assert_eq!(shown(&long), format!("{}…{}", "a".repeat(150), "z".repeat(50)));
     }
 
     #[test]
-    fn broken_json_is_named_with_its_column() {
+    fn errors_of_json_have_the_column() {
         let reason = |text: &str| json_reason(&serde_json::from_str::<Vec<u8>>(text).unwrap_err());
         assert_eq!(reason("nope"), "text that is not JSON: unknown word at column 2");
         assert_eq!(reason("[1"), "text that is not JSON: EOF while parsing a list at column 2");

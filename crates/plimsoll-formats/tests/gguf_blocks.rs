@@ -1,7 +1,7 @@
-//! Every block type and every type of metadata as the `gguf` Python package reads them.
+//! Every block type and every type of metadata, compared with the `gguf` Python package.
 //!
-//! The fixtures are written by `reference/gguf_blocks.py`. Weights have to agree to the last bit: both sides compute in
-//! single precision, in the same order.
+//! `reference/gguf_blocks.py` writes the fixtures. Weights must be equal to the last bit, because both sides compute in
+//! single precision and in the same order.
 
 // A failed unwrap is a failed test.
 #![allow(clippy::unwrap_used)]
@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 
 use plimsoll_formats::{Gguf, Tensors, Value};
 
-/// The types that are read.
+/// The supported types.
 const BLOCK_TYPES: [&str; 17] = [
     "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ2_XXS",
     "IQ3_XXS", "IQ4_NL", "IQ4_XS",
 ];
 
 #[test]
-fn every_block_type_is_dequantised_as_the_reference_does() {
+fn every_block_type_is_dequantised_as_by_the_reference() {
     let gguf = Gguf::open(&fixture("gguf_blocks.gguf")).unwrap();
     let expected = Tensors::open_file(&fixture("gguf_blocks.safetensors")).unwrap();
     let mut sorted = BLOCK_TYPES;
@@ -29,7 +29,7 @@ fn every_block_type_is_dequantised_as_the_reference_does() {
         let (weights, expected) = (gguf.read(name).unwrap(), expected.read(name).unwrap());
         assert_eq!(weights.len(), expected.len(), "{name}");
         for (i, (weight, expected)) in weights.iter().zip(&expected).enumerate() {
-            assert_eq!(weight.to_bits(), expected.to_bits(), "{name}[{i}]: {weight} instead of {expected}");
+            assert_eq!(weight.to_bits(), expected.to_bits(), "{name}[{i}]: {weight}, expected {expected}");
         }
     }
 }

@@ -1,15 +1,15 @@
-//! Tails of the t distribution and quantiles of the normal one.
+//! Tails of the t distribution and quantiles of the normal distribution.
 //!
-//! These alone call the platform's mathematics library, for a logarithm, and may differ between platforms in their last
-//! digits.
+//! Only these functions call the platform's mathematics library, for logarithms. Their last digits may differ between
+//! platforms.
 
-/// The probability that a t-distributed number with so many degrees of freedom is above `t`: the one-sided p-value.
+/// The upper tail of the t distribution: the probability of a number above `t`, which is the one-sided p-value.
 ///
-/// `½ · I_x(ν/2, ½)` with `x = ν / (ν + t²)` for `t ≥ 0` (DLMF 8.17; Abramowitz and Stegun 26.7.1), and 1 less that of
-/// `−t` below 0. An infinite `t` gives 0 or 1; a `t` that is not a number says nothing, and gives 1.
+/// `½ · I_x(ν/2, ½)` with ν `degrees` of freedom and `x = ν / (ν + t²)` for `t ≥ 0` (DLMF 8.17; Abramowitz and Stegun
+/// 26.7.1); for `t < 0`, 1 minus the value at `−t`. An infinite `t` gives 0 or 1, and NaN gives 1.
 ///
 /// # Panics
-/// If there are no degrees of freedom.
+/// If `degrees` is 0.
 pub fn student_t_above(t: f64, degrees: usize) -> f64 {
     assert!(degrees > 0, "no degrees of freedom");
     if t.is_nan() {
@@ -21,77 +21,83 @@ pub fn student_t_above(t: f64, degrees: usize) -> f64 {
     if t >= 0.0 { tail } else { 1.0 - tail }
 }
 
-/// The number that a standard normal number is below with probability `p`.
+/// Coefficients of [`normal_quantile`] for `|p − 1/2| ≤ 0.425`: numerator and denominator, in increasing powers.
+const CENTRE: [[f64; 8]; 2] = [
+    [
+        3.387_132_872_796_366_5,
+        133.141_667_891_784_38,
+        1_971.590_950_306_551_3,
+        13_731.693_765_509_46,
+        45_921.953_931_549_87,
+        67_265.770_927_008_7,
+        33_430.575_583_588_13,
+        2_509.080_928_730_122_7,
+    ],
+    [
+        1.0,
+        42.313_330_701_600_91,
+        687.187_007_492_057_9,
+        5_394.196_021_424_751,
+        21_213.794_301_586_597,
+        39_307.895_800_092_71,
+        28_729.085_735_721_943,
+        5_226.495_278_852_545,
+    ],
+];
+
+/// The same for the tails with `√(−ln tail) ≤ 5`.
+const NEAR: [[f64; 8]; 2] = [
+    [
+        1.423_437_110_749_683_5,
+        4.630_337_846_156_546,
+        5.769_497_221_460_691,
+        3.647_848_324_763_204_5,
+        1.270_458_252_452_368_4,
+        0.241_780_725_177_450_6,
+        0.022_723_844_989_269_184,
+        7.745_450_142_783_414e-4,
+    ],
+    [
+        1.0,
+        2.053_191_626_637_759,
+        1.676_384_830_183_803_8,
+        0.689_767_334_985_1,
+        0.148_103_976_427_480_08,
+        0.015_198_666_563_616_457,
+        5.475_938_084_995_345e-4,
+        1.050_750_071_644_416_9e-9,
+    ],
+];
+
+/// The same for the rest of the tails.
+const FAR: [[f64; 8]; 2] = [
+    [
+        6.657_904_643_501_103,
+        5.463_784_911_164_114,
+        1.784_826_539_917_291_3,
+        0.296_560_571_828_504_87,
+        0.026_532_189_526_576_124,
+        0.001_242_660_947_388_078_4,
+        2.711_555_568_743_487_6e-5,
+        2.010_334_399_292_288_1e-7,
+    ],
+    [
+        1.0,
+        0.599_832_206_555_888,
+        0.136_929_880_922_735_8,
+        0.014_875_361_290_850_615,
+        7.868_691_311_456_133e-4,
+        1.846_318_317_510_054_8e-5,
+        1.421_511_758_316_446e-7,
+        2.044_263_103_389_939_8e-15,
+    ],
+];
+
+/// The `p` quantile of the standard normal distribution.
 ///
-/// Wichura, "Algorithm AS 241: The percentage points of the normal distribution", Applied Statistics 37:3 (1988), routine
-/// PPND16: about 16 digits. 0 and 1 give the infinities; what is no probability gives NaN.
+/// Wichura, "Algorithm AS 241: The percentage points of the normal distribution", Applied Statistics 37:3 (1988),
+/// routine PPND16: about 16 digits. 0 and 1 give −∞ and +∞; numbers outside 0 to 1 give NaN.
 pub fn normal_quantile(p: f64) -> f64 {
-    const CENTRE: [[f64; 8]; 2] = [
-        [
-            3.387_132_872_796_366_5,
-            133.141_667_891_784_38,
-            1_971.590_950_306_551_3,
-            13_731.693_765_509_46,
-            45_921.953_931_549_87,
-            67_265.770_927_008_7,
-            33_430.575_583_588_13,
-            2_509.080_928_730_122_7,
-        ],
-        [
-            1.0,
-            42.313_330_701_600_91,
-            687.187_007_492_057_9,
-            5_394.196_021_424_751,
-            21_213.794_301_586_597,
-            39_307.895_800_092_71,
-            28_729.085_735_721_943,
-            5_226.495_278_852_545,
-        ],
-    ];
-    const NEAR: [[f64; 8]; 2] = [
-        [
-            1.423_437_110_749_683_5,
-            4.630_337_846_156_546,
-            5.769_497_221_460_691,
-            3.647_848_324_763_204_5,
-            1.270_458_252_452_368_4,
-            0.241_780_725_177_450_6,
-            0.022_723_844_989_269_184,
-            7.745_450_142_783_414e-4,
-        ],
-        [
-            1.0,
-            2.053_191_626_637_759,
-            1.676_384_830_183_803_8,
-            0.689_767_334_985_1,
-            0.148_103_976_427_480_08,
-            0.015_198_666_563_616_457,
-            5.475_938_084_995_345e-4,
-            1.050_750_071_644_416_9e-9,
-        ],
-    ];
-    const FAR: [[f64; 8]; 2] = [
-        [
-            6.657_904_643_501_103,
-            5.463_784_911_164_114,
-            1.784_826_539_917_291_3,
-            0.296_560_571_828_504_87,
-            0.026_532_189_526_576_124,
-            0.001_242_660_947_388_078_4,
-            2.711_555_568_743_487_6e-5,
-            2.010_334_399_292_288_1e-7,
-        ],
-        [
-            1.0,
-            0.599_832_206_555_888,
-            0.136_929_880_922_735_8,
-            0.014_875_361_290_850_615,
-            7.868_691_311_456_133e-4,
-            1.846_318_317_510_054_8e-5,
-            1.421_511_758_316_446e-7,
-            2.044_263_103_389_939_8e-15,
-        ],
-    ];
     let ratio = |[above, below]: [[f64; 8]; 2], x: f64| {
         let polynomial = |of: [f64; 8]| of.iter().rev().fold(0.0, |sum, factor| sum * x + factor);
         polynomial(above) / polynomial(below)
@@ -111,9 +117,8 @@ pub fn normal_quantile(p: f64) -> f64 {
     q.signum() * if r <= 5.0 { ratio(NEAR, r - 1.6) } else { ratio(FAR, r - 5.0) }
 }
 
-/// The regularised incomplete beta function `I_x(a, b)`, by its continued fraction (DLMF 8.17.22), evaluated from the
-/// front by Lentz's method. The fraction converges fast for `x < (a + 1) / (a + b + 2)`; beyond, `1 − I_{1−x}(b, a)` is
-/// taken.
+/// The regularised incomplete beta function `I_x(a, b)`, by its continued fraction (DLMF 8.17.22) and Lentz's method.
+/// The fraction converges fast for `x < (a + 1) / (a + b + 2)`; for larger `x` the function is `1 − I_{1−x}(b, a)`.
 fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
     if x <= 0.0 || x >= 1.0 {
         return x.clamp(0.0, 1.0);
@@ -142,8 +147,7 @@ fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
     (a * x.ln() + b * (1.0 - x).ln() - ln_beta(a, b)).exp() * fraction / a
 }
 
-/// `ln B(a, b)` for the halves of whole numbers that degrees of freedom give: by `Γ(x + 1) = x·Γ(x)` down to `Γ(½) = √π`
-/// or `Γ(1) = 1`, with the logarithms summed.
+/// `ln B(a, b)` for multiples of ½: by `Γ(x + 1) = x·Γ(x)`, down to `Γ(½) = √π` or `Γ(1) = 1`, as a sum of logarithms.
 fn ln_beta(a: f64, b: f64) -> f64 {
     let ln_gamma = |mut x: f64| {
         let mut sum = 0.0;

@@ -1,11 +1,11 @@
-//! Means, their standard errors, and 95 % intervals. Sums run in the order of the samples.
+//! Means, standard errors and 95 % intervals. Sums are in the order of the samples.
 
 use std::num::NonZeroUsize;
 
 use super::distributions::normal_quantile;
 use super::random::Resampler;
 
-/// Ends of a 95 % percentile interval, as shares of the sorted resamples.
+/// The quantiles of a 95 % interval.
 const TAILS: [f64; 2] = [0.025, 0.975];
 
 /// The mean of at least one value.
@@ -13,10 +13,9 @@ pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Mean, and the standard error of the mean: `s / √n` with `s² = Σ(x − mean)² / (n − 1)`.
+/// The mean and its standard error: `s / √n` with `s² = Σ(x − mean)² / (n − 1)`.
 ///
-/// One value tells nothing of the spread and JSON has no NaN: the error of fewer than two values is given as 0, and so
-/// is the mean of none.
+/// JSON has no NaN, so the error of fewer than two values is 0, and so is the mean of no values.
 pub fn mean_and_se(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
     if values.is_empty() {
@@ -32,8 +31,8 @@ pub fn mean_and_se(values: &[f64]) -> (f64, f64) {
 
 /// The 95 % percentile bootstrap interval of the mean of `values`, resampled by value.
 ///
-/// Efron & Tibshirani, "An Introduction to the Bootstrap", chapter 13 (1993). For skewed data and few samples it is
-/// somewhat too narrow; it needs no assumption on the distribution, and it moves with the data when they are shifted.
+/// Efron & Tibshirani, "An Introduction to the Bootstrap", chapter 13 (1993). It needs no assumption about the
+/// distribution, and it shifts with the data. For skewed data and few samples it is somewhat too narrow.
 pub fn bootstrap_mean(values: &[f64], resamples: NonZeroUsize, mut resampler: Resampler) -> (f64, f64) {
     let n = values.len() as f64;
     let mut means: Vec<f64> =
@@ -41,10 +40,10 @@ pub fn bootstrap_mean(values: &[f64], resamples: NonZeroUsize, mut resampler: Re
     percentile_interval(&mut means)
 }
 
-/// The ends of a 95 % percentile interval over resampled statistics, which are sorted on the way.
+/// The ends of a 95 % percentile interval of resampled statistics. Sorts the slice.
 ///
 /// Quantiles interpolate linearly between order statistics at `q·(n − 1)`: type 7 of Hyndman & Fan (The American
-/// Statistician 50:4, 1996), as `numpy.quantile` and `scipy.stats.bootstrap` do. No statistics give (0, 0).
+/// Statistician 50:4, 1996), as in `numpy.quantile` and `scipy.stats.bootstrap`. An empty slice gives (0, 0).
 pub fn percentile_interval(statistics: &mut [f64]) -> (f64, f64) {
     let Some(last) = statistics.len().checked_sub(1) else { return (0.0, 0.0) };
     statistics.sort_unstable_by(f64::total_cmp);
@@ -52,19 +51,19 @@ pub fn percentile_interval(statistics: &mut [f64]) -> (f64, f64) {
         let position = share * last as f64;
         let below = position as usize;
         let (a, b) = (statistics[below], statistics[(below + 1).min(last)]);
-        // Equal neighbours need no interpolation, and infinite ones would give NaN.
+        // Equal neighbours need no interpolation; infinite ones would give NaN.
         if a == b { a } else { a + (b - a) * (position - below as f64) }
     });
     (low, high)
 }
 
-/// The 95 % Wilson score interval of a rate: `ones` of `samples` values are 1, the others 0.
+/// The 95 % Wilson score interval of a rate: `ones` of `samples` values are 1, the others are 0.
 ///
-/// With p the rate and z the 97.5 % quantile of the normal distribution, its ends are
+/// With the rate p and the 97.5 % quantile z of the normal distribution, its ends are
 /// `(p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n)` (Wilson, Journal of the American Statistical Association 22:158,
-/// 1927). The bootstrap has no spread where all values are alike, and gives 0 of 40 the interval 0 to 0; this one gives
-/// it 0 to 0.088. Recommended for 40 samples and fewer by Brown and others, "Interval Estimation for a Binomial
-/// Proportion", Statistical Science 16:2 (2001). No samples give (0, 0).
+/// 1927). For 0 of 40 it is 0 to 0.088, while the bootstrap interval is 0 to 0. Recommended for 40 samples or fewer by
+/// Brown and others, "Interval Estimation for a Binomial Proportion", Statistical Science 16:2 (2001). Without samples
+/// it is (0, 0).
 pub fn wilson_interval(ones: usize, samples: usize) -> (f64, f64) {
     if samples == 0 {
         return (0.0, 0.0);
@@ -73,7 +72,7 @@ pub fn wilson_interval(ones: usize, samples: usize) -> (f64, f64) {
     let square = z * z / n;
     let centre = p + square / 2.0;
     let half = z * (p * (1.0 - p) / n + square / (4.0 * n)).sqrt();
-    // At a rate of 0 or 1 the two terms are equal, but for rounding.
+    // At a rate of 0 or 1 the two terms are equal up to rounding.
     let low = if ones == 0 { 0.0 } else { (centre - half) / (1.0 + square) };
     let high = if ones == samples { 1.0 } else { (centre + half) / (1.0 + square) };
     (low, high)
@@ -92,7 +91,7 @@ mod tests {
 
     #[test]
     fn quantiles_interpolate_between_neighbours() {
-        // 41 values 0..=40: position 0.025 · 40 = 1, and 0.975 · 40 = 39; doubled up, 2.025 of 81 and so on.
+        // 41 values 0..=40: positions 0.025 · 40 = 1 and 0.975 · 40 = 39.
         let mut values: Vec<f64> = (0..=40).rev().map(f64::from).collect();
         assert_eq!(percentile_interval(&mut values), (1.0, 39.0));
         let (low, high) = percentile_interval(&mut [0.0, 1.0]);

@@ -1,4 +1,4 @@
-//! Hypothesis tests: randomisation tests, a t-test corrected for skewness, and adjusted p-values.
+//! Hypothesis tests: randomisation tests, a t-test corrected for skewness, and Holm's adjusted p-values.
 
 use std::num::NonZeroUsize;
 
@@ -8,53 +8,55 @@ use super::distributions::student_t_above;
 use super::estimates::mean_and_se;
 use super::random::{Stream, generator};
 
-/// Up to this many pairs the randomisation test goes through all `2^n` sign patterns: 16,384 of them.
+/// Up to this number of pairs the randomisation test counts all `2^n` sign patterns, at most 16,384.
 const EXACT_PAIRS: usize = 14;
 
-/// Two-sided p-value of the paired randomisation test that the mean of `differences` is 0.
+/// Two-sided p-value of the paired randomisation test of the hypothesis that the mean of `differences` is 0.
 ///
-/// Under the null hypothesis each difference could as well have had the other sign; the p-value is the share of sign
-/// patterns whose |mean| is at least the one seen. Up to 14 pairs all `2^n` patterns are counted. Above that `patterns`
-/// random ones are, and the pattern seen counts as one more, `(hits + 1) / (patterns + 1)`, without which the test
+/// Under this hypothesis each difference is as likely to have the other sign. The p-value is the share of sign patterns
+/// whose |mean| is at least the observed one. Up to 14 pairs all `2^n` patterns are counted. Above that, random
+/// `patterns` are counted, and the observed pattern as one more: `(hits + 1) / (patterns + 1)`, without which the test
 /// would be invalid (Noreen, "Computer-Intensive Methods for Testing Hypotheses", 1989; Phipson & Smyth,
-/// arXiv:1603.05766). Differences that are all 0 give 1.
+/// arXiv:1603.05766). If all differences are 0, it is 1.
 pub fn sign_flip_p(differences: &[f64], patterns: NonZeroUsize, seed: u64) -> f64 {
-    let seen = differences.iter().sum::<f64>().abs() - rounding(differences);
+    let observed = differences.iter().sum::<f64>().abs() - rounding(differences);
     share_of_patterns(differences.len(), patterns, (seed, Stream::Signs), |signs| {
-        sum_under(differences, signs).abs() >= seen
+        sum_under(differences, signs).abs() >= observed
     })
 }
 
-/// One-sided p-value of the paired randomisation test that the mean of `differences` is 0 or less: the share of sign
-/// patterns whose mean is at least the one seen, counted as [`sign_flip_p`] does.
+/// One-sided p-value of the paired randomisation test of the hypothesis that the mean of `differences` is 0 or less:
+/// the share of sign patterns whose mean is at least the observed one, counted as in [`sign_flip_p`].
 ///
-/// Dividing each mean by its standard error would change nothing: signs leave the sum of squares alone, so that the
-/// t statistic of a pattern rises with its mean.
+/// Dividing each mean by its standard error would change nothing: signs do not change the sum of squares, so the t
+/// statistic of a pattern rises with its mean.
 pub fn sign_flip_above(differences: &[f64], patterns: NonZeroUsize, seed: u64) -> f64 {
-    let seen = differences.iter().sum::<f64>() - rounding(differences);
-    share_of_patterns(differences.len(), patterns, (seed, Stream::Signs), |signs| sum_under(differences, signs) >= seen)
+    let observed = differences.iter().sum::<f64>() - rounding(differences);
+    share_of_patterns(differences.len(), patterns, (seed, Stream::Signs), |signs| {
+        sum_under(differences, signs) >= observed
+    })
 }
 
-/// By how much two patterns with the same sum in exact arithmetic may differ: the rounding of that many additions.
+/// The largest rounding difference between two patterns whose sums are equal in exact arithmetic.
 fn rounding(differences: &[f64]) -> f64 {
     let size: f64 = differences.iter().map(|difference| difference.abs()).sum();
     differences.len() as f64 * f64::EPSILON * size
 }
 
-/// One-sided p-value of the t-test that the mean of `values` is 0 or less, corrected for skewness.
+/// One-sided p-value of the t-test of the hypothesis that the mean of `values` is 0 or less, corrected for skewness.
 ///
-/// With `t = mean / (s/√n)` and `G` the skewness, `t + G·(1 + 2t²)/(6√n) + G²·t³/(27n)` is held against the t
-/// distribution with n − 1 degrees of freedom: Hall, "On the removal of skewness by transformation", Journal of the
-/// Royal Statistical Society B 54:1 (1992), which is Johnson's modified t (Journal of the American Statistical
-/// Association 73:363, 1978) with a term that keeps it rising in t. Where the long tail is on the side of the null
-/// hypothesis, a few samples seldom hold its far end, so that their mean is too high and their spread too small; neither
-/// the t-test nor the randomisation test, which takes the two sides for mirror images, allows for that.
+/// With `t = mean / (s/√n)` and the skewness `G`, the corrected value `t + G·(1 + 2t²)/(6√n) + G²·t³/(27n)` is compared
+/// with the t distribution with n − 1 degrees of freedom: Hall, "On the removal of skewness by transformation", Journal
+/// of the Royal Statistical Society B 54:1 (1992). This is Johnson's modified t (Journal of the American Statistical
+/// Association 73:363, 1978) with a term that makes it increase with t. If the long tail is on the side of the null
+/// hypothesis, few samples rarely include its end, so their mean is too high and their spread too small. Neither the
+/// t-test nor the randomisation test, which assumes symmetry, corrects for this.
 ///
-/// It departs from Hall in `G`. His is `mean((x − mean)³)/s³`; here it is the bias-corrected one, `n²/((n−1)(n−2))`
-/// times that, and a negative one is enlarged by `1 + 3/√n` more. What the far end of the tail would add is missing from
-/// the sample's skewness too, which falls the shorter the fewer samples there are. The factor has no theory behind it:
-/// it was chosen by simulation, so that among 12 values and more of a log-normal distribution (skewness 6) the error at
-/// a level of 2.5 % is less than 5 %, where the t-test's is 16 %. Fewer than three values have no skewness.
+/// It departs from Hall in `G`. His is `mean((x − mean)³)/s³`. Here it is bias-corrected by a factor of
+/// `n²/((n−1)(n−2))`, and a negative `G` is multiplied by another `1 + 3/√n`, because the end of the tail is missing in
+/// the sample's skewness too, the more so the fewer samples there are. This factor was chosen by simulation and has no
+/// theory behind it: for 12 or more values of a log-normal distribution (skewness 6) the error rate at a level of 2.5 %
+/// is below 5 %; that of the t-test is 16 %. Fewer than three values have no skewness.
 pub fn skewed_t_above(values: &[f64]) -> f64 {
     let n = values.len() as f64;
     if values.len() < 2 {
@@ -73,11 +75,11 @@ pub fn skewed_t_above(values: &[f64]) -> f64 {
     student_t_above(corrected, values.len() - 1)
 }
 
-/// P-values adjusted for their number: with those below α taken for shown, the chance that any is shown falsely is at
+/// Holm's adjusted p-values of several tests: if those below α count as shown, the probability of any false one is at
 /// most α, however the tests depend on each other.
 ///
 /// Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6:2 (1979): the
-/// i-th smallest of m is multiplied by `m − i + 1`; none becomes less than a smaller one, or more than 1.
+/// i-th smallest of m is multiplied by `m − i + 1`; then none is less than a smaller one, or more than 1.
 pub fn holm(p: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p.len()).collect();
     order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));
@@ -90,11 +92,10 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
     adjusted
 }
 
-/// The p-value of a paired randomisation test: the share of patterns of exchanged pairs that are hits, which means at
-/// least as far from the null hypothesis as the pattern seen, of no exchange.
+/// The p-value of a paired randomisation test: the share of patterns of exchanged pairs that are hits. A hit is at
+/// least as far from the null hypothesis as the observed pattern, in which no pair is exchanged.
 ///
-/// A pattern has a bit for each pair, lowest first, 64 to a word. Which patterns are gone through, and what is counted,
-/// is as [`sign_flip_p`] says.
+/// A pattern has one bit for each pair, the lowest first, 64 in a word. Patterns are counted as in [`sign_flip_p`].
 pub(crate) fn share_of_patterns(
     pairs: usize,
     patterns: NonZeroUsize,
@@ -116,7 +117,7 @@ pub(crate) fn share_of_patterns(
     (hits + 1) as f64 / (patterns.get() + 1) as f64
 }
 
-/// The sum of the values when those whose bit is set in `signs` change their sign.
+/// The sum of the values, of which those whose bit is set in `signs` change their sign.
 fn sum_under(values: &[f64], signs: &[u64]) -> f64 {
     values.chunks(64).zip(signs).map(|(chunk, &signs)| flipped_sum(chunk, signs)).sum()
 }
@@ -140,8 +141,8 @@ mod tests {
 
     #[test]
     fn sums_that_differ_by_rounding_are_equal() {
-        // Seen is 0.1 + 0.2 + 0.3 − 0.1, rounded up. −0.1 + 0.2 + 0.3 + 0.1 is as large, rounded down; 0.7 is larger;
-        // and the same with all signs changed: 6 of 16.
+        // The observed sum is 0.1 + 0.2 + 0.3 − 0.1, rounded up. −0.1 + 0.2 + 0.3 + 0.1 is equal, rounded down; 0.7 is
+        // larger. With all signs changed there are as many again: 6 of 16.
         assert_eq!(sign_flip_p(&[0.1, 0.2, 0.3, -0.1], RESAMPLES, 1), 6.0 / 16.0);
     }
 
@@ -154,9 +155,9 @@ mod tests {
 
     #[test]
     fn equal_signs_are_the_rarest_pattern() {
-        // Only +++++ and −−−−− reach the sum seen: 2 of 32.
+        // Only +++++ and −−−−− reach the observed sum: 2 of 32.
         assert_eq!(sign_flip_p(&[0.1, 0.2, 0.3, 0.7, 0.9], RESAMPLES, 1), 2.0 / 32.0);
-        // Beyond exact counting the p-value is never 0.
+        // With random patterns the p-value is never 0.
         assert_eq!(sign_flip_p(&[1.0; 200], RESAMPLES, 1), 1.0 / 2001.0);
     }
 }

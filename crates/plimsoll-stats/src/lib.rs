@@ -1,8 +1,8 @@
 //! Statistics of paired scores: means, resampling, intervals and tests; the rules that choose a variant from scores
 //! ([`choose`]); and metrics of generated text ([`metrics`]).
 //!
-//! Slices of `f64` and strings in, numbers out: nothing here knows a model, an engine or a file. The same input and seed
-//! give the same numbers on every platform, but for the last digits of p-values from the t distribution.
+//! All functions take slices of `f64` or strings; nothing here depends on a model, an engine or a file. The same input
+//! and seed give the same numbers on every platform, except for the last digits of p-values from the t distribution.
 //!
 //! ```
 //! use std::num::NonZeroUsize;
@@ -13,7 +13,7 @@
 //! let gains = [0.1, 0.2, 0.3, 0.7, 0.9];
 //! let (mean, se) = mean_and_se(&gains);
 //! assert!((mean - 0.44).abs() < 1e-12 && se > 0.0);
-//! // Of 32 sign patterns two have a sum of this size.
+//! // Two of 32 sign patterns have a sum of this size.
 //! assert_eq!(sign_flip_p(&gains, NonZeroUsize::MIN, 0), 2.0 / 32.0);
 //! ```
 

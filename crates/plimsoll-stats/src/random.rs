@@ -1,37 +1,38 @@
-//! Random numbers that mean the same on every platform.
+//! Random numbers that are the same on every platform.
 //!
-//! All come from [`ChaCha8Rng`] with the seed as its key. Each use has a [`Stream`] of its own, so that a new use never
-//! changes the numbers of the others.
+//! All come from [`ChaCha8Rng`] with the seed as its key. Each use has its own [`Stream`], so that a new use does not
+//! change the numbers of the others.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
-/// What random numbers are for. The values are part of what a seed means: never renumber them.
+/// A random stream: what the random numbers are for. Results of a seed depend on the values, so they must not be
+/// changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Resamples of the selection samples, for the stability of the choice.
     Choice = 1,
-    /// Resamples of the held-out samples. All intervals on them share their resamples, so that they agree.
+    /// Resamples of the held-out samples. All intervals share them, so that they are consistent.
     Holdout = 2,
     /// Sign patterns of the randomisation test.
     Signs = 3,
-    /// Resamples of the samples that the logit lens was drawn on.
+    /// Resamples of the samples of the logit lens.
     Lens = 4,
-    /// Resamples of the samples that generated text is measured on. All metrics and systems share them.
+    /// Resamples of the samples of a metric. All metrics and systems share them.
     Metrics = 5,
-    /// Which samples two systems swap in the randomisation test of a metric.
+    /// Samples whose answers are exchanged in the randomisation test of a metric.
     Swaps = 6,
-    /// Which samples make up a fold of a cross-validation.
+    /// The folds of a cross-validation.
     Folds = 7,
-    /// Orders of the permutation test of a rank correlation.
+    /// Permutations of the test of a rank correlation.
     Orders = 8,
     /// Orders of layers.
     Layers = 9,
-    /// Resamples of the samples that effects are measured on. All places share them.
+    /// Resamples of the samples of effects. All places share them.
     Effects = 10,
 }
 
-/// Draws samples with replacement: the resamples of the bootstrap (Efron, Annals of Statistics 7:1, 1979).
+/// Resamples with replacement, for the bootstrap (Efron, Annals of Statistics 7:1, 1979).
 #[derive(Clone, Debug)]
 pub struct Resampler {
     rng: ChaCha8Rng,
@@ -39,15 +40,15 @@ pub struct Resampler {
 }
 
 impl Resampler {
-    /// Resamples of `samples` samples, from the start of a stream.
+    /// A resampler of `samples` samples, at the start of a stream.
     pub fn new(seed: u64, stream: Stream, samples: usize) -> Self {
         Self { rng: generator(seed, stream), drawn: vec![0; samples] }
     }
 
-    /// The next resample: as many indices as there are samples, each below their number, repeats allowed.
+    /// The next resample: as many indices as there are samples, with repeats.
     ///
-    /// An index is the high word of `u·n` for a 64-bit `u` (Lemire, arXiv:1805.10941, without its rejection step): some
-    /// indices are likelier than others by at most 2⁻⁶⁴.
+    /// An index is the high word of `u·n` for a 64-bit `u` (Lemire, arXiv:1805.10941, without its rejection step). The
+    /// probabilities of indices differ by at most 2⁻⁶⁴.
     pub fn draw(&mut self) -> &[usize] {
         let samples = self.drawn.len() as u128;
         for index in &mut self.drawn {
@@ -57,9 +58,9 @@ impl Resampler {
     }
 }
 
-/// In which of `folds` folds each sample is: drawn at random, the folds' sizes equal or one apart.
+/// The fold of each sample, at random. Sizes of folds differ by at most one.
 ///
-/// Never more folds than samples, nor fewer than two.
+/// There are at most as many folds as samples, and at least two.
 pub fn folds(samples: usize, folds: usize, seed: u64) -> Vec<usize> {
     let folds = folds.min(samples).max(2);
     let mut fold_of: Vec<usize> = (0..samples).map(|sample| sample % folds).collect();
@@ -67,15 +68,15 @@ pub fn folds(samples: usize, folds: usize, seed: u64) -> Vec<usize> {
     fold_of
 }
 
-/// Fisher and Yates's shuffle (Durstenfeld, Communications of the ACM 7:7, 1964), bounded numbers as in
-/// [`Resampler::draw`].
+/// Shuffles values: Fisher and Yates's algorithm (Durstenfeld, Communications of the ACM 7:7, 1964), with bounded
+/// random numbers as in [`Resampler::draw`].
 pub fn shuffle<T>(values: &mut [T], rng: &mut ChaCha8Rng) {
     for last in (1..values.len()).rev() {
         values.swap(last, ((u128::from(rng.next_u64()) * (last as u128 + 1)) >> 64) as usize);
     }
 }
 
-/// One stream of [`ChaCha8Rng`], keyed with the seed in its first eight bytes.
+/// The random number generator of a stream: [`ChaCha8Rng`] with the seed in the first eight bytes of the key.
 pub fn generator(seed: u64, stream: Stream) -> ChaCha8Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());

@@ -1,33 +1,33 @@
-//! Ranks and orders: Spearman's correlation, and the Pareto front.
+//! Spearman's rank correlation, and the Pareto front.
 
 use std::num::NonZeroUsize;
 
 use super::random::{Stream, generator, shuffle};
 
-/// Up to this many values a permutation test goes through all `n!` orders: 40,320 of them.
+/// Up to this number of values a permutation test counts all `n!` orders, at most 40,320.
 const EXACT_ORDERS: usize = 8;
 
-/// Spearman's rank correlation of two lists, with the two-sided p-value of its permutation test.
+/// Spearman's rank correlation ρ of two lists, with the two-sided p-value of its permutation test.
 ///
-/// The correlation (Pearson's) of the ranks, equal values sharing the mean of theirs (Spearman, American Journal of
-/// Psychology 15:1, 1904). The p-value is the share of orders of `y` whose |ρ| is at least the one seen: of all orders up
-/// to 8 values, of so many `orders` drawn above that, where the order seen counts as one more (Phipson & Smyth,
-/// arXiv:1603.05766). A list without two different values has no order: ρ is 0, and p is 1.
+/// ρ is Pearson's correlation of the ranks; equal values have the mean of their ranks (Spearman, American Journal of
+/// Psychology 15:1, 1904). The p-value is the share of orders of `y` whose |ρ| is at least the observed one: of all
+/// orders up to 8 values, above that of random `orders` and the observed one (Phipson & Smyth, arXiv:1603.05766). If
+/// all values of a list are equal, ρ is 0 and p is 1.
 ///
 /// # Panics
 /// If the lists differ in length.
 pub fn spearman(x: &[f64], y: &[f64], orders: NonZeroUsize, seed: u64) -> (f64, f64) {
-    assert_eq!(x.len(), y.len(), "two lists of other lengths");
+    assert_eq!(x.len(), y.len(), "lists of different lengths");
     let (x, mut y) = (centred_ranks(x), centred_ranks(y));
-    // Twice the ranks less their mean are whole numbers, and so are their products: sums are exact, and equal is equal.
+    // Doubled centred ranks are whole numbers, and so are their products, so sums and comparisons are exact.
     let product = |y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
     let size = |ranks: &[f64]| ranks.iter().map(|rank| rank * rank).sum::<f64>().sqrt();
     let scale = size(&x) * size(&y);
-    let seen = product(&y);
+    let observed = product(&y);
     if scale == 0.0 {
         return (0.0, 1.0);
     }
-    let is_hit = |y: &[f64]| product(y).abs() >= seen.abs();
+    let is_hit = |y: &[f64]| product(y).abs() >= observed.abs();
     let p = if y.len() <= EXACT_ORDERS {
         let (mut hits, mut all) = (0_usize, 0_usize);
         every_order(&mut y, &mut |y| {
@@ -44,10 +44,10 @@ pub fn spearman(x: &[f64], y: &[f64], orders: NonZeroUsize, seed: u64) -> (f64, 
         }
         (hits + 1) as f64 / (orders.get() + 1) as f64
     };
-    ((seen / scale).clamp(-1.0, 1.0), p)
+    ((observed / scale).clamp(-1.0, 1.0), p)
 }
 
-/// Twice the rank of each value less the mean rank, the mean of their ranks for equal ones.
+/// Twice the difference between each value's rank and the mean rank; equal values have the mean of their ranks.
 fn centred_ranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
@@ -55,7 +55,7 @@ fn centred_ranks(values: &[f64]) -> Vec<f64> {
     let mut first = 0;
     for equal in order.chunk_by(|&a, &b| values[a] == values[b]) {
         let last = first + equal.len() - 1;
-        // Ranks from 0: the mean of first..=last, doubled, less the doubled mean of all.
+        // Ranks count from 0: twice the mean of first..=last, minus twice the mean of all.
         equal.iter().for_each(|&index| ranks[index] = (first + last) as f64 - (values.len() as f64 - 1.0));
         first = last + 1;
     }
@@ -78,14 +78,14 @@ fn every_order(values: &mut [f64], visit: &mut impl FnMut(&[f64])) {
     heap(values, values.len(), visit);
 }
 
-/// Which points are not dominated: no other is at most as large everywhere and smaller somewhere. Every coordinate is to
-/// be small; of equal points all stay.
+/// Which points are on the Pareto front: no other point is at most as large in all coordinates and smaller in one.
+/// Smaller is better; equal points are all on the front.
 ///
 /// # Panics
 /// If the points differ in their number of coordinates.
 pub fn pareto(points: &[Vec<f64>]) -> Vec<bool> {
     let dominates = |a: &[f64], b: &[f64]| {
-        assert_eq!(a.len(), b.len(), "points of other dimensions");
+        assert_eq!(a.len(), b.len(), "points of different dimensions");
         let pairs = || a.iter().zip(b);
         pairs().all(|(a, b)| a <= b) && pairs().any(|(a, b)| a < b)
     };

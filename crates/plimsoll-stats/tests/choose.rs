@@ -1,5 +1,5 @@
-//! `choose` against `scipy`, `statsmodels` and `numpy` (`reference/choose_golden.py`), against simulated truths, and its
-//! invariants.
+//! `choose` compared with `scipy`, `statsmodels` and `numpy` (`reference/choose_golden.py`) and with simulated
+//! adapters; and its invariants.
 
 // A failed unwrap is a failed test.
 #![allow(clippy::unwrap_used)]
@@ -7,7 +7,7 @@
 use std::num::NonZeroUsize;
 
 use plimsoll_stats::choose::{
-    Choice, ChooseProblem, Gain, Input, Interval, Options, Part, Reason, Scores, Validation, Verdict, choose,
+    Choice, ChooseOptions, ChooseProblem, Gain, Input, Interval, JudgingSamples, Part, Reason, Scores, Verdict, choose,
     choose_nested, cross_validate, validation_for,
 };
 use plimsoll_stats::{
@@ -138,7 +138,8 @@ fn golden() -> Golden {
     serde_json::from_str(include_str!("fixtures/choose.json")).unwrap()
 }
 
-/// Equal up to the rounding of sums in another order: values are of the order of 1, a few hundred at most are added.
+/// Asserts that two values are equal up to the rounding of sums in another order. Values are of the order of 1, and at
+/// most a few hundred are added.
 fn assert_same(what: &str, ours: f64, theirs: f64) {
     assert!((ours - theirs).abs() <= 1e-12 * (1.0 + theirs.abs()), "{what}: {ours}, reference {theirs}");
 }
@@ -147,7 +148,7 @@ fn count(resamples: usize) -> NonZeroUsize {
     NonZeroUsize::new(resamples).unwrap()
 }
 
-// --- golden ---
+// --- Reference values ---
 
 #[test]
 fn mean_and_error_are_those_of_scipy_and_statsmodels() {
@@ -159,7 +160,7 @@ fn mean_and_error_are_those_of_scipy_and_statsmodels() {
 }
 
 #[test]
-fn resamples_are_those_of_a_second_chacha() {
+fn resamples_are_those_of_another_chacha_implementation() {
     for golden in golden().resamples {
         let stream = match golden.stream.as_str() {
             "choice" => Stream::Choice,
@@ -186,7 +187,8 @@ fn sign_flips_are_those_of_scipy() {
     }
 }
 
-/// Where `scipy` counts all patterns and we draw some, ours is a binomial share: five standard errors.
+/// Asserts that a p-value is that of `scipy`, which counts all patterns. Ours is exact, or a binomial share of drawn
+/// patterns: then within five standard errors.
 fn assert_p(is_exact: bool, ours: f64, theirs: f64, draws: usize) {
     if is_exact {
         return assert_same("exact p", ours, theirs);
@@ -199,7 +201,7 @@ fn assert_p(is_exact: bool, ours: f64, theirs: f64, draws: usize) {
 fn skewed_means_are_tested_as_by_scipy() {
     for SkewedT { values, p } in golden().skewed_t {
         let ours = skewed_t_above(&values);
-        // The tail at 19 standard errors is 1e-8: relative, with the rounding of t in the exponent.
+        // The tail at 19 standard errors is 1e-8: a relative tolerance, with the rounding of t in the exponent.
         assert!((ours - p).abs() <= 1e-10 * p, "{values:?}: {ours}, SciPy {p}");
     }
 }
@@ -218,7 +220,7 @@ fn normal_quantiles_are_those_of_scipy() {
 fn intervals_of_rates_are_statsmodels() {
     for Proportion { ones, samples, interval: [low, high] } in golden().proportions {
         let ours = wilson_interval(ones, samples);
-        // statsmodels leaves the rounding of an end at 0 or 1 as it is.
+        // statsmodels does not clamp an end at 0 or 1.
         assert_same("lower end", ours.0, low);
         assert_same("upper end", ours.1, high);
         assert!((0.0..=1.0).contains(&ours.0) && (0.0..=1.0).contains(&ours.1), "{ones} of {samples}");
@@ -267,10 +269,11 @@ fn nested_choices_are_those_of_numpy_on_the_same_random_numbers() {
         assert_eq!(fold_of, case.fold_of, "{name}");
         let expected = fold_of.iter().enumerate().map(|(sample, &fold)| case.scores[sample][case.picks[fold]]);
         assert_eq!(cross_validate(&scores, &fold_of), expected.collect::<Vec<_>>(), "{name}");
-        let options = Options { resamples: case.resamples, ..quick(case.seed) };
-        let ours = choose_nested(&scores, &case.curve, case.curve.len(), case.folds, &options).unwrap();
+        let options = ChooseOptions { resamples: case.resamples, ..quick(case.seed) };
+        let ours =
+            choose_nested(&scores, case.curve.len(), &case.curve, case.curve.len(), case.folds, &options).unwrap();
         assert_eq!((ours.best, ours.one_se), (case.best, case.one_se), "{name}");
-        assert_eq!(ours.validation, Validation::Nested { folds: case.folds.min(case.scores.len()) }, "{name}");
+        assert_eq!(ours.validation, JudgingSamples::Nested { folds: case.folds.min(case.scores.len()) }, "{name}");
         assert_gain(&format!("{name}: gain"), ours.gain, case.gain);
         assert_gain(&format!("{name}: adapter gain"), ours.adapter_gain, case.adapter_gain);
         assert_gain(&format!("{name}: base gain"), ours.base_gain, case.base_gain);
@@ -302,7 +305,7 @@ fn change_points_are_those_of_lstsq() {
     for golden in golden().change_points {
         let rows = [vec![1.0; golden.curve.len() + 1], vec![2.0; golden.curve.len() + 1]];
         let input = Input::new(&rows, &rows, &golden.curve).unwrap();
-        assert_eq!(choose(&input, &quick(1)).curve, golden.change_point, "{:?}", golden.curve);
+        assert_eq!(choose(&input, &quick(1)).curve, Some(golden.change_point), "{:?}", golden.curve);
     }
 }
 
@@ -310,15 +313,15 @@ fn change_points_are_those_of_lstsq() {
 fn choices_are_those_of_numpy_on_the_same_random_numbers() {
     for case in golden().choices {
         let input = Input::new(&case.selection, &case.holdout, &case.curve).unwrap();
-        let options = Options {
+        let options = ChooseOptions {
             seed: case.seed,
             choice_resamples: case.choice_resamples,
             resamples: case.resamples,
-            ..Options::default()
+            ..ChooseOptions::default()
         };
         let ours = choose(&input, &options);
         let name = &case.name;
-        assert_eq!((ours.best, ours.one_se, ours.curve), (case.best, case.one_se, case.change_point), "{name}");
+        assert_eq!((ours.best, ours.one_se, ours.curve), (case.best, case.one_se, Some(case.change_point)), "{name}");
         assert_eq!(ours.bootstrap, case.bootstrap, "{name}");
         assert_gain(&format!("{name}: gain"), ours.gain, case.gain);
         assert_gain(&format!("{name}: adapter gain"), ours.adapter_gain, case.adapter_gain);
@@ -334,27 +337,28 @@ fn choices_are_those_of_numpy_on_the_same_random_numbers() {
     }
 }
 
-// --- simulated truths ---
+// --- Simulated adapters ---
 //
-// A small part of what `examples/simulate.rs` measures: enough to see a rule break. Bounds are three binomial standard
-// deviations of 200 runs away from the rate that is stated beside them.
+// A small part of what `examples/simulate.rs` measures, enough to detect a broken rule. Bounds are three binomial
+// standard deviations of 200 runs away from the stated rate.
 
 const RUNS: usize = 200;
 
-/// How the effects of layers vary between samples: independent of each other, with standard deviation 1.
+/// Distribution of the effects of layers over samples, with standard deviation 1.
 #[derive(Clone, Copy)]
 enum Noise {
+    /// Normal, independent for each layer.
     Normal,
     /// Most samples lose a little by a layer, and a few gain much: a skewness of 6. One number for all layers.
     RareGains,
 }
 
-/// Layer l lowers a sample's NLL by `effects[l]` on average, with a standard deviation of `noise` between samples; the
-/// samples themselves differ by 0.6 nats.
+/// Simulates the NLL of a sample at every boundary. Layer l lowers it by `effects[l]` on average, with a standard
+/// deviation of `noise` between samples. The NLL of the base model has a standard deviation of 0.6 nats.
 fn sample(rng: &mut ChaCha8Rng, effects: &[f64], noise: f64, kind: Noise) -> Vec<f64> {
     let mut nll = 2.0 + 0.6 * normal(rng);
     let mut row = vec![nll];
-    // Standard log-normal less its mean, over its standard deviation.
+    // Standard log-normal minus its mean, divided by its standard deviation.
     let shared = (normal(rng).exp() - 0.5_f64.exp()) / (1.0_f64.exp() * 1.0_f64.exp_m1()).sqrt();
     for effect in effects {
         nll -= effect
@@ -368,7 +372,7 @@ fn sample(rng: &mut ChaCha8Rng, effects: &[f64], noise: f64, kind: Noise) -> Vec
     row
 }
 
-/// What came out of so many searches in a world whose layers have a known effect, divided as the product does.
+/// Results of [`RUNS`] simulated searches with known effects of layers. Samples are divided as in a search.
 struct Outcomes {
     choices: Vec<Choice>,
 }
@@ -380,13 +384,13 @@ impl Outcomes {
         let boundaries: Vec<usize> = (0..=effects.len()).collect();
         let mut choose_once = |seed: usize| {
             let rows: Vec<Vec<f64>> = (0..samples).map(|_| sample(&mut rng, effects, noise, kind)).collect();
-            let options = Options { resamples: count(99), choice_resamples: count(1), ..quick(seed as u64) };
+            let options = ChooseOptions { resamples: count(99), choice_resamples: count(1), ..quick(seed as u64) };
             match validation_for(samples) {
-                Validation::Nested { folds } => {
+                JudgingSamples::Nested { folds } => {
                     let scores = Scores::new(Part::Selection, &boundaries, &rows).unwrap();
-                    choose_nested(&scores, &curve, effects.len(), folds, &options).unwrap()
+                    choose_nested(&scores, effects.len(), &curve, effects.len(), folds, &options).unwrap()
                 }
-                Validation::Holdout => {
+                JudgingSamples::Holdout => {
                     let (holdout, selection) = rows.split_at(samples / 3);
                     choose(&Input::new(selection, holdout, &curve).unwrap(), &options)
                 }
@@ -404,71 +408,75 @@ impl Outcomes {
     }
 }
 
-/// The most that a share of [`RUNS`] runs with this rate may be by chance: three standard deviations above it.
+/// Three standard deviations above a rate: the largest share of [`RUNS`] runs that is accepted.
 fn at_most(rate: f64) -> f64 {
     rate + 3.0 * (rate * (1.0 - rate) / RUNS as f64).sqrt()
 }
 
-/// Standard normal up to its tails: twelve uniform numbers less six (Irwin–Hall). No function of the platform in it. Four
-/// of 16 bits to a word, which is fine enough and quick without optimisation; half a step each makes up for rounding down.
+/// Standard normal except in its tails: the sum of twelve uniform numbers minus six (Irwin–Hall), without functions of
+/// the platform. Four numbers of 16 bits per word are fine enough, and fast without optimisation. Half a step each
+/// corrects the rounding down.
 fn normal(rng: &mut ChaCha8Rng) -> f64 {
     let quarter = |word: u64| (word & 0xffff) + (word >> 16 & 0xffff) + (word >> 32 & 0xffff) + (word >> 48);
     let sum = quarter(rng.next_u64()) + quarter(rng.next_u64()) + quarter(rng.next_u64());
     (sum as f64 + 6.0) / 65_536.0 - 6.0
 }
 
-fn quick(seed: u64) -> Options {
-    Options { seed, choice_resamples: count(20), resamples: count(500), ..Options::default() }
+fn quick(seed: u64) -> ChooseOptions {
+    ChooseOptions { seed, choice_resamples: count(20), resamples: count(500), ..ChooseOptions::default() }
 }
 
-/// Six useful layers of twelve, the others with this effect.
-fn below(above: f64) -> Vec<f64> {
-    (0..12).map(|layer| if layer < 6 { 0.1 } else { above }).collect()
+/// The effects of twelve layers: 0.1 nats for the lower six, `upper` for the others.
+fn lower_half(upper: f64) -> Vec<f64> {
+    (0..12).map(|layer| if layer < 6 { 0.1 } else { upper }).collect()
 }
 
 #[test]
 fn an_adapter_useful_below_a_layer_is_cut_there() {
-    // Six layers that do nothing but move samples about a little. The rule is never fooled downwards. Upwards it is
-    // whenever the noise that the layers above add up to favours one of them by a standard error: a single one does by
-    // chance 16 % of the time, and there are six. Measured: 65 % at 6.
+    // The upper six layers only add noise. The rule never keeps fewer than 6 layers. It keeps more if the summed noise
+    // of the upper layers favours one of them by a standard error: for a single layer the chance is 16 %, and there are
+    // six. Measured: 65 % at 6.
     for samples in [60, 180] {
-        let outcomes = Outcomes::simulate(1, samples, &below(0.0), 0.01, Noise::Normal);
+        let outcomes = Outcomes::simulate(1, samples, &lower_half(0.0), 0.01, Noise::Normal);
         assert_eq!(outcomes.share(|choice| choice.one_se < 6), 0.0);
-        let at = outcomes.share(|choice| choice.one_se == 6);
-        assert!(at > 0.65 - 3.0 * 0.034, "{at}");
-        // Of the cuts (a few searches keep all 12 layers), how many are shown not to be worse is a matter of power: 2 % of
-        // the adapter's 0.6 nats are 0.012, the standard error of the difference is at most 0.01·√6/√60 = 0.0032, so the
-        // lower end clears the margin with P(z > 1.96 − 3.8) = 97 % at least. Less three standard deviations of 1.2 %.
+        let exact = outcomes.share(|choice| choice.one_se == 6);
+        assert!(exact > 0.65 - 3.0 * 0.034, "{exact}");
+        // The share of the cuts (a few searches keep all 12 layers) that are shown not to be worse depends on the
+        // power: 2 % of the adapter's 0.6 nats are 0.012, the standard error of the difference is at most 0.01·√6/√60 =
+        // 0.0032, so the lower end is above the margin with a probability of at least P(z > 1.96 − 3.8) = 97 %. The
+        // bound is three standard deviations of 1.2 % below that.
         let cuts = outcomes.share(|choice| choice.one_se < 12);
         let trim = outcomes.share(|choice| choice.verdict == Verdict::Trim);
         assert!(trim / cuts > 0.93, "{trim} of {cuts} with {samples}");
     }
-    // With three times the noise z has to pass 1.96 − 1.26, and most cuts that are right are not shown to be: said so.
-    let noisy = Outcomes::simulate(1, 180, &below(0.0), 0.03, Noise::Normal);
+    // With three times the noise z must exceed 1.96 − 1.26: most correct cuts are not shown to be, and the verdict is
+    // open.
+    let noisy = Outcomes::simulate(1, 180, &lower_half(0.0), 0.03, Noise::Normal);
     let open = noisy.share_of(Reason::NotShown);
     assert!(open > 0.5 && noisy.share(|choice| choice.one_se < 6) == 0.0, "{open}");
     assert!(noisy.share(|choice| choice.abstains && choice.reason != Reason::NotShown) == 0.0);
 }
 
 #[test]
-fn a_top_that_does_slight_harm_is_cut_off_exactly() {
+fn slightly_harmful_upper_layers_are_dropped_exactly() {
     // Each upper layer costs 0.01 nats, 3.7 standard errors of a single difference.
-    let at = Outcomes::simulate(2, 180, &below(-0.01), 0.03, Noise::Normal).share(|choice| choice.one_se == 6);
-    assert!(at > 0.98, "{at}");
+    let outcomes = Outcomes::simulate(2, 180, &lower_half(-0.01), 0.03, Noise::Normal);
+    let exact = outcomes.share(|choice| choice.one_se == 6);
+    assert!(exact > 0.98, "{exact}");
 }
 
 #[test]
 fn an_adapter_useful_everywhere_is_kept() {
     for samples in [36, 120] {
         let outcomes = Outcomes::simulate(3, samples, &[0.1; 12], 0.1, Noise::Normal);
-        // The last layer is worth 0.1 nats, six standard errors or more.
+        // The last layer lowers the NLL by 0.1 nats, six standard errors or more.
         let kept = outcomes.share_of(Reason::NoCut);
         assert!(kept > 0.98, "{kept}");
     }
 }
 
 #[test]
-fn an_adapter_that_does_harm_everywhere_is_dropped() {
+fn an_adapter_with_only_harmful_layers_is_dropped() {
     for samples in [36, 120] {
         // All layers together cost 0.36 nats, five standard errors or more.
         let outcomes = Outcomes::simulate(4, samples, &[-0.03; 12], 0.1, Noise::Normal);
@@ -478,47 +486,48 @@ fn an_adapter_that_does_harm_everywhere_is_dropped() {
 }
 
 #[test]
-fn an_adapter_that_does_nothing_is_left_open_until_that_is_shown() {
+fn an_adapter_without_effect_is_dropped_only_if_that_is_shown() {
     for (samples, noise) in [(36, Noise::Normal), (120, Noise::Normal), (36, Noise::RareGains), (120, Noise::RareGains)]
     {
         let outcomes = Outcomes::simulate(5, samples, &[0.0; 12], 0.1, noise);
-        // `trim` would claim something: 2.5 % at most for symmetric noise, and 5 % is what skewed noise is allowed.
+        // `trim` would be a false claim: at most 2.5 % for symmetric noise; for skewed noise 5 % are accepted.
         let trim = outcomes.share(|choice| choice.verdict == Verdict::Trim);
         assert!(trim <= at_most(0.05), "{trim}");
         if matches!(noise, Noise::Normal) {
-            // A 5 % test finds it better or worse that often, and all else is open.
+            // A 5 % test finds it better or worse in 5 % of the runs; all others are open.
             let open = outcomes.share_of(Reason::AdapterNotShown);
             assert!(open >= 1.0 - at_most(0.05), "{open}");
         }
     }
-    // Where samples hardly differ, that it does nothing is shown: 0.01 nats are nine standard errors.
-    let quiet = Outcomes::simulate(5, 120, &[0.0; 12], 0.002, Noise::Normal);
-    assert_eq!(quiet.share(|choice| choice.verdict == Verdict::UseBase), 1.0);
+    // With little noise it is shown to have no effect: 0.01 nats are nine standard errors.
+    let precise = Outcomes::simulate(5, 120, &[0.0; 12], 0.002, Noise::Normal);
+    assert_eq!(precise.share(|choice| choice.verdict == Verdict::UseBase), 1.0);
 }
 
 #[test]
-fn skewed_samples_seldom_show_what_is_not_so() {
-    // The upper layers do nothing on the mean; most samples are a little better without them, and a few much worse.
+fn skewed_samples_seldom_give_false_claims() {
+    // The mean effect of the upper layers is 0; most samples are a little better without them, and a few much worse.
     for samples in [12, 36, 120] {
-        let outcomes = Outcomes::simulate(8, samples, &below(0.0), 0.1, Noise::RareGains);
+        let outcomes = Outcomes::simulate(8, samples, &lower_half(0.0), 0.1, Noise::RareGains);
         let better = outcomes.share(|choice| choice.reason == Reason::Better && choice.one_se >= 6);
         assert!(better <= at_most(0.05), "{better} with {samples}");
     }
 }
 
 #[test]
-fn an_overscaled_top_is_cut_with_a_gain() {
+fn harmful_upper_layers_are_dropped_with_a_gain() {
     let effects: Vec<f64> = (0..12).map(|layer| if layer < 8 { 0.1 } else { -0.1 }).collect();
     let outcomes = Outcomes::simulate(6, 180, &effects, 0.05, Noise::Normal);
     let better = outcomes.share(|choice| choice.reason == Reason::Better && choice.layers_kept == 8);
     assert!(better > 0.98, "{better}");
-    // The truth is a gain of 0.4 nats; the interval should hold it 95 % of the time, a little less for percentiles.
+    // The true gain is 0.4 nats; the interval should contain it in 95 % of the runs, a percentile interval in a few
+    // less.
     let holds = outcomes.share(|choice| choice.gain.low <= 0.4 && 0.4 <= choice.gain.high);
     assert!((0.88..0.99).contains(&holds), "{holds}");
 }
 
 #[test]
-fn a_harmful_adapter_with_a_helpful_bottom_is_trimmed() {
+fn a_harmful_adapter_with_useful_lower_layers_is_trimmed() {
     let effects: Vec<f64> = (0..12).map(|layer| if layer < 3 { 0.1 } else { -0.1 }).collect();
     for samples in [36, 180] {
         let outcomes = Outcomes::simulate(7, samples, &effects, 0.05, Noise::Normal);
@@ -527,9 +536,9 @@ fn a_harmful_adapter_with_a_helpful_bottom_is_trimmed() {
     }
 }
 
-// --- invariants ---
+// --- Invariants ---
 
-/// Multiples of 2⁻¹⁰ whose sums and differences are exact, so that equal means equal.
+/// Multiples of 2⁻¹⁰: their sums and differences are exact, and can be compared with `==`.
 fn exact() -> impl Strategy<Value = f64> {
     (-4096..4096_i32).prop_map(|value| f64::from(value) / 1024.0)
 }
@@ -547,7 +556,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn how_hard_a_sample_is_changes_nothing(
+    fn a_shift_of_all_scores_of_a_sample_does_not_change_the_choice(
         (selection, holdout, curve) in parts(),
         shifts in prop::collection::vec(exact(), 20),
     ) {
@@ -561,7 +570,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_samples_changes_no_pick(
+    fn the_order_of_samples_does_not_change_the_pick(
         ((selection, holdout, curve), order) in parts().prop_flat_map(|parts| {
             let order: Vec<usize> = (0..parts.0.len()).collect();
             (Just(parts), Just(order).prop_shuffle())
@@ -575,14 +584,14 @@ proptest! {
     }
 
     #[test]
-    fn a_choice_agrees_with_itself((selection, holdout, curve) in parts(), seed: u64) {
+    fn a_choice_is_reproducible_and_consistent((selection, holdout, curve) in parts(), seed: u64) {
         let layers = curve.len();
         let input = Input::new(&selection, &holdout, &curve).unwrap();
         let choice = choose(&input, &quick(seed));
         prop_assert_eq!(&choice, &choose(&input, &quick(seed)));
 
         prop_assert!(choice.one_se <= choice.best && choice.best <= layers);
-        prop_assert!((1..=layers).contains(&choice.curve));
+        prop_assert!(choice.curve.is_some_and(|curve| (1..=layers).contains(&curve)));
         prop_assert_eq!(choice.bootstrap.len(), layers + 1);
         prop_assert!((choice.bootstrap.iter().sum::<f64>() - 1.0).abs() < 1e-12);
         let kept_fits = match choice.verdict {
@@ -594,14 +603,14 @@ proptest! {
         for gain in [choice.gain, choice.adapter_gain, choice.base_gain] {
             prop_assert!(gain.low <= gain.high && 0.0 < gain.p && gain.p <= 1.0, "{:?}", gain);
         }
-        // Over the base by way of the full adapter: exact on these values but for three divisions.
+        // The sum of the two gains is the gain over the base model: exact on these values except for three divisions.
         let sum = choice.gain.mean + choice.adapter_gain.mean;
         prop_assert!((sum - choice.base_gain.mean).abs() < 1e-12);
         prop_assert!(choice.retained.is_none() || choice.adapter_gain.low > 0.0);
         prop_assert_eq!(choice.abstains, choice.power.is_some());
         prop_assert!(!choice.abstains || choice.verdict == Verdict::KeepFull);
 
-        // Finite, or JSON would turn it into null and not read back.
+        // All numbers are finite: JSON would write others as null.
         let json = serde_json::to_string(&choice).unwrap();
         prop_assert_eq!(serde_json::from_str::<Choice>(&json).unwrap(), choice);
     }
@@ -611,7 +620,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn folds_are_even_and_every_sample_is_left_out_once(samples in 2..60_usize, wanted in 0..12_usize, seed: u64) {
+    fn folds_have_equal_sizes_and_every_sample_is_in_one(samples in 2..60_usize, wanted in 0..12_usize, seed: u64) {
         let fold_of = folds(samples, wanted, seed);
         prop_assert_eq!(&fold_of, &folds(samples, wanted, seed));
         let last = fold_of.iter().max().unwrap();
@@ -621,16 +630,20 @@ proptest! {
     }
 
     #[test]
-    fn a_nested_choice_agrees_with_itself((rows, _, curve) in parts(), seed: u64, folds in 2..12_usize) {
+    fn a_nested_choice_is_reproducible_and_consistent(
+        (rows, _, curve) in parts(),
+        seed: u64,
+        folds in 2..12_usize,
+    ) {
         let layers = curve.len();
         let boundaries: Vec<usize> = (0..=layers).collect();
         let scores = Scores::new(Part::Selection, &boundaries, &rows).unwrap();
-        let choice = choose_nested(&scores, &curve, layers, folds, &quick(seed)).unwrap();
-        prop_assert_eq!(&choice, &choose_nested(&scores, &curve, layers, folds, &quick(seed)).unwrap());
+        let choice = choose_nested(&scores, layers, &curve, layers, folds, &quick(seed)).unwrap();
+        prop_assert_eq!(&choice, &choose_nested(&scores, layers, &curve, layers, folds, &quick(seed)).unwrap());
         prop_assert_eq!(choice.one_se, scores.pick());
         prop_assert_eq!(choice.gain.samples, rows.len());
         prop_assert_eq!(choice.abstains, choice.power.is_some());
-        // What samples of the other folds did not pick is never scored: with equal scores everywhere nothing is gained.
+        // A fold is scored only under the boundary that the other folds picked: with equal scores there is no gain.
         if choice.one_se == layers {
             prop_assert_eq!(choice.gain.mean, 0.0);
         }
@@ -639,54 +652,61 @@ proptest! {
     }
 
     #[test]
-    fn a_front_is_what_nothing_dominates(points in prop::collection::vec(prop::collection::vec(0..4_i32, 3), 0..12)) {
+    fn a_pareto_front_has_the_points_that_none_dominates(
+        points in prop::collection::vec(prop::collection::vec(0..4_i32, 3), 0..12),
+    ) {
         let points: Vec<Vec<f64>> =
             points.iter().map(|point| point.iter().map(|&x| f64::from(x)).collect()).collect();
         let front = pareto(&points);
         prop_assert_eq!(points.is_empty(), !front.contains(&true));
         for (point, is_on_front) in points.iter().zip(&front) {
-            // Of equal points all stay, or none.
+            // Of equal points all are on the front, or none.
             let twin = points.iter().position(|other| other == point).unwrap();
             prop_assert_eq!(front[twin], *is_on_front);
             let below = |other: &Vec<f64>| other != point && other.iter().zip(point).all(|(a, b)| a <= b);
-            // What is off the front has something on the front below it.
-            let beaten = points.iter().zip(&front).any(|(other, on)| *on && below(other));
-            prop_assert_eq!(beaten, !*is_on_front);
+            // A point that is not on the front is dominated by one that is.
+            let is_dominated = points.iter().zip(&front).any(|(other, on)| *on && below(other));
+            prop_assert_eq!(is_dominated, !*is_on_front);
         }
     }
 
     #[test]
-    fn a_correlation_knows_order_only(values in prop::collection::vec((exact(), exact()), 2..20), seed: u64) {
+    fn a_rank_correlation_depends_on_order_only(values in prop::collection::vec((exact(), exact()), 2..20), seed: u64) {
         let (x, y): (Vec<f64>, Vec<f64>) = values.into_iter().unzip();
         let (rho, p) = spearman(&x, &y, count(200), seed);
         prop_assert!((-1.0..=1.0).contains(&rho) && 0.0 < p && p <= 1.0);
         prop_assert_eq!(spearman(&y, &x, count(200), seed).0, rho);
         let cubed: Vec<f64> = x.iter().map(|x| x * x * x).collect();
         prop_assert_eq!(spearman(&cubed, &y, count(200), seed), (rho, p));
-        let turned: Vec<f64> = x.iter().map(|x| -x).collect();
-        prop_assert_eq!(spearman(&turned, &y, count(200), seed), (-rho, p));
+        let negated: Vec<f64> = x.iter().map(|x| -x).collect();
+        prop_assert_eq!(spearman(&negated, &y, count(200), seed), (-rho, p));
     }
 }
 
 #[test]
-fn one_use_of_the_seed_does_not_change_another() {
+fn random_streams_are_independent_of_each_other() {
     let case = golden().choices.swap_remove(5);
     let input = Input::new(&case.selection, &case.holdout, &case.curve).unwrap();
     let few = choose(&input, &quick(1));
-    let many = choose(&input, &Options { choice_resamples: count(400), ..quick(1) });
+    let many = choose(&input, &ChooseOptions { choice_resamples: count(400), ..quick(1) });
     assert_ne!(few.bootstrap, many.bootstrap);
     assert_eq!(Choice { bootstrap: Vec::new(), ..few }, Choice { bootstrap: Vec::new(), ..many });
 }
 
-// --- what is refused ---
+// --- Refused input ---
 
 #[test]
-fn unusable_input_is_refused_with_its_place() {
+fn invalid_input_is_refused_with_its_place() {
     let good = [vec![1.0, 2.0], vec![1.0, 3.0]];
     let problem = |selection: &[Vec<f64>], holdout: &[Vec<f64>], curve: &[f64]| {
         Input::new(selection, holdout, curve).expect_err("refused")
     };
-    assert_eq!(problem(&good, &good, &[]), ChooseProblem::NoLayers);
+    assert_eq!(problem(&[vec![1.0], vec![1.0]], &good, &[]), ChooseProblem::NoLayers);
+    let scores = |part| Scores::new(part, &[0, 1], &good).unwrap();
+    assert_eq!(
+        Input::of(scores(Part::Selection), scores(Part::Holdout), 1, &[0.5, 0.6]).expect_err("refused"),
+        ChooseProblem::CurveLength { found: 2, layers: 1 }
+    );
     assert_eq!(problem(&good, &good[..1], &[0.5]), ChooseProblem::TooFewSamples { part: Part::Holdout, found: 1 });
     assert_eq!(
         problem(&[vec![1.0, 2.0], vec![1.0]], &good, &[0.5]),
@@ -698,11 +718,14 @@ fn unusable_input_is_refused_with_its_place() {
     );
     assert!(matches!(problem(&good, &[vec![1.0, f64::NAN], vec![1.0, 1.0]], &[0.5]), ChooseProblem::Nll { .. }));
     assert!(matches!(problem(&good, &good, &[f64::NAN]), ChooseProblem::Curve { layer: 0, .. }));
-    assert!(Input::new(&good, &good, &[0.5]).is_ok());
+    // Without a curve only the change point is missing.
+    let [with, without] = [&[0.5][..], &[]].map(|curve| choose(&Input::new(&good, &good, curve).unwrap(), &quick(1)));
+    assert_eq!((with.curve, without.curve), (Some(1), None));
+    assert_eq!(Choice { curve: None, ..with }, without);
 }
 
 #[test]
-fn the_largest_numbers_still_give_finite_answers() {
+fn the_largest_numbers_give_finite_results() {
     let rows = [vec![1e100, -1e100, 0.0], vec![-1e100, 1e100, 1e-300], vec![1e100, 1e100, -1e100]];
     let choice = choose(&Input::new(&rows, &rows, &[1e100, -1e100]).unwrap(), &quick(1));
     let json = serde_json::to_string(&choice).unwrap();

@@ -1,4 +1,4 @@
-//! `metrics` against the packages that own the metrics (`reference/metrics_golden.py`), and its invariants.
+//! `metrics` compared with the original implementations (`reference/metrics_golden.py`), and its invariants.
 
 // A failed unwrap is a failed test.
 #![allow(clippy::unwrap_used)]
@@ -8,14 +8,14 @@ use std::num::NonZeroUsize;
 use std::slice::from_ref;
 
 use plimsoll_stats::holm;
-use plimsoll_stats::metrics::compare::{Difference, Estimate, Options, compare, estimate};
+use plimsoll_stats::metrics::compare::{CompareOptions, Difference, Estimate, compare, estimate};
 use plimsoll_stats::metrics::{Extract, Measure, Metric, stem};
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Python and Rust do the same operations in the same order, but for sums that NumPy takes in another one, and the last
-/// digits of logarithms.
+/// Relative tolerance. Python and Rust do the same operations in the same order, except for NumPy's order of sums and
+/// the last digits of logarithms.
 const TOLERANCE: f64 = 1e-12;
 
 #[derive(Deserialize)]
@@ -105,7 +105,7 @@ fn metric(value: Value) -> Metric {
     serde_json::from_value(value).unwrap()
 }
 
-/// The metric of one sample.
+/// The metric's value for one sample.
 fn score(metric: &Metric, candidate: &str, references: &[String]) -> f64 {
     metric.value(&metric.statistics(candidate, references), 1)
 }
@@ -115,7 +115,7 @@ fn assert_close(found: f64, expected: f64, what: &str) {
     assert!((found - expected).abs() <= TOLERANCE * expected.abs(), "{what}: {found}, expected {expected}");
 }
 
-/// Holds a metric to its owner's value for every pair.
+/// Compares a metric with the original implementation on every pair.
 fn assert_scores(metric: &Metric, expected: impl Fn(&Case) -> f64) {
     for (index, case) in golden().cases.iter().enumerate() {
         let found = score(metric, &case.candidate, &case.references);
@@ -140,7 +140,7 @@ fn stems_are_those_of_nltk() {
 }
 
 #[test]
-fn answers_are_judged_as_by_squad() {
+fn squad_scores_are_those_of_transformers() {
     assert_scores(&metric(json!({"kind": "squad-exact"})), |case| case.squad[0]);
     assert_scores(&metric(json!({"kind": "squad-f1"})), |case| case.squad[1]);
 }
@@ -162,15 +162,15 @@ fn numbers_are_those_of_decimal_arithmetic() {
             value["tolerance"] = tolerance;
         }
         let metric = metric(value);
-        let mut right = 0;
+        let mut correct = 0;
         for Number { candidate, references, are_numbers, scores } in &golden.numbers {
             let accepted: Vec<bool> = references.iter().map(|reference| metric.accepts(reference)).collect();
             assert_eq!(&accepted, are_numbers, "{references:?}");
             let found = score(&metric, candidate, references);
             assert_eq!(found, scores[index], "{candidate:?} {references:?} {:?}", metric.measure);
-            right += usize::from(found == 1.0);
+            correct += usize::from(found == 1.0);
         }
-        assert!((50..550).contains(&right), "{right} of {}", golden.numbers.len());
+        assert!((50..550).contains(&correct), "{correct} of {}", golden.numbers.len());
     }
 }
 
@@ -212,7 +212,7 @@ fn corpus_metrics_are_those_of_sacrebleu() {
         let rows = |metric: &Metric| -> Vec<Vec<f64>> {
             cases().map(|case| metric.statistics(&case.candidate, &case.references)).collect()
         };
-        let options = Options { seed: 0, resamples: NonZeroUsize::MIN };
+        let options = CompareOptions { seed: 0, resamples: NonZeroUsize::MIN };
         for (metric, expected, signature) in
             [(&bleu, corpus.bleu, &corpus.bleu_signature), (&chrf, corpus.chrf, &corpus.chrf_signature)]
         {
@@ -231,7 +231,7 @@ fn comparisons_are_those_of_scipy_and_sacrebleu() {
             candidates.iter().zip(&case.references).map(|(text, refs)| metric.statistics(text, refs)).collect()
         };
         let (a, b) = (rows(&case.a), rows(&case.b));
-        let options = Options { seed: case.seed, resamples: case.resamples };
+        let options = CompareOptions { seed: case.seed, resamples: case.resamples };
         let what = |name| format!("{name} of {} on {} samples", case.kind, a.len());
 
         let (found, expected) = (estimate(&metric, &b, options), case.estimate);
@@ -241,7 +241,7 @@ fn comparisons_are_those_of_scipy_and_sacrebleu() {
         assert_eq!(found.samples, expected.samples);
 
         let (found, expected) = (compare(&metric, &a, &b, options), case.difference);
-        // A difference is held to the size of what is subtracted, which is where its digits come from.
+        // The tolerance of a difference is relative to the scale of the values that are subtracted.
         let size = TOLERANCE * highest(&metric);
         for (name, found, expected) in [
             ("difference", found.difference, expected.difference),
@@ -252,7 +252,7 @@ fn comparisons_are_those_of_scipy_and_sacrebleu() {
         }
         assert_close(found.p, expected.p, &what("p"));
         if let Some(p) = case.sacrebleu_p {
-            // Other random numbers: both are shares of many draws, four standard errors apart at most.
+            // Other random numbers: both are shares of many draws, and differ by at most four standard errors.
             let share = p.clamp(1e-3, 1.0 - 1e-3);
             let error = (share * (1.0 - share) / case.resamples.get() as f64).sqrt();
             assert!((found.p - p).abs() <= 4.0 * error, "{}: {}, expected about {p}", what("p"), found.p);
@@ -281,28 +281,28 @@ fn every_metric() -> Vec<Metric> {
     metrics
 }
 
-/// Any characters at all, and texts with a good chance of having something in common.
+/// Arbitrary characters, and texts that are likely to have words in common.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![any::<String>(), "(The|a|cat|sat|[0-9]{1,2}|[.,&\n\u{301}\u{1c} -]){0,12}", "([ab.]{1,3}[ \n]){0,30}"]
 }
 
 proptest! {
     #[test]
-    fn any_texts_have_a_value_within_the_scale(candidate in text(), references in prop::collection::vec(text(), 0..4)) {
+    fn values_are_within_the_scale(candidate in text(), references in prop::collection::vec(text(), 0..4)) {
         for metric in every_metric() {
             let statistics = metric.statistics(&candidate, &references);
             prop_assert_eq!(statistics.len(), metric.width());
             let value = metric.value(&statistics, 1);
-            // The logarithms of four hundreds sum to that of a hundred but for the last digits.
+            // The mean of four logarithms of 100 is that of 100 except for its last digits.
             prop_assert!((0.0..=highest(&metric) * (1.0 + 1e-14)).contains(&value), "{}: {value}", metric.name());
         }
     }
 
     #[test]
-    fn a_text_is_its_own_best_candidate(text in text()) {
+    fn a_text_compared_with_itself_has_the_highest_value(text in text()) {
         for metric in every_metric().into_iter().filter(|metric| metric.extract.is_none()) {
             let value = score(&metric, &text, from_ref(&text));
-            // A text may have no words, or too few for n-grams; as an answer it is right all the same.
+            // A text may have no words, or too few for n-grams; as an answer it is correct nevertheless.
             let is_answer = matches!(metric.measure, Measure::ExactMatch(_) | Measure::SquadExact | Measure::SquadF1);
             prop_assert!(
                 (value - highest(&metric)).abs() < 1e-12 || value == 0.0 && !is_answer,
@@ -313,7 +313,7 @@ proptest! {
     }
 
     #[test]
-    fn one_more_reference_makes_no_best_worse(candidate in text(), one in text(), other in text()) {
+    fn another_reference_does_not_lower_the_best_score(candidate in text(), one in text(), other in text()) {
         for kind in ["exact-match", "numeric", "rouge-1", "rouge-2", "rouge-l", "rouge-lsum", "chrf"] {
             let metric = metric(json!({"kind": kind}));
             let both = score(&metric, &candidate, &[one.clone(), other.clone()]);
@@ -322,11 +322,11 @@ proptest! {
     }
 
     #[test]
-    fn f_measures_do_not_tell_candidate_from_reference(a in text(), b in text()) {
+    fn f_measures_are_symmetric(a in text(), b in text()) {
         for kind in ["exact-match", "squad-exact", "squad-f1", "rouge-1", "rouge-2", "rouge-l"] {
             let metric = metric(json!({"kind": kind}));
-            let (there, back) = (score(&metric, &a, from_ref(&b)), score(&metric, &b, from_ref(&a)));
-            prop_assert!((there - back).abs() < 1e-15, "{kind}: {there} {back}");
+            let (found, swapped) = (score(&metric, &a, from_ref(&b)), score(&metric, &b, from_ref(&a)));
+            prop_assert!((found - swapped).abs() < 1e-15, "{kind}: {found} {swapped}");
         }
     }
 
@@ -336,19 +336,19 @@ proptest! {
         mut references in prop::collection::vec(text(), 1..4),
     ) {
         for metric in every_metric() {
-            let there = score(&metric, &candidate, &references);
+            let found = score(&metric, &candidate, &references);
             references.reverse();
-            prop_assert_eq!(there, score(&metric, &candidate, &references), "{}", metric.name());
+            prop_assert_eq!(found, score(&metric, &candidate, &references), "{}", metric.name());
         }
     }
 
     #[test]
-    fn stems_of_anything_are_found(word in ".{0,12}(ies|ied|eed|ed|ing|y|alli|logi|ational|ll|e|ss|s)?") {
+    fn any_word_has_a_stem(word in ".{0,12}(ies|ied|eed|ed|ing|y|alli|logi|ational|ll|e|ss|s)?") {
         prop_assert!(stem(&word).len() <= word.len() + 1);
     }
 }
 
-/// The highest value: that of a candidate that is its own reference, if it has anything to count.
+/// The highest value of a metric: that of a candidate equal to its reference, if it has anything to count.
 fn highest(metric: &Metric) -> f64 {
     if metric.is_mean() { 1.0 } else { 100.0 }
 }

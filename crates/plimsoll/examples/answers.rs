@@ -1,6 +1,10 @@
-//! Prints the tokens of samples and which of them are scored, one JSON object a line:
-//! `cargo run --release -p plimsoll --example answers -- TOKENIZER TEMPLATE DATA.jsonl last|all`, where TOKENIZER is a GGUF file
-//! or a folder with tokenizer.json, and TEMPLATE a Jinja file, `tokenizer` or `none`.
+//! Prints the tokens of samples and which of them are scored, one JSON object per line.
+//!
+//! ```text
+//! cargo run --release -p plimsoll --example answers -- TOKENIZER TEMPLATE DATA.jsonl last|all
+//! ```
+//!
+//! TOKENIZER is a GGUF file or a folder with tokenizer.json. TEMPLATE is a Jinja file, `tokenizer` or `none`.
 
 use std::error::Error;
 use std::path::Path;

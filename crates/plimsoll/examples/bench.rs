@@ -1,5 +1,11 @@
-//! Whole jobs of the engine, timed from inside: the half of `reference/bench` that is ours. Every call prints one JSON
-//! object. `bench JOB --NAME VALUE …`; the jobs and their arguments are the functions below.
+//! Benchmark jobs of the CPU engine: plimsoll's side of `reference/bench`. Each call runs one job and prints one JSON
+//! object.
+//!
+//! ```text
+//! cargo run --release -p plimsoll --example bench -- JOB --NAME VALUE …
+//! ```
+//!
+//! The jobs and their arguments are the functions below.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -9,7 +15,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use plimsoll::choose::race::{Race, Step};
+use plimsoll::choose::race::{Race, RaceStep};
 use plimsoll::data::{self, LongSamples, Sample, TemplateChoice, Turns};
 use plimsoll::engine::{CpuEngine, CpuOptions, Request, Scorer as _, Sequence};
 use plimsoll::generate::{self, Decoder as _, most_probable};
@@ -21,11 +27,13 @@ use plimsoll::stats::mean_and_se;
 use plimsoll_kernels::{Mode, Packed, Rows, Threads, linear, peak};
 use serde_json::{Value, json};
 
+const JOBS: &str = "peak, gemm, tokens, sweep or generate";
+
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
     let mut words = std::env::args().skip(1);
-    let job = words.next().ok_or("expected a job: peak, gemm, tokens, sweep or generate")?;
+    let job = words.next().ok_or_else(|| format!("expected a job: {JOBS}"))?;
     let words: Vec<String> = words.collect();
     let mut arguments = Arguments(BTreeMap::new());
     for pair in words.chunks(2) {
@@ -38,7 +46,7 @@ fn main() -> Result<()> {
         "tokens" => tokens(&arguments),
         "sweep" => sweep(&arguments),
         "generate" => generate(&arguments),
-        _ => Err(format!("{job}: no such job").into()),
+        _ => Err(format!("expected a job: {JOBS}; found {job}").into()),
     }?;
     println!("{result}");
     Ok(())
@@ -58,7 +66,7 @@ impl Arguments {
     fn number<T: std::str::FromStr>(&self, name: &str, default: T) -> Result<T> {
         match self.0.get(name) {
             None => Ok(default),
-            Some(text) => text.parse().map_err(|_| format!("--{name}: {text} is no number").into()),
+            Some(text) => text.parse().map_err(|_| format!("--{name}: expected a number, found {text}").into()),
         }
     }
 
@@ -66,7 +74,7 @@ impl Arguments {
         match self.text("dtype")? {
             "bf16" => Ok(Dtype::Bf16),
             "f32" => Ok(Dtype::F32),
-            other => Err(format!("--dtype: {other} is neither bf16 nor f32").into()),
+            other => Err(format!("--dtype: expected bf16 or f32, found {other}").into()),
         }
     }
 }
@@ -75,7 +83,7 @@ fn pool(threads: usize) -> Result<rayon::ThreadPool> {
     Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build()?)
 }
 
-/// Products that the processor can do when it does nothing else: the roof of everything below.
+/// Measures the multiply-add throughput of the processor without memory access: the upper limit of the other jobs.
 fn peak_job(arguments: &Arguments) -> Result<Value> {
     let threads = arguments.number("threads", 2)?;
     let pool = pool(threads)?;
@@ -92,7 +100,7 @@ fn peak_job(arguments: &Arguments) -> Result<Value> {
     Ok(json!({"f32_gflops": measure(Dtype::F32), "bf16_gflops": measure(Dtype::Bf16), "isa": Isa::best().to_string()}))
 }
 
-/// Products with weights that do not lie in a cache.
+/// Measures matrix products with weights that are not in a cache.
 fn gemm(arguments: &Arguments) -> Result<Value> {
     let (dtype, seconds) = (arguments.dtype()?, arguments.number("seconds", 0.3)?);
     let pool = pool(arguments.number("threads", 2)?)?;
@@ -129,7 +137,7 @@ fn gemm(arguments: &Arguments) -> Result<Value> {
     Ok(json!({"shapes": shapes}))
 }
 
-/// Writes the tokens of some samples, so that the peer scores the same.
+/// Writes the tokens of some samples, so that the other program scores the same tokens.
 fn tokens(arguments: &Arguments) -> Result<Value> {
     let checkpoint = Model::open(&arguments.path("model")?)?;
     let (samples, shots) = (arguments.number("samples", 32)?, arguments.number("shots", 0)?);
@@ -160,10 +168,9 @@ fn tokens(arguments: &Arguments) -> Result<Value> {
         json!({"line": sample.line, "tokens": sample.tokens, "answer": sample.answer}).to_string() + "\n"
     });
     fs::write(arguments.path("out")?, lines.collect::<String>())?;
-    let count = |of: fn(&Sample) -> usize| dataset.samples.iter().map(of).sum::<usize>();
-    Ok(
-        json!({"samples": dataset.samples.len(), "tokens": count(|s| s.tokens.len()), "answer_tokens": count(|s| s.answer.len())}),
-    )
+    let sum = |of: fn(&Sample) -> usize| dataset.samples.iter().map(of).sum::<usize>();
+    let (tokens, answer_tokens) = (sum(|sample| sample.tokens.len()), sum(|sample| sample.answer.len()));
+    Ok(json!({"samples": dataset.samples.len(), "tokens": tokens, "answer_tokens": answer_tokens}))
 }
 
 fn read_tokens(arguments: &Arguments) -> Result<Vec<Sample>> {
@@ -174,7 +181,7 @@ fn read_tokens(arguments: &Arguments) -> Result<Vec<Sample>> {
         samples.push(Sample {
             line: line["line"].as_u64().ok_or("a line without a number")? as usize,
             tokens: numbers(&line["tokens"]).into_iter().map(|token| token as u32).collect(),
-            answer: numbers(&line["answer"]).into_iter().map(|at| at as usize).collect(),
+            answer: numbers(&line["answer"]).into_iter().map(|position| position as usize).collect(),
         });
     }
     Ok(samples)
@@ -191,7 +198,7 @@ fn engine(arguments: &Arguments) -> Result<CpuEngine> {
     Ok(CpuEngine::load(&checkpoint, &lora, options)?)
 }
 
-/// Every boundary on every sample, or a race.
+/// Scores every boundary on every sample, or runs a race.
 fn sweep(arguments: &Arguments) -> Result<Value> {
     let begun = Instant::now();
     let engine = engine(arguments)?;
@@ -219,7 +226,7 @@ fn sweep(arguments: &Arguments) -> Result<Value> {
             let raced: Vec<Sample> = order.iter().map(|&index| samples[index].clone()).collect();
             let mut race = Race::new(layers, raced.len(), 0.05);
             let mut known: Vec<BTreeMap<usize, (f64, f64)>> = vec![BTreeMap::new(); raced.len()];
-            while let Step::Score { samples, boundaries } = race.step() {
+            while let RaceStep::Score { samples, boundaries } = race.step() {
                 let scores = score(&raced[samples.clone()], &boundaries)?;
                 let means = |s: &SampleScores| (0..boundaries.len()).map(|i| s.mean_nll(i)).collect::<Vec<_>>();
                 race.record(samples.clone(), &boundaries, &scores.iter().map(means).collect::<Vec<_>>());
@@ -233,7 +240,7 @@ fn sweep(arguments: &Arguments) -> Result<Value> {
             let rows = raced.iter().zip(&known).map(row).collect();
             (left, rows)
         }
-        other => return Err(format!("--search: {other} is neither exact nor racing").into()),
+        other => return Err(format!("--search: expected exact or racing, found {other}").into()),
     };
     let seconds = begun.elapsed().as_secs_f64();
     let mean = |column: usize| rows.iter().map(|(_, row)| row[column].1).sum::<f64>() / rows.len() as f64;
@@ -254,7 +261,7 @@ fn sweep(arguments: &Arguments) -> Result<Value> {
     }))
 }
 
-/// Sequences side by side, token by token, LoRA unmerged: each begins with a prompt and grows by as many tokens.
+/// Generates tokens with unmerged LoRA for a batch of prompts, the same number for each.
 fn generate(arguments: &Arguments) -> Result<Value> {
     let engine = engine(arguments)?;
     let layers = engine.layers();
@@ -267,7 +274,7 @@ fn generate(arguments: &Arguments) -> Result<Value> {
         prompts.push(ids.map(|id| id as u32).collect());
     }
     if prompts.len() < batch || prompts.iter().any(Vec::is_empty) {
-        return Err(format!("{} prompts for a batch of {batch}", prompts.len()).into());
+        return Err(format!("--prompts: expected {batch} prompts with tokens, found {}", prompts.len()).into());
     }
     let vocabulary = engine.model().config().vocabulary;
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + count;
@@ -308,7 +315,7 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// Most memory that the process has held, in MB; 0 where the system does not tell.
+/// Peak memory of the process in MB; 0 if the system does not report it.
 fn peak_rss() -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,5 +1,9 @@
-//! Prints, for every family of models, form of its weights and kind of adapter, how far the engine is from what
-//! transformers and PEFT computed in double precision: `cargo run --release -p plimsoll --example families`.
+//! Prints the differences between the engine and transformers with PEFT in double precision, for every model family,
+//! weight format and kind of adapter.
+//!
+//! ```text
+//! cargo run --release -p plimsoll --example families
+//! ```
 
 #[path = "../tests/common/families.rs"]
 mod families;

@@ -1,6 +1,10 @@
-//! Writes the report of a result that a search left: `report RESULT.json PAGE.html [TOKENS.jsonl]`.
+//! Writes the HTML report of a search result.
 //!
-//! With `--repeat N` each sample's tokens are put in N times, to see a page of many samples.
+//! ```text
+//! cargo run --release -p plimsoll --example report -- RESULT.json PAGE.html [TOKENS.jsonl] [--repeat N]
+//! ```
+//!
+//! `--repeat N` repeats the tokens of all samples N times, to test a page with many samples.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -11,7 +15,7 @@ use plimsoll::result::{SampleTokens, SearchResult};
 fn main() {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     let repeat = match arguments.iter().position(|argument| argument == "--repeat") {
-        Some(at) => arguments.drain(at..).nth(1).and_then(|count| count.parse().ok()).expect("--repeat N"),
+        Some(index) => arguments.drain(index..).nth(1).and_then(|count| count.parse().ok()).expect("--repeat N"),
         None => 1,
     };
     let [result, page, tokens @ ..] = arguments.as_slice() else {

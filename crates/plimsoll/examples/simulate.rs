@@ -1,19 +1,22 @@
-//! How often `choose` is right, and how often it claims what is not so: simulated searches whose truth is known.
+//! Error rates of `choose`: how often it is right, and how often it makes a false claim, in simulated searches whose
+//! truth is known.
 //!
-//!     cargo run --release -p plimsoll --example simulate [RUNS]
+//! ```text
+//! cargo run --release -p plimsoll --example simulate [RUNS]
+//! ```
 //!
-//! Each truth says by how much each of 30 layers lowers the NLL on average, and how that differs between samples. Each run
-//! draws samples, divides them as the product does ([`validation_for`]: nested cross-validation below 100, a third held
-//! out from there on), and chooses. Printed are Markdown tables, as they stand in `docs/choosing.md`: shares of runs with
-//! their 95 % intervals (Wilson, Journal of the American Statistical Association 22:158, 1927).
+//! A truth gives the mean effect of each of 30 layers on the NLL, and its distribution over samples. Each run draws
+//! samples, divides them as a search does ([`validation_for`]: nested cross-validation below 100 samples, else a third
+//! held out), and chooses. The output are the Markdown tables of `docs/choosing-evidence.md`: shares of runs with their
+//! 95 % intervals (Wilson, Journal of the American Statistical Association 22:158, 1927).
 //!
-//! Intervals and tests take 400 resamples in place of the default 10,000, and the stability of the choice, which no
-//! verdict depends on, one. That makes p-values coarser (steps of 0.0025), not less true.
+//! Intervals and tests use 400 resamples in place of the default 10,000, and the stability of the choice, which does
+//! not affect the verdict, uses one. This makes p-values coarser (steps of 0.0025) but not biased.
 
 use std::num::NonZeroUsize;
 
 use plimsoll::choose::{
-    Choice, Input, Margin, Options, Part, Reason, Scores, Validation, choose, choose_nested, validation_for,
+    Choice, ChooseOptions, Input, JudgingSamples, Margin, Part, Reason, Scores, choose, choose_nested, validation_for,
 };
 use plimsoll::stats::normal_quantile;
 use rand_chacha::ChaCha8Rng;
@@ -26,29 +29,30 @@ const RUNS: u64 = 2_000;
 const RESAMPLES: NonZeroUsize = NonZeroUsize::new(400).unwrap();
 const ONE: NonZeroUsize = NonZeroUsize::MIN;
 
-/// Standard deviation, over samples, of what a layer does.
+/// Standard deviation of the effect of a layer over samples, in nats per token.
 const NOISE: f64 = 0.02;
 
-/// How the effect of a layer varies between samples. Each has mean 0 and standard deviation 1.
+/// Distribution of the effect of a layer over samples, with mean 0 and standard deviation 1.
 #[derive(Clone, Copy, Debug)]
 enum Noise {
     Normal,
-    /// Student's t with three degrees of freedom, its scale shared by all layers of a sample: a few samples stand far out.
+    /// Student's t with three degrees of freedom, its scale shared by all layers of a sample: a few samples are far
+    /// from the mean.
     Student,
     /// Log-normal (σ = 1): most samples lose a little by a layer, and a few gain much. A skewness of 6.2.
     RareGains,
-    /// Log-normal (σ = 1.5): fewer gain more. A skewness of 33, beyond what the tests are made for.
+    /// Log-normal (σ = 1.5): fewer samples gain more. A skewness of 33, for which the tests are not designed.
     RarerGains,
-    /// The same the other way round: most gain a little, and a few lose much.
+    /// The negative of `RareGains`: most samples gain a little, and a few lose much.
     RareLosses,
 }
 
-/// A world in which to search.
+/// An adapter with known effects.
 struct Truth {
     name: &'static str,
-    /// By how much each layer lowers the NLL, mean over all samples.
+    /// By how much each layer lowers the mean NLL, in nats per token.
     effects: [f64; LAYERS],
-    /// Standard deviation of that between samples.
+    /// Standard deviation of the effect of each layer over samples.
     noise: [f64; LAYERS],
     kind: Noise,
 }
@@ -58,7 +62,7 @@ impl Truth {
         Self { name, effects: std::array::from_fn(effect), noise: [NOISE; LAYERS], kind }
     }
 
-    /// The mean NLL of each boundary, over all samples there could be.
+    /// The true mean NLL of each boundary, relative to that of the base model.
     fn curve(&self) -> Vec<f64> {
         let mut nll = 0.0;
         std::iter::once(0.0)
@@ -69,18 +73,19 @@ impl Truth {
             .collect()
     }
 
-    /// The smallest boundary that none is better than.
+    /// The smallest of the best boundaries.
     fn boundary(&self) -> usize {
         let curve = self.curve();
         let least = curve.iter().copied().fold(f64::INFINITY, f64::min);
-        // Sums of effects that cancel do so up to rounding.
+        // Sums of effects may have rounding errors.
         curve.iter().position(|nll| *nll <= least + 1e-12).unwrap_or(LAYERS)
     }
 
-    /// The NLL of one sample at every boundary. Half of the variance of a layer's effect is the sample's, shared by all
-    /// layers, and half is the layer's own: what boundaries differ by is correlated, and grows with their distance.
+    /// Draws a sample: its NLL at every boundary. Half of the variance of a layer's effect is shared by all layers of
+    /// the sample, and half is the layer's own. So the differences between boundaries are correlated, and grow with
+    /// their distance.
     fn sample(&self, rng: &mut ChaCha8Rng) -> Vec<f64> {
-        let hardness = normal(rng);
+        let difficulty = normal(rng);
         let scale = match self.kind {
             // 1/√(χ²₃/3), and the standard deviation of t₃ is √3.
             Noise::Student => (0..3).map(|_| normal(rng).powi(2)).sum::<f64>().sqrt().recip(),
@@ -93,7 +98,7 @@ impl Truth {
             Noise::RareLosses => -log_normal(1.0, rng),
         };
         let shared = unit();
-        let mut nll = 2.0 + 0.6 * hardness;
+        let mut nll = 2.0 + 0.6 * difficulty;
         let mut row = vec![nll];
         for (effect, noise) in self.effects.iter().zip(&self.noise) {
             nll -= effect + noise * (shared + unit()) * std::f64::consts::FRAC_1_SQRT_2;
@@ -118,7 +123,7 @@ fn truths() -> Vec<Truth> {
     quiet.noise[15..].fill(0.000_5);
     let mut nearly_quiet = Truth::new("useful below 15, quiet above, rare gains", RareGains, below);
     nearly_quiet.noise[15..].fill(0.000_5);
-    // Losing the upper 15 layers costs 2.2 % of the gain, a little more than the margin, and is hard to see.
+    // Without the upper 15 layers 2.2 % of the gain are lost, a little more than the margin, which is hard to show.
     let little = |layer: usize| if layer < 15 { 0.02 } else { 0.000_45 };
     let mut lossy = Truth::new("a little useful from 15 on", Normal, little);
     lossy.noise[15..].fill(0.002);
@@ -156,19 +161,19 @@ fn truths() -> Vec<Truth> {
     ]
 }
 
-/// A claim that is not so, and whether a run made it.
+/// The title of a false claim, and whether a run made it.
 type Claim = (&'static str, fn(&Outcome) -> bool);
 
-/// What came out of one run.
+/// The result of one run.
 struct Outcome {
     choice: Choice,
-    /// `trim` because the cut is better, and on the mean over all samples there could be it is not.
+    /// The verdict is `trim` because the cut is better, but its true mean is not.
     is_false_help: bool,
-    /// `trim` because it is not worse, and it is, by more than the margin.
+    /// The verdict is `trim` because the cut is not worse, but it is worse by more than the margin.
     is_false_not_worse: bool,
-    /// `keep-full` because the cut is worse, and it is not.
+    /// The verdict is `keep-full` because the cut is worse, but it is not.
     is_false_worse: bool,
-    /// `use-base`, and the adapter gains what is not negligible.
+    /// The verdict is `use-base`, but the gain of the adapter is not negligible.
     is_false_base: bool,
 }
 
@@ -177,11 +182,11 @@ fn run(truth: &Truth, samples: usize, seed: u64) -> Outcome {
     let rows: Vec<Vec<f64>> = (0..samples).map(|_| truth.sample(&mut rng)).collect();
     let boundaries: Vec<usize> = (0..=LAYERS).collect();
     let lens: Vec<f64> = (0..LAYERS).map(|layer| layer as f64).collect();
-    let options = Options { seed, resamples: RESAMPLES, choice_resamples: ONE, ..Options::default() };
+    let options = ChooseOptions { seed, resamples: RESAMPLES, choice_resamples: ONE, ..ChooseOptions::default() };
     let choice = match validation_for(samples) {
-        Validation::Nested { folds } => Scores::new(Part::Selection, &boundaries, &rows)
-            .and_then(|scores| choose_nested(&scores, &lens, LAYERS, folds, &options)),
-        Validation::Holdout => {
+        JudgingSamples::Nested { folds } => Scores::new(Part::Selection, &boundaries, &rows)
+            .and_then(|scores| choose_nested(&scores, LAYERS, &lens, LAYERS, folds, &options)),
+        JudgingSamples::Holdout => {
             let (holdout, selection) = rows.split_at(samples / 3);
             Input::new(selection, holdout, &lens).map(|input| choose(&input, &options))
         }
@@ -205,19 +210,19 @@ fn run(truth: &Truth, samples: usize, seed: u64) -> Outcome {
     Outcome { choice, is_false_help, is_false_not_worse, is_false_worse, is_false_base }
 }
 
-/// Standard normal, by the inverse of its distribution.
+/// A standard normal number, by the inverse of the distribution function.
 fn normal(rng: &mut ChaCha8Rng) -> f64 {
     normal_quantile(((rng.next_u64() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64)
 }
 
-/// `exp` of a normal number with standard deviation `sigma`, less its mean and over its standard deviation.
+/// A log-normal number with parameter `sigma`, minus its mean and divided by its standard deviation.
 fn log_normal(sigma: f64, rng: &mut ChaCha8Rng) -> f64 {
     let square = sigma * sigma;
     let mean = (square / 2.0).exp();
     ((sigma * normal(rng)).exp() - mean) / (mean * square.exp_m1().sqrt())
 }
 
-/// The 95 % interval of a share.
+/// The 95 % Wilson interval of a share.
 fn wilson(hits: usize, runs: usize) -> [f64; 2] {
     let z = normal_quantile(0.975);
     let (hits, runs) = (hits as f64, runs as f64);
@@ -241,12 +246,21 @@ fn main() {
         })
         .collect();
 
-    let share = |outcomes: &[Outcome], holds: &dyn Fn(&Outcome) -> bool| {
-        let hits = outcomes.iter().filter(|outcome| holds(outcome)).count();
-        let [low, high] = wilson(hits, outcomes.len()).map(|end| 100.0 * end);
-        (100.0 * hits as f64 / outcomes.len() as f64, low, high)
-    };
     println!("{runs} runs each; shares in %, with their 95 % intervals\n");
+    print_errors(&truths, &outcomes);
+    print_verdicts(&truths, &outcomes);
+    eprintln!("{:.0} seconds", started.elapsed().as_secs_f64());
+}
+
+/// The share of outcomes for which `holds` is true, and its 95 % interval, in percent.
+fn share(outcomes: &[Outcome], holds: &dyn Fn(&Outcome) -> bool) -> (f64, f64, f64) {
+    let hits = outcomes.iter().filter(|outcome| holds(outcome)).count();
+    let [low, high] = wilson(hits, outcomes.len()).map(|end| 100.0 * end);
+    (100.0 * hits as f64 / outcomes.len() as f64, low, high)
+}
+
+/// Prints one table per kind of false claim. `outcomes`: by truth, then by number of samples.
+fn print_errors(truths: &[Truth], outcomes: &[Vec<Vec<Outcome>>]) {
     let errors: [Claim; 4] = [
         ("False \"the cut helps\"", |outcome| outcome.is_false_help),
         ("False \"the cut is not worse\"", |outcome| outcome.is_false_not_worse),
@@ -254,9 +268,9 @@ fn main() {
         ("False \"use the base model\"", |outcome| outcome.is_false_base),
     ];
     for (title, holds) in errors {
-        println!("{title} (never where a truth is missing)\n");
+        println!("{title} (truths without such a claim are not listed)\n");
         println!("| truth | 12 | 24 | 48 | 100 | 200 | 400 |\n|---|---|---|---|---|---|---|");
-        for (truth, outcomes) in truths.iter().zip(&outcomes) {
+        for (truth, outcomes) in truths.iter().zip(outcomes) {
             if !outcomes.iter().flatten().any(&holds) {
                 continue;
             }
@@ -268,6 +282,10 @@ fn main() {
         }
         println!();
     }
+}
+
+/// Prints the table of verdicts. `outcomes`: by truth, then by number of samples.
+fn print_verdicts(truths: &[Truth], outcomes: &[Vec<Vec<Outcome>>]) {
     let reasons = [
         Reason::Better,
         Reason::BetterThanBase,
@@ -279,10 +297,11 @@ fn main() {
         Reason::AdapterNotShown,
     ];
     println!(
-        "Verdicts\n\n| truth (its boundary) | samples | trim: better | than base | not worse | keep: no cut | worse | base \
-         | open: cut | adapter | abstains | boundary | ±1 |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+        "Verdicts\n\n| truth (its boundary) | samples | trim: better | than base | not worse | keep: no cut | worse \
+         | base | open: cut | adapter | abstains | boundary | ±1 |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|---|"
     );
-    for (truth, outcomes) in truths.iter().zip(&outcomes) {
+    for (truth, outcomes) in truths.iter().zip(outcomes) {
         for (samples, outcomes) in SAMPLES.iter().zip(outcomes) {
             let percent = |holds: &dyn Fn(&Outcome) -> bool| format!(" {:.0} |", share(outcomes, holds).0);
             let boundary = truth.boundary();
@@ -294,5 +313,4 @@ fn main() {
             println!("| {} ({boundary}) | {samples} |{cells}{abstains}{exact}{near}", truth.name);
         }
     }
-    eprintln!("{:.0} seconds", started.elapsed().as_secs_f64());
 }

@@ -1,6 +1,10 @@
-//! Prints the token ids of texts: `cargo run --release -p plimsoll --example tokens -- MODEL LINES.json`, where MODEL is a
-//! GGUF file or a folder and LINES.json a list of texts. One list of ids a line, without the special tokens that a
-//! tokenizer adds by itself.
+//! Prints the token ids of texts: one list of ids per line, without the special tokens that a tokenizer adds.
+//!
+//! ```text
+//! cargo run --release -p plimsoll --example tokens -- MODEL LINES.json
+//! ```
+//!
+//! MODEL is a GGUF file or a folder. LINES.json is a list of texts.
 
 use std::error::Error;
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! The library's error: a kind, the path at fault, and what is wrong there.
+//! The library's error type: a kind, a path, and the problem.
 //!
-//! Each module owns the enum of its problems ([`ModelProblem`](crate::model::ModelProblem),
-//! [`AdapterProblem`](crate::lora::adapter::AdapterProblem) and so on); [`Problem`] holds any of them, so that this module
-//! knows none.
+//! Each module has its own enum of problems ([`ModelProblem`](crate::model::ModelProblem),
+//! [`AdapterProblem`](crate::lora::adapter::AdapterProblem) and others). [`Problem`] holds any of them, so this module
+//! depends on none.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use plimsoll_formats::{FileError, FileProblem, Problem};
 /// A result of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Whatever can go wrong.
+/// An error of this library.
 ///
 /// ```
 /// use plimsoll::Error;
@@ -27,46 +27,46 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A model, an adapter or data that cannot be used as it is.
+    /// A model, an adapter or data that cannot be used.
     #[error("{}: {}", path.display(), escaped(&problem.to_string(), LineFeeds::Keep))]
     Input {
-        /// The file or folder at fault.
+        /// The file or folder.
         path: PathBuf,
         /// What is wrong with it.
         problem: Problem,
     },
-    /// A result that could not be written.
+    /// A result that cannot be written.
     #[error("{}: cannot write: {reason}", path.display())]
     Write {
-        /// The file or folder that was being written.
+        /// The file or folder.
         path: PathBuf,
         /// The operating system's reason.
         reason: io::Error,
     },
-    /// A request that makes no sense.
+    /// Options that are out of range or exclude each other.
     #[error("{0}")]
     Usage(String),
-    /// An engine that cannot do its work.
+    /// A failure of an engine.
     #[error("engine: {0}")]
     Engine(String),
-    /// The caller asked to stop; nothing half-written is left.
+    /// The caller asked to stop. No incomplete file is left.
     #[error("interrupted")]
     Interrupted,
-    /// A bug: not the user's doing.
+    /// A bug in this library.
     #[error("internal error: {0}")]
     Internal(String),
 }
 
-/// The kind of an [`Error`], from which a program decides its exit code.
+/// The kind of an [`Error`], from which a program chooses its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Not the user's doing.
+    /// A bug, or a result that cannot be written.
     Internal,
-    /// The request.
+    /// Wrong options.
     Usage,
-    /// The model, the adapter or the data.
+    /// A wrong model, adapter or data file.
     Input,
-    /// An engine, or what it reaches for.
+    /// A failure of an engine.
     Engine,
     /// The caller asked to stop.
     Interrupted,
@@ -88,7 +88,7 @@ impl Error {
         move |reason| Self::input(path, FileProblem::Read(reason))
     }
 
-    /// Its kind.
+    /// The kind of the error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Input { .. } => ErrorKind::Input,
@@ -120,7 +120,7 @@ mod tests {
     struct Missing(String);
 
     #[test]
-    fn a_problem_keeps_its_type_and_cannot_steer_the_terminal() {
+    fn a_problem_keeps_its_type_and_its_control_characters_are_escaped() {
         let error = Error::input("m", Missing("x\u{1b}]0;y\n".into()));
         assert_eq!(error.to_string(), "m: tensor x\\u{1b}]0;y\n is missing");
         let Error::Input { problem, .. } = error else { panic!("an input error") };

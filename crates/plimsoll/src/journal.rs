@@ -1,7 +1,7 @@
-//! Journals: what a long job has done so far, so that it goes on there when it was interrupted.
+//! Journals: the finished work of a long job, from which an interrupted job continues.
 //!
-//! The first line says which job it belongs to, each further line holds one piece of its work. Lines are appended as work
-//! is finished; a line that was cut off by a crash is dropped.
+//! The first line identifies the job; each further line has one piece of finished work. Lines are appended when work is
+//! finished. A line that is incomplete after a crash is ignored.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -13,37 +13,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// Name and version of the program, as results carry it.
+/// Name and version of the program, as in results.
 pub const TOOL: &str = concat!("plimsoll ", env!("CARGO_PKG_VERSION"));
 
-/// What to do with results that are there already.
+/// What to do with existing results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
-    /// Refuse to touch them.
+    /// Refuse to replace them.
     Refuse,
     /// Replace them.
     Replace,
 }
 
-/// What makes two jobs the same.
+/// The identity of a job: two jobs with equal fingerprints have the same results.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
     tool: String,
     /// SHA-256 of the model.
     model: String,
-    /// SHA-256 of the adapter, where there is one.
+    /// SHA-256 of the adapter, if there is one.
     adapter: Option<String>,
-    /// What weights and their factors are held as: results differ by it.
+    /// The engine's dtype, which results depend on.
     dtype: String,
-    /// The instruction set: results differ by it too.
+    /// The engine's instruction set or version, which results depend on.
     instructions: String,
-    /// Hash of what is worked on, and how.
+    /// SHA-256 of the samples and settings.
     work: String,
 }
 
 impl Fingerprint {
-    /// Of a model and an adapter by their hashes, and of the engine by its dtype and its instruction set or version; `work`
-    /// is all else that changes a result: samples and settings.
+    /// The fingerprint of a job from the hashes of the model and the adapter, and the engine's dtype and instruction
+    /// set or version. `work` is everything else that changes a result: samples and settings.
     pub(crate) fn new(model: &str, adapter: Option<&str>, (dtype, instructions): (&str, &str), work: &[u8]) -> Self {
         Self {
             tool: TOOL.to_owned(),
@@ -55,13 +55,13 @@ impl Fingerprint {
         }
     }
 
-    /// The same of work that rests on this one's, and on more.
+    /// The fingerprint of a job that depends on this one and on more.
     pub(crate) fn with(&self, more: &str) -> Self {
         Self { work: files::sha256(format!("{} {more}", self.work).as_bytes()), ..self.clone() }
     }
 }
 
-/// An open journal. Its file begins with the first piece of work.
+/// An open journal. Its file is created with the first piece of work.
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
@@ -70,18 +70,18 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Reads the journal of a job, where there is one, and the rows that are in it. Nothing is written. A `job` is named
-    /// in errors, such as `search`.
+    /// Opens the journal of a job, and reads its rows if it exists. Nothing is written. `job` is a name for errors,
+    /// such as `search`.
     ///
     /// # Errors
-    /// Rows of another job, unless they may be replaced; an unreadable file.
+    /// Rows of another job that may not be replaced; an unreadable file.
     pub(crate) fn open<R: DeserializeOwned>(
         path: &Path,
         header: &Fingerprint,
         job: &str,
         existing: Existing,
     ) -> Result<(Self, Vec<R>)> {
-        // Anything else might have no end.
+        // Reading a device or a pipe might never end.
         if path.exists() && !path.is_file() {
             return Err(Error::Usage(format!("{}: expected a file: give another --out", path.display())));
         }
@@ -89,15 +89,15 @@ impl Journal {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             read => read.map_err(Error::read(path))?,
         };
-        // What a crash left of a line is dropped, whatever its bytes.
+        // An incomplete last line may have any bytes; it is ignored.
         let text = String::from_utf8_lossy(&bytes);
         let mut lines = text.lines();
         let is_ours = lines.next().and_then(|line| serde_json::from_str(line).ok()).as_ref() == Some(header);
         let has_rows = lines.clone().any(|line| !line.trim().is_empty());
         if !is_ours && has_rows && existing == Existing::Refuse {
             return Err(Error::Usage(format!(
-                "{} is not of this {job}: it belongs to an interrupted run of other inputs; give another --out, or --force \
-                 to start over",
+                "{} is the journal of an interrupted {job} with other inputs: give another --out, or --force to start \
+                 over",
                 path.display()
             )));
         }
@@ -107,7 +107,7 @@ impl Journal {
         Ok((Self { path: path.to_owned(), header, file: None }, rows))
     }
 
-    /// Begins the file, with the rows of an earlier run that are used, so that nothing torn is left in it.
+    /// Writes the file with the rows of an earlier run that are used, without incomplete lines.
     ///
     /// # Errors
     /// The operating system's reason.
@@ -118,7 +118,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Adds finished work.
+    /// Appends finished work.
     ///
     /// # Errors
     /// The operating system's reason.
@@ -131,7 +131,7 @@ impl Journal {
         write.map_err(Error::write(&self.path))
     }
 
-    /// Removes a journal: the results say all that it said.
+    /// Removes the journal of a job whose results are written.
     ///
     /// # Errors
     /// The operating system's reason.

@@ -1,8 +1,9 @@
-//! Which layers of a LoRA adapter does inference need?
+//! Finds the LoRA layers of an adapter that inference needs.
 //!
-//! Given a base model, a PEFT adapter and validation samples, plimsoll scores every boundary (LoRA kept in the layers
-//! below, dropped above; arXiv:2503.23360), chooses one, judges it on held-out samples, and writes a trimmed adapter, or
-//! says that the full adapter or the base model is the better choice. [`search()`] does all of it:
+//! Given a base model, an adapter (PEFT or mlx-lm) and validation samples, plimsoll scores every boundary (LoRA is kept
+//! in the layers below it and dropped above; arXiv:2503.23360). It picks one, judges it by samples that did not pick
+//! it, and returns a trimmed adapter, or the verdict that the full adapter or the base model is the better choice.
+//! [`search()`] does all of it:
 //!
 //! ```
 //! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/golden");
@@ -30,8 +31,9 @@
 //! # Ok::<(), plimsoll::Error>(())
 //! ```
 //!
-//! The parts stand alone. [`engine::Scorer`] scores samples under any variants of an adapter, [`engine::Generator`]
-//! answers prompts, [`eval`] measures answers, [`lora`] reads, trims and writes adapters, [`report`] renders results.
+//! Its parts can be used alone: [`engine::Scorer`] scores samples under any variants of an adapter,
+//! [`engine::Generator`] generates answers, [`eval`] evaluates answers on tasks, [`lora`] reads, trims and writes
+//! adapters, and [`report`] renders results.
 //!
 //! The library never prints, exits, reads the environment or touches the network.
 

@@ -1,4 +1,4 @@
-//! Adapters: what PEFT makes of a config, folders that do not fit, and the round trip of a trim.
+//! Adapters: PEFT's matching rules, folders that are refused, and trimmed adapters read back.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, HashMap};
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use plimsoll::choose::Interval;
 use plimsoll::lora::adapter::{
-    Adapter, AdapterConfig, BaseShapes, CARD_FILE, CONFIG_FILE, Module, PROVENANCE_FILE, Provenance, Source, Support,
-    TrimScores, WEIGHTS_FILE, inspect, write_trimmed,
+    Adapter, AdapterConfig, BaseShapes, CARD_FILE, CONFIG_FILE, HashedFile, Module, PROVENANCE_FILE, Provenance,
+    Support, TrimScores, WEIGHTS_FILE, inspect, write_trimmed,
 };
 use plimsoll::lora::{LayerGates, Projection, Variant};
 use proptest::prelude::*;
@@ -173,7 +173,7 @@ fn tensors_that_do_not_fit_the_config_are_named() {
     let message = with(&|t| drop(t.remove(&q0a)));
     assert!(message.contains("layers.0.self_attn.q_proj.lora_A.weight is missing"), "{message}");
     let message = with(&|t| drop(t.insert(q0a.clone(), f32_tensor(&[3, INPUT], |_| 0.0))));
-    assert!(message.contains("has shape [3, 6]: adapter_config.json makes it [2, in]"), "{message}");
+    assert!(message.contains("has shape [3, 6]: adapter_config.json requires [2, in]"), "{message}");
     let message = with(&|t| drop(t.insert(q0a.clone(), f32_tensor(&[RANK, INPUT], |_| f32::NAN))));
     assert!(message.contains("q_proj.lora_A.weight: value 0 is not a finite number"), "{message}");
     let message = with(&|t| drop(t.insert(q0a.clone(), f32_tensor(&[RANK * INPUT], |_| 0.0))));
@@ -198,15 +198,15 @@ fn tensors_that_do_not_fit_the_config_are_named() {
 }
 
 #[test]
-fn another_base_model_is_told_by_both_shapes() {
+fn another_base_model_is_refused_with_both_shapes() {
     let folder = folder(&config(), &tensors());
     let adapter = Adapter::open(folder.path()).unwrap();
     let message = adapter
         .bind(&BaseShapes { layers: LAYERS, shape: &|_, _| Some((576, 576)), weight: &|_| None })
         .unwrap_err()
         .to_string();
-    let expected = "model.layers.0.self_attn.q_proj.lora_A.weight is (2, 6), the base model has (576, 576) there: this \
-                    adapter was trained on another base model";
+    let expected = "model.layers.0.self_attn.q_proj.lora_A.weight has shape (2, 6), the base model's weight has shape \
+                    (576, 576): this adapter was trained on another base model";
     assert!(message.contains(expected), "{message}");
     let message = adapter.bind(&BaseShapes { layers: 2, shape: &shape, weight: &|_| None }).unwrap_err().to_string();
     assert!(message.contains("layers.2.self_attn.q_proj: the base model has 2 layers"), "{message}");
@@ -215,7 +215,7 @@ fn another_base_model_is_told_by_both_shapes() {
 }
 
 #[test]
-fn folders_of_another_kind_are_told_apart() {
+fn folders_that_are_no_adapters_are_refused_with_a_reason() {
     let message = |folder: &Path| Adapter::open(folder).expect_err("should be refused").to_string();
     let empty = tempfile::tempdir().unwrap();
     assert!(message(empty.path()).contains("expected an adapter folder"));
@@ -230,12 +230,12 @@ fn folders_of_another_kind_are_told_apart() {
     assert!(message(empty.path()).contains("Git LFS"));
 }
 
-/// Gates of the small adapter's layers.
+/// A variant of the small adapter.
 fn gates(text: &str) -> Variant {
     Variant::parse(text, LAYERS).unwrap()
 }
 
-/// Trims the adapter and gives the new folder back.
+/// Trims the adapter and returns the new folder.
 fn trim(adapter: &Adapter, variant: &Variant) -> (tempfile::TempDir, PathBuf) {
     let parent = tempfile::tempdir().unwrap();
     let out = parent.path().join("trimmed");
@@ -262,14 +262,14 @@ fn a_trim_restricts_the_config_and_keeps_every_field() {
     let order = |config: &Value| config.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(order(&written), order(&config()));
     assert_eq!(read_weights(&out).len(), 8);
-    // Keep-all is untouched.
+    // A variant that keeps everything changes nothing.
     let (_parent, out) = trim(&adapter, &Variant::bottom_k(5, 5));
     assert_eq!(read_config(&out), config());
     assert_eq!(read_weights(&out), tensors());
 }
 
 #[test]
-fn patterns_that_match_nothing_any_more_go() {
+fn patterns_that_match_no_kept_module_are_removed() {
     let mut fields = config();
     fields["alpha_pattern"] = json!({"2.self_attn.q_proj": 1, r"layers\.[12]\..*": 3, "q_proj": 5, "o_proj": 7});
     let full = folder(&fields, &tensors());
@@ -281,7 +281,7 @@ fn patterns_that_match_nothing_any_more_go() {
 }
 
 #[test]
-fn a_text_as_target_is_expanded() {
+fn a_string_of_target_modules_is_expanded_to_a_list() {
     for text in ["all-linear", r"model\.layers\.\d+\.self_attn\.(q|v)_proj"] {
         let mut fields = config();
         fields["target_modules"] = json!(text);
@@ -297,7 +297,7 @@ fn a_text_as_target_is_expanded() {
 }
 
 #[test]
-fn layers_with_different_modules_are_named_one_by_one() {
+fn layers_with_different_modules_are_targeted_by_full_paths() {
     let mut fields = config();
     fields["target_modules"] = json!(r".*\.([02]\.self_attn\.q|1\.self_attn\.v)_proj");
     let mut some = tensors();
@@ -314,7 +314,7 @@ fn layers_with_different_modules_are_named_one_by_one() {
 }
 
 #[test]
-fn single_modules_that_leave_are_left_out_of_the_config() {
+fn dropped_modules_are_left_out_of_the_config() {
     let paths = |layers: &[(usize, &str)]| {
         layers.iter().map(|(layer, name)| json!(format!("model.layers.{layer}.self_attn.{name}"))).collect::<Value>()
     };
@@ -329,7 +329,7 @@ fn single_modules_that_leave_are_left_out_of_the_config() {
         // A module of all layers: names.
         ("q_proj=0", json!(["v_proj"]), json!([0, 1, 2])),
         ("1=0,q_proj=0", json!(["v_proj"]), json!([0, 2])),
-        // Whole layers: the list as it was.
+        // Whole layers: the unchanged list.
         ("1=0", json!(["v_proj", "q_proj"]), json!([0, 2])),
     ];
     let full = folder(&config(), &tensors());
@@ -345,7 +345,7 @@ fn single_modules_that_leave_are_left_out_of_the_config() {
 }
 
 #[test]
-fn strengths_are_folded_into_b_and_into_nothing_else() {
+fn strengths_are_folded_into_b_only() {
     let full = folder(&config(), &tensors());
     let adapter = Adapter::open(full.path()).unwrap();
     let parent = tempfile::tempdir().unwrap();
@@ -357,13 +357,13 @@ fn strengths_are_folded_into_b_and_into_nothing_else() {
     assert_eq!((written.layers_kept, written.layers_dropped), (vec![0, 1, 2], vec![]));
     assert_eq!(gates(&written.gates), variant);
     for (name, tensor) in read_weights(&out) {
-        let gate = match &name {
+        let strength = match &name {
             b if b.contains("lora_B") && b.contains("layers.0.") => -0.3_f32,
             b if b.contains("lora_B") && b.contains("layers.1.") => 0.5,
             _ => 1.0,
         };
         let (found, whole) = (values(&tensor), values(&tensors()[&name]));
-        let expected: Vec<f64> = whole.iter().map(|value| f64::from((value * f64::from(gate)) as f32)).collect();
+        let expected: Vec<f64> = whole.iter().map(|value| f64::from((value * f64::from(strength)) as f32)).collect();
         assert_eq!(found, expected, "{name}");
     }
     for (whole, kept) in adapter
@@ -378,7 +378,7 @@ fn strengths_are_folded_into_b_and_into_nothing_else() {
     let readme = fs::read_to_string(out.join(CARD_FILE)).unwrap();
     for part in [
         "All 3 layers of the adapter are kept.",
-        "single modules are dropped: q_proj in layer 1.",
+        "In the kept layers, these modules are dropped: q_proj in layer 1.",
         "-0.3 for q_proj, v_proj in layer 0; 0.5 for v_proj in layer 1.",
     ] {
         assert!(readme.contains(part), "{part} is not in\n{readme}");
@@ -387,23 +387,24 @@ fn strengths_are_folded_into_b_and_into_nothing_else() {
 }
 
 #[test]
-fn a_strength_that_a_type_cannot_hold_is_refused_by_name() {
-    let mut halves = tensors();
-    for tensor in halves.values_mut() {
-        // 30,000 in half precision, everywhere.
+fn a_strength_beyond_the_range_of_the_dtype_is_refused() {
+    let mut f16 = tensors();
+    for tensor in f16.values_mut() {
+        // Every value is 30,000.
         *tensor = Tensor {
             dtype: Dtype::F16,
             shape: tensor.shape.clone(),
             bytes: [0x53, 0x77].repeat(tensor.bytes.len() / 4),
         };
     }
-    let full = folder(&config(), &halves);
+    let full = folder(&config(), &f16);
     let adapter = Adapter::open(full.path()).unwrap();
     let parent = tempfile::tempdir().unwrap();
     let out = parent.path().join("trimmed");
     let message = write_trimmed(&adapter, &gates("1.v_proj=-3"), &Provenance::default(), &out).unwrap_err().to_string();
-    let expected = "adapter_model.safetensors: base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight: its largest \
-                    value, 30000.0, times the gate -3 is -90000.0, and F16 holds 65504.0 at most";
+    let expected = "adapter_model.safetensors: base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight: its \
+                    largest value, 30000.0, times the LoRA strength -3 is -90000.0, but the largest F16 number is \
+                    65504.0";
     assert!(message.contains(expected), "{message}");
     assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
 }
@@ -414,12 +415,15 @@ fn nothing_kept_writes_nothing() {
     let adapter = Adapter::open(full.path()).unwrap();
     let parent = tempfile::tempdir().unwrap();
     let out = parent.path().join("trimmed");
-    // Gates where there is no LoRA keep nothing.
+    // Strengths of modules without LoRA keep nothing.
     for (variant, words) in [
         (gates("0"), "use the base model"),
         (Variant::parse("0,k_proj=1", LAYERS).unwrap(), "use the base model"),
         (Variant::of_layers(5, |layer| layer > 2), "use the base model"),
-        (Variant::uniform(2, 1.0), "gates of 2 layers: the adapter has LoRA in layer 2"),
+        (
+            Variant::uniform(2, 1.0),
+            "a variant of more than 2 layers, since the adapter has LoRA in layer 2, found one of 2",
+        ),
     ] {
         let message = write_trimmed(&adapter, &variant, &Provenance::default(), &out).unwrap_err().to_string();
         assert!(message.contains(words), "{message}");
@@ -428,12 +432,12 @@ fn nothing_kept_writes_nothing() {
 }
 
 #[test]
-fn the_card_says_what_was_kept_and_where_it_comes_from() {
+fn the_card_states_kept_layers_scores_and_provenance() {
     let full = folder(&config(), &tensors());
     let adapter = Adapter::open(full.path()).unwrap();
     let parent = tempfile::tempdir().unwrap();
     let out = parent.path().join("trimmed");
-    let source = |path: &str| Some(Source { path: path.to_owned(), sha256: "ab12".to_owned() });
+    let source = |path: &str| Some(HashedFile { path: path.to_owned(), sha256: "ab12".to_owned() });
     let card = Provenance {
         tool: "plimsoll 0.1.0".to_owned(),
         command: Some("plimsoll search --model m".to_owned()),
@@ -460,15 +464,15 @@ fn the_card_says_what_was_kept_and_where_it_comes_from() {
     assert!(
         readme.starts_with("---\nbase_model: organisation/model\nlibrary_name: peft\ntags:\n- lora\n- plimsoll\n---\n")
     );
-    let told = [
-        "kept in the layers 0–1 and dropped in layer 2",
+    let parts = [
+        "kept in layers 0–1 and dropped in layer 2",
         "byte for byte",
-        "| gates | `2=0` |",
+        "| LoRA strengths | `2=0` |",
         "on 48 samples",
         "98.5 % to 110.0 %",
         "adapter: `'x¦y'`,",
     ];
-    for part in told {
+    for part in parts {
         assert!(readme.contains(part), "{part} is not in\n{readme}");
     }
     assert!(!readme.contains("adapters/") && !readme.contains("--model"), "{readme}");
@@ -477,7 +481,7 @@ fn the_card_says_what_was_kept_and_where_it_comes_from() {
     assert_eq!(fields["layers_kept"], json!([0, 1]));
     let again: Provenance = serde_json::from_str(&text).unwrap();
     assert_eq!(again, card);
-    // Without a search there are no scores, and nothing is said of them.
+    // Without a search the card has no scores.
     let (_parent, out) = trim(&adapter, &Variant::bottom_k(LAYERS, 1));
     assert!(!fs::read_to_string(out.join(CARD_FILE)).unwrap().contains("Scores"));
 }
@@ -505,18 +509,18 @@ fn an_inspection_measures_every_module() {
             }
         }
         let expected = 4.0 / 2.0_f64.sqrt() * squares.sqrt();
-        assert!((module.norm - expected).abs() < 1e-12 * expected, "{path}: {} and not {expected}", module.norm);
+        assert!((module.norm - expected).abs() < 1e-12 * expected, "{path}: {}, expected {expected}", module.norm);
     }
     let llama_cpp = inspection.runtimes.iter().find(|facts| facts.runtime == "llama.cpp").unwrap();
     assert_eq!(llama_cpp.loads, Support::WrongResult);
     let runtime = |name: &str| inspection.runtimes.iter().find(|facts| facts.runtime == name).unwrap();
     assert_eq!((runtime("TGI").loads, runtime("TGI").loads_trimmed), (Support::Yes, Support::No));
-    assert!(runtime("vLLM").notes.iter().any(|note| note.contains("partly covered")));
+    assert!(runtime("vLLM").notes.iter().any(|note| note.contains("only a part of q, k and v")));
     assert!(llama_cpp.notes[0].contains("rsLoRA"));
 }
 
 #[test]
-fn an_inspection_tells_an_untrained_adapter_and_one_of_the_upper_layers() {
+fn an_inspection_reports_an_untrained_adapter_of_upper_layers_only() {
     let mut some = tensors();
     some.retain(|name, _| !name.contains("layers.0."));
     for (name, tensor) in &mut some {
@@ -537,7 +541,7 @@ fn an_inspection_tells_an_untrained_adapter_and_one_of_the_upper_layers() {
 }
 
 #[test]
-fn adapters_of_architectures_that_are_not_read_are_told_by_name() {
+fn adapters_of_unsupported_architectures_are_refused_by_name() {
     for (module, model_type) in [
         ("base_model.model.model.decoder.layers.0.self_attn.q_proj", "opt"),
         ("base_model.model.transformer.h.0.attn.c_attn", "gpt2"),
@@ -549,14 +553,15 @@ fn adapters_of_architectures_that_are_not_read_are_told_by_name() {
         }
         let message = Adapter::open(folder(&config(), &all).path()).unwrap_err().to_string();
         let module = module.strip_prefix("base_model.model.").unwrap();
-        let expected =
-            format!("modules such as {module}, which models of {model_type} have: that architecture is not supported");
+        let expected = format!(
+            "modules such as {module}, which belong to {model_type} models: this architecture is not supported"
+        );
         assert!(message.contains(&expected), "{message}");
     }
 }
 
 #[test]
-fn an_inspection_says_that_no_base_model_can_be_scored() {
+fn an_inspection_reports_an_unsupported_base_model() {
     let mut fields = config();
     let unsupported = |fields: &Value| {
         let inspection = inspect(&Adapter::open(folder(fields, &tensors()).path()).unwrap()).unwrap();
@@ -576,9 +581,9 @@ fn an_inspection_says_that_no_base_model_can_be_scored() {
     );
 }
 
-// Anything may lie in a file.
+// Untrusted files.
 
-/// Opens a folder of these bytes; to return at all is to pass.
+/// Opens a folder with these bytes; must not panic.
 fn open_bytes(config: &[u8], weights: &[u8]) -> bool {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(CONFIG_FILE), config).unwrap();
@@ -604,7 +609,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Text made of what regular expressions are made of.
+/// Text of tokens that occur in regular expressions.
 fn regex_like() -> &'static str {
     r"(\(\?[:=!<>P]?|[a-z.*+?(){}\[\]|^$\\0-9=!<>:,]|\{[0-9]{1,9}(,[0-9]{0,9})?\}|\\[a-zA-Z0-9]|layers|\)){0,24}"
 }
@@ -613,7 +618,7 @@ fn any_dtype() -> impl Strategy<Value = Dtype> {
     prop_oneof![Just(Dtype::F32), Just(Dtype::F16), Just(Dtype::BF16)]
 }
 
-/// An adapter of some layers and modules, of one type, with any finite values.
+/// An adapter of some layers and modules, of one dtype, with any finite values.
 fn any_adapter() -> impl Strategy<Value = (Value, Tensors)> {
     let layers = prop::collection::btree_set(0_usize..40, 1..6);
     let modules = prop::sample::subsequence(Projection::ALL[..7].to_vec(), 1..=7);
@@ -660,26 +665,26 @@ fn any_adapter() -> impl Strategy<Value = (Value, Tensors)> {
     )
 }
 
-/// Gates of a layer: it is dropped, kept, or its modules differ. None is above 1, so that nothing overflows.
+/// LoRA strengths of a layer: all 0, all 1, or one for each module. None is above 1, so that nothing overflows.
 fn any_gates() -> impl Strategy<Value = LayerGates> {
-    let gate = prop_oneof![3 => Just(0.0_f32), 3 => Just(1.0), 1 => Just(-0.5), 1 => -1.0_f32..1.0];
-    prop_oneof![Just(LayerGates::OFF), Just(LayerGates::ON), prop::array::uniform9(gate).prop_map(LayerGates)]
+    let strength = prop_oneof![3 => Just(0.0_f32), 3 => Just(1.0), 1 => Just(-0.5), 1 => -1.0_f32..1.0];
+    prop_oneof![Just(LayerGates::OFF), Just(LayerGates::ON), prop::array::uniform9(strength).prop_map(LayerGates)]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_as_config_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_as_config_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(!open_bytes(&bytes, b""));
     }
 
     #[test]
-    fn any_fields_do_no_harm(
+    fn any_fields_are_read_or_refused(
         changes in prop::collection::hash_map(prop::sample::select(vec![
             "peft_type", "r", "lora_alpha", "use_rslora", "bias", "init_lora_weights", "target_modules",
-            "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "modules_to_save",
-            "base_model_name_or_path", "novel",
+            "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern",
+            "modules_to_save", "base_model_name_or_path", "novel",
         ]), any_json(), 1..3),
     ) {
         let mut fields = config();
@@ -688,7 +693,7 @@ proptest! {
             fields[field] = value;
         }
         let folder = folder(&fields, &tensors());
-        // What is accepted can be bound or refused, inspected and trimmed.
+        // An adapter that is read can be bound or refused, inspected and trimmed.
         if let Ok(adapter) = Adapter::open(folder.path()) {
             let bound = adapter.bind(&BaseShapes { layers: LAYERS, shape: &shape, weight: &|_| None });
             prop_assert!(bound.is_err() || bound.unwrap().len() == LAYERS);
@@ -699,12 +704,12 @@ proptest! {
     }
 
     #[test]
-    fn any_regex_does_no_harm(pattern in regex_like()) {
+    fn any_regex_is_matched_or_refused(pattern in regex_like()) {
         for field in ["target_modules", "exclude_modules"] {
             let mut fields = config();
             fields[field] = json!(pattern);
             if let Ok(config) = AdapterConfig::from_json(&fields.to_string()) {
-                // A path it takes too long on is an error; anything else is an answer.
+                // Too many steps are an error.
                 let _: Result<bool, _> = config.adapts("model.layers.1.self_attn.q_proj");
             }
         }
@@ -720,12 +725,12 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_as_weights_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_as_weights_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(!open_bytes(config().to_string().as_bytes(), &bytes));
     }
 
     #[test]
-    fn any_change_to_the_weights_does_no_harm(
+    fn any_change_to_the_weights_is_read_or_refused(
         at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
     ) {
         let folder = folder(&config(), &tensors());
@@ -734,7 +739,7 @@ proptest! {
         let at = at.index(header);
         bytes[at] = byte;
         fs::write(folder.path().join(WEIGHTS_FILE), &bytes).unwrap();
-        // A byte of the header that leaves an adapter leaves this one.
+        // If the changed file is an adapter, it has the same modules.
         if let Ok(adapter) = Adapter::open(folder.path()) {
             prop_assert_eq!(adapter.modules().len(), 2 * LAYERS);
         }
@@ -749,8 +754,8 @@ proptest! {
         let full = folder(&config, &tensors);
         let adapter = Adapter::open(full.path()).unwrap();
         let variant = Variant { gates };
-        let gate = |module: &Module| variant.gates[module.layer].get(module.projection);
-        let is_kept = |module: &&Module| gate(module) != 0.0;
+        let strength = |module: &Module| variant.gates[module.layer].get(module.projection);
+        let is_kept = |module: &&Module| strength(module) != 0.0;
         let parent = tempfile::tempdir().unwrap();
         let out = parent.path().join("trimmed");
         let written = write_trimmed(&adapter, &variant, &Provenance::default(), &out);
@@ -769,7 +774,7 @@ proptest! {
             for half in ["A", "B"] {
                 let name = key(before.layer, before.projection.path(), half);
                 let (tensor, whole) = (found.remove(&name).unwrap(), &tensors[&name]);
-                if half == "A" || gate(before) == 1.0 {
+                if half == "A" || strength(before) == 1.0 {
                     prop_assert_eq!(&tensor, whole);
                 } else {
                     prop_assert_eq!((tensor.dtype, &tensor.shape), (whole.dtype, &whole.shape));
@@ -777,8 +782,8 @@ proptest! {
                         .map(|adapter| adapter.module(before.layer, before.projection).unwrap().unwrap().b)
                         .into();
                     for (folded, whole) in folded.iter().zip(whole) {
-                        let exact = f64::from(whole) * f64::from(gate(before));
-                        // Half a unit in the last place, of the smallest numbers too.
+                        let exact = f64::from(whole) * f64::from(strength(before));
+                        // Half a unit in the last place, also of subnormal numbers.
                         let (share, least) = match tensor.dtype {
                             Dtype::F16 => (2_f64.powi(-11), 2_f64.powi(-25)),
                             Dtype::BF16 => (2_f64.powi(-8), 2_f64.powi(-134)),

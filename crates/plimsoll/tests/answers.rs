@@ -1,5 +1,5 @@
-//! Ids of conversations, and which of them are scored, compared with `apply_chat_template` of transformers and with the masks of
-//! TRL and transformers (`reference/answers.py golden`; `check` of the same script does it with real tokenizers and templates).
+//! Token ids and scored positions of conversations, compared with `apply_chat_template` of transformers and with the
+//! masks of TRL and transformers (`reference/answers.py golden`; its `check` uses real tokenizers and templates).
 
 #![allow(clippy::unwrap_used)]
 
@@ -29,11 +29,11 @@ struct Case {
 struct Expected {
     messages: serde_json::Value,
     ids: Vec<u32>,
-    /// Positions.
+    /// Positions of the mask.
     mask: Vec<usize>,
 }
 
-/// Consecutive positions.
+/// Runs of consecutive positions.
 fn runs(positions: &[usize]) -> Vec<&[usize]> {
     positions.chunk_by(|a, b| a + 1 == *b).collect()
 }
@@ -70,10 +70,10 @@ fn ids_and_masks_are_those_of_transformers_and_trl() {
             assert_eq!(ours.len(), theirs.len(), "{place}");
             for (ours, theirs) in ours.iter().zip(theirs) {
                 assert!(theirs.starts_with(ours), "{place}: {ours:?}, expected {theirs:?}");
-                // What the mask has behind our last token is behind the end of the turn.
+                // The mask may continue after our last token, which is then a stop token.
                 if ours.len() < theirs.len() {
                     let last = sample.tokens[ours[ours.len() - 1]];
-                    assert!(tokenizer.ends().contains(&last), "{place}: {last}");
+                    assert!(tokenizer.end_tokens().contains(&last), "{place}: {last}");
                     shorter += 1;
                 }
             }
@@ -82,6 +82,6 @@ fn ids_and_masks_are_those_of_transformers_and_trl() {
         let is_open = matches!(found.endings[..], [(plimsoll::data::Ending::Open, 24)]);
         assert_eq!(is_open, case.template == "open", "{}", case.template);
     }
-    // The line feed behind the end of a turn, in `chatml` and `zephyr`; BOS behind the last turn in `closed`.
+    // The line feed after a stop token, in `chatml` and `zephyr`; BOS after the last message in `closed`.
     assert!(shorter > 100 && open == 6, "{shorter} {open}");
 }

@@ -1,4 +1,4 @@
-//! Samples from files: shapes, masks, limits, and what happens to lines that are wrong.
+//! Samples from files: shapes, scored positions, limits, and lines that are refused.
 
 #![allow(clippy::unwrap_used)]
 
@@ -96,7 +96,7 @@ fn every_shape_becomes_the_same_chat() {
 }
 
 #[test]
-fn the_last_turn_or_each_is_scored() {
+fn the_last_message_or_each_is_scored() {
     let line = r#"{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"},
         {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"},
         {"role": "assistant", "content": "d"}, {"role": "user", "content": "e"}]}"#;
@@ -119,7 +119,7 @@ fn the_last_turn_or_each_is_scored() {
 fn without_a_template_nothing_but_bos_is_added() {
     let dataset = loaded("{\"prompt\": \"How deep? \", \"completion\": \"Nine.\"}\n{\"text\": \"tide\"}", &plain());
     assert_eq!(dataset.template, TemplateUse::None);
-    // The fixture's tokenizer adds <|endoftext|> in front and <|im_end|> behind.
+    // The fixture's tokenizer adds <|endoftext|> before a text and <|im_end|> after it.
     assert_eq!(marked(&dataset, 0), "<|endoftext|>How deep? [Nine.]");
     assert_eq!(marked(&dataset, 1), "<|endoftext|>[tide<|im_end|>]");
     let automatic =
@@ -135,7 +135,7 @@ fn without_a_template_nothing_but_bos_is_added() {
 }
 
 #[test]
-fn a_template_that_writes_bos_writes_the_only_one() {
+fn a_template_that_writes_bos_gets_no_other() {
     let options = DataOptions { template: given(&format!("{{{{ bos_token }}}}{TEMPLATE}")), ..chat() };
     let dataset = loaded(r#"{"prompt": "a", "completion": "b"}"#, &options);
     let tokens = &dataset.samples[0].tokens;
@@ -144,8 +144,8 @@ fn a_template_that_writes_bos_writes_the_only_one() {
 }
 
 #[test]
-fn a_token_that_straddles_the_border_is_scored() {
-    // SentencePiece puts the space of a word before it, and a pair has no space of its own in between.
+fn a_token_that_covers_the_border_is_scored() {
+    // SentencePiece joins the space at the end of the prompt with the first word of the answer.
     let tokenizer = tokenizer("tokenizer_metaspace");
     let (_guard, path) = file(r#"{"prompt": "a ", "completion": "tide"}"#);
     let sample = load(&path, &tokenizer, &plain()).unwrap().samples.remove(0);
@@ -156,8 +156,8 @@ fn a_token_that_straddles_the_border_is_scored() {
 }
 
 #[test]
-fn a_mark_that_swallows_the_white_space_of_an_answer_is_not_scored() {
-    // As Phi-3's marks do.
+fn a_special_token_that_covers_white_space_of_an_answer_is_not_scored() {
+    // As in Phi-3.
     let folder = tempfile::tempdir().unwrap();
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer_byte_level/tokenizer.json");
     let mut json: serde_json::Value = serde_json::from_str(&fs::read_to_string(fixture).unwrap()).unwrap();
@@ -177,7 +177,7 @@ fn a_mark_that_swallows_the_white_space_of_an_answer_is_not_scored() {
 }
 
 #[test]
-fn an_answer_ends_with_the_token_that_ends_generation() {
+fn an_answer_ends_with_its_stop_token() {
     let line = r#"{"prompt": "a", "completion": "b"}"#;
     let ends = |template: &str| {
         let dataset = loaded(line, &DataOptions { template: given(template), ..chat() });
@@ -185,27 +185,27 @@ fn an_answer_ends_with_the_token_that_ends_generation() {
     };
     let tokenizer = tokenizer("tokenizer_byte_level");
     let id = |token: &str| tokenizer.token_id(token).unwrap();
-    // The tokenizer's EOS, even where the template goes on behind it.
+    // The tokenizer's EOS, even if the template writes more after it.
     let (text, endings) = ends(
         "{{ messages[0].content }}:{% if messages[1] %}{{ messages[1].content }}<|im_end|>\n<|endoftext|>{% endif %}",
     );
     assert_eq!((text.as_str(), endings), ("a:[b<|im_end|>]", vec![(Ending::Token(id("<|im_end|>")), 1)]));
-    // A special token that no file names as an end.
+    // A special token that no file names as a stop token.
     let (text, endings) =
         ends("{{ messages[0].content }}:{% if messages[1] %}{{ messages[1].content }}<|endoftext|>\n{% endif %}");
     assert_eq!((text.as_str(), endings), ("a:[b<|endoftext|>]", vec![(Ending::Token(id("<|endoftext|>")), 1)]));
-    // One that stands before the text ends nothing, and of two behind it the first counts.
+    // One before the text is no stop token, and of two after it the first counts.
     let (text, endings) = ends("{% for m in messages %}<|im_start|>{{ m.content }}\n{% endfor %}");
     assert_eq!((text.as_str(), endings), ("<|im_start|>a\n[<|im_start|>b\n]", vec![(Ending::Open, 1)]));
     let (text, _) = ends(
         "{{ messages[0].content }}:{% if messages[1] %}{{ messages[1].content }}<|endoftext|>\n<|im_end|>{% endif %}",
     );
     assert_eq!(text, "a:[b<|endoftext|>]");
-    // None.
+    // Without a stop token.
     let (text, endings) = ends("{{ messages[0].content }}:{% if messages[1] %}{{ messages[1].content }}\n{% endif %}");
     assert_eq!((text.as_str(), endings), ("a:[b\n]", vec![(Ending::Open, 1)]));
     assert!(loaded(line, &plain()).endings.is_empty());
-    // No template writes a plain text, nor the end of an answer that was cut.
+    // No template writes the ending of a plain text, or of an answer that was cut.
     assert!(loaded(r#"{"text": "a"}"#, &chat()).endings.is_empty());
     let first = loaded(line, &chat()).samples[0].answer[0];
     let cut = loaded(line, &DataOptions { max_length: first + 1, long: LongSamples::Cut, ..chat() });
@@ -213,12 +213,12 @@ fn an_answer_ends_with_the_token_that_ends_generation() {
 }
 
 #[test]
-fn templates_whose_prompt_changes_under_the_answer_are_refused() {
+fn templates_that_change_the_prompt_when_the_answer_follows_are_refused() {
     let rewrites = "{% for m in messages %}{{ loop.length }}{{ m.content }}{% endfor %}";
     let line = r#"{"prompt": "a", "completion": "b"}"#;
     let error = refused(line, &DataOptions { template: given(rewrites), ..chat() });
-    assert!(error.contains("line 1") && error.contains("turn 2"), "{error}");
-    // Shows only the last answer whole, as templates that drop earlier reasoning do.
+    assert!(error.contains("line 1") && error.contains("before message 2"), "{error}");
+    // Renders only the last answer in full, like templates that drop earlier reasoning.
     let shortens = "{% for m in messages %}{{ m.content if loop.last or m.role == 'user' else '-' }}|{% endfor %}";
     let line = concat!(
         r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, "#,
@@ -231,14 +231,14 @@ fn templates_whose_prompt_changes_under_the_answer_are_refused() {
 }
 
 #[test]
-fn marks_blank_lines_and_line_ends_of_editors_are_tolerated() {
+fn byte_order_marks_blank_lines_and_crlf_are_accepted() {
     let text = "\u{feff}{\"text\": \"one\"}\r\n\r\n   \n{\"text\": \"two\"}\r\n";
     let lines: Vec<_> = loaded(text, &plain()).samples.iter().map(|sample| sample.line).collect();
     assert_eq!(lines, [1, 4]);
 }
 
 #[test]
-fn a_bad_line_is_named_with_what_is_wrong() {
+fn a_bad_line_is_refused_with_its_number_and_fault() {
     let good = r#"{"text": "fine"}"#;
     let cases: [(&[u8], &[&str]); 19] = [
         (b"{", &["one JSON object"]),
@@ -253,10 +253,10 @@ fn a_bad_line_is_named_with_what_is_wrong() {
         (b"{\"prompt\": \"a\", \"completion\": \"\"}", &["empty"]),
         (b"{\"prompt\": \"a\", \"completion\": null}", &["`completion`", "null"]),
         (b"{\"instruction\": \"a\", \"input\": 1, \"output\": \"b\"}", &["`input`"]),
-        (b"{\"messages\": \"a\"}", &["`messages`", "a list of turns"]),
-        (b"{\"messages\": []}", &["assistant's turn"]),
+        (b"{\"messages\": \"a\"}", &["`messages`", "a list of messages"]),
+        (b"{\"messages\": []}", &["message of the assistant"]),
         (b"{\"messages\": [{\"role\": \"user\"}]}", &["`messages[0].content`", "nothing"]),
-        (b"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", &["assistant's turn"]),
+        (b"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", &["message of the assistant"]),
         (b"{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}", &["a prompt before"]),
         (b"{\"conversations\": [{\"from\": \"bing\", \"value\": \"a\"}]}", &["`conversations[0].from`", "bing"]),
         (b"{\"messages\": [], \"tools\": [{}]}", &["`tools`"]),
@@ -273,7 +273,7 @@ fn a_bad_line_is_named_with_what_is_wrong() {
 }
 
 #[test]
-fn folders_and_missing_files() {
+fn a_folder_is_read_and_a_missing_file_is_refused() {
     let (guard, path) = file(r#"{"text": "one"}"#);
     let tokenizer = tokenizer("tokenizer_byte_level");
     assert_eq!(load(guard.path(), &tokenizer, &plain()).unwrap().file, path);
@@ -297,13 +297,13 @@ fn samples_that_are_too_long_are_left_out() {
 }
 
 #[test]
-fn answers_that_are_too_long_are_cut_at_a_token_where_that_is_asked_for() {
+fn answers_that_are_too_long_are_cut_on_request() {
     let pair = |prompt: &str, answer: &str| serde_json::json!({"prompt": prompt, "completion": answer}).to_string();
     let text = [pair("How deep?", "Nine."), pair("How deep?", &"tide ".repeat(30)), pair(&"tide ".repeat(30), "Nine.")];
     let options = DataOptions { max_length: 20, long: LongSamples::Cut, ..plain() };
     let dataset = loaded(text.join("\n"), &options);
     assert_eq!(dataset.samples.iter().map(|sample| sample.line).collect::<Vec<_>>(), [1, 2]);
-    // Of the third nothing of the answer is left.
+    // The third has no answer after the cut.
     assert_eq!((&dataset.cut[..], &dataset.skipped[..]), (&[2][..], &[3][..]));
     let whole = loaded(text.join("\n"), &plain());
     let (cut, uncut) = (&dataset.samples[1], &whole.samples[1]);
@@ -313,21 +313,21 @@ fn answers_that_are_too_long_are_cut_at_a_token_where_that_is_asked_for() {
 }
 
 #[test]
-fn a_subset_is_drawn_by_its_seed_and_keeps_the_order_of_the_file() {
+fn a_subset_depends_on_its_seed_and_keeps_the_order_of_the_file() {
     let text: String = (0..50).map(|number| format!("{{\"text\": \"number {number}\"}}\n")).collect();
-    let drawn = |seed| {
+    let sampled = |seed| {
         let dataset = loaded(&text, &DataOptions { max_samples: Some(10), seed, ..plain() });
         dataset.samples.iter().map(|sample| sample.line).collect::<Vec<_>>()
     };
-    assert_eq!(drawn(1).len(), 10);
-    assert!(drawn(1).is_sorted());
-    assert_eq!(drawn(1), drawn(1));
-    assert_ne!(drawn(1), drawn(2));
+    assert_eq!(sampled(1).len(), 10);
+    assert!(sampled(1).is_sorted());
+    assert_eq!(sampled(1), sampled(1));
+    assert_ne!(sampled(1), sampled(2));
     assert_eq!(loaded(&text, &DataOptions { max_samples: Some(80), ..plain() }).samples.len(), 50);
 }
 
 #[test]
-fn lines_without_an_end_are_not_read_without_end() {
+fn a_line_above_the_limit_is_refused() {
     let error = refused("x".repeat((16 << 20) + 10), &plain());
     assert!(error.contains("line 1") && error.contains("at most"), "{error}");
 }
@@ -341,9 +341,9 @@ fn json_text() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The answer's tokens, and only they, are scored; they are the end of what was rendered.
+    /// Exactly the answer's tokens are scored; they are the end of the rendered text.
     #[test]
-    fn the_mask_holds_the_answer_and_nothing_of_the_prompt(prompt in json_text(), completion in json_text()) {
+    fn the_scored_positions_are_those_of_the_answer(prompt in json_text(), completion in json_text()) {
         let line = serde_json::json!({"prompt": prompt, "completion": completion}).to_string();
         let (_guard, path) = file(line);
         let tokenizer = tokenizer("tokenizer_byte_level");
@@ -356,7 +356,7 @@ proptest! {
             let border = sample.answer[0];
             prop_assert!(border >= 1);
             prop_assert_eq!(&sample.answer, &(border..sample.tokens.len()).collect::<Vec<_>>());
-            // A mark in the completion ends it there.
+            // A special token in the completion is its stop token.
             if completion.contains("<|") || prompt.contains("<|") {
                 continue;
             }
@@ -364,34 +364,38 @@ proptest! {
             let (before, answer) = (tokenizer.decode(before).unwrap(), tokenizer.decode(answer).unwrap());
             // The fixture's tokenizer composes characters.
             let composed = |text: &str| tokenizer.decode(&tokenizer.encode(text, Special::Leave).unwrap()).unwrap();
-            let (text, mark) = if options.template == TemplateChoice::None {
+            let (text, stop) = if options.template == TemplateChoice::None {
                 (format!("<|endoftext|>{}", composed(&format!("{prompt}{completion}"))), "")
             } else {
                 let chat = format!("<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n{completion}");
                 (format!("{}<|im_end|>", composed(&chat)), "<|im_end|>")
             };
             prop_assert_eq!(format!("{before}{answer}"), text);
-            prop_assert!(answer.ends_with(mark));
-            // One token at most straddles the border.
-            let longest = composed(&completion).len() + mark.len();
+            prop_assert!(answer.ends_with(stop));
+            // At most one token covers the border.
+            let longest = composed(&completion).len() + stop.len();
             let first = tokenizer.decode(&sample.tokens[border..=border]).unwrap();
-            prop_assert!(answer.len() + 4 > longest && answer.len() - first.len() < longest, "{answer:?} {completion:?}");
+            prop_assert!(
+                answer.len() + 4 > longest && answer.len() - first.len() < longest,
+                "{answer:?} {completion:?}"
+            );
         }
     }
 
     #[test]
-    fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let (_guard, path) = file(&bytes);
-        let result = load(&path, &tokenizer("tokenizer_byte_level"), &chat());
-        // Whatever is accepted has a prompt and an answer; the rest is refused with the file's name.
-        match result {
+        // A sample has a prompt and an answer; an error names the file.
+        match load(&path, &tokenizer("tokenizer_byte_level"), &chat()) {
             Ok(dataset) => prop_assert!(dataset.samples.iter().all(|sample| sample.answer[0] >= 1)),
             Err(error) => prop_assert!(error.to_string().contains("valid.jsonl")),
         }
     }
 
+    /// Without a template, a line is a sample if it has a prompt and an answer, or a text, that are strings and not
+    /// blank.
     #[test]
-    fn no_json_is_too_strange(
+    fn json_is_accepted_only_with_a_prompt_and_an_answer_or_a_text(
         field in prop::sample::select(&FIELDS[..]),
         other in prop::sample::select(&FIELDS[..]),
         value in prop_oneof![
@@ -400,15 +404,31 @@ proptest! {
         ],
         text in json_text(),
     ) {
-        let (_guard, path) = file(serde_json::json!({field: value, other: text}).to_string());
-        let result = load(&path, &tokenizer("tokenizer_byte_level"), &plain());
-        prop_assert!(result.is_err() || result.unwrap().samples[0].answer[0] >= 1);
+        // If both fields are the same, `text` is the value.
+        let line = serde_json::json!({field: value, other: text});
+        let has = |name: &str| line.get(name).is_some();
+        let is_answer = |name: &str| line[name].as_str().is_some_and(|text| !text.trim().is_empty());
+        // Chats and instructions need a template.
+        let needs_template =
+            has("messages") || has("conversations") || (has("instruction") && has("output"));
+        let is_sample = if needs_template {
+            false
+        } else if has("prompt") && has("completion") {
+            line["prompt"].is_string() && is_answer("completion")
+        } else {
+            is_answer("text")
+        };
+        let (_guard, path) = file(line.to_string());
+        match load(&path, &tokenizer("tokenizer_byte_level"), &plain()) {
+            Ok(dataset) => prop_assert!(is_sample && dataset.samples[0].answer[0] >= 1, "{line}: was accepted"),
+            Err(error) => prop_assert!(!is_sample, "{line}: {error}"),
+        }
     }
 }
 
 #[test]
 #[ignore = "needs models/SmolLM2-135M-Instruct.Q4_1.gguf: run examples/smollm2-gsm8k/fetch.py models first"]
-fn smollm2_samples_end_with_the_end_of_turn() {
+fn smollm2_samples_end_with_their_stop_token() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/SmolLM2-135M-Instruct.Q4_1.gguf");
     let tokenizer = Tokenizer::from_gguf(&path, Gguf::open(&path).unwrap().metadata()).unwrap();
     let line = r#"{"prompt": "How deep is it, in metres?", "completion": "It is 3 x 3 = <<3*3=9>>9.\n#### 9"}"#;
@@ -432,9 +452,9 @@ fn the_hash_is_of_the_bytes_that_were_read() {
 }
 
 #[test]
-fn a_list_an_empty_file_and_a_pointer_are_told() {
+fn lists_empty_files_and_lfs_pointers_are_refused_with_advice() {
     let found = |text: &str| refused(text, &plain());
-    assert!(found("[{\"text\": \"Hello\"}]").contains("found a JSON list: write one object a line"));
+    assert!(found("[{\"text\": \"Hello\"}]").contains("found a JSON list: write one object per line"));
     assert!(found("").contains("found an empty file"));
     assert!(found("version https://git-lfs.github.com/spec/v1\noid sha256:0\n").contains("git lfs pull"));
     let message = found("{\"text\": oops}");

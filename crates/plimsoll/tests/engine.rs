@@ -1,4 +1,4 @@
-//! The engine against PyTorch, transformers and PEFT, and against itself: the invariants of a gate trie.
+//! The CPU engine compared with PyTorch, transformers and PEFT; and its invariants.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -19,14 +19,14 @@ use plimsoll::model::{Config, Dtype, Isa, Model, Precision};
 use plimsoll::result::SampleScores;
 use proptest::prelude::*;
 
-/// The golden values come from a model in double precision; PyTorch's own `f32` differs from it by up to 2e-5 in logits
-/// and 1.4e-6 in NLL, so these bounds leave little to be wrong in.
+/// Relative tolerances. The golden values come from a model in double precision. PyTorch's own `f32` results differ
+/// from them by up to 2e-5 in logits and 1.4e-6 in NLL, so these bounds are tight.
 const HIDDEN: f32 = 2e-5;
 const LOGITS: f32 = 5e-5;
 const NLL: f64 = 1e-5;
 
-/// `bf16` rounds every factor to 2⁻⁹ of it. Weights of these tiny models are random, so that nothing evens the roundings
-/// out as a trained model does: their sums over a few layers come to a percent.
+/// Relative tolerance of NLL in `bf16`, which rounds every factor by up to 2⁻⁹ of it. The weights of these tiny models
+/// are random, so that roundings cancel less than in a trained model: over a few layers they sum to about a percent.
 const BF16: f64 = 2e-2;
 
 fn score(engine: &CpuEngine, samples: &[Sample], request: &Request) -> Vec<SampleScores> {
@@ -37,13 +37,13 @@ fn sweep(layers: usize) -> Request {
     Request { variants: Variant::every_boundary(layers), lens: vec![0, layers], ..Request::default() }
 }
 
-/// One gate for each of the modules that are not fused.
+/// A variant with a LoRA strength for each of the modules that are not fused.
 fn gated(gates: &[[f32; 7]]) -> Variant {
-    let of_layer = |gates: &[f32; 7]| LayerGates(std::array::from_fn(|at| gates.get(at).copied().unwrap_or(0.0)));
+    let of_layer = |gates: &[f32; 7]| LayerGates(std::array::from_fn(|index| gates.get(index).copied().unwrap_or(0.0)));
     Variant { gates: gates.iter().map(of_layer).collect() }
 }
 
-/// All samples of a file, as `search` reads them by default.
+/// Reads all samples of a file with the default options of `search`.
 fn load(checkpoint: &Model, path: &Path) -> data::TokenizedDataset {
     let options = data::DataOptions {
         template: data::TemplateChoice::Tokenizer,
@@ -56,7 +56,7 @@ fn load(checkpoint: &Model, path: &Path) -> data::TokenizedDataset {
     data::load(path, &checkpoint.tokenizer().unwrap(), &options).unwrap()
 }
 
-/// What PyTorch and PEFT say of the samples of a data file.
+/// The results of PyTorch and PEFT for the samples of a data file.
 fn expected_samples(path: &Path) -> Vec<common::Sequence> {
     let golden: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     serde_json::from_value(golden["samples"].clone()).unwrap()
@@ -112,7 +112,7 @@ fn scores_of_every_boundary_are_those_of_one_run_of_peft_each() {
                         let what = format!("{model}/{adapter}, line {}, lens at layer {layer}", sequence.line);
                         assert_near(found.probability[layer], expected.probability[layer], NLL, &what);
                         assert_near(found.top1[layer], expected.top1[layer], 1e-12, &what);
-                        // One token may swap ranks with a neighbour whose logit is equal to the last bit.
+                        // Two tokens whose logits are equal except for rounding may swap ranks.
                         let swap = 1.0 / sequence.answer.len() as f64;
                         assert!((found.rank[layer] - expected.rank[layer]).abs() <= swap, "{what}: rank");
                     }
@@ -123,7 +123,7 @@ fn scores_of_every_boundary_are_those_of_one_run_of_peft_each() {
 }
 
 #[test]
-fn any_gates_give_what_peft_gives_with_a_scaled_b() {
+fn scores_with_any_strengths_are_those_of_peft_with_a_scaled_b() {
     for (model, adapters) in GOLDEN {
         for &adapter in adapters {
             let (engine, golden) = (engine(model, adapter), Golden::read(model, adapter));
@@ -141,7 +141,7 @@ fn any_gates_give_what_peft_gives_with_a_scaled_b() {
 #[test]
 fn a_gguf_file_is_the_same_model_as_its_folder() {
     for (model, adapters) in GOLDEN {
-        let from_gguf = Model::open(&golden().join(format!("{model}.gguf"))).unwrap();
+        let from_gguf = Model::open(golden().join(format!("{model}.gguf"))).unwrap();
         let from_folder = checkpoint(model);
         assert_eq!(from_gguf.parameters(), from_folder.parameters());
         let sequence = &Golden::read(model, adapters[0]).sequences[3];
@@ -152,7 +152,7 @@ fn a_gguf_file_is_the_same_model_as_its_folder() {
         };
         let (found, expected) = (states(&from_gguf), states(&from_folder));
         for (layer, (found, expected)) in found.iter().zip(&expected).enumerate() {
-            // Weights are equal to the bit. Llama-3 frequencies come as divisors that were rounded to f32.
+            // Weights are equal to the last bit. GGUF stores Llama-3 frequencies as divisors rounded to f32.
             let distance = distance(found, expected);
             assert!(distance < 1e-5, "{model}, layer {layer}: {distance}");
         }
@@ -160,7 +160,7 @@ fn a_gguf_file_is_the_same_model_as_its_folder() {
 }
 
 #[test]
-fn both_generations_of_config_json_say_the_same() {
+fn configs_of_transformers_4_and_5_are_equal() {
     for (model, _) in GOLDEN {
         let read = |name: &str| std::fs::read_to_string(golden().join(model).join(name)).unwrap();
         assert_eq!(
@@ -189,7 +189,7 @@ fn tokens_and_scores_of_a_data_file_are_those_of_transformers_and_peft() {
 }
 
 #[test]
-fn the_trie_gives_what_one_run_for_each_variant_gives() {
+fn variants_scored_together_have_the_scores_of_separate_runs() {
     for (model, adapters) in GOLDEN {
         let (engine, golden) = (engine(model, adapters[0]), Golden::read(model, adapters[0]));
         let samples = golden.samples();
@@ -215,9 +215,9 @@ fn the_trie_gives_what_one_run_for_each_variant_gives() {
 }
 
 #[test]
-fn samples_scored_together_score_as_alone() {
+fn samples_scored_together_have_the_scores_of_separate_runs() {
     let (engine, golden) = (engine("tiny-gqa-tied", "plain"), Golden::read("tiny-gqa-tied", "plain"));
-    // Enough of them to make several batches and chunks.
+    // Enough samples for several batches and chunks.
     let samples: Vec<Sample> = golden.samples().into_iter().cycle().take(200).collect();
     let together = score(&engine, &samples, &sweep(4));
     for (sample, together) in samples.iter().zip(&together).take(8).chain(samples.iter().zip(&together).skip(192)) {
@@ -226,7 +226,7 @@ fn samples_scored_together_score_as_alone() {
 }
 
 #[test]
-fn the_number_of_threads_changes_no_bit() {
+fn the_number_of_threads_does_not_change_scores() {
     let checkpoint = checkpoint("tiny-gqa-tied");
     let lora = bind(&checkpoint, &adapter_folder("tiny-gqa-tied", "plain"));
     let samples: Vec<Sample> = Golden::read("tiny-gqa-tied", "plain").samples().into_iter().cycle().take(60).collect();
@@ -241,7 +241,7 @@ fn the_number_of_threads_changes_no_bit() {
 }
 
 #[test]
-fn no_layer_kept_is_the_base_model() {
+fn a_variant_without_lora_is_the_base_model() {
     for (model, adapters) in GOLDEN {
         let checkpoint = checkpoint(model);
         let layers = checkpoint.config().layers;
@@ -253,7 +253,7 @@ fn no_layer_kept_is_the_base_model() {
 }
 
 #[test]
-fn a_trim_in_memory_is_a_trim_saved_and_loaded() {
+fn bottom_k_in_memory_is_the_trimmed_adapter_loaded() {
     for (model, adapters) in GOLDEN {
         let checkpoint = checkpoint(model);
         let layers = checkpoint.config().layers;
@@ -275,7 +275,7 @@ fn a_trim_in_memory_is_a_trim_saved_and_loaded() {
 }
 
 #[test]
-fn merged_weights_give_what_the_unmerged_adapter_gives() {
+fn merged_weights_have_the_scores_of_the_unmerged_adapter() {
     let model = "tiny-gqa-tied";
     let checkpoint = checkpoint(model);
     let lora = bind(&checkpoint, &adapter_folder(model, "plain"));
@@ -292,8 +292,8 @@ fn merged_weights_give_what_the_unmerged_adapter_gives() {
                 .and_then(|(layer, path)| lora[layer.parse::<usize>().unwrap()].get(Projection::from_path(path)?));
             if let Some(module) = module {
                 let inputs = module.a.len() / module.rank;
-                for (at, value) in values.iter_mut().enumerate() {
-                    let (row, column) = (at / inputs, at % inputs);
+                for (index, value) in values.iter_mut().enumerate() {
+                    let (row, column) = (index / inputs, index % inputs);
                     let update: f32 =
                         (0..module.rank).map(|r| module.b[row * module.rank + r] * module.a[r * inputs + column]).sum();
                     *value += module.scale * update;
@@ -313,25 +313,25 @@ fn merged_weights_give_what_the_unmerged_adapter_gives() {
     let samples = Golden::read(model, "plain").samples();
     let merged = score(&engine_of(&merged, &vec![LayerLora::default(); 4].into()), &samples, &request);
     for (merged, unmerged) in merged.iter().zip(&score(&engine_of(&checkpoint, &lora), &samples, &request)) {
-        // The merged weight is rounded once more.
+        // Merging rounds each weight once more.
         assert_near(merged.variants[0].nll, unmerged.variants[0].nll, 1e-5, "nll");
     }
 }
 
-/// Samples that begin alike: some leading tokens of one sequence, then those of each.
+/// Samples that start with the same number of shared tokens.
 fn with_shared_tokens(model: &str, adapter: &str, shared: usize) -> Vec<Sample> {
     let samples = Golden::read(model, adapter).samples();
-    let lead: Vec<u32> = samples[3].tokens.iter().copied().cycle().take(shared).collect();
-    let lead = |sample: &Sample| Sample {
+    let prefix: Vec<u32> = samples[3].tokens.iter().copied().cycle().take(shared).collect();
+    let prefixed = |sample: &Sample| Sample {
         line: sample.line,
-        tokens: lead.iter().chain(&sample.tokens).copied().collect(),
-        answer: sample.answer.iter().map(|at| at + shared).collect(),
+        tokens: prefix.iter().chain(&sample.tokens).copied().collect(),
+        answer: sample.answer.iter().map(|position| position + shared).collect(),
     };
-    samples.iter().map(lead).collect()
+    samples.iter().map(prefixed).collect()
 }
 
 #[test]
-fn shared_leading_tokens_change_no_bit() {
+fn shared_leading_tokens_do_not_change_scores() {
     for (model, adapters) in GOLDEN {
         let checkpoint = checkpoint(model);
         let layers = checkpoint.config().layers;
@@ -346,7 +346,7 @@ fn shared_leading_tokens_change_no_bit() {
                     let alone = score(&engine, std::slice::from_ref(sample), &sweep(layers));
                     assert_eq!(alone, std::slice::from_ref(together), "{model}, {shared} tokens");
                 }
-                // Computed once, they are less work.
+                // Shared tokens are computed once, which is less work.
                 let work = |samples: &[Sample]| engine.work(samples, &sweep(layers));
                 let alone: u64 = samples.iter().map(|sample| work(std::slice::from_ref(sample))).sum();
                 assert!(work(&samples) < alone);
@@ -356,7 +356,7 @@ fn shared_leading_tokens_change_no_bit() {
 }
 
 #[test]
-fn a_bound_on_memory_changes_no_bit() {
+fn a_memory_limit_does_not_change_scores() {
     let checkpoint = checkpoint("tiny-gqa-tied");
     let lora = bind(&checkpoint, &adapter_folder("tiny-gqa-tied", "plain"));
     let samples = with_shared_tokens("tiny-gqa-tied", "plain", 40);
@@ -365,11 +365,11 @@ fn a_bound_on_memory_changes_no_bit() {
         let engine = CpuEngine::load(&checkpoint, &lora, options).unwrap();
         engine.score(&samples, &sweep(4), &mut |_| ControlFlow::Continue(())).map_err(|error| error.to_string())
     };
-    let free = with(None).unwrap();
+    let unlimited = with(None).unwrap();
     let mut refused = 0;
     for kibibytes in (64..1024).step_by(32) {
         match with(Some(kibibytes << 10)) {
-            Ok(bound) => assert_eq!(bound, free, "{kibibytes} KiB"),
+            Ok(limited) => assert_eq!(limited, unlimited, "{kibibytes} KiB"),
             Err(error) => {
                 assert!(error.contains("expected at least"), "{error}");
                 refused += 1;
@@ -380,7 +380,7 @@ fn a_bound_on_memory_changes_no_bit() {
 }
 
 #[test]
-fn every_instruction_set_gives_what_pytorch_gives() {
+fn scores_of_every_instruction_set_are_those_of_pytorch() {
     for (model, adapters) in GOLDEN {
         let (checkpoint, golden) = (checkpoint(model), Golden::read(model, adapters[0]));
         let lora = bind(&checkpoint, &adapter_folder(model, adapters[0]));
@@ -401,7 +401,7 @@ fn every_instruction_set_gives_what_pytorch_gives() {
 }
 
 #[test]
-fn sequences_that_grow_side_by_side_have_the_logits_of_the_whole() {
+fn logits_of_batched_decoding_are_those_of_whole_sequences() {
     for (model, adapters) in GOLDEN {
         let (engine, golden) = (engine(model, adapters[0]), Golden::read(model, adapters[0]));
         let variants = [
@@ -411,26 +411,26 @@ fn sequences_that_grow_side_by_side_have_the_logits_of_the_whole() {
         ];
         let longest = golden.sequences.iter().map(|sequence| sequence.ids.len()).max().unwrap();
         let mut decoding = engine.decoder(longest);
-        // Each under each variant, the prefix of some computed for all that share it.
-        let mut growing = Vec::new();
+        // Each sequence under each variant, also with a forked prefix: (decoding state, tokens, expected logits).
+        let mut active = Vec::new();
         for sequence in &golden.sequences {
             for variant in &variants {
                 let whole = engine.logits(&sequence.ids, variant).unwrap(); // (tokens, vocabulary)
                 let rows: Vec<Vec<f32>> = whole.chunks(whole.len() / sequence.ids.len()).map(<[f32]>::to_vec).collect();
-                growing.push((decoding.begin(variant).unwrap(), sequence.ids.clone(), rows.clone()));
+                active.push((decoding.begin(variant).unwrap(), sequence.ids.clone(), rows.clone()));
                 let (first, _) = sequence.ids.split_at(sequence.ids.len() / 3);
                 if !first.is_empty() {
                     let mut prefix = decoding.begin(variant).unwrap();
                     let logits = decoding.forward(&mut [Step { sequence: &mut prefix, tokens: first }]);
                     assert_eq!(logits, rows[first.len() - 1]);
                     let prefix = decoding.share(prefix);
-                    growing.push((decoding.fork(&prefix), sequence.ids.clone(), rows));
+                    active.push((decoding.fork(&prefix), sequence.ids.clone(), rows));
                 }
             }
         }
         for round in 0.. {
-            // Half of what is left and one, so that long and short pieces meet.
-            let steps = growing.iter_mut().filter(|(sequence, ids, _)| sequence.len() < ids.len());
+            // First more than half of each sequence, then single tokens, so that a batch has long and short steps.
+            let steps = active.iter_mut().filter(|(sequence, ids, _)| sequence.len() < ids.len());
             let mut steps: Vec<(Step<'_, Sequence>, &[f32])> = steps
                 .map(|(sequence, ids, rows)| {
                     let from = sequence.len();
@@ -447,8 +447,8 @@ fn sequences_that_grow_side_by_side_have_the_logits_of_the_whole() {
                 steps.iter_mut().map(|(step, _)| Step { sequence: step.sequence, tokens: step.tokens }).collect();
             assert!(decoding.forward(&mut steps) == expected, "{model}, round {round}");
         }
-        // The memory of those that ended serves others.
-        for (sequence, ids, rows) in growing {
+        // The memory of a finished sequence is used for others.
+        for (sequence, ids, rows) in active {
             assert_eq!(sequence.len(), ids.len());
             decoding.end(sequence);
             let mut again = decoding.begin(&variants[1]).unwrap();
@@ -460,7 +460,7 @@ fn sequences_that_grow_side_by_side_have_the_logits_of_the_whole() {
 }
 
 #[test]
-fn work_is_announced_as_it_is_done_and_samples_come_in_order() {
+fn reported_work_adds_up_and_samples_are_in_order() {
     let (engine, golden) = (engine("tiny-gqa-tied", "plain"), Golden::read("tiny-gqa-tied", "plain"));
     let samples: Vec<Sample> = golden.samples().into_iter().cycle().take(150).collect();
     let request = sweep(4);
@@ -478,7 +478,7 @@ fn work_is_announced_as_it_is_done_and_samples_come_in_order() {
 }
 
 #[test]
-fn a_caller_that_breaks_stops_the_work() {
+fn scoring_stops_if_the_caller_breaks() {
     let (engine, golden) = (engine("tiny-gqa-tied", "plain"), Golden::read("tiny-gqa-tied", "plain"));
     let mut events = 0;
     let stopped = engine.score(&golden.samples(), &sweep(4), &mut |_| {
@@ -489,12 +489,12 @@ fn a_caller_that_breaks_stops_the_work() {
     assert_eq!(events, 3);
 }
 
-/// The gates of a layer whose modules all have one gate, or each their own.
+/// LoRA strengths of a layer: the same for all modules, or one for each.
 fn layer_of(gate: impl Strategy<Value = f32> + Clone) -> impl Strategy<Value = [f32; 7]> {
     prop_oneof![gate.clone().prop_map(|gate| [gate; 7]), proptest::array::uniform7(gate)]
 }
 
-/// Scores of an adapter that was trimmed and loaded again, and of the whole one under the same gates.
+/// Scores of the trimmed adapter after loading, and of the full adapter under the same variant.
 fn trimmed_and_gated(adapter: &str, variant: &Variant) -> (Vec<SampleScores>, Vec<SampleScores>) {
     let (model, checkpoint) = ("tiny-gqa-tied", checkpoint("tiny-gqa-tied"));
     let (folder, out) = (adapter_folder(model, adapter), tempfile::tempdir().unwrap());
@@ -515,15 +515,14 @@ fn trimmed_and_gated(adapter: &str, variant: &Variant) -> (Vec<SampleScores>, Ve
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn random_variants_share_without_mixing(
+    fn random_variants_scored_together_have_the_scores_of_separate_runs(
         gates in proptest::collection::vec(proptest::collection::vec(proptest::array::uniform7(0_u8..3), 4), 1..6)
     ) {
         let engine = engine("tiny-gqa-tied", "plain");
         let samples = Golden::read("tiny-gqa-tied", "plain").samples();
-        let variants: Vec<Variant> = gates
-            .iter()
-            .map(|layers| gated(&layers.iter().map(|gates| gates.map(|gate| f32::from(gate) / 2.0)).collect::<Vec<_>>()))
-            .collect();
+        let strengths = |gates: &[u8; 7]| gates.map(|gate| f32::from(gate) / 2.0);
+        let variants: Vec<Variant> =
+            gates.iter().map(|layers| gated(&layers.iter().map(strengths).collect::<Vec<_>>())).collect();
         let together = score(&engine, &samples, &Request { variants: variants.clone(), ..Request::default() });
         for (index, variant) in variants.into_iter().enumerate() {
             let alone = score(&engine, &samples, &Request { variants: vec![variant], ..Request::default() });
@@ -534,24 +533,24 @@ proptest! {
     }
 
     #[test]
-    fn any_gates_in_memory_are_an_adapter_trimmed_and_loaded(
+    fn a_variant_in_memory_is_the_trimmed_adapter_loaded(
         gates in proptest::collection::vec(layer_of(prop_oneof![Just(0.0_f32), Just(1.0), Just(0.5), Just(-2.0)]), 4),
         adapter in prop::sample::select(vec!["plain", "rslora", "patterns", "layers"]),
     ) {
-        // Powers of two are rounded nowhere: what is multiplied by them, and where, changes no bit.
+        // Multiplication by powers of two does not round: the results are equal to the last bit.
         let (saved, in_memory) = trimmed_and_gated(adapter, &gated(&gates));
         prop_assert_eq!(saved, in_memory);
     }
 
     #[test]
-    fn any_strengths_in_memory_are_an_adapter_folded_and_loaded(
+    fn any_strengths_in_memory_are_the_folded_adapter_loaded(
         gates in proptest::collection::vec(layer_of(prop_oneof![Just(0.0_f32), Just(1.0), -1.0_f32..1.0]), 4),
         adapter in prop::sample::select(vec!["plain", "layers"]),
     ) {
         let (saved, in_memory) = trimmed_and_gated(adapter, &gated(&gates));
         for (saved, in_memory) in saved.iter().zip(&in_memory) {
-            // These adapters are `f32`: folding rounds a value of B by a share of 2⁻²⁴ at most, as every product of the
-            // forward pass is rounded. So a token's score may differ as logits do that are computed in another order.
+            // These adapters are `f32`: folding rounds a value of B by at most 2⁻²⁴ of it, like each product of the
+            // forward pass. So scores of tokens differ as much as logits that are computed in another order.
             let [saved, in_memory] = [saved, in_memory].map(|scores| scores.variants[0].nll / scores.tokens as f64);
             prop_assert!((saved - in_memory).abs() < f64::from(LOGITS), "{saved}, {in_memory}");
         }
@@ -560,10 +559,10 @@ proptest! {
 
 #[test]
 #[ignore = "needs models/SmolLM2-135M-Instruct.Q4_1.gguf: run examples/smollm2-gsm8k/fetch.py models first"]
-fn smollm2_scores_four_gsm8k_samples_as_peft_does() {
+fn scores_of_smollm2_on_gsm8k_are_those_of_peft() {
     let expected = expected_samples(&common::fixtures().join("smollm2_nll.json"));
     let example = common::workspace().join("examples/smollm2-gsm8k");
-    let checkpoint = Model::open(&common::smollm2()).unwrap();
+    let checkpoint = Model::open(common::smollm2()).unwrap();
     let dataset = load(&checkpoint, &example.join("valid.jsonl"));
     let samples = &dataset.samples[..expected.len()];
     assert_eq!(samples, expected.iter().map(common::Sequence::sample).collect::<Vec<_>>());
@@ -584,6 +583,7 @@ fn smollm2_scores_four_gsm8k_samples_as_peft_does() {
     }
 }
 
+/// A case of `fixtures/energy.json`.
 #[derive(serde::Deserialize)]
 struct Energy {
     model: String,
@@ -613,16 +613,42 @@ fn energies_of_updates_are_those_of_peft() {
         };
         let probe = CpuProbe { engine: &engine, lora: &lora };
         let found = probe.output_energy(&samples, &mut observe).unwrap();
-        // Work is that of the full adapter's runs without a head.
-        assert_eq!(probe.energy_work(&samples), work);
+        let expected: u64 =
+            samples.iter().map(|sample| multiply_adds(checkpoint.config(), &lora, sample.tokens.len())).sum();
+        assert_eq!((probe.energy_work(&samples), work), (expected, expected), "{model}, {adapter}");
         for (layer, (found, expected)) in found.iter().zip(&energies).enumerate() {
             for projection in Projection::ALL.into_iter().take(expected.len()) {
-                // Single precision: a norm differs by about 1e-6 of it, its square by twice that.
+                // In single precision a norm has a relative error of about 1e-6, its square twice that.
                 let what = format!("{model}, {adapter}, layer {layer}, {}", projection.name());
                 assert_near(found[projection as usize], expected[projection as usize], 2e-5, &what);
             }
         }
     }
+}
+
+/// The multiply-adds of one sequence under the full adapter, in all layers without the head, counted from the shapes.
+fn multiply_adds(config: &Config, lora: &[LayerLora], tokens: usize) -> u64 {
+    let (queries, keys) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+    let shape = |projection: Projection| match projection {
+        Projection::Q => (config.hidden, queries),
+        Projection::K | Projection::V => (config.hidden, keys),
+        Projection::O => (queries, config.hidden),
+        Projection::Gate | Projection::Up => (config.hidden, config.intermediate),
+        Projection::Down => (config.intermediate, config.hidden),
+        other => panic!("{}: not a module of this model", other.name()),
+    };
+    let of_layer = |layer: &LayerLora| {
+        let of_module = |&projection: &Projection| {
+            let (inputs, outputs) = shape(projection);
+            let rank = layer.get(projection).map_or(0, |lora| lora.rank);
+            inputs * outputs + rank * (inputs + outputs)
+        };
+        let modules: usize = config.modules().iter().map(of_module).sum();
+        // Each query is multiplied with the keys of all positions up to its own, and each weight with a value.
+        let attended = tokens * (tokens + 1) / 2;
+        (tokens * modules + attended * 2 * queries) as u64
+    };
+    lora.iter().map(of_layer).sum()
 }
 
 #[test]
@@ -631,16 +657,16 @@ fn the_nll_of_tokens_adds_up_to_that_of_the_answer() {
     let engine = engine("tiny-gqa-tied", "plain");
     let samples = golden.samples();
     let request = Request { token_nll: true, ..sweep(golden.layers) };
-    let told = score(&engine, &samples, &request);
-    let untold = score(&engine, &samples, &sweep(golden.layers));
-    for ((told, untold), sample) in told.iter().zip(&untold).zip(&samples) {
-        assert_eq!(told.variants, untold.variants);
-        assert!(untold.token_nll.is_empty());
-        assert_eq!(told.token_nll.len(), request.variants.len());
-        for (tokens, score) in told.token_nll.iter().zip(&told.variants) {
+    let with_tokens = score(&engine, &samples, &request);
+    let without = score(&engine, &samples, &sweep(golden.layers));
+    for ((with_tokens, without), sample) in with_tokens.iter().zip(&without).zip(&samples) {
+        assert_eq!(with_tokens.variants, without.variants);
+        assert!(without.token_nll.is_empty());
+        assert_eq!(with_tokens.token_nll.len(), request.variants.len());
+        for (tokens, score) in with_tokens.token_nll.iter().zip(&with_tokens.variants) {
             assert_eq!(tokens.len(), sample.answer.len());
             let sum: f64 = tokens.iter().map(|nll| f64::from(*nll)).sum();
-            // Each is rounded to single precision.
+            // Each NLL of a token is rounded to single precision.
             assert_near(sum, score.nll, 1e-6, "sum over tokens");
         }
     }

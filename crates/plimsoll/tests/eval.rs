@@ -1,4 +1,4 @@
-//! Evaluations of a tiny model, whose parts are held against what the other rooms say of the same samples.
+//! Evaluations of a tiny model, compared with direct scoring and generation of the same samples.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -12,7 +12,7 @@ use common::{adapter_folder, checkpoint, engine, golden};
 use plimsoll::Existing;
 use plimsoll::data::{self, Renderer, TemplateChoice, Turns, questions};
 use plimsoll::engine::{CpuOptions, Generator as _, Request, Scorer as _};
-use plimsoll::eval::{EvalOptions, Evaluation, Progress};
+use plimsoll::eval::{EvalOptions, EvalProgress, Evaluation};
 use plimsoll::generate::{GenerateOptions, Prompt};
 use plimsoll::lora::{LayersKept, Variant};
 use plimsoll::metrics::Metric;
@@ -72,7 +72,7 @@ fn evaluate(options: EvalOptions) -> EvalResult {
     evaluation.finish(&answered).unwrap()
 }
 
-/// Without what a clock says.
+/// A result without measured times.
 fn timeless(mut result: EvalResult) -> serde_json::Value {
     result.efficiency = None;
     result.cost.seconds = 0.0;
@@ -82,7 +82,7 @@ fn timeless(mut result: EvalResult) -> serde_json::Value {
 }
 
 #[test]
-fn values_are_those_of_the_other_rooms() {
+fn values_equal_direct_scoring_and_generation() {
     let folder = tempfile::tempdir().unwrap();
     let result = evaluate(options(folder.path(), TASK));
     let (checkpoint, engine) = (checkpoint("tiny-gqa-tied"), engine("tiny-gqa-tied", "trained"));
@@ -143,7 +143,7 @@ fn values_are_those_of_the_other_rooms() {
         }
     }
 
-    // Everything is held against the base, and what is not full against full.
+    // Every variant is compared with the base model and with the full adapter.
     for metric in &result.metrics {
         let pairs: Vec<(usize, usize)> = metric.comparisons.iter().map(|c| (c.layers_kept, c.against)).collect();
         assert_eq!(pairs, [(2, 0), (2, 4), (4, 0)]);
@@ -162,7 +162,7 @@ fn values_are_those_of_the_other_rooms() {
 }
 
 #[test]
-fn an_interrupted_evaluation_goes_on_where_it_stopped() {
+fn an_interrupted_evaluation_continues() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let with_out = || EvalOptions { out: Some(out.clone()), log_samples: true, ..options(folder.path(), TASK) };
@@ -170,13 +170,13 @@ fn an_interrupted_evaluation_goes_on_where_it_stopped() {
 
     let evaluation = Evaluation::open(with_out()).unwrap();
     let stopped = evaluation.run(&mut |progress| match progress {
-        Progress::Generating { answers, .. } if answers >= 20 => ControlFlow::Break(()),
+        EvalProgress::Generating { answers, .. } if answers >= 20 => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     });
     assert!(matches!(stopped, Err(plimsoll::Error::Interrupted)));
     let journal = fs::read_to_string(out.join("journal.jsonl")).unwrap();
     assert!(journal.lines().count() > 20);
-    // A crash may have torn the last line.
+    // A crash can leave half a line.
     fs::write(out.join("journal.jsonl"), &journal[..journal.len() - 9]).unwrap();
 
     let evaluation = Evaluation::open(EvalOptions { batch: 3, ..with_out() }).unwrap();
@@ -193,17 +193,17 @@ fn an_interrupted_evaluation_goes_on_where_it_stopped() {
     assert_eq!(samples[1]["prompt"], "What is a keel for?");
     assert_eq!(samples[1]["answers"].as_array().unwrap().len(), 3);
 
-    // What is there already is not touched, and a journal of other samples is not mixed in.
+    // Existing results are not replaced, and a journal of other samples is not used.
     assert!(Evaluation::open(with_out()).unwrap_err().to_string().contains("--force"));
     fs::remove_file(out.join("result.json")).unwrap();
     fs::write(out.join("journal.jsonl"), &journal).unwrap();
     let other = Evaluation::open(EvalOptions { max_samples: Some(5), ..with_out() }).unwrap();
     let refused = other.run(&mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
-    assert!(refused.contains("not of this evaluation"), "{refused}");
+    assert!(refused.contains("with other inputs"), "{refused}");
 }
 
 #[test]
-fn more_variants_take_over_what_is_known() {
+fn more_variants_use_the_journal() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let with = |layers_kept: Vec<LayersKept>| EvalOptions {
@@ -219,13 +219,13 @@ fn more_variants_take_over_what_is_known() {
 }
 
 #[test]
-fn variants_of_as_many_layers_are_told_apart_by_their_gates() {
+fn variants_with_equally_many_layers_are_distinguished_by_their_strengths() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let gates = ["0.5", "0=0", "2-3=0", "3=0.25"].map(str::to_owned).to_vec();
     let options = || EvalOptions { gates: gates.clone(), max_samples: Some(6), ..options(folder.path(), TASK) };
     let result = evaluate(EvalOptions { out: Some(out.clone()), log_samples: true, ..options() });
-    // The third is a boundary that is there already.
+    // The third equals a boundary.
     let names: Vec<&str> = result.variants.iter().map(|variant| variant.name.as_str()).collect();
     assert_eq!(names, ["base", "2 layers", "full", "0.5", "0=0", "3=0.25"]);
     let kept: Vec<usize> = result.variants.iter().map(|variant| variant.layers_kept).collect();
@@ -241,7 +241,7 @@ fn variants_of_as_many_layers_are_told_apart_by_their_gates() {
             assert!((comparison.difference.difference - expected).abs() < 1e-9 * expected.abs().max(1.0));
         }
     }
-    // Each scores as it does alone.
+    // Each has the same score alone.
     let alone =
         evaluate(EvalOptions { layers_kept: vec![LayersKept::Full], gates: vec!["3=0.25".to_owned()], ..options() });
     for (all, alone) in result.metrics.iter().zip(&alone.metrics) {
@@ -253,11 +253,11 @@ fn variants_of_as_many_layers_are_told_apart_by_their_gates() {
         sample["answers"].as_array().unwrap().iter().map(|a| a["gates"].as_str().unwrap()).collect();
     assert_eq!(logged, ["0", "2-3=0", "1", "0.5", "0=0", "3=0.25"]);
     let text = evaluation(&result, Form::Text(Style::Plain));
-    assert!(text.contains("LoRA at gates 3=0.25 against the full adapter: "), "{text}");
+    assert!(text.contains("LoRA strengths 3=0.25 compared with the full adapter: "), "{text}");
 }
 
 #[test]
-fn examples_and_plain_prompts_change_what_is_asked() {
+fn examples_and_plain_prompts_change_the_prompt() {
     let folder = tempfile::tempdir().unwrap();
     let tokens = |change: &dyn Fn(&mut EvalOptions)| {
         let mut options = options(folder.path(), TASK);
@@ -285,10 +285,10 @@ fn examples_and_plain_prompts_change_what_is_asked() {
 }
 
 #[test]
-fn the_tables_tell_the_result() {
+fn the_tables_are_the_snapshots() {
     let folder = tempfile::tempdir().unwrap();
     let mut result = evaluate(options(folder.path(), TASK));
-    // What a clock says does not belong into a snapshot.
+    // Snapshots hold no measured times.
     for (index, variant) in result.efficiency.iter_mut().flat_map(|efficiency| &mut efficiency.variants).enumerate() {
         let speed = 500.0 - 10.0 * index as f64;
         variant.load_seconds = variant.load_seconds.map(|_| 0.0123);
@@ -324,7 +324,7 @@ fn the_base_model_alone_can_be_evaluated() {
 }
 
 #[test]
-fn tasks_on_lists_tables_and_several_references_count_their_rows() {
+fn lists_tables_and_several_references_are_counted_by_rows() {
     let folder = tempfile::tempdir().unwrap();
     let open = |task: &str, data: &str, content: &str| {
         let data = folder.path().join(data);
@@ -338,7 +338,7 @@ fn tasks_on_lists_tables_and_several_references_count_their_rows() {
         evaluation.finish(&answered).unwrap()
     };
     let counts = |result: &EvalResult| (result.data.samples, result.data.available);
-    let warned = |result: &EvalResult| result.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let warnings = |result: &EvalResult| result.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
 
     let svamp = "name = \"svamp\"\nprompt = \"{{ Body }} {{ Question }}\"\nreferences = [\"{{ Answer }}\"]\n\
                  [[metrics]]\nkind = \"numeric\"\nextract = { pattern = '(18)|[\\s\\S]+' }\n\
@@ -367,8 +367,8 @@ fn tasks_on_lists_tables_and_several_references_count_their_rows() {
     let result = evaluate(webnlg, "webnlg.jsonl", &rows);
     assert_eq!(counts(&result), (2, 2));
     assert!(result.metrics[0].signature.starts_with("nrefs:var"), "{}", result.metrics[0].signature);
-    assert!(warned(&result).contains("`references[2]` has no text in any sample"), "{}", warned(&result));
-    assert!(!warned(&result).contains("references[1]"), "{}", warned(&result));
+    assert!(warnings(&result).contains("`references[2]` has no text in any sample"), "{}", warnings(&result));
+    assert!(!warnings(&result).contains("references[1]"), "{}", warnings(&result));
 
     let table = "name = \"labels\"\nprompt = \"{{ text }}\"\nreferences = [\"{{ label }}\"]\n\
                  [[metrics]]\nkind = \"exact-match\"\nignore_case = true\n";

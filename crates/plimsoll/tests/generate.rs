@@ -1,4 +1,4 @@
-//! Generated text against transformers and PEFT, and against itself: batched, behind a prefix, in a chat.
+//! Generated text compared with transformers and PEFT, and between batches, prefixes and chats.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -81,7 +81,7 @@ fn fixture() -> Fixture {
     serde_json::from_str(&std::fs::read_to_string(fixtures().join("generate.json")).unwrap()).unwrap()
 }
 
-/// The one tiny tokenizer: its ids cover those of all tiny models.
+/// The tokenizer of the tiny models.
 fn tokenizer() -> Tokenizer {
     Tokenizer::from_folder(&golden().join("tiny-gqa-tied")).unwrap()
 }
@@ -95,7 +95,7 @@ fn run(engine: &CpuEngine, prompts: &[Prompt], options: &GenerateOptions) -> Vec
     engine.generate(&tokenizer(), &variants, prompts, options, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
-/// Prompts under every boundary, the luck of each its own.
+/// Prompts under every boundary, with one random stream for each text.
 fn prompts_of(texts: &[Vec<u32>], layers: usize) -> Vec<Prompt> {
     let mut prompts = Vec::new();
     for (tokens, number) in texts.iter().zip(0..) {
@@ -107,7 +107,7 @@ fn prompts_of(texts: &[Vec<u32>], layers: usize) -> Vec<Prompt> {
 #[test]
 fn greedy_texts_are_those_of_transformers_and_peft() {
     let fixture = fixture();
-    let (mut texts, mut stopped, mut told) = (0, 0, 0);
+    let (mut texts, mut stopped, mut compared) = (0, 0, 0);
     for Greedy { model, adapter, layers, texts: expected } in &fixture.greedy {
         let engine = engine(model, adapter);
         assert_eq!(engine.layers(), *layers);
@@ -118,7 +118,7 @@ fn greedy_texts_are_those_of_transformers_and_peft() {
         for batch in [1, 5, 64] {
             let found = run(&engine, &prompts, &greedy(fixture.new_tokens, batch));
             for (found, expected) in found.iter().zip(expected) {
-                // Every choice is clear: no gap is so small that a correct engine might choose otherwise.
+                // No gap between the two best logits is so small that a correct engine might pick another token.
                 assert!(expected.gaps.iter().all(|&gap| gap > 1e-4));
                 let end = expected.tokens.iter().position(|&token| token == fixture.end);
                 let tokens = &expected.tokens[..end.unwrap_or(expected.tokens.len())];
@@ -126,13 +126,13 @@ fn greedy_texts_are_those_of_transformers_and_peft() {
                 assert_eq!(found.finish, if end.is_some() { Finish::Stop } else { Finish::Length });
                 if let Some(text) = &expected.text {
                     assert_eq!(&found.text, text);
-                    told += 1;
+                    compared += 1;
                 }
                 (texts, stopped) = (texts + 1, stopped + usize::from(end.is_some()));
             }
         }
     }
-    assert!(texts > 150 && stopped > 3 && told > 3, "{texts} texts, {stopped} stopped, {told} told");
+    assert!(texts > 150 && stopped > 3 && compared > 3, "{texts} texts, {stopped} stopped, {compared} compared");
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_text_does_not_depend_on_the_batch() {
                 run(&engine, std::slice::from_ref(prompt), &GenerateOptions { sampling: warm, ..greedy(16, 1) });
             assert_eq!(alone[0], *expected);
         }
-        // The luck is the prompt's: another number gives another text somewhere.
+        // The random stream is the prompt's: with other numbers, some text differs.
         let others: Vec<Prompt> =
             prompts.iter().map(|prompt| Prompt { number: prompt.number + 100, ..prompt.clone() }).collect();
         assert_ne!(run(&engine, &others, &GenerateOptions { sampling: warm, ..greedy(16, 64) }), together);
@@ -253,7 +253,7 @@ fn a_stop_text_ends_an_answer_and_is_not_part_of_it() {
 }
 
 #[test]
-fn a_chat_goes_on_as_if_it_had_been_asked_in_one() {
+fn a_chat_answers_as_one_whole_prompt_does() {
     let (engine, tokenizer) = (engine("tiny-gqa-tied", "plain"), tokenizer());
     let variant = Variant::bottom_k(engine.layers(), 2);
     let mut chat = engine.chat(&tokenizer, variant);
@@ -263,7 +263,7 @@ fn a_chat_goes_on_as_if_it_had_been_asked_in_one() {
         let answer = chat.answer(&prompt, &greedy(9, 1), &mut |_| ControlFlow::Continue(())).unwrap();
         assert_eq!(answer, run(&engine, std::slice::from_ref(&prompt), &greedy(9, 1))[0]);
         if number == 2 {
-            // Another chat: nothing of the one before may be left.
+            // A new chat: the old one must have no effect.
             tokens = vec![90, 91, 92];
         } else {
             tokens.extend(answer.tokens);
@@ -273,7 +273,7 @@ fn a_chat_goes_on_as_if_it_had_been_asked_in_one() {
 }
 
 #[test]
-fn a_chat_goes_on_after_an_answer_that_was_stopped() {
+fn a_chat_continues_after_a_stopped_answer() {
     let (engine, tokenizer) = (engine("tiny-gqa-tied", "plain"), tokenizer());
     let mut chat = engine.chat(&tokenizer, Variant::uniform(engine.layers(), 1.0));
     let prompt = |tokens: Vec<u32>| Prompt { tokens, variant: 4, number: 1 };
@@ -292,7 +292,7 @@ fn a_chat_goes_on_after_an_answer_that_was_stopped() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn bad_prompts_and_options_are_refused() {
     let (engine, tokenizer) = (engine("tiny-gqa-tied", "plain"), tokenizer());
     let variants = Variant::every_boundary(engine.layers());
     let context = engine.model().config().context;
@@ -302,7 +302,7 @@ fn what_makes_no_sense_is_refused() {
         generated.unwrap_err().to_string()
     };
     assert!(message(prompt(0), greedy(4, 1)).contains("prompt 3 has 0 tokens"));
-    assert!(message(prompt(context), greedy(4, 1)).contains("room for"));
+    assert!(message(prompt(context), greedy(4, 1)).contains("context length"));
     assert!(message(prompt(4), greedy(0, 1)).contains("at least 1"));
     assert!(message(prompt(4), GenerateOptions { stop: vec![String::new()], ..greedy(4, 1) }).contains("empty stop"));
     for sampling in [
@@ -320,7 +320,7 @@ fn what_makes_no_sense_is_refused() {
 }
 
 #[test]
-fn a_caller_that_breaks_stops_the_generation() {
+fn a_break_of_the_observer_stops_the_generation() {
     let (engine, tokenizer) = (engine("tiny-gqa-tied", "plain"), tokenizer());
     let variants = Variant::every_boundary(engine.layers());
     let prompts = prompts_of(&[(30..50).collect()], engine.layers());

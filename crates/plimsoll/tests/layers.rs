@@ -1,7 +1,7 @@
-//! The order of crates and modules that ARCHITECTURE.md states, checked on the source files.
+//! Checks that imports between source files follow the order of crates and modules in ARCHITECTURE.md.
 //!
-//! A file imports another file if a path in its code names an item that the other file defines; re-exports are followed
-//! to the definition. Code under `#[cfg(test)]` does not count, and a re-export is no import by itself. The environment
+//! A file imports another file if a path in its code names an item that the other file defines. Re-exports are followed
+//! to the definition. Code under `#[cfg(test)]` is ignored, and a re-export alone is not an import. The environment
 //! variable `PLIMSOLL_ROOT` names another checkout to check.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -99,14 +99,14 @@ struct Import {
     text: String,
 }
 
-/// A file's module, or one that stands within braces in a file.
+/// The module of a file, or an inline module.
 struct Module {
     file: usize,
     items: HashSet<String>,
     uses: Vec<Use>,
 }
 
-/// One name that a `use` item brings in, or a glob, which has no name.
+/// One name that a `use` item imports, or a glob, which has no name.
 struct Use {
     name: Option<String>,
     target: Vec<String>,
@@ -196,7 +196,7 @@ fn parts(item: &Item) -> (&[Attribute], Option<&Ident>) {
     }
 }
 
-/// The names that a `use` item brings in.
+/// The names that a `use` item imports.
 fn uses(item: &ItemUse) -> Vec<Use> {
     let is_reexport = !matches!(item.vis, Visibility::Inherited);
     let mut uses = Vec::new();
@@ -235,7 +235,7 @@ impl Modules {
         self.0.insert(path, module);
     }
 
-    /// What a path in a module names. `seen` guards against re-exports in a circle.
+    /// The module or item that a path in a module names. `seen` prevents endless loops over cyclic re-exports.
     fn resolve(&self, module: &[String], path: &[String], seen: &mut HashSet<(ModulePath, String)>) -> Option<Place> {
         let mut module = module.to_vec();
         for (index, name) in path.iter().enumerate() {
@@ -245,10 +245,10 @@ impl Modules {
                 "self" => {}
                 name => match self.find(&module, name, seen) {
                     Some(Place::Module(inner)) => module = inner,
-                    // The rest are variants and associated items.
+                    // The rest of the path are variants and associated items.
                     Some(item) => return Some(item),
                     None if index == 0 => return None,
-                    // A macro call defines it.
+                    // The item is defined by a macro call.
                     None => return Some(Place::Item(module)),
                 },
             }
@@ -256,7 +256,7 @@ impl Modules {
         Some(Place::Module(module))
     }
 
-    /// What a name means in a module.
+    /// The module or item that a name in a module refers to.
     fn find(&self, path: &[String], name: &str, seen: &mut HashSet<(ModulePath, String)>) -> Option<Place> {
         let inner = [path, &[name.to_owned()]].concat();
         if self.0.contains_key(&inner) {
@@ -300,7 +300,7 @@ impl Collector<'_> {
         }
     }
 
-    /// A path outside a `use` item. One that only repeats a private `use` item is no further import.
+    /// Adds a path outside a `use` item, unless it only uses a name that a private `use` item imports.
     fn add_path(&mut self, path: &[String], line: usize, is_call: bool) {
         let [first, rest @ ..] = path else { return };
         let is_import = if ["crate", "self", "super"].contains(&first.as_str()) {
@@ -324,7 +324,7 @@ impl Collector<'_> {
         uses.iter().any(|found| !found.is_reexport && found.name.as_deref() == Some(name))
     }
 
-    /// Paths in the tokens of a macro that are no expressions. Their line is that of the macro.
+    /// Adds the paths in the tokens of a macro whose arguments are not expressions, with the line of the macro.
     fn scan(&mut self, tokens: &str, line: usize) {
         let tokens = tokens.replace(" :: ", "::");
         for path in tokens.split(|char: char| !char.is_alphanumeric() && !"_:".contains(char)) {
@@ -364,7 +364,7 @@ impl<'ast> Visit<'ast> for Collector<'_> {
         }
     }
 
-    // The path in `pub(in crate::model)` is no import.
+    // The path in `pub(in crate::model)` is not an import.
     fn visit_visibility(&mut self, _: &'ast Visibility) {}
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
@@ -460,7 +460,7 @@ fn layers(architecture: &str) -> Option<Vec<&str>> {
     Some(lines.take_while(|line| !line.starts_with("```")).filter_map(|line| line.split_whitespace().next()).collect())
 }
 
-/// Differences between the list and the modules, and imports against the list's order.
+/// Differences between the list and the modules, and imports that violate the order of the list.
 fn violations(graph: &Graph, layers: &[&str]) -> Vec<String> {
     let top = |file: usize| graph.files[file].1.get(1).map(String::as_str);
     let files = || (0..graph.files.len()).filter(|&file| graph.files[file].1[0] == LAYERED);
@@ -471,7 +471,7 @@ fn violations(graph: &Graph, layers: &[&str]) -> Vec<String> {
         .map(|module| format!("ARCHITECTURE.md does not list the module {module}"))
         .collect();
     messages.extend(
-        listed.difference(&modules).map(|module| format!("ARCHITECTURE.md lists {module}, which is no module")),
+        listed.difference(&modules).map(|module| format!("ARCHITECTURE.md lists {module}, which is not a module")),
     );
     if listed.len() < layers.len() {
         messages.push("ARCHITECTURE.md lists a module twice".to_owned());
@@ -511,7 +511,7 @@ fn wrong_dependencies(manifests: &[(String, String)]) -> Vec<String> {
     messages
 }
 
-/// The keys of the `dependencies` tables, those of targets and of build scripts too.
+/// The keys of the `dependencies` tables, including those of targets and build scripts.
 fn dependencies(manifest: &str) -> Vec<&str> {
     let mut table = "";
     let key = |line| {
@@ -525,22 +525,22 @@ fn dependencies(manifest: &str) -> Vec<&str> {
     manifest.lines().filter_map(key).collect()
 }
 
-/// The graph of a made-up crate with these files in `src`.
-fn made_up(files: &[(&str, &str)]) -> Graph {
+/// The graph of an example crate with these files in `src`.
+fn example(files: &[(&str, &str)]) -> Graph {
     let place = |(path, text): &(&str, &str)| (Path::new("crates/plimsoll/src").join(path), (*text).to_owned());
     graph(&Sources { files: files.iter().map(place).collect() })
 }
 
-/// The imports of a made-up crate, as `importer imported text`.
+/// The imports of an example crate, as `importer imported text`.
 fn imports(files: &[(&str, &str)]) -> Vec<String> {
-    let graph = made_up(files);
+    let graph = example(files);
     let text = |import: &Import| format!("{} {} {}", name(&graph, import.from), name(&graph, import.to), import.text);
     graph.imports.iter().map(text).collect()
 }
 
 #[test]
 fn a_cycle_of_siblings_is_found() {
-    let graph = made_up(&[
+    let graph = example(&[
         ("lib.rs", "mod a; mod b; mod c;"),
         ("a.rs", "use crate::b::B;\npub struct A;"),
         ("b.rs", "use crate::c::C;\npub struct B(super::a::A);"),
@@ -561,12 +561,12 @@ fn a_cycle_of_parent_and_child_is_found() {
         "mod child; pub(crate) use child::*; pub struct A; fn f() { make() }",
         "mod child; pub struct A; fn f() { assert!(matches!(1, child::Child::ONE)); }",
     ] {
-        let found = cycles(&made_up(&[("lib.rs", "mod a;"), ("a/mod.rs", parent), child]));
+        let found = cycles(&example(&[("lib.rs", "mod a;"), ("a/mod.rs", parent), child]));
         assert!(found.len() == 1 && found[0].starts_with("plimsoll: 2 files"), "{parent}: {found:?}");
     }
-    // Neither a re-export nor a variable of a module's name is an import.
+    // Neither a re-export nor a variable with a module's name is an import.
     let parent = "mod child; pub use child::Child; pub struct A; fn f(child: u8) -> u8 { child }";
-    assert!(cycles(&made_up(&[("lib.rs", "mod a;"), ("a/mod.rs", parent), child])).is_empty());
+    assert!(cycles(&example(&[("lib.rs", "mod a;"), ("a/mod.rs", parent), child])).is_empty());
 }
 
 #[test]
@@ -574,7 +574,7 @@ fn a_reexport_is_followed_to_the_definition() {
     let found = imports(&[
         ("lib.rs", "mod a; mod b; pub use a::{Thing as Renamed, Other};"),
         ("a/mod.rs", "mod x; mod y; pub use x::Thing; pub use y::*; pub use z::Loop;"),
-        ("a/x.rs", "pub struct Thing; pub struct Beside(super::Other, super::y::z::Deep);"),
+        ("a/x.rs", "pub struct Thing; pub struct Pair(super::Other, super::y::z::Deep);"),
         ("a/y.rs", "pub struct Other; pub mod z { pub struct Deep; } pub use super::*;"),
         ("b.rs", "use crate::{Renamed, a::{self, Other}}; fn f(_: a::Thing) { crate::Other::new(); a::Missing; }"),
     ]);
@@ -604,7 +604,7 @@ fn imports_of_tests_are_ignored() {
 
 #[test]
 fn violations_of_the_order_are_found() {
-    let graph = made_up(&[
+    let graph = example(&[
         ("lib.rs", "mod high; mod low; mod other; pub struct Root; use high::High;"),
         ("high.rs", "use crate::low::Low; pub struct High;"),
         ("low.rs", "\nuse crate::high::High; pub struct Low(crate::Root);"),
@@ -613,7 +613,7 @@ fn violations_of_the_order_are_found() {
     let layers = layers("# Map\n<!-- layers -->\n\n```text\nlow   the first\nhigh\ngone\n```\nmore\n").unwrap();
     let expected = [
         "ARCHITECTURE.md does not list the module other",
-        "ARCHITECTURE.md lists gone, which is no module",
+        "ARCHITECTURE.md lists gone, which is not a module",
         "crates/plimsoll/src/low.rs:2: low (layer 1) imports high (layer 2): use crate::high::High",
         "crates/plimsoll/src/low.rs:2: low imports an item of lib.rs: crate::Root",
     ];

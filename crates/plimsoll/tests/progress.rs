@@ -1,4 +1,4 @@
-//! What a search reports of itself: before it begins, and how far it is.
+//! Reports of a search: warnings before it starts, and progress.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -23,7 +23,7 @@ use serde_json::Value;
 
 const MODEL: &str = "tiny-gqa-tied";
 
-/// What a test searches: the trained adapter on the first `samples` lines of the data, repeated as often as it takes.
+/// The inputs of a search: the trained adapter, and the first `samples` lines of the data, repeated if there are fewer.
 struct Case {
     model: Model,
     adapter: Adapter,
@@ -62,7 +62,7 @@ impl Case {
     }
 }
 
-/// Settings that cost little.
+/// Settings of a short search.
 fn settings() -> SearchSettings {
     SearchSettings {
         metric_candidates: 3,
@@ -73,7 +73,7 @@ fn settings() -> SearchSettings {
     }
 }
 
-/// All reports of a search, and its journal.
+/// Runs a search. Returns its progress reports and the rows of its journal.
 fn reports(search: Search<'_>, output: &OutputFolder) -> (Vec<Progress>, Vec<Value>) {
     let mut reports = Vec::new();
     search.on_progress(|progress| reports.push(progress)).run().unwrap();
@@ -81,7 +81,7 @@ fn reports(search: Search<'_>, output: &OutputFolder) -> (Vec<Progress>, Vec<Val
     (reports, journal.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect())
 }
 
-/// Whether progress goes only forward to one total, and is all only at the end.
+/// Asserts that progress does not decrease, that the total does not change, and that only the last report reaches it.
 fn check(reports: &[Progress]) {
     let [first, .., last] = reports else { panic!("{reports:?}") };
     assert!(first.done == 0 && first.total > 0 && first.rate > 0.0, "{first:?}");
@@ -94,7 +94,7 @@ fn check(reports: &[Progress]) {
     assert_eq!(last.done, last.total, "{last:?}");
 }
 
-/// How many scores each sample got under each variant, but for those that have the NLL of single tokens too.
+/// Asserts that each sample was scored once under each variant, and at most once more with the NLL of its tokens.
 fn check_once(journal: &[Value]) {
     let mut seen = HashSet::new();
     for row in journal {
@@ -114,7 +114,7 @@ fn stages(reports: &[Progress]) -> Vec<&'static str> {
 }
 
 #[test]
-fn progress_of_boundaries_goes_forward_to_one_total() {
+fn progress_of_boundaries_reaches_a_constant_total() {
     for validation in [Validation::Folds(8), Validation::HeldOut(0.33)] {
         let folder = tempfile::tempdir().unwrap();
         let case = Case::new(folder.path(), 24);
@@ -122,7 +122,7 @@ fn progress_of_boundaries_goes_forward_to_one_total() {
         check(&reports);
         check_once(&journal);
         assert!(stages(&reports).contains(&"controls"), "{:?}", stages(&reports));
-        // Where nothing is left out, the bounds are the work.
+        // No stage is skipped, so the work done is at least half of the bound.
         let spent = reports.last().unwrap().spent;
         assert!(spent * 100 >= reports[0].total * 50, "{spent} of {}", reports[0].total);
     }
@@ -140,7 +140,7 @@ fn controls_are_scored_in_one_pass() {
 }
 
 #[test]
-fn progress_of_a_race_goes_forward_to_one_total() {
+fn progress_of_a_race_reaches_a_constant_total() {
     let folder = tempfile::tempdir().unwrap();
     let case = Case::new(folder.path(), 96);
     let settings = SearchSettings { strategy: Strategy::RACING, families: vec![Family::TopK], ..settings() };
@@ -148,7 +148,7 @@ fn progress_of_a_race_goes_forward_to_one_total() {
 }
 
 #[test]
-fn progress_of_everything_at_once_goes_forward_to_one_total() {
+fn progress_of_all_stages_reaches_a_constant_total() {
     let folder = tempfile::tempdir().unwrap();
     let case = Case::new(folder.path(), 24);
     let families = vec![Family::OutputK, Family::MagnitudeK, Family::GlobalAlpha, Family::Greedy, Family::Strengths];
@@ -163,7 +163,7 @@ fn progress_of_everything_at_once_goes_forward_to_one_total() {
 }
 
 #[test]
-fn progress_of_a_metric_goes_forward_to_one_total() {
+fn progress_of_a_metric_reaches_a_constant_total() {
     let folder = tempfile::tempdir().unwrap();
     let task = folder.path().join("ship.toml");
     let text =
@@ -179,9 +179,9 @@ fn progress_of_a_metric_goes_forward_to_one_total() {
 fn a_resumed_search_has_less_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let case = Case::new(folder.path(), 24);
-    let mut whole = 0;
+    let mut total = 0;
     let stopped = case.search(settings()).on_step(|progress| {
-        whole = progress.total;
+        total = progress.total;
         if progress.stage == "judging" || progress.stage == "controls" {
             ControlFlow::Break(())
         } else {
@@ -191,28 +191,28 @@ fn a_resumed_search_has_less_to_do() {
     assert!(matches!(stopped.run(), Err(Error::Interrupted)));
     let (reports, _) = reports(case.search(settings()), &case.output);
     check(&reports);
-    assert!(reports[0].total < whole, "{} of {whole}", reports[0].total);
+    assert!(reports[0].total < total, "{} of {total}", reports[0].total);
 }
 
 #[test]
 fn too_few_samples_to_show_anything_are_reported_before_the_work() {
     let folder = tempfile::tempdir().unwrap();
-    let at =
+    let warnings =
         |samples, validation| Case::new(folder.path(), samples).warnings(SearchSettings { validation, ..settings() });
-    assert_eq!(at(6, Validation::Auto), [Warning::CannotShow { judging: 6, needed: 7, samples: 7 }]);
-    assert_eq!(at(7, Validation::Auto), []);
-    assert_eq!(at(19, Validation::HeldOut(0.33)), [Warning::CannotShow { judging: 6, needed: 7, samples: 20 }]);
-    assert_eq!(at(20, Validation::HeldOut(0.33)), []);
+    assert_eq!(warnings(6, Validation::Auto), [Warning::CannotShow { judging: 6, needed: 7, samples: 7 }]);
+    assert_eq!(warnings(7, Validation::Auto), []);
+    assert_eq!(warnings(19, Validation::HeldOut(0.33)), [Warning::CannotShow { judging: 6, needed: 7, samples: 20 }]);
+    assert_eq!(warnings(20, Validation::HeldOut(0.33)), []);
     assert_eq!(
-        forewarning(&at(19, Validation::HeldOut(0.33))[0]).unwrap(),
-        "Too few samples to show anything: 6 samples to judge by, and the tests need at least 7 (20 samples in all). Add \
-         samples: with so few the verdict can only be to keep the full adapter. An exact search of the boundaries, without \
-         --holdout, lets all samples judge."
+        forewarning(&warnings(19, Validation::HeldOut(0.33))[0]).unwrap(),
+        "Too few samples to show anything: 6 samples to judge by, and the tests need at least 7 (20 samples in all). \
+         Add samples: with so few the verdict can only be to keep the full adapter. An exact search of the \
+         boundaries, without --holdout, lets all samples judge."
     );
 }
 
 #[test]
-fn a_race_that_can_drop_nothing_is_not_run() {
+fn a_race_that_can_drop_no_boundary_is_not_run() {
     let folder = tempfile::tempdir().unwrap();
     let settings = || SearchSettings { strategy: Strategy::RACING, ..settings() };
     let case = Case::new(folder.path(), 12);
@@ -223,6 +223,6 @@ fn a_race_that_can_drop_nothing_is_not_run() {
     let result = found.result();
     assert!(result.race.is_none());
     assert_eq!(result.warnings[0], Warning::NotRaced { selection: 8, needed: 9 });
-    // All samples judge, as without `--search racing`.
+    // All samples are judging samples, as without `--search racing`.
     assert_eq!((result.data.selection, result.choice.gain.samples), (12, 12));
 }

@@ -1,9 +1,9 @@
-//! The three tellings of a result, on an example of 30 layers and on results that no search would give.
+//! The table, Markdown and HTML of a result, on an example of 30 layers and on results that no search would write.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
 
-use plimsoll::choose::{self, Gain, Input, Interval, Options, Part, Power, Reason, Validation, Verdict};
+use plimsoll::choose::{self, ChooseOptions, Gain, Input, Interval, JudgingSamples, Part, Power, Reason, Verdict};
 use plimsoll::lora::{Family, Projection, Variant};
 use plimsoll::report::{Style, html, markdown, sentence, table};
 use plimsoll::result::{
@@ -16,11 +16,11 @@ use plimsoll::stats::mean_and_se;
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/result.json");
 const TOKENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tokens.jsonl");
-/// The page's one script: the last element of its body.
+/// The script of the page: the last element of its body.
 const SCRIPT: &str = include_str!("../src/report/report.js");
 
 #[test]
-fn the_example_stands_as_it_was_committed() {
+fn the_example_is_the_committed_fixture() {
     let example = json(&filled(example(30, 64, 32)));
     let lines: String = tokens(12, 40).iter().map(|row| serde_json::to_string(row).unwrap() + "\n").collect();
     if std::env::var_os("INSTA_UPDATE").is_some_and(|value| value == "always") {
@@ -35,7 +35,7 @@ fn the_example_stands_as_it_was_committed() {
 }
 
 #[test]
-fn the_table_reads_well_and_fits() {
+fn the_table_is_the_snapshot() {
     let plain = table(&committed(), Style::Plain);
     insta::assert_snapshot!("table", plain);
     assert!(!plain.contains('\u{1b}'));
@@ -53,9 +53,9 @@ fn no_table_is_wider_than_100_columns() {
 }
 
 #[test]
-fn every_answer_says_what_was_tested() {
+fn every_verdict_has_a_sentence_with_its_tests() {
     let mut result = committed();
-    let mut tell = |verdict, reason, one_se: usize| {
+    let mut sentence_of = |verdict, reason, one_se: usize| {
         result.choice.verdict = verdict;
         result.choice.reason = reason;
         result.choice.one_se = one_se;
@@ -97,43 +97,43 @@ fn every_answer_says_what_was_tested() {
         sentence(&result)
     };
     let sentences = [
-        tell(Verdict::Trim, Reason::Better, 18),
-        tell(Verdict::Trim, Reason::NotWorse, 18),
-        tell(Verdict::Trim, Reason::BetterThanBase, 1),
-        tell(Verdict::KeepFull, Reason::NoCut, 30),
-        tell(Verdict::KeepFull, Reason::Worse, 18),
-        tell(Verdict::KeepFull, Reason::NotShown, 18),
-        tell(Verdict::KeepFull, Reason::AdapterNotShown, 18),
-        tell(Verdict::UseBase, Reason::AdapterNotBetter, 18),
-        tell(Verdict::UseBase, Reason::AdapterNotBetter, 0),
+        sentence_of(Verdict::Trim, Reason::Better, 18),
+        sentence_of(Verdict::Trim, Reason::NotWorse, 18),
+        sentence_of(Verdict::Trim, Reason::BetterThanBase, 1),
+        sentence_of(Verdict::KeepFull, Reason::NoCut, 30),
+        sentence_of(Verdict::KeepFull, Reason::Worse, 18),
+        sentence_of(Verdict::KeepFull, Reason::NotShown, 18),
+        sentence_of(Verdict::KeepFull, Reason::AdapterNotShown, 18),
+        sentence_of(Verdict::UseBase, Reason::AdapterNotBetter, 18),
+        sentence_of(Verdict::UseBase, Reason::AdapterNotBetter, 0),
     ];
     insta::assert_snapshot!("sentences", sentences.join("\n\n"));
 }
 
 #[test]
-fn an_adapter_that_is_worse_than_the_base_is_said_to_be() {
+fn an_adapter_that_is_worse_than_the_base_is_reported() {
     let mut result = committed();
     result.warnings = vec![Warning::AdapterUnproven { p: 0.0001 }];
     result.choice.verdict = Verdict::UseBase;
     result.choice.reason = Reason::AdapterNotBetter;
     result.choice.one_se = 0;
-    let mut told = |mean, low, high, p| {
+    let mut answer = |mean, low, high, p| {
         result.choice.adapter_gain = Gain { mean, low, high, p, samples: 32 };
-        // From the answer on.
+        // From the verdict on.
         let text = table(&result, Style::Plain).replace('\n', " ");
         text.rsplit_once("Use the base model").unwrap().1.to_owned()
     };
-    let worse = told(-0.2, -0.3, -0.1, 0.0001);
+    let worse = answer(-0.2, -0.3, -0.1, 0.0001);
     assert!(worse.contains("the full adapter is worse than the base model"), "{worse}");
     assert!(worse.contains("On the held-out samples the adapter is worse than the base model"), "{worse}");
     assert!(!worse.contains("show"), "{worse}");
-    let little = told(0.001, -0.002, 0.004, 0.3);
-    assert!(little.contains("gains less over the base model than the 0.01 nats"), "{little}");
-    assert!(little.contains("do not show that the adapter beats"), "{little}");
+    let little = answer(0.001, -0.002, 0.004, 0.3);
+    assert!(little.contains("gains less than 0.01 nats per answer token over the base model"), "{little}");
+    assert!(little.contains("do not show that the adapter is better"), "{little}");
 }
 
 #[test]
-fn an_adapter_that_gains_nothing_comes_first() {
+fn an_adapter_without_gain_is_reported_first() {
     let mut result = committed();
     result.choice.reason = Reason::AdapterNotShown;
     let mut first = |verdict, reason, mean, low, high, p| {
@@ -144,11 +144,11 @@ fn an_adapter_that_gains_nothing_comes_first() {
     let nothing = first(Verdict::UseBase, Reason::AdapterNotBetter, 0.0, 0.0, 0.0, 1.0);
     assert_eq!(nothing, "The full adapter gains nothing over the base model");
     let open = first(Verdict::KeepFull, Reason::AdapterNotShown, 0.01, -0.01, 0.03, 0.4);
-    assert_eq!(open, "The full adapter is not shown to gain anything over the base model");
+    assert_eq!(open, "The full adapter is not shown to be better than the base model");
     let by_test = first(Verdict::KeepFull, Reason::AdapterNotShown, 0.02, 0.001, 0.03, 0.11);
-    assert_eq!(by_test, "The full adapter is not shown to gain anything over the base model");
+    assert_eq!(by_test, "The full adapter is not shown to be better than the base model");
     let little = first(Verdict::UseBase, Reason::AdapterNotBetter, 0.002, 0.001, 0.003, 0.001);
-    assert_eq!(little, "The full adapter gains too little over the base model to matter");
+    assert_eq!(little, "The gain of the full adapter over the base model is negligible");
     let worse = first(Verdict::UseBase, Reason::AdapterNotBetter, -0.2, -0.3, -0.1, 0.001);
     assert_eq!(worse, "The full adapter is worse than the base model");
     let useful = first(Verdict::KeepFull, Reason::NoCut, 0.2, 0.1, 0.3, 0.001);
@@ -156,112 +156,115 @@ fn an_adapter_that_gains_nothing_comes_first() {
 }
 
 #[test]
-fn an_interval_and_a_test_that_differ_are_explained() {
+fn an_interval_and_a_test_that_disagree_are_explained() {
     let mut result = committed();
     result.choice.reason = Reason::NotShown;
     result.choice.gain = Gain { mean: 0.02, low: 0.004, high: 0.037, p: 0.11, samples: 32 };
-    let told = sentence(&result);
-    let why = "p = 0.11; the interval is the bootstrap's and excludes 0; the tests allow for few and skewed samples, and p \
-               is not below 0.05)";
-    assert!(told.contains(why), "{told}");
-    assert!(html(&result, &[]).contains("p is not below 0.05</dd>"), "no word beside the number");
-    // Below 20 samples half as much is asked for.
+    let text = sentence(&result);
+    let why = "p = 0.11; the bootstrap interval excludes 0, but the tests, which correct for few and skewed samples, \
+               give a p not below 0.05)";
+    assert!(text.contains(why), "{text}");
+    assert!(html(&result, &[]).contains("give a p not below 0.05</dd>"), "no explanation beside the number");
+    // With fewer than 20 samples the level is half of that.
     result.choice.gain = Gain { p: 0.03, samples: 14, ..result.choice.gain };
-    assert!(sentence(&result).contains("p is not below 0.025"), "{}", sentence(&result));
+    assert!(sentence(&result).contains("a p not below 0.025"), "{}", sentence(&result));
     result.choice.gain.p = 0.01;
-    assert!(!sentence(&result).contains("the interval is the bootstrap's"), "{}", sentence(&result));
+    assert!(!sentence(&result).contains("the bootstrap interval excludes"), "{}", sentence(&result));
 }
 
 #[test]
-fn shares_of_next_to_nothing_are_not_given() {
+fn shares_of_a_small_gain_are_not_given() {
     let mut result = committed();
     result.choice.reason = Reason::NotShown;
     result.choice.adapter_gain = Gain { mean: 0.012, low: 0.002, high: 0.022, p: 0.02, samples: 32 };
     result.choice.retained = Some(Interval { value: 1.48, low: 0.98, high: 6.47 });
     for text in [sentence(&result), table(&result, Style::Plain), markdown(&result), html(&result, &[])] {
         let text = text.replace(['\n', '\u{a0}'], " ");
-        assert!(text.contains("too small and uncertain to take shares of"), "{text}");
+        assert!(text.contains("too small or too uncertain to compute a share"), "{text}");
         assert!(!text.contains("148 %") && !text.contains("647 %"), "{text}");
     }
-    // Where the verdict rests on the lower end, that is given.
+    // The lower end is given if the verdict depends on it.
     result.choice.reason = Reason::NotWorse;
-    let told = sentence(&result);
-    assert!(told.contains("retains 98.0 % of the adapter's gain over the base model or more"), "{told}");
+    let text = sentence(&result);
+    assert!(text.contains("retains at least 98.0 % of the adapter's gain over the base model"), "{text}");
 }
 
 #[test]
-fn what_was_left_out_and_what_was_resumed_is_said() {
+fn warnings_and_interruptions_are_in_every_form() {
     let mut result = committed();
     let other = Warning::OtherBase { adapter: "b-it".to_owned(), model: "b".to_owned() };
     result.warnings = vec![Warning::ControlsOmitted, other, Warning::FewSamples { selection: 14, holdout: 14 }];
-    result.choice.validation = Validation::Nested { folds: 10 };
+    result.choice.validation = JudgingSamples::Nested { folds: 10 };
     result.cost.resumed = 5;
     for text in [table(&result, Style::Plain), markdown(&result), html(&result, &[])] {
         let text = text.replace("\n         ", " ").replace('\\', "");
         assert!(text.contains("not compared with controls (--no-controls)"), "{text}");
         assert!(text.contains("The adapter names b-it as its base model, and this one is b."), "{text}");
-        assert!(text.contains("Few samples: 14, each of which chose and was held out in turn."), "{text}");
+        assert!(text.contains("Check that this is the base model that the adapter was trained on."), "{text}");
+        assert!(text.contains("Few samples: 14 in nested cross-validation."), "{text}");
     }
     for text in [markdown(&result), html(&result, &[])] {
-        assert!(text.contains("48.37 s after an interruption, without 5 samples scored before it"), "{text}");
+        assert!(text.contains("48.37 s, without 5 samples scored before an interruption"), "{text}");
     }
 }
 
 #[test]
-fn judging_in_turn_and_a_margin_in_nats_are_said() {
+fn nested_validation_and_a_margin_in_nats_are_reported() {
     let mut result = committed();
-    result.choice.validation = Validation::Nested { folds: 10 };
+    result.choice.validation = JudgingSamples::Nested { folds: 10 };
     result.choice.reason = Reason::NotWorse;
     result.rules.margin_nats = Some(0.02);
-    let told = sentence(&result);
-    assert!(told.contains("On 32 samples, each held out in turn (10 folds), the cut counts as not worse"), "{told}");
-    assert!(told.contains(": it surely loses less than 0.02 nats per answer token, and it retains"), "{told}");
+    let text = sentence(&result);
+    let smaller = "On 32 samples (nested cross-validation, 10 folds), the candidate is smaller than the full adapter \
+                   and counts as not worse: it loses less than 0.02 nats per answer token (95 % interval), and it \
+                   retains";
+    assert!(text.contains(smaller), "{text}");
     result.choice.reason = Reason::NotShown;
     result.choice.power = Some(Power { detectable: 0.0123, samples: Some(101) });
-    let told = sentence(&result);
+    let text = sentence(&result);
     assert!(
-        told.contains("With 32 samples a gain of 0.012 nats per answer token or more would be shown in 8 of 10"),
-        "{told}"
+        text.contains("With 32 samples, a gain of 0.012 nats per answer token or more would be shown in 8 of 10"),
+        "{text}"
     );
-    assert!(told.contains("to show one of the size seen takes about 110."), "{told}");
+    assert!(text.contains("to show a gain of the observed size takes about 110 samples."), "{text}");
     result.choice.gain = Gain { mean: -0.03, low: -0.05, high: -0.01, p: 0.01, samples: 32 };
-    let told = sentence(&result);
-    assert!(told.contains("what the rule picked on the others was worse than the full adapter"), "{told}");
+    let text = sentence(&result);
+    assert!(text.contains("the rule's pick on the other folds was worse on average than the full adapter"), "{text}");
 }
 
 #[test]
-fn the_page_needs_nothing_but_itself() {
+fn the_page_is_self_contained() {
     let page = html(&committed(), &tokens(12, 40));
     for outside in ["<link", "<img", "<iframe", "<object", "@import", "url(", "src=", "javascript:"] {
         assert!(!page.contains(outside), "{outside}");
     }
-    // The one address is the paper's, as a link to follow.
+    // The only address is the link to the paper.
     assert_eq!(page.matches("http").count() - page.matches("http-equiv").count(), 1);
     assert!(page.len() < 900_000, "{} bytes", page.len());
 }
 
 #[test]
-fn the_page_runs_one_script_and_no_other() {
+fn the_page_allows_only_its_own_script() {
     use sha2::{Digest, Sha256};
     let page = html(&committed(), &tokens(12, 40));
     assert_eq!(page.matches("<script>").count(), 1);
     assert_eq!(page.matches("<script").count(), 2, "the other is data");
     assert_eq!(page.matches("<script type=\"application/json\"").count(), 1);
-    // Handlers in attributes would be scripts as well.
+    // Event handlers in attributes would be scripts too.
     assert!(!page.contains(" onclick=") && !page.contains(" onload=") && !page.contains(" onerror="));
 
-    // A policy is read before anything else, forbids what it does not name, and names what stands in the page.
+    // The policy forbids everything by default and allows the hash of the page's script.
     let script = page.split_once("<script>").unwrap().1.split_once("</script>").unwrap().0;
     assert_eq!(script, SCRIPT);
     let policy = page.split_once("Content-Security-Policy\" content=\"").unwrap().1.split_once('"').unwrap().0;
     let hash = policy.split_once("script-src 'sha256-").unwrap().1.split_once('\'').unwrap().0;
     assert_eq!(from_base64(hash), Sha256::digest(script.as_bytes()).as_slice());
     assert_eq!(policy.split(';').next(), Some("default-src 'none'"));
-    assert_eq!(policy.matches("unsafe").count(), 1, "styles in line, and nothing else: {policy}");
+    assert_eq!(policy.matches("unsafe").count(), 1, "inline styles only: {policy}");
 }
 
 #[test]
-fn the_script_reads_no_string_as_markup() {
+fn the_script_parses_no_string_as_markup() {
     let forbidden = [
         "innerHTML",
         "outerHTML",
@@ -279,7 +282,7 @@ fn the_script_reads_no_string_as_markup() {
     assert!(SCRIPT.contains("\"use strict\""));
 }
 
-/// The bytes that base64 digits stand for.
+/// Decodes base64.
 fn from_base64(text: &str) -> Vec<u8> {
     let digit = |c: char| match c {
         'A'..='Z' => c as u32 - 65,
@@ -307,18 +310,18 @@ fn a_page_of_many_samples_stays_small() {
 }
 
 #[test]
-fn every_figure_has_a_caption_its_limits_and_its_numbers() {
+fn every_figure_has_a_caption_limitations_and_values() {
     let result = committed();
     let page = html(&result, &[]);
     let figures = ["ablation", "controls", "stability", "lens", "modules", "layers", "effects", "front"];
     assert_eq!(page.matches("<figure ").count(), figures.len());
     for id in figures {
         let section = page.split_once(&format!("<h2 id=\"{id}\">")).unwrap().1.split_once("</section>").unwrap().0;
-        for part in ["<figcaption>", "What it does not show.", "<details>", "<table", "role=\"img\" aria-label=\""] {
+        for part in ["<figcaption>", "Limitations.", "<details>", "<table", "role=\"img\" aria-label=\""] {
             assert!(section.contains(part), "{id}: {part}");
         }
     }
-    // What was measured before families were, alone.
+    // A search of boundaries only.
     let page_of_boundaries = html(&example(30, 64, 32), &[]);
     assert_eq!(page_of_boundaries.matches("<figure ").count(), 3);
     for variant in &result.variants {
@@ -328,7 +331,7 @@ fn every_figure_has_a_caption_its_limits_and_its_numbers() {
 }
 
 #[test]
-fn the_page_says_what_is_not_shown() {
+fn the_page_reports_what_is_not_shown() {
     let note = |result: &SearchResult| {
         let page = html(result, &[]);
         let notes = page.split("<p class=\"note\">").skip(1).map(|rest| rest.split_once("</p>").unwrap().0);
@@ -336,8 +339,8 @@ fn the_page_says_what_is_not_shown() {
     };
     let mut result = committed();
     let depth = note(&result);
-    assert!(depth.starts_with("It is not shown that depth is what helped."), "{depth}");
-    assert!(depth.contains("random-k") && !depth.contains("global-alpha"), "only what is not beaten: {depth}");
+    assert!(depth.starts_with("It is not shown that the choice of layers matters."), "{depth}");
+    assert!(depth.contains("random-k") && !depth.contains("global-alpha"), "only controls that are not worse: {depth}");
     result.controls.as_mut().unwrap().depth = Depth::Shown;
     assert_eq!(note(&result), "");
 
@@ -345,15 +348,16 @@ fn the_page_says_what_is_not_shown() {
     result.choice.abstains = true;
     result.choice.power = Some(Power { detectable: 0.031, samples: Some(212) });
     let open = html(&result, &[]).replace('\u{a0}', " ");
-    assert!(open.contains("do not settle") && open.contains("gain of 0.031 nats"), "{open}");
+    assert!(open.contains("the samples do not decide") && open.contains("gain of 0.031 nats"), "{open}");
     assert_eq!(open.matches("takes about 220").count(), 1);
-    result.choice.validation = Validation::Nested { folds: 5 };
+    result.choice.validation = JudgingSamples::Nested { folds: 5 };
     let page = html(&result, &[]);
-    assert!(page.contains("in 5 folds") && page.contains("each left out in turn (5 folds)"));
+    assert!(page.contains("by nested cross-validation in 5 folds"));
+    assert!(page.contains("(nested cross-validation, 5 folds)"));
 }
 
 #[test]
-fn what_strangers_wrote_is_escaped() {
+fn untrusted_text_is_escaped() {
     const EVIL: &str = "</code></script><script>alert('1')</script><!--\"&\u{202e}\u{1b}[2J";
     let mut result = committed();
     let candidate = result.candidate.as_mut().unwrap();
@@ -401,7 +405,7 @@ fn what_strangers_wrote_is_escaped() {
     samples[0].tokens[1] = EVIL.to_owned();
     samples[0].sequence[1].text = EVIL.to_owned();
     let page = html(&result, &samples);
-    // The data, and the script.
+    // The data and the script.
     assert_eq!((page.matches("<script").count(), page.matches("</script").count()), (2, 2));
     assert!(!page.contains("<!--") && !page.contains('\u{202e}') && !page.contains('\u{1b}'));
     assert!(page.matches("&lt;script&gt;").count() >= 20);
@@ -414,7 +418,7 @@ fn what_strangers_wrote_is_escaped() {
 }
 
 #[test]
-fn odd_results_are_still_told() {
+fn odd_results_are_rendered() {
     for result in odd_results() {
         let page = html(&result, &odd_tokens());
         balanced(&page);
@@ -426,7 +430,7 @@ fn odd_results_are_still_told() {
     }
 }
 
-/// The example as it is committed.
+/// The committed fixture.
 fn committed() -> SearchResult {
     serde_json::from_str(&fs::read_to_string(FIXTURE).unwrap()).unwrap()
 }
@@ -435,7 +439,7 @@ fn json(result: &SearchResult) -> String {
     serde_json::to_string_pretty(result).unwrap() + "\n"
 }
 
-/// Results at the edges: one and two layers, all samples alike, nothing measured, numbers beyond reason.
+/// Edge cases: one and two layers, equal samples, nothing measured, extreme numbers.
 fn odd_results() -> Vec<SearchResult> {
     let mut flat = example(2, 4, 4);
     for variant in &mut flat.variants {
@@ -456,7 +460,7 @@ fn odd_results() -> Vec<SearchResult> {
     empty.adapter.bytes = 0;
     empty.cost.layer_passes_naive = 0;
     let mut wild = example(3, 2, 2);
-    (wild.model.layers, wild.choice.layers_kept, wild.choice.curve) = (usize::MAX, usize::MAX, usize::MAX);
+    (wild.model.layers, wild.choice.layers_kept, wild.choice.curve) = (usize::MAX, usize::MAX, Some(usize::MAX));
     (wild.data.selection, wild.data.holdout, wild.data.answer_tokens) = (usize::MAX, usize::MAX, usize::MAX);
     wild.choice.bootstrap = vec![f64::NAN, f64::INFINITY, -1.0];
     wild.choice.gain.low = f64::NEG_INFINITY;
@@ -502,7 +506,7 @@ fn odd_results() -> Vec<SearchResult> {
     ]
 }
 
-/// Samples at the edges: no tokens, lists of other lengths, no numbers.
+/// Edge cases of samples: no tokens, lists of different lengths, values that are not finite.
 fn odd_tokens() -> Vec<SampleTokens> {
     let mut samples = tokens(3, 2);
     samples[0].tokens.clear();
@@ -512,11 +516,10 @@ fn odd_tokens() -> Vec<SampleTokens> {
     samples
 }
 
-/// What a search could have found on an adapter whose upper layers do some harm.
+/// The result of a search on an adapter whose upper layers are slightly harmful.
 ///
-/// Every sample's likelihood is a bend in k: it falls to two thirds of the layers and rises a little above, with an
-/// offset, a slope and some noise of its own. Only sums, products and quotients, so that every platform computes the
-/// same.
+/// The NLL of every sample falls with k to two thirds of the layers and rises slightly above, with an offset, a slope
+/// and noise of its own. Only sums, products and quotients are used, so that all platforms compute the same values.
 fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
     let mut noise = Noise(2503);
     let bend = layers as f64 * 2.0 / 3.0;
@@ -564,7 +567,7 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
     };
     let lens = LensSummary { base: lens(0.34), full: lens(0.43), samples: selection.min(16) };
 
-    let options = Options { seed: 7, ..Options::default() };
+    let options = ChooseOptions { seed: 7, ..ChooseOptions::default() };
     let curve: Vec<f64> = lens.full.iter().map(|point| point.probability).collect();
     let choice = choose::choose(&Input::new(&parts[0], &parts[1], &curve).unwrap(), &options);
     let bytes_kept = 327_680 * choice.layers_kept as u64;
@@ -635,7 +638,7 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
     }
 }
 
-/// The same search with everything beside the boundaries that a search can find.
+/// The same search with everything else that a search can measure.
 fn filled(mut result: SearchResult) -> SearchResult {
     let layers = result.model.layers;
     let mut noise = Noise(15_404);
@@ -829,12 +832,12 @@ fn filled(mut result: SearchResult) -> SearchResult {
     }
     result.front = front;
     result.candidate = Some(candidate);
-    // The full adapter of the boundaries is that of all families.
+    // The highest boundary is the full adapter.
     assert_eq!(whole.layers_kept, layers);
     result
 }
 
-/// What layers and modules could contribute: the middle most, the top some harm.
+/// Effects of layers and modules: the middle layers help most, the top layers harm slightly.
 fn effects(layers: usize, samples: usize) -> Effects {
     const MODULES: [&str; 4] = ["q_proj", "k_proj", "v_proj", "o_proj"];
     let mut noise = Noise(77);
@@ -880,7 +883,7 @@ fn effects(layers: usize, samples: usize) -> Effects {
     Effects { measures, agreement }
 }
 
-/// Answers, token by token, of a search with a candidate.
+/// Tokens of the samples of a search with a candidate.
 fn tokens(samples: usize, length: usize) -> Vec<SampleTokens> {
     const WORDS: [&str; 16] = [
         "Nat",
@@ -914,8 +917,9 @@ fn tokens(samples: usize, length: usize) -> Vec<SampleTokens> {
             line: index + 1,
             part: if index % 3 == 2 { Part::Holdout } else { Part::Selection },
             prompt: format!(
-                "<|im_start|>user\nQuestion {}: Natalia sold clips to 48 of her friends in April, and then half as many in \
-                 May. How many clips did she sell altogether in April and May?<|im_end|>\n<|im_start|>assistant\n",
+                "<|im_start|>user\nQuestion {}: Natalia sold clips to 48 of her friends in April, and then half as \
+                 many in May. How many clips did she sell altogether in April and \
+                 May?<|im_end|>\n<|im_start|>assistant\n",
                 index + 1
             ),
             sequence: tokens.map(token).collect(),
@@ -928,7 +932,7 @@ fn tokens(samples: usize, length: usize) -> Vec<SampleTokens> {
     (0..samples).map(&mut sample).collect()
 }
 
-/// The same search as a race, in which all but a few boundaries left early.
+/// The same search as a race that drops most boundaries early.
 fn raced() -> SearchResult {
     let mut result = example(12, 24, 12);
     let left = [result.choice.one_se, result.choice.best];
@@ -948,32 +952,33 @@ fn raced() -> SearchResult {
 }
 
 #[test]
-fn a_race_says_what_was_not_scored_and_why() {
+fn a_race_reports_dropped_and_skipped_boundaries() {
     let result = raced();
-    // Wherever the lines break.
+    // Line breaks may be anywhere.
     let text = table(&result, Style::Plain).replace('\n', " ");
-    assert!(text.contains("worse after 8") && text.contains("k = 1, 3. --search exact scores all."), "{text}");
+    assert!(text.contains("dropped after 8") && text.contains("k = 1, 3. --search exact scores all"), "{text}");
     assert!(!text.contains("NaN"), "{text}");
     let mut none_left = result.clone();
     none_left.race.as_mut().unwrap().dropped.clear();
-    let told = table(&none_left, Style::Plain).replace('\n', " ");
-    assert!(told.contains("Raced: no boundary left before all samples were scored. Not scored, since both"), "{told}");
-    assert!(!told.contains("0 boundaries"), "{told}");
+    let text = table(&none_left, Style::Plain).replace('\n', " ");
+    let racing = "Racing: no boundary was dropped before all samples were scored. Not scored, because both";
+    assert!(text.contains(racing), "{text}");
+    assert!(!text.contains("0 boundaries"), "{text}");
     let page = html(&result, &[]);
     balanced(&page);
-    assert!(page.contains("worse after 8") && page.contains("--search exact") && !page.contains("NaN"));
-    // What is not a number in the result is none in its JSON either.
+    assert!(page.contains("dropped after 8") && page.contains("--search exact") && !page.contains("NaN"));
+    // Missing scores stay missing in JSON.
     let read: SearchResult = serde_json::from_str(&plimsoll::report::json(&result).unwrap()).unwrap();
     assert_eq!(read.race, result.race);
     assert!(read.variants.iter().any(|variant| variant.selection.is_none() && variant.holdout.is_some()));
 }
 
-/// Six decimals: what a reader of the example sees of a number.
+/// A number rounded to six decimals.
 fn rounded(value: f64) -> f64 {
     (value * 1e6).round() / 1e6
 }
 
-/// Numbers from −0.5 to 0.5, the same everywhere (Knuth's 64-bit linear congruential generator, MMIX).
+/// Pseudorandom numbers from −0.5 to 0.5, equal on all platforms (Knuth's 64-bit linear congruential generator, MMIX).
 struct Noise(u64);
 
 impl Noise {
@@ -992,11 +997,11 @@ fn without_escapes(text: &str) -> String {
     plain
 }
 
-/// Checks that every element that is opened is closed, in order.
+/// Checks that every open element is closed, in order.
 fn balanced(page: &str) {
     const VOID: [&str; 2] = ["meta", "!DOCTYPE"];
     let mut open = Vec::new();
-    // Scripts hold no elements.
+    // Scripts contain no elements.
     let (page, scripts) = (page.replace(SCRIPT, ""), page.matches("<script").count());
     assert!((1..=2).contains(&scripts));
     for tag in page.split('<').skip(1) {

@@ -1,10 +1,10 @@
-//! The forms of a result that hold all there can be in it: schema, Markdown, table and comparison.
+//! Schema, Markdown, table and comparison of results with everything that a search can measure.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::Path;
 
-use plimsoll::choose::{Gain, Validation};
+use plimsoll::choose::{Gain, JudgingSamples};
 use plimsoll::lora::Family;
 use plimsoll::metrics::compare::Estimate;
 use plimsoll::report::{Form, Sort, Style, compare, comparison, comparison_html, markdown, table, unique_names};
@@ -21,7 +21,7 @@ const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs");
 // Schema
 
 #[test]
-fn the_published_schemas_are_those_of_the_code() {
+fn the_published_schemas_match_the_code() {
     let written = [
         ("result", schema(Document::Result)),
         ("tokens", schema(Document::Tokens)),
@@ -36,7 +36,7 @@ fn the_published_schemas_are_those_of_the_code() {
         assert!(fs::read_to_string(&path).unwrap() == text, "{path}: run with INSTA_UPDATE=always if meant");
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["$schema"], "https://json-schema.org/draft/2020-12/schema");
-        assert!(!text.contains("[`"), "a link of the documentation is left in {name}");
+        assert!(!text.contains("[`"), "{name} contains a rustdoc link");
     }
 }
 
@@ -54,16 +54,16 @@ fn everything_in_a_schema_is_described() {
 }
 
 #[test]
-fn results_are_what_the_schema_says() {
+fn results_match_the_schema() {
     let schema: Value = serde_json::from_str(&schema(Document::Result)).unwrap();
     let fixture: SearchResult = serde_json::from_str(&fs::read_to_string(FIXTURE).unwrap()).unwrap();
     for result in [fixture, committed(), whole(), raced(), empty()] {
         let value = serde_json::to_value(&result).unwrap();
         assert_eq!(faults(&schema, &schema, &value, "result"), [""; 0]);
-        // What the schema lets through is read.
+        // A value that matches the schema can be read.
         serde_json::from_value::<SearchResult>(value).unwrap();
     }
-    // Fields of a later version are let through, and what an earlier one did not have is not asked for.
+    // Unknown fields of a later version are allowed, and fields that an earlier version lacks are optional.
     let mut other = serde_json::to_value(committed()).unwrap();
     other["later"] = json!([1]);
     for variant in other["variants"].as_array_mut().unwrap() {
@@ -95,8 +95,8 @@ fn results_are_what_the_schema_says() {
     assert_eq!(faults(&schema, &schema, &value, "comparison"), [""; 0]);
 }
 
-/// What is wrong with a value by a schema: the few words of JSON Schema that ours are made of, and a panic at any other,
-/// so that none is passed over. `reference/check_schema.py` asks a whole validator.
+/// Violations of a schema by a value. Implements only the keywords of our schemas, and panics at others, so that none
+/// is ignored. `reference/check_schema.py` uses a complete validator.
 fn faults(root: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
     let Some(schema) = schema.as_object() else { panic!("{at}: a schema that is not an object") };
     let mut found = Vec::new();
@@ -146,7 +146,7 @@ fn faults(root: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> 
                     found.extend(faults(root, says, value, &format!("{at}[{index}]")));
                 }
             }
-            other => panic!("{at}: a word that this check does not know: {other}"),
+            other => panic!("{at}: an unknown keyword: {other}"),
         }
     }
     found
@@ -161,24 +161,24 @@ fn is_of_type(value: &Value, name: &str) -> bool {
         "integer" => value.is_u64() || value.is_i64(),
         "array" => value.is_array(),
         "object" => value.is_object(),
-        other => panic!("a type that this check does not know: {other}"),
+        other => panic!("an unknown type: {other}"),
     }
 }
 
 // Markdown
 
 #[test]
-fn markdown_tells_it_all() {
+fn markdown_is_the_snapshot() {
     insta::assert_snapshot!("markdown", markdown(&committed()));
     insta::assert_snapshot!("markdown_whole", markdown(&whole()));
 }
 
 #[test]
-fn what_strangers_wrote_is_no_markdown() {
+fn untrusted_text_is_not_markup() {
     const EVIL: &str = "`|</summary><script>alert(1)</script>\n# [a](http://b) @c **d** \u{202e}\u{1b}[2J ```";
     let text = markdown(&evil(EVIL));
     assert!(!text.contains('\u{202e}') && !text.contains('\u{1b}'));
-    // Outside of the fence around the command nothing of it is left as markup.
+    // Outside the fence around the command, no markup is left.
     let (before, command) = text.split_once("\n````sh\n").unwrap();
     let (_, after) = command.split_once("\n````\n").unwrap();
     for part in [before, after] {
@@ -187,7 +187,7 @@ fn what_strangers_wrote_is_no_markdown() {
             assert!(!part.contains(markup), "{markup}: {part}");
         }
     }
-    // Every row of a table has as many cells as its head.
+    // All rows of a table have equally many cells.
     let mut columns = None;
     for line in text.lines() {
         let cells = line.starts_with('|').then(|| without_escaped(line).matches('|').count());
@@ -199,15 +199,15 @@ fn what_strangers_wrote_is_no_markdown() {
 // Table
 
 #[test]
-fn the_table_has_a_section_for_what_there_is() {
+fn the_table_has_a_section_for_each_measurement() {
     let plain = table(&whole(), Style::Plain);
     insta::assert_snapshot!("table_whole", plain);
     let coloured = table(&whole(), Style::Colour);
     assert_eq!(without_escapes(&coloured), plain);
     assert!(coloured.contains("\u{1b}[1;36m▶  global-alpha"), "{coloured}");
-    // And none where there is nothing.
+    // No section without data.
     let bare = table(&committed(), Style::Plain);
-    for title in ["Other families", "Controls", "What each layer", "Guard", "Best at its price"] {
+    for title in ["Other families", "Controls", "Effect of each layer", "Guard", "Pareto front"] {
         assert!(plain.contains(title) && !bare.contains(title), "{title}");
     }
 }
@@ -228,7 +228,7 @@ fn no_form_is_wider_than_100_columns() {
 }
 
 #[test]
-fn odd_results_are_told_in_every_form() {
+fn odd_results_are_rendered_in_every_form() {
     for result in [whole(), raced(), empty(), wild(), evil("<b>|`")] {
         let both = compare(&[("one".to_owned(), result.clone()), ("two".to_owned(), wild())], Sort::Name);
         let forms = [
@@ -248,7 +248,7 @@ fn odd_results_are_told_in_every_form() {
 // Comparison
 
 #[test]
-fn runs_stand_side_by_side() {
+fn runs_are_compared() {
     let compared = compared();
     insta::assert_snapshot!("comparison", comparison(&compared, Form::Text(Style::Plain)));
     insta::assert_snapshot!("comparison_markdown", comparison(&compared, Form::Markdown));
@@ -261,39 +261,40 @@ fn runs_stand_side_by_side() {
 }
 
 #[test]
-fn what_cannot_be_compared_is_said() {
-    let told = |change: fn(&mut SearchResult)| {
+fn what_cannot_be_compared_is_reported() {
+    let compared = |change: fn(&mut SearchResult)| {
         let mut other = committed();
         change(&mut other);
         let runs = [("a".to_owned(), committed()), ("b".to_owned(), other)];
-        let compared = compare(&runs, Sort::Given);
-        (compared.same, comparison(&compared, Form::Text(Style::Plain)).replace('\n', " "), comparison_html(&compared))
+        let both = compare(&runs, Sort::Given);
+        (both.same, comparison(&both, Form::Text(Style::Plain)).replace('\n', " "), comparison_html(&both))
     };
-    let (same, text, page) = told(|_| {});
+    let (same, text, page) = compared(|_| {});
     assert!(same.model && same.adapter && same.data && same.samples && same.metric);
-    assert!(text.contains("The same in all runs: base model, adapter and data.") && !text.contains("luck"), "{text}");
+    assert!(text.contains("The same in all runs: base model, adapter and data.") && !text.contains("split"), "{text}");
     assert!(!page.contains("class=\"warning\""));
-    let (same, text, page) = told(|other| other.data.sha256 = "d4".repeat(32));
+    let (same, text, page) = compared(|other| other.data.sha256 = "d4".repeat(32));
     assert!(!same.data && !same.samples && same.model);
     for text in [text, page] {
         assert!(text.contains("The runs are on different data"), "{text}");
         assert!(text.contains("Not the same: data."), "{text}");
     }
-    let (_, text, page) = told(|other| other.cost.resumed = 3);
+    let (_, text, page) = compared(|other| other.cost.resumed = 3);
     assert!(
-        text.contains("48.37 s †") && text.contains("† After an interruption: the samples scored before"),
+        text.contains("48.37 s †")
+            && text.contains("† Interrupted: without the time of samples that were scored before"),
         "{text}"
     );
-    assert!(page.contains("48.37 s †") && page.contains("After an interruption"), "{page}");
-    let (same, text, _) = told(|other| other.seed = 8);
+    assert!(page.contains("48.37 s †") && page.contains("† Interrupted"), "{page}");
+    let (same, text, _) = compared(|other| other.seed = 8);
     assert!(same.data && !same.samples);
     assert!(text.contains("split the same data differently"), "{text}");
-    let (same, text, _) = told(|other| other.metric = whole().metric);
+    let (same, text, _) = compared(|other| other.metric = whole().metric);
     assert!(!same.metric && text.contains("different units"), "{text}");
 }
 
 #[test]
-fn the_page_of_a_comparison_needs_nothing_but_itself() {
+fn the_page_of_a_comparison_is_self_contained() {
     let mut three = vec![("</bdi><script>".to_owned(), committed()), ("b".to_owned(), whole())];
     let two = comparison_html(&compare(&three, Sort::Given));
     three.push(("c".to_owned(), evil("<script>alert(1)</script>")));
@@ -310,7 +311,7 @@ fn the_page_of_a_comparison_needs_nothing_but_itself() {
 }
 
 #[test]
-fn names_are_the_shortest_that_differ() {
+fn names_are_short_and_distinct() {
     let names = |files: &[&str]| unique_names(&files.iter().map(Path::new).collect::<Vec<_>>());
     assert_eq!(names(&["/r/a/result.json", "/r/b/result.json"]), ["a", "b"]);
     assert_eq!(names(&["/r/a/out/result.json", "/r/b/out/result.json", "/c.json"]), ["a/out", "b/out", "c"]);
@@ -319,7 +320,7 @@ fn names_are_the_shortest_that_differ() {
 
 // Results
 
-/// The example's boundaries, without what else was measured of it.
+/// The boundaries of the committed fixture, without other measurements.
 fn committed() -> SearchResult {
     let mut result: SearchResult = serde_json::from_str(&fs::read_to_string(FIXTURE).unwrap()).unwrap();
     result.variants.retain(|variant| variant.family == Family::BottomK);
@@ -348,7 +349,7 @@ fn score(mean_nll: f64) -> Option<ScoreSummary> {
     Some(ScoreSummary { mean_nll, se: 0.0551, mean_probability: 0.44, token_accuracy: 0.62 })
 }
 
-/// The example with everything that a search can measure.
+/// The fixture with everything that a search can measure.
 fn whole() -> SearchResult {
     let mut result = committed();
     let candidate = Candidate {
@@ -508,7 +509,7 @@ fn whole() -> SearchResult {
             variant("full", Some(30), 9_830_400, 480.0),
         ],
     });
-    result.choice.validation = Validation::Nested { folds: 5 };
+    result.choice.validation = JudgingSamples::Nested { folds: 5 };
     result
 }
 
@@ -537,7 +538,7 @@ fn empty() -> SearchResult {
     result
 }
 
-/// Numbers beyond reason, as no search writes them.
+/// Extreme numbers that no search writes.
 fn wild() -> SearchResult {
     let mut result = whole();
     result.model.layers = usize::MAX;
@@ -569,10 +570,10 @@ fn wild() -> SearchResult {
     result
 }
 
-/// A result whose every text is this one.
+/// A result in which every text is replaced.
 fn evil(text: &str) -> SearchResult {
     fn replace(value: &mut Value, key: &str, text: &str) {
-        // Names of a fixed set.
+        // Values of enums.
         const OURS: [&str; 7] = ["family", "kind", "verdict", "reason", "depth", "proxy", "truth"];
         match value {
             Value::String(old) if !OURS.contains(&key) => text.clone_into(old),
@@ -586,7 +587,7 @@ fn evil(text: &str) -> SearchResult {
     serde_json::from_value(value).unwrap()
 }
 
-/// Markdown without the characters that a backslash takes their meaning from.
+/// Markdown without escaped characters.
 fn without_escaped(text: &str) -> String {
     let mut left = String::new();
     let mut characters = text.chars();

@@ -34,7 +34,7 @@ struct Own {
 struct Rendering {
     conversation: String,
     prompt: bool,
-    /// None where transformers refuses.
+    /// `None` if transformers refuses the conversation.
     text: Option<String>,
 }
 
@@ -132,7 +132,7 @@ fn hostile_templates_end_with_an_error() {
 }
 
 #[test]
-fn a_template_that_wants_the_date_says_so() {
+fn a_template_that_uses_the_current_date_is_refused() {
     let template = ChatTemplate::new("{{ strftime_now('%d') }}", None, None).unwrap();
     let error = template.render(&[], GenerationPrompt::Add).unwrap_err();
     assert!(error.to_string().contains("strftime_now"), "{error}");
@@ -145,7 +145,7 @@ fn a_template_that_wants_the_date_says_so() {
 fn errors_name_the_line_of_the_template() {
     let error = ChatTemplate::new("a\nb\n{% if %}", None, None).unwrap_err();
     assert!(error.to_string().contains("line 3"), "{error}");
-    let template = ChatTemplate::new("a\n{{ raise_exception('no system turn') }}", None, None).unwrap();
+    let template = ChatTemplate::new("a\n{{ raise_exception('no system message') }}", None, None).unwrap();
     let error = template.render(&[], GenerationPrompt::Add).unwrap_err().to_string();
-    assert!(error.contains("no system turn") && error.contains("line 2"), "{error}");
+    assert!(error.contains("no system message") && error.contains("line 2"), "{error}");
 }

@@ -27,7 +27,7 @@ struct Folder {
 }
 
 #[test]
-fn folders_give_the_ids_that_transformers_gives() {
+fn folders_give_the_ids_of_transformers() {
     for name in ["tokenizer_byte_level", "tokenizer_metaspace", "tokenizer_prepend"] {
         let folder = fixtures().join(name);
         let tokenizer = Tokenizer::from_folder(&folder).unwrap();
@@ -45,7 +45,7 @@ fn folders_give_the_ids_that_transformers_gives() {
 }
 
 #[test]
-fn spans_say_where_each_token_stands() {
+fn spans_cover_the_text() {
     for name in ["tokenizer_byte_level", "tokenizer_metaspace", "tokenizer_prepend"] {
         let folder = fixtures().join(name);
         let tokenizer = Tokenizer::from_folder(&folder).unwrap();
@@ -55,7 +55,7 @@ fn spans_say_where_each_token_stands() {
             assert_eq!(encoding.ids, tokenizer.encode(line, Special::Add).unwrap(), "{name}: {line:?}");
             assert_eq!(encoding.ids.len(), encoding.spans.len());
             assert!(encoding.spans.is_sorted_by_key(|span| span.start), "{name}: {line:?} {:?}", encoding.spans);
-            // No byte of the text is left out, but for marks that were composed with the letter before them.
+            // No byte of the text is left out, except combining marks that were composed with the letter before them.
             let is_composed = tokenizer.decode(&tokenizer.encode(line, Special::Leave).unwrap()).unwrap() != *line;
             let mut end = 0;
             for span in &encoding.spans {
@@ -78,7 +78,7 @@ fn changed(change: impl FnOnce(&mut serde_json::Value)) -> (tempfile::TempDir, P
 }
 
 #[test]
-fn templates_are_found_where_folders_keep_them() {
+fn templates_are_read_from_all_files_of_a_folder() {
     let chat = [Message::new("user", "hi")];
     let rendered = |folder: &Path| {
         let tokenizer = Tokenizer::from_folder(folder).unwrap();
@@ -102,7 +102,7 @@ fn templates_are_found_where_folders_keep_them() {
 }
 
 #[test]
-fn the_vocabulary_ends_behind_the_highest_id() {
+fn the_vocabulary_size_is_one_more_than_the_highest_id() {
     let (_guard, folder) = changed(|_| {});
     let tokenizer = Tokenizer::from_folder(&folder).unwrap();
     let (think, pad) = (tokenizer.token_id("<think>").unwrap(), tokenizer.token_id("<pad>").unwrap());
@@ -112,19 +112,19 @@ fn the_vocabulary_ends_behind_the_highest_id() {
 }
 
 #[test]
-fn what_is_not_understood_is_refused_by_name() {
+fn unsupported_tokenizers_are_refused_by_name() {
     type Change = fn(&mut serde_json::Value);
     let cases: [(Change, &str); 12] = [
         (|json| json["model"]["type"] = "WordPiece".into(), "WordPiece"),
         (|json| json["model"]["dropout"] = 0.1.into(), "dropout"),
         (|json| json["model"]["end_of_word_suffix"] = "</w>".into(), "</w>"),
         (|json| json["model"]["merges"] = serde_json::json!([["a", "\u{4e00}"]]), "merge 1"),
-        // Longer than any token: the library would index out of bounds.
+        // A merge longer than any token, on which the library would index out of bounds.
         (|json| json["model"]["merges"] = serde_json::json!(["<|endoftext|> <|endoftext|>"]), "merge 1"),
         (|json| json["model"]["vocab"]["a"] = 0.into(), "twice"),
         (|json| json["normalizer"] = serde_json::json!({"type": "BertNormalizer"}), "BertNormalizer"),
         (|json| json["pre_tokenizer"] = serde_json::json!({"type": "UnicodeScripts"}), "UnicodeScripts"),
-        (|json| json["decoder"] = 5.into(), "not a tokenizer that is understood"),
+        (|json| json["decoder"] = 5.into(), "not a supported tokenizer"),
         (|json| json["decoder"] = serde_json::json!({"type": "Strip", "content": " ", "start": 0, "stop": 1}), "stop"),
         (|json| json["added_tokens"][0]["id"] = 400.into(), "expected id 400"),
         (|json| json["post_processor"] = serde_json::json!({"type": "RobertaProcessing"}), "RobertaProcessing"),
@@ -156,7 +156,7 @@ fn digest(ids: &[u32]) -> u32 {
 
 #[test]
 #[ignore = "needs models/SmolLM2-135M-Instruct.Q4_1.gguf: run examples/smollm2-gsm8k/fetch.py models first"]
-fn smollm2_gives_the_ids_that_its_own_tokenizer_gives() {
+fn smollm2_gives_the_ids_of_its_own_tokenizer() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/SmolLM2-135M-Instruct.Q4_1.gguf");
     let file = Gguf::open(&path).unwrap();
     let tokenizer = Tokenizer::from_gguf(&path, file.metadata()).unwrap();
@@ -167,7 +167,7 @@ fn smollm2_gives_the_ids_that_its_own_tokenizer_gives() {
     }
     for (line, ids) in expected.lines.iter().zip(&expected.smollm2.ids) {
         assert_eq!(&tokenizer.encode(line, Special::Add).unwrap(), ids, "{line:?}");
-        // Its vocabulary lacks some control characters, which it drops.
+        // The vocabulary has no tokens for some control characters, which are dropped.
         if !line.contains(|char: char| char.is_control() && !"\t\n\r".contains(char)) {
             assert_eq!(&tokenizer.decode(ids).unwrap(), line);
         }

@@ -1,5 +1,5 @@
-//! Every kind of adapter, trimmed and loaded again, is the whole one under the same gates; and mlx-lm's layout holds what
-//! PEFT's does.
+//! Trimmed adapters of every kind, read back, have the scores of the full adapter under the same variant. PEFT's and
+//! mlx-lm's layouts are equivalent.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -25,7 +25,7 @@ fn adapter(name: &str, kind: &str) -> PathBuf {
     family(name).join("adapters").join(kind)
 }
 
-/// NLL of some tokens.
+/// NLL of a fixed sample under a variant.
 fn nll(checkpoint: &Model, adapter: &Adapter, variant: Variant) -> f64 {
     let options = CpuOptions { precision: Precision::new(Dtype::F32), ..CpuOptions::default() };
     let engine = CpuEngine::load(checkpoint, &checkpoint.bind(Some(adapter)).unwrap(), options).unwrap();
@@ -40,8 +40,8 @@ fn config(folder: &Path) -> Value {
 }
 
 #[test]
-fn a_trim_of_every_kind_is_the_whole_adapter_under_its_gates() {
-    for (name, kind, ends) in [
+fn a_trimmed_adapter_of_every_kind_has_the_scores_of_its_variant() {
+    for (name, kind, embedding_lora) in [
         ("llama2", "dora", None),
         ("phi3", "dora", None),
         ("phi3", "lora", None),
@@ -52,16 +52,16 @@ fn a_trim_of_every_kind_is_the_whole_adapter_under_its_gates() {
         ("llama2", "saved", None),
         ("gemma2-plain", "saved", None),
     ] {
-        let checkpoint = Model::open(&family(name)).unwrap();
+        let checkpoint = Model::open(family(name)).unwrap();
         let layers = checkpoint.config().layers;
-        let open = |path: &Path| Adapter::open(path).unwrap().with_embedding_lora(ends);
+        let open = |path: &Path| Adapter::open(path).unwrap().with_embedding_lora(embedding_lora);
         let whole = open(&adapter(name, kind));
         let parent = tempfile::tempdir().unwrap();
         for kept in [1, layers - 1, layers] {
             let (variant, out) = (Variant::bottom_k(layers, kept), parent.path().join(kept.to_string()));
             let written = write_trimmed(&whole, &variant, &Provenance::default(), &out).unwrap();
             let again = open(&out);
-            let what = format!("{name}, {kind}, {ends:?}, {kept} layers");
+            let what = format!("{name}, {kind}, {embedding_lora:?}, {kept} layers");
             assert_eq!(written.bytes, again.bytes(), "{what}");
             assert_eq!(whole.bytes_kept(&variant), again.bytes(), "{what}");
             assert_eq!(whole.table(layers).unwrap().bytes_kept(&variant), again.bytes(), "{what}");
@@ -70,7 +70,7 @@ fn a_trim_of_every_kind_is_the_whole_adapter_under_its_gates() {
             assert_eq!(gated, loaded, "{what}");
             assert_eq!(
                 again.modules_on_embeddings().count(),
-                if ends == Some(EmbeddingLora::Keep) { 2 } else { 0 },
+                if embedding_lora == Some(EmbeddingLora::Keep) { 2 } else { 0 },
                 "{what}"
             );
             assert_eq!(again.saved().collect::<Vec<_>>(), whole.saved().collect::<Vec<_>>(), "{what}");
@@ -79,9 +79,9 @@ fn a_trim_of_every_kind_is_the_whole_adapter_under_its_gates() {
     }
 }
 
-/// The base model keeps LoRA on embeddings and weights that were trained in full, and is no adapter to load all the same.
+/// LoRA on embeddings and weights trained in full stay in the base variant, but there is no adapter to load.
 #[test]
-fn efficiency_is_measured_where_every_variant_keeps_something() {
+fn the_base_variant_has_no_load_time_even_if_it_keeps_weights() {
     for (kind, embedding_lora) in [("ends", Some(EmbeddingLora::Keep)), ("saved", None)] {
         let model = Model::open(family("llama2")).unwrap();
         let adapter = Adapter::open(adapter("llama2", kind)).unwrap().with_embedding_lora(embedding_lora);
@@ -98,8 +98,8 @@ fn efficiency_is_measured_where_every_variant_keeps_something() {
 
 #[test]
 fn nothing_is_decided_silently() {
-    let checkpoint = Model::open(&family("llama2")).unwrap();
-    let whole = Adapter::open(&adapter("llama2", "ends")).unwrap();
+    let checkpoint = Model::open(family("llama2")).unwrap();
+    let whole = Adapter::open(adapter("llama2", "ends")).unwrap();
     let out = tempfile::tempdir().unwrap().path().join("out");
     let refusals = [
         checkpoint.bind(Some(&whole)).unwrap_err(),
@@ -110,23 +110,23 @@ fn nothing_is_decided_silently() {
         let words = ["embed_tokens and lm_head", "--embedding-lora keep", "--embedding-lora drop"];
         assert!(words.iter().all(|word| message.contains(word)), "{message}");
     }
-    // A strength is more than a DoRA adapter can say.
-    let dora = Adapter::open(&adapter("llama2", "dora")).unwrap();
+    // A DoRA adapter cannot be written with a strength other than 0 and 1.
+    let dora = Adapter::open(adapter("llama2", "dora")).unwrap();
     let half = write_trimmed(&dora, &Variant::uniform(4, 0.5), &Provenance::default(), &out).unwrap_err().to_string();
     assert!(half.contains("DoRA") && half.contains("0.5"), "{half}");
     assert!(!out.exists());
-    // Another base model's ends.
-    let other = Model::open(&family("gemma2-plain")).unwrap();
-    let saved = Adapter::open(&adapter("llama2", "saved")).unwrap();
+    // Weights trained in full for another base model.
+    let other = Model::open(family("gemma2-plain")).unwrap();
+    let saved = Adapter::open(adapter("llama2", "saved")).unwrap();
     let message = other.bind(Some(&saved)).unwrap_err().to_string();
     assert!(message.contains("another base model"), "{message}");
 }
 
 #[test]
-fn inspection_tells_what_is_beside_the_layers() {
-    let of = |name: &str, kind: &str| inspect(&Adapter::open(&adapter(name, kind)).unwrap()).unwrap();
+fn inspection_reports_dora_embedding_lora_and_saved_weights() {
+    let of = |name: &str, kind: &str| inspect(&Adapter::open(adapter(name, kind)).unwrap()).unwrap();
     assert!(of("llama2", "dora").dora && !of("llama2", "lora").dora);
-    assert_eq!(of("llama2", "ends").ends, ["embed_tokens", "lm_head"]);
+    assert_eq!(of("llama2", "ends").embedding_modules, ["embed_tokens", "lm_head"]);
     let saved = of("llama2", "saved").saved;
     assert!(
         saved.contains(&"lm_head.weight".to_owned()) && saved.contains(&"model.norm.weight".to_owned()),
@@ -136,11 +136,11 @@ fn inspection_tells_what_is_beside_the_layers() {
 }
 
 #[test]
-fn mlx_holds_what_peft_holds() {
-    let checkpoint = Model::open(&family("llama2")).unwrap();
+fn mlx_and_peft_layouts_are_equivalent() {
+    let checkpoint = Model::open(family("llama2")).unwrap();
     for kind in ["lora", "rslora", "dora"] {
         let (parent, variant) = (tempfile::tempdir().unwrap(), Variant::bottom_k(4, 3));
-        let whole = Adapter::open(&adapter("llama2", kind)).unwrap();
+        let whole = Adapter::open(adapter("llama2", kind)).unwrap();
         let (mlx, peft) = (parent.path().join("mlx"), parent.path().join("peft"));
         write_trimmed_as(&whole, &variant, &Provenance::default(), AdapterLayout::Mlx, &mlx).unwrap();
         let written = config(&mlx);
@@ -156,7 +156,7 @@ fn mlx_holds_what_peft_holds() {
         assert_eq!(again.layout(), AdapterLayout::Mlx);
         let full = Variant::uniform(4, 1.0);
         let (expected, found) = (nll(&checkpoint, &whole, variant), nll(&checkpoint, &again, full.clone()));
-        // The scale goes through the configuration as a decimal number.
+        // The scale is stored as a decimal number.
         assert!((expected - found).abs() < 1e-6 * expected.abs(), "{kind}: {found}, expected {expected}");
 
         write_trimmed_as(&again, &full, &Provenance::default(), AdapterLayout::Peft, &peft).unwrap();
@@ -167,16 +167,16 @@ fn mlx_holds_what_peft_holds() {
             assert_eq!(back.bytes(name), original.bytes(name), "{name}");
         }
     }
-    // What the layout has no words for.
+    // mlx-lm's layout has no LoRA on embeddings.
     let out = tempfile::tempdir().unwrap().path().join("out");
-    let ends = Adapter::open(&adapter("llama2", "ends")).unwrap().with_embedding_lora(Some(EmbeddingLora::Keep));
-    let refused = write_trimmed_as(&ends, &Variant::uniform(4, 1.0), &Provenance::default(), AdapterLayout::Mlx, &out);
+    let lora = Adapter::open(adapter("llama2", "ends")).unwrap().with_embedding_lora(Some(EmbeddingLora::Keep));
+    let refused = write_trimmed_as(&lora, &Variant::uniform(4, 1.0), &Provenance::default(), AdapterLayout::Mlx, &out);
     let message = refused.unwrap_err().to_string();
     assert!(message.contains("mlx-lm") && !out.exists(), "{message}");
 }
 
 #[test]
-fn a_setting_that_concerns_other_modules_is_switched_off_in_a_trim() {
+fn fan_in_fan_out_is_switched_off_in_a_trimmed_adapter() {
     let parent = tempfile::tempdir().unwrap();
     let (copy, out) = (parent.path().join("copy"), parent.path().join("out"));
     fs::create_dir(&copy).unwrap();

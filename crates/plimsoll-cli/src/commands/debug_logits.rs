@@ -1,5 +1,5 @@
-//! `plimsoll debug-logits`: the engine's logits of one sequence, for comparison with other implementations. Hidden from
-//! the help text, and no promise of stability.
+//! `plimsoll debug-logits`: prints the engine's logits of one sequence, for comparison with other implementations.
+//! Hidden from the help text; its output may change.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,12 +21,12 @@ pub(super) struct Arguments {
     model: PathBuf,
     #[arg(long)]
     adapter: Option<PathBuf>,
-    /// As `trim --gates` takes them
+    /// LoRA strengths, as for `trim --gates`
     #[arg(long, default_value = "1", allow_hyphen_values = true)]
     gates: String,
     #[arg(long, value_delimiter = ',', required = true)]
     tokens: Vec<u32>,
-    /// Goes on with so many of the most probable tokens, and prints these and the logits of the first of them
+    /// Continues with this number of greedy tokens, and prints them and the logits of the first of them
     #[arg(long)]
     greedy: Option<usize>,
 }
@@ -53,7 +53,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let first = decoder.forward(&mut [Step { sequence: &mut sequence, tokens: &arguments.tokens }]);
         let (mut logits, mut tokens) = (first.clone(), Vec::new());
         for _ in 0..count {
-            // The lowest of equal tokens, as `argmax` has it.
+            // Of equal logits the lowest token, as `argmax` picks it.
             let best = logits.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(token, _)| token);
             tokens.push(u32::try_from(best)?);
             logits = decoder.forward(&mut [Step { sequence: &mut sequence, tokens: &tokens[tokens.len() - 1..] }]);

@@ -1,4 +1,4 @@
-//! `plimsoll eval`: how well base, adapter and cuts do at a task.
+//! `plimsoll eval`: evaluates the base model, the full adapter and variants on a task.
 
 use std::num::NonZero;
 use std::ops::ControlFlow;
@@ -10,20 +10,19 @@ use clap::{Args, ValueEnum};
 use plimsoll::Error;
 use plimsoll::Existing;
 use plimsoll::eval::{EvalOptions, Evaluation};
-use plimsoll::generate::BATCH;
 use plimsoll::lora::LayersKept;
 use plimsoll::report::{self, Form, Style};
 
-use super::inputs::{EmbeddingLoraArgument, EngineArguments, SamplingArguments, at_least_one, template};
+use super::inputs::{EmbeddingLoraArgument, EngineArguments, SamplingArguments, at_least_one, default_batch, template};
 use super::output::{colour, command_line, print};
 use crate::{hub, interrupt, progress};
 
-/// Measure base, full and trimmed on a task: generated answers against references.
+/// Evaluate the base model, the full adapter and variants on a task: generated answers are compared with references.
 ///
-/// All variants answer the same prompts side by side. Every value has an interval, every difference a paired test.
-/// Nothing but the answers is random, and they are greedy unless a temperature is given.
+/// All variants answer the same prompts. Every value has a 95 % interval, and every difference a paired test. Decoding
+/// is greedy unless --temperature is given.
 ///
-/// An interrupted evaluation goes on where it stopped when the same command is run again, if it has an --out.
+/// To continue an interrupted evaluation, run the same command again; this needs --out.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -33,14 +32,14 @@ Examples:
   plimsoll eval --model model.gguf --adapter my-adapter --task gsm8k --data test.jsonl --gates 20-29=0.5
   plimsoll eval --model model.gguf --adapter my-adapter --task my-task.toml --data test.csv --format markdown
 
-Built-in tasks, and the data that they read:
+Built-in tasks, and the fields of their data:
   dialogsum  summaries of dialogues: dialogue, summary (or summary1 to summary3); ROUGE
   e2e        restaurant descriptions from facts: lines of `facts || text`; BLEU, chrF, ROUGE-L
   gsm8k      grade-school mathematics: question, answer; exact match, strict and flexible
   hotpotqa   questions, closed book: question, answer; SQuAD exact match and F1
   multi30k   English to German: a file that ends with .en and one with .de; BLEU, chrF
   xsum       one-sentence summaries: document and summary, or article and summary_gt; ROUGE
-All of them measure perplexity too. Files may end with .jsonl, .json, .csv, and .gz behind.
+All of them also measure perplexity. Data files are .jsonl, .json or .csv, or one of these with .gz.
 
 A task of your own is a TOML file:
   name = \"capitals\"
@@ -50,10 +49,11 @@ A task of your own is a TOML file:
   [[metrics]]
   kind = \"exact-match\"")]
 pub(super) struct Arguments {
-    /// Base model: a GGUF file, a folder with config.json, safetensors and tokenizer.json, or the id of a repository
+    /// Base model: a GGUF file, a folder with config.json, safetensors and tokenizer.json, or a repository id
+    /// (OWNER/NAME[@REVISION][:FILE])
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
-    /// LoRA adapter, as PEFT or mlx-lm writes it, or an id; the base model alone is evaluated where none is given
+    /// LoRA adapter: a PEFT folder, an mlx-lm folder, or a repository id. Without it only the base model is evaluated
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
     #[command(flatten)]
@@ -64,41 +64,42 @@ pub(super) struct Arguments {
     /// The task's data
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// Which layers keep their LoRA, from the bottom: numbers, `base` for none, `full` for all
+    /// How many layers keep their LoRA, from the bottom: numbers, `base` (none) or `full` (all)
     #[arg(long, value_name = "K,…", value_delimiter = ',', requires = "adapter", default_value = "base,full")]
     layers_kept: Vec<LayersKept>,
-    /// Strengths of layers and modules to evaluate too, such as 0.5, 20-29=0.5 or 7.q_proj=0 (see `plimsoll trim
-    /// --help`); may be given several times
-    #[arg(long, value_name = "GATES", allow_hyphen_values = true, requires = "adapter")]
+    /// Also evaluate a variant with these LoRA strengths, such as 0.5, 20-29=0.5 or 7.q_proj=0 (see `plimsoll trim
+    /// --help`). May be repeated
+    #[arg(long, value_name = "PLACE=STRENGTH,…", allow_hyphen_values = true, requires = "adapter")]
     gates: Vec<String>,
-    /// Examples before each prompt [default: as the task says]
+    /// Number of examples before each prompt [default: as in the task]
     #[arg(long, value_name = "N")]
     shots: Option<usize>,
-    /// Take the examples from the first rows of this file, which has the form of --data
+    /// File with the examples, in the format of --data; its first rows are used
     #[arg(long, value_name = "FILE")]
     examples: Option<PathBuf>,
-    /// Evaluate at most N samples, drawn by the seed
+    /// Evaluate at most N samples, sampled with --seed [default: all]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_samples: Option<NonZero<usize>>,
-    /// Tokens of an answer at most [default: as the task says]
+    /// Maximum length of an answer, in tokens [default: as in the task]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_tokens: Option<NonZero<usize>>,
-    /// How prompts are rendered: `tokenizer` for its own chat template, `none`, or a Jinja file
+    /// Chat template of the prompts: `tokenizer` for the tokenizer's own, `none`, or a Jinja file
     #[arg(long, value_name = "tokenizer|none|FILE", default_value = "tokenizer")]
     template: String,
-    /// Answers that are generated side by side
-    #[arg(long, value_name = "N", default_value_t = NonZero::new(BATCH).unwrap_or(NonZero::<usize>::MIN), value_parser = at_least_one)]
+    /// Number of answers that are generated in parallel
+    #[arg(long, value_name = "N", default_value_t = default_batch(), value_parser = at_least_one)]
     batch: NonZero<usize>,
-    /// Folder for result.json; until it is done, journal.jsonl, from which an interrupted evaluation goes on
+    /// Folder for result.json. Until the evaluation is done it holds journal.jsonl, from which an interrupted
+    /// evaluation continues
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Write every prompt, answer and score into samples.jsonl in --out
+    /// Write every prompt, answer and score to samples.jsonl in --out
     #[arg(long, requires = "out")]
     log_samples: bool,
     /// What to print on stdout
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
-    /// Replace results, or an interrupted evaluation, that --out holds already
+    /// Replace existing results, or an interrupted evaluation, in --out
     #[arg(long)]
     force: bool,
     /// No progress on stderr
@@ -112,11 +113,11 @@ pub(super) struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For people
+    /// Table for the terminal
     Table,
-    /// For a pull request or a model card
+    /// Markdown for a pull request or a model card
     Markdown,
-    /// For programs: what result.json holds
+    /// JSON for programs: the content of result.json
     Json,
 }
 
@@ -152,24 +153,29 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !arguments.quiet && evaluation.skipped() > 0 {
         let (skipped, data) = (evaluation.skipped(), arguments.data.display());
         progress::say(&format!(
-            "plimsoll: samples of {data} that do not fit into the model's context, skipped: {skipped}"
+            "plimsoll: samples of {data} skipped, because they do not fit into the model's context: {skipped}"
         ));
     }
 
     interrupt::install();
-    let mut telling = progress::Evaluating::new(arguments.quiet);
+    let mut display = progress::Evaluating::new(arguments.quiet);
     let answered = evaluation.run(&mut |progress| {
-        telling.update(progress);
+        display.update(progress);
         if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
-    telling.finish();
+    display.finish();
     let answered = answered.map_err(|error| match (error, &arguments.out) {
         (Error::Interrupted, Some(out)) if out.join("journal.jsonl").exists() => {
-            anyhow!("run the same command again to go on; {} keeps what is finished", out.display())
+            anyhow!("run the same command again to continue; finished work is kept in {}", out.display())
                 .context(Error::Interrupted)
         }
-        (Error::Interrupted, Some(_)) => anyhow!("nothing was finished yet").context(Error::Interrupted),
-        (Error::Interrupted, None) => anyhow!("nothing is kept without --out").context(Error::Interrupted),
+        (Error::Interrupted, Some(_)) => {
+            anyhow!("nothing is finished; run the same command again to start over").context(Error::Interrupted)
+        }
+        (Error::Interrupted, None) => {
+            anyhow!("nothing is kept without --out; give a folder with --out to continue later")
+                .context(Error::Interrupted)
+        }
         (error, _) => error.into(),
     })?;
     let finishing = progress::spinner("comparing", arguments.quiet);

@@ -1,4 +1,4 @@
-//! `plimsoll generate`: text from prompts, under any boundary, without rewriting a file.
+//! `plimsoll generate`: answers to prompts under any variant of an adapter, without writing an adapter.
 
 use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::num::NonZero;
@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use plimsoll::Error;
 use plimsoll::data::{self, Question, Renderer, TemplateUse};
 use plimsoll::engine::{CpuDecoder, CpuEngine, Generator as _};
-use plimsoll::generate::{BATCH, Chat, GenerateOptions, GenerationEvent, Prompt};
+use plimsoll::generate::{Chat, GenerateOptions, GenerationEvent, Prompt};
 use plimsoll::lora::adapter::Adapter;
 use plimsoll::lora::{LayersKept, Variant};
 use plimsoll::model::Model;
@@ -19,16 +19,16 @@ use plimsoll::result::{Finish, Generated};
 use plimsoll::tokenizer::{Message, Tokenizer};
 use serde_json::json;
 
-use super::inputs::{EmbeddingLoraArgument, EngineArguments, SamplingArguments, at_least_one, template};
+use super::inputs::{EmbeddingLoraArgument, EngineArguments, SamplingArguments, at_least_one, default_batch, template};
 use super::output::print;
 use crate::hub;
 use crate::interrupt::{self, Stage};
 use crate::progress::{self, Tokens, ask, say};
 
-/// Answer prompts with the base model, the full adapter, or any part of it.
+/// Generate answers to prompts with the base model, the full adapter or any variant of it.
 ///
-/// Boundaries and strengths are gates: no file is rewritten, and several variants answer the same prompts side by side.
-/// The most probable token is taken at each step, unless a temperature is given.
+/// No adapter is written: variants exist in memory only, and several of them can answer the same prompts. Decoding is
+/// greedy unless --temperature is given.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -38,47 +38,48 @@ Examples:
   plimsoll generate --model model.gguf --adapter my-adapter --interactive --temperature 0.7 --top-p 0.9
   plimsoll generate --model model.gguf --adapter my-adapter --gates 20-29=0.5 --gates 20-29=0 'Hello'
 
-Lines of --data have the shapes that search reads; their answers may be missing, and are not looked at.")]
+Lines of --data have the formats that `plimsoll search` reads. Their answers are optional and not used.")]
 pub(super) struct Arguments {
-    /// Base model: a GGUF file, a folder with config.json, safetensors and tokenizer.json, or the id of a repository
+    /// Base model: a GGUF file, a folder with config.json, safetensors and tokenizer.json, or a repository id
+    /// (OWNER/NAME[@REVISION][:FILE])
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
-    /// LoRA adapter, as PEFT or mlx-lm writes it, or an id; the base model answers where none is given
+    /// LoRA adapter: a PEFT folder, an mlx-lm folder, or a repository id. Without it the base model answers
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
     #[command(flatten)]
     embedding_lora: EmbeddingLoraArgument,
-    /// What to answer, each a user's turn
+    /// Prompts, each sent as a user message
     #[arg(value_name = "PROMPT", required_unless_present_any = ["data", "interactive"])]
     prompts: Vec<String>,
     /// A JSONL file of prompts, or a folder with valid.jsonl
     #[arg(long, value_name = "PATH", conflicts_with = "prompts")]
     data: Option<PathBuf>,
-    /// Chat on the terminal: /help lists the commands, /new begins a new chat, /quit or the end of input leaves
+    /// Chat in the terminal: /help lists the commands, /new starts a new chat, /quit or the end of input ends it
     #[arg(long, short, conflicts_with_all = ["prompts", "data"])]
     interactive: bool,
-    /// What the system's turn says, before each prompt
+    /// System message before each prompt
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Which layers keep their LoRA, from the bottom: a number, `base` for none, `full` for all; several answer side by
-    /// side [default: full, where no --gates are given]
+    /// How many layers keep their LoRA, from the bottom: numbers, `base` (none) or `full` (all). Each value is a
+    /// variant that answers [default: full, unless --gates is given]
     #[arg(long, value_name = "K,…", value_delimiter = ',', requires = "adapter")]
     layers_kept: Vec<LayersKept>,
-    /// Strengths of layers and modules, such as 0.5, 20-29=0.5 or 7.q_proj=0 (see `plimsoll trim --help`); given
-    /// several times, each answers
-    #[arg(long, value_name = "GATES", allow_hyphen_values = true, requires = "adapter")]
+    /// LoRA strengths of layers and modules, such as 0.5, 20-29=0.5 or 7.q_proj=0 (see `plimsoll trim --help`). May be
+    /// repeated: each value is a variant that answers
+    #[arg(long, value_name = "PLACE=STRENGTH,…", allow_hyphen_values = true, requires = "adapter")]
     gates: Vec<String>,
-    /// How prompts are rendered: `tokenizer` for its own chat template, `none`, or a Jinja file
+    /// Chat template of the prompts: `tokenizer` for the tokenizer's own, `none`, or a Jinja file
     #[arg(long, value_name = "tokenizer|none|FILE", default_value = "tokenizer")]
     template: String,
-    /// Tokens of an answer at most
+    /// Maximum length of an answer, in tokens
     #[arg(long, value_name = "N", default_value = "256", value_parser = at_least_one)]
     max_tokens: NonZero<usize>,
-    /// A text that ends an answer; may be given several times
+    /// Text that ends an answer. May be repeated
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Answers that are generated side by side
-    #[arg(long, value_name = "N", default_value_t = NonZero::new(BATCH).unwrap_or(NonZero::<usize>::MIN), value_parser = at_least_one)]
+    /// Number of answers that are generated in parallel
+    #[arg(long, value_name = "N", default_value_t = default_batch(), value_parser = at_least_one)]
     batch: NonZero<usize>,
     /// What to print on stdout
     #[arg(long, value_enum, default_value = "text", conflicts_with = "interactive")]
@@ -92,14 +93,14 @@ pub(super) struct Arguments {
     engine: EngineArguments,
 }
 
-/// Bytes of a turn that is typed.
+/// Maximum length of a typed turn, in bytes.
 const LONGEST_TURN: u64 = 1 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// The answers, as they come where there is one
+    /// The answers; a single answer is printed while it is generated
     Text,
-    /// One JSON object a line for each prompt and variant: line, layers_kept, gates, text, tokens, finish,
+    /// One JSON object per line for each prompt and variant: line, layers_kept, gates, text, tokens, finish,
     /// prompt_tokens
     Json,
 }
@@ -138,7 +139,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What answers, and how.
+/// What generates answers: engine, tokenizer, variants and options.
 struct Job<'a> {
     engine: &'a CpuEngine,
     tokenizer: &'a Tokenizer,
@@ -146,7 +147,7 @@ struct Job<'a> {
     options: &'a GenerateOptions,
 }
 
-/// Answers all questions, and prints each answer once those before it are printed.
+/// Answers all questions. Prints the answers in the order of the questions.
 fn answer(job: &Job<'_>, questions: &[Question], arguments: &Arguments) -> Result<()> {
     let Job { engine, tokenizer, variants, options } = *job;
     let prompts: Vec<Prompt> = questions
@@ -164,7 +165,7 @@ fn answer(job: &Job<'_>, questions: &[Question], arguments: &Arguments) -> Resul
     let mut finished: Vec<Option<Generated>> = prompts.iter().map(|_| None).collect();
     let (mut printed, mut failed) = (0, None);
     let answers = engine.generate(tokenizer, variants, &prompts, options, &mut |event| {
-        let told = match event {
+        let printing = match event {
             GenerationEvent::Text(_, piece) if streams => print(&shown(piece)),
             GenerationEvent::Text(..) => Ok(()),
             GenerationEvent::Finished(index, answer) => {
@@ -189,7 +190,7 @@ fn answer(job: &Job<'_>, questions: &[Question], arguments: &Arguments) -> Resul
                 Ok(())
             }
         };
-        failed = failed.take().or(told.err());
+        failed = failed.take().or(printing.err());
         if failed.is_some() || interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     tokens.finish();
@@ -199,15 +200,16 @@ fn answer(job: &Job<'_>, questions: &[Question], arguments: &Arguments) -> Resul
     }
 }
 
-/// A text as it may go to a terminal: what a model writes could steer it.
+/// A text for stdout: on a terminal, control characters are replaced, because a model's output could contain escapes.
 fn shown(text: &str) -> String {
     if !std::io::stdout().is_terminal() {
         return text.to_owned();
     }
-    let is_unruly = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
-    text.chars().map(|c| if is_unruly(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    let is_replaced = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.chars().map(|c| if is_replaced(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
+/// An answer as a JSON object on one line.
 fn line(question: &Question, variant: &Variant, answer: &Generated) -> String {
     let Generated { text, tokens, finish } = answer;
     json!({
@@ -217,26 +219,27 @@ fn line(question: &Question, variant: &Variant, answer: &Generated) -> String {
     .to_string()
 }
 
-/// An answer among several, under a heading.
+/// One of several answers, with a heading.
 fn block(question: &Question, variant: &Variant, answer: &Generated, is_first: bool) -> String {
     let (space, name) = (if is_first { "" } else { "\n" }, variant.name());
     let cut = if answer.finish == Finish::Length { " …" } else { "" };
     format!("{space}── prompt {}, {name}\n{}{cut}\n", question.line, answer.text)
 }
 
-/// The commands of a chat, for its greeting and `/help`.
+/// The commands of a chat, printed at its start and by `/help`.
 const COMMANDS: &str = "\
 Commands:
   /help   print this list
-  /new    begin a new chat
-  /quit   leave, as /exit and the end of input (Ctrl-D) do
-Ctrl-C stops an answer, and the chat continues with the part that was written; with several variants, the turn is dropped
-for all of them. Ctrl-C twice leaves. A line that begins with a space is never a command.";
+  /new    start a new chat
+  /quit   end the chat (as do /exit, and the end of input with Ctrl-D)
+Ctrl-C stops an answer, and the chat continues with the part that was written. With several variants,
+the turn is dropped for all of them. Ctrl-C twice ends the chat. A line that starts with a space is
+never a command.";
 
-/// Characters of a line that are repeated in a message.
+/// Maximum number of characters of a line that a message repeats.
 const SHOWN: usize = 60;
 
-/// A chat on the terminal, with each of the variants.
+/// Runs a chat in the terminal, with all variants.
 fn chat(job: &Job<'_>, renderer: &Renderer<'_>, arguments: &Arguments) -> Result<ExitCode> {
     let Job { engine, tokenizer, variants, .. } = *job;
     if renderer.used() == TemplateUse::None {
@@ -248,14 +251,14 @@ fn chat(job: &Job<'_>, renderer: &Renderer<'_>, arguments: &Arguments) -> Result
     let mut chats: Vec<(Chat<'_, CpuDecoder<'_>>, Vec<Message>)> = variants.iter().map(begin).collect();
     let is_terminal = std::io::stdin().is_terminal();
     if is_terminal {
-        // Nothing is kept of a chat: without a terminal, an interrupt ends it at once.
+        // Nothing of a chat is kept, so without a terminal an interrupt may end the program at once.
         interrupt::install();
         if !arguments.quiet {
             say(COMMANDS);
         }
     }
     for number in 1.. {
-        // Those that came into the last answer.
+        // Interrupts during the last answer.
         interrupt::forget();
         interrupt::enter(Stage::Typing);
         if is_terminal {
@@ -271,13 +274,13 @@ fn chat(job: &Job<'_>, renderer: &Renderer<'_>, arguments: &Arguments) -> Result
         match (command(&typed), typed.trim()) {
             (Some((name @ ("quit" | "exit" | "help" | "new"), rest)), _) if !rest.is_empty() => {
                 let rest: String = rest.chars().take(SHOWN).collect();
-                let space = "to send the line as text, begin it with a space";
-                say(&format!("plimsoll: /{name}: expected nothing behind it, found {rest:?}; {space}"));
+                let advice = "to send the line as text, start it with a space";
+                say(&format!("plimsoll: /{name}: expected nothing after the command, found {rest:?}; {advice}"));
             }
             (Some(("quit" | "exit", _)), _) => break,
             (Some(("help", _)), _) => say(COMMANDS),
             (Some(("new", _)), _) => chats.iter_mut().for_each(|(_, messages)| messages.truncate(system.len())),
-            (Some((name, _)), _) => say(&format!("plimsoll: there is no command /{name}\n{COMMANDS}")),
+            (Some((name, _)), _) => say(&format!("plimsoll: unknown command /{name}\n{COMMANDS}")),
             (None, "") => {}
             (None, text) => take_turn(&mut chats, text, number, job, renderer)?,
         }
@@ -285,7 +288,7 @@ fn chat(job: &Job<'_>, renderer: &Renderer<'_>, arguments: &Arguments) -> Result
     Ok(ExitCode::SUCCESS)
 }
 
-/// A command, and what is typed behind it: a line that begins with a slash and a word, which is no path.
+/// The command of a line, and the text after it: a line that starts with a slash and a word, but not with a path.
 fn command(typed: &str) -> Option<(&str, &str)> {
     let typed = typed.strip_prefix('/')?;
     let (name, rest) = typed.split_once(char::is_whitespace).unwrap_or((typed, ""));
@@ -293,8 +296,8 @@ fn command(typed: &str) -> Option<(&str, &str)> {
     is_name.then(|| (name, rest.trim()))
 }
 
-/// Answers a turn with each of the variants. Where one of several does not finish its answer, all of them drop the turn,
-/// so that they go on from the same conversation.
+/// Answers a turn with each of the variants. If one of several does not finish its answer, all of them drop the turn,
+/// so that their conversations stay the same.
 fn take_turn(
     chats: &mut [(Chat<'_, CpuDecoder<'_>>, Vec<Message>)],
     text: &str,
@@ -326,8 +329,8 @@ fn take_turn(
     Ok(())
 }
 
-/// Answers the last turn of a chat, and prints the answer as it comes. Returns it, as far as it came where an interrupt
-/// stopped it; nothing where there is none.
+/// Answers the last turn of a chat, and prints the answer while it is generated. Returns the answer: if an interrupt
+/// stopped it, its first part; `None` if there is no text.
 fn reply(
     chat: &mut Chat<'_, CpuDecoder<'_>>,
     messages: &[Message],
@@ -347,9 +350,9 @@ fn reply(
         (Some(error), _) => Err(error),
         (None, Ok(answer)) => print("\n").map(|()| Some(answer.text)),
         (None, Err(Error::Interrupted)) => print("\n").map(|()| Some(text).filter(|text| !text.is_empty())),
-        // A chat that has grown too long.
+        // The chat is longer than the context.
         (None, Err(Error::Usage(problem))) => {
-            say(&format!("plimsoll: {problem}; /new begins a new chat"));
+            say(&format!("plimsoll: {problem}; /new starts a new chat"));
             Ok(None)
         }
         (None, Err(error)) => Err(error.into()),
@@ -370,15 +373,15 @@ impl Arguments {
         let context = checkpoint.config().context;
         if let Some(path) = &self.data {
             if self.system.is_some() {
-                return Err(
-                    Error::Usage("--system goes with prompts on the command line; --data has its own".into()).into()
-                );
+                let problem = "--system is for prompts on the command line: put system messages into the --data file";
+                return Err(Error::Usage(problem.into()).into());
             }
             return Ok(data::questions(path, renderer, context)?);
         }
         let is_plain = renderer.used() == TemplateUse::None;
         if is_plain && self.system.is_some() {
-            return Err(Error::Usage("--system needs a chat template, and there is none".into()).into());
+            let problem = "--system needs a chat template, and there is none: give one with --template FILE";
+            return Err(Error::Usage(problem.into()).into());
         }
         let mut questions = Vec::with_capacity(self.prompts.len());
         for (line, text) in (1..).zip(&self.prompts) {

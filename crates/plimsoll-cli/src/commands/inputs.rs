@@ -7,29 +7,29 @@ use clap::{Args, ValueEnum};
 use plimsoll::Error;
 use plimsoll::data::TemplateChoice;
 use plimsoll::engine::{CpuOptions, MAX_THREADS};
+use plimsoll::generate::BATCH;
 use plimsoll::lora::adapter::EmbeddingLora;
 use plimsoll::model::{Dtype, Precision};
 use plimsoll::result::Sampling;
 
-/// Whether LoRA that belongs to no layer is kept.
+/// `--embedding-lora`: whether LoRA that belongs to no layer is kept.
 #[derive(Debug, Args)]
 pub(super) struct EmbeddingLoraArgument {
-    /// Keep or drop LoRA on embed_tokens and lm_head, which belongs to no layer; an adapter that has such LoRA is refused
-    /// unless this is given
+    /// Keep or drop LoRA on embed_tokens and lm_head, which belongs to no layer. Required if the adapter has such LoRA
     #[arg(long, value_enum, value_name = "keep|drop")]
     embedding_lora: Option<EmbeddingLoraChoice>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum EmbeddingLoraChoice {
-    /// Applied in every variant, and part of every trimmed adapter
+    /// Apply it in every variant, and keep it in every trimmed adapter
     Keep,
-    /// Left out of both
+    /// Apply it in no variant, and keep it in no trimmed adapter
     Drop,
 }
 
 impl EmbeddingLoraArgument {
-    /// As the library wants it.
+    /// The library's option; `None` if the flag is not given.
     pub(super) fn choice(&self) -> Option<EmbeddingLora> {
         self.embedding_lora.map(|choice| match choice {
             EmbeddingLoraChoice::Keep => EmbeddingLora::Keep,
@@ -38,18 +38,18 @@ impl EmbeddingLoraArgument {
     }
 }
 
-/// How the engine computes.
+/// Options of the engine: dtype, threads and memory.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Engine")]
 pub(super) struct EngineArguments {
-    /// Arithmetic of the engine, whatever the weights are stored as [default: bf16 where the processor has it, f32
-    /// elsewhere]
+    /// Dtype that the engine computes in, independent of the dtype of the stored weights [default: bf16 if the
+    /// processor supports it, otherwise f32]
     #[arg(long, value_enum)]
     dtype: Option<DtypeArgument>,
     /// Worker threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<NonZero<usize>>,
-    /// Memory for everything but the weights, such as 512MiB or 2GiB [default: 1GiB, or more where one sample
+    /// Memory limit for everything except the weights, such as 512MiB or 2GiB [default: 1GiB, or more if one sample
     /// needs it]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
@@ -57,14 +57,14 @@ pub(super) struct EngineArguments {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum DtypeArgument {
-    /// Weights and what they are multiplied with in half as many bytes; sums in single precision
+    /// Weights and activations in bf16, sums in f32
     Bf16,
-    /// Single precision
+    /// Weights, activations and sums in f32
     F32,
 }
 
 impl EngineArguments {
-    /// As the engine wants them.
+    /// The library's options.
     pub(super) fn options(&self) -> CpuOptions {
         CpuOptions {
             threads: self.threads,
@@ -78,40 +78,41 @@ impl EngineArguments {
     }
 }
 
-/// How the next token is picked.
+/// Options of sampling: how the next token is chosen.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(super) struct SamplingArguments {
-    /// Draw tokens, from logits divided by this; 0 takes the most probable one
+    /// Sampling temperature: logits are divided by it. 0 takes the most probable token
     #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f32,
-    /// Draw from the K most probable tokens
+    /// Sample from the K most probable tokens [default: all tokens]
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
-    /// Draw from the most probable tokens that together reach this probability
+    /// Sample from the most probable tokens that together reach this probability [default: 1]
     #[arg(long, value_name = "P")]
     top_p: Option<f32>,
-    /// Draw from tokens at least this share as probable as the most probable one
+    /// Sample from tokens that have at least this share of the highest probability [default: 0]
     #[arg(long, value_name = "P")]
     min_p: Option<f32>,
-    /// Divide positive logits of tokens that have occurred by this, and multiply negative ones
+    /// Repetition penalty: for tokens that occurred before, positive logits are divided by it, negative ones multiplied
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
     repetition_penalty: f32,
-    /// Seed of the draws; they do not depend on the batch
+    /// Seed of the sampling; answers do not depend on --batch
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }
 
 impl SamplingArguments {
-    /// As the library wants them.
+    /// The library's options.
     ///
     /// # Errors
-    /// A filter without a temperature, or a number that makes no sense.
+    /// A filter at temperature 0, or a number out of range.
     pub(super) fn sampling(&self) -> Result<Sampling> {
         let filters =
             [("--top-k", self.top_k.is_some()), ("--top-p", self.top_p.is_some()), ("--min-p", self.min_p.is_some())];
         if let Some((name, _)) = filters.iter().find(|(_, given)| *given && self.temperature == 0.0) {
-            return Err(Error::Usage(format!("{name} is of no effect without --temperature: give one above 0")).into());
+            let problem = format!("{name} has no effect at temperature 0: set --temperature above 0");
+            return Err(Error::Usage(problem).into());
         }
         let sampling = Sampling {
             temperature: self.temperature,
@@ -126,7 +127,7 @@ impl SamplingArguments {
     }
 }
 
-/// The template that `--template` asks for.
+/// The chat template of `--template`: `tokenizer`, `none`, or a file.
 pub(super) fn template(argument: &str) -> Result<TemplateChoice> {
     Ok(match argument {
         "tokenizer" => TemplateChoice::Tokenizer,
@@ -135,7 +136,12 @@ pub(super) fn template(argument: &str) -> Result<TemplateChoice> {
     })
 }
 
-/// A whole number of at least 1.
+/// The default of `--batch`.
+pub(super) fn default_batch() -> NonZero<usize> {
+    NonZero::new(BATCH).unwrap_or(NonZero::<usize>::MIN)
+}
+
+/// Parses a whole number of at least 1.
 pub(super) fn at_least_one(text: &str) -> Result<NonZero<usize>, &'static str> {
     text.parse().map_err(|_| "expected a whole number, at least 1")
 }
@@ -145,7 +151,7 @@ fn threads(text: &str) -> Result<NonZero<usize>, String> {
     threads.ok_or_else(|| format!("expected a whole number from 1 to {MAX_THREADS}"))
 }
 
-/// Bytes: a whole number with a unit.
+/// Parses a number of bytes: a whole number with a unit.
 fn size(text: &str) -> Result<u64, &'static str> {
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
     let split = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)));

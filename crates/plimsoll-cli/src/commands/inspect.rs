@@ -1,4 +1,4 @@
-//! `plimsoll inspect`: what is in an adapter, and whether it fits a base model where one is given.
+//! `plimsoll inspect`: the contents of an adapter, and whether it fits a base model.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,9 +12,9 @@ use plimsoll::report;
 use super::output::{Format, print};
 use crate::{hub, progress};
 
-/// Show an adapter's layers, modules, ranks, scale, norms and bytes, and what each runtime makes of it.
+/// Show an adapter's layers, modules, ranks, scale, norms and bytes, and which runtimes can load it.
 ///
-/// The norm is that of the whole update of a module, ‖s·B·A‖ (Frobenius).
+/// The norm is the Frobenius norm of a module's update, ‖s·B·A‖.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -22,10 +22,11 @@ Examples:
   plimsoll inspect --adapter my-adapter --model model.gguf
   plimsoll inspect --adapter my-adapter --format json")]
 pub(super) struct Arguments {
-    /// LoRA adapter: a PEFT folder (adapter_config.json, adapter_model.safetensors), or one of mlx-lm's, or an id
+    /// LoRA adapter: a PEFT folder (adapter_config.json, adapter_model.safetensors), an mlx-lm folder, or a repository
+    /// id
     #[arg(long, value_name = "FOLDER")]
     adapter: PathBuf,
-    /// Base model that it has to fit: each tensor of the adapter is held against it
+    /// Base model: checks that every tensor of the adapter fits it
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
     /// What to print on stdout
@@ -37,7 +38,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let adapter = Adapter::open(&hub::adapter(&arguments.adapter, false)?)?;
     if let Some(model) = &arguments.model {
-        // Both choices of what becomes of the ends are held against the model: what is asked here is whether all fits.
+        // Checks all tensors, whichever value of --embedding-lora would use them.
         let checkpoint = Model::open(&hub::model(model, false)?)?;
         checkpoint.check(&adapter)?;
         progress::say(&format!("fits {}", model.display()));

@@ -1,4 +1,4 @@
-//! The subcommands: one file each.
+//! The command line: its subcommands, one file each.
 
 mod debug_logits;
 mod eval;
@@ -17,9 +17,9 @@ use clap::{Parser, Subcommand};
 
 /// Which LoRA layers does inference need?
 ///
-/// plimsoll measures what every LoRA layer of a PEFT adapter contributes to predicting the right answers, finds the
-/// boundary layer above which LoRA can be dropped, or says that the full adapter should stay, and writes a trimmed
-/// adapter.
+/// plimsoll measures how much each LoRA layer of an adapter (PEFT or mlx-lm) improves the prediction of the right
+/// answers. It finds the boundary layer above which LoRA can be dropped and writes a trimmed adapter, or it reports
+/// that the full adapter or the base model is the better choice.
 #[derive(Debug, Parser)]
 #[command(name = "plimsoll", version, max_term_width = 100, args_override_self = true)]
 pub(crate) struct Cli {
@@ -39,7 +39,7 @@ enum Command {
     DebugLogits(debug_logits::Arguments),
 }
 
-/// Runs the subcommand that the user asked for.
+/// Runs the subcommand of a parsed command line. Returns the exit code.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Search(arguments) => search::run(&arguments),

@@ -1,27 +1,27 @@
-//! Results on stdout, and the command line as it was typed.
+//! Printing of results on stdout, and the command line as it was typed.
 
 use std::io::IsTerminal as _;
 
 use anyhow::Result;
 use clap::ValueEnum;
 
-/// How a result is printed on stdout.
+/// Format of a result on stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// For people.
+    /// Table for the terminal
     Table,
-    /// For programs; a search prints what result.json holds.
+    /// JSON for programs; a search prints the content of result.json
     Json,
 }
 
-/// Whether stdout takes colour: a terminal that knows some, and nobody asked for none (no-color.org).
+/// Whether output is coloured: stdout is a terminal with colours, and `NO_COLOR` is not set (no-color.org).
 pub(super) fn colour() -> bool {
     std::io::stdout().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::env::var_os("TERM").is_none_or(|value| value != "dumb")
 }
 
-/// Prints a result. A reader that closed the pipe, such as `head`, is no error.
+/// Prints a result on stdout. A closed pipe, such as that of `head`, is no error.
 pub(super) fn print(text: &str) -> Result<()> {
     use std::io::Write as _;
     let mut stdout = std::io::stdout().lock();
@@ -31,7 +31,7 @@ pub(super) fn print(text: &str) -> Result<()> {
     }
 }
 
-/// The command as it was typed, quoted for a shell, with the program's name in front.
+/// The command as it was typed, quoted for a shell; it starts with the program's name.
 pub(super) fn command_line() -> String {
     let arguments: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let words = arguments.iter().map(String::as_str);

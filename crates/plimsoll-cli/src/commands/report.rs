@@ -1,4 +1,4 @@
-//! `plimsoll report`: tell what searches found again, in any form, one alone or several side by side.
+//! `plimsoll report`: renders the result of a search in any format, or compares several searches.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,10 +12,10 @@ use plimsoll::result::{self, Document, SampleTokens, SearchResult};
 
 use super::output::{colour, print};
 
-/// Tell what a search found again, as a table, Markdown, HTML or JSON, or several searches side by side.
+/// Render the result of a search as a table, Markdown, HTML or JSON, or compare several searches.
 ///
-/// Nothing is computed anew, and no model or adapter is read. Several results are put beside each other, not tested
-/// against each other; where they are on different data or samples, the report says so.
+/// Nothing is recomputed, and no model or adapter is read. Several results are listed together, without a statistical
+/// test between them. If they are from different data or samples, the report says so.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -26,22 +26,22 @@ Examples:
   plimsoll report rank-8/result.json rank-16/result.json --format html --out ranks.html
   plimsoll report --schema > result.schema.json")]
 pub(super) struct Arguments {
-    /// Folders that `plimsoll search` wrote into, or their result.json
+    /// Output folders of `plimsoll search`, or their result.json
     #[arg(value_name = "RESULT", required_unless_present = "schema")]
     results: Vec<PathBuf>,
-    /// The form
+    /// Format of the report
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
-    /// With several results: in which order [default: as given]
+    /// Order of several results [default: as given]
     #[arg(long, value_enum)]
     sort: Option<SortArgument>,
-    /// Write into this file in place of stdout
+    /// Write to this file instead of stdout
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Replace the file that --out names
+    /// Replace the file of --out
     #[arg(long, requires = "out")]
     force: bool,
-    /// Print the JSON Schema of a file in place of a report
+    /// Print the JSON Schema of a file instead of a report
     #[arg(
         long,
         value_enum,
@@ -55,19 +55,19 @@ pub(super) struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For the terminal
+    /// Table for the terminal
     Table,
-    /// For a pull request or a model card
+    /// Markdown for a pull request or a model card
     Markdown,
-    /// A page that needs nothing else
+    /// Self-contained HTML page
     Html,
-    /// For programs
+    /// JSON for programs
     Json,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SortArgument {
-    /// The largest gain over the full adapter first
+    /// By gain over the full adapter, the largest first
     Gain,
     /// By name
     Name,
@@ -105,9 +105,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Finds out whether the file may be written before anything is read.
+/// Checks whether the file of `--out` may be written, before anything is read.
 fn check_out(out: &Path, arguments: &Arguments) -> Result<()> {
-    // Not even with --force: what the report is made from is worth more than the report.
+    // An input of the report is not replaced even with --force.
     let real = out.canonicalize().ok();
     let is_input = |given: &PathBuf| {
         let file = if given.is_dir() { given.join("result.json") } else { given.clone() };
@@ -115,7 +115,7 @@ fn check_out(out: &Path, arguments: &Arguments) -> Result<()> {
             && [file.canonicalize().ok(), file.with_file_name("tokens.jsonl").canonicalize().ok()].contains(&real)
     };
     if arguments.results.iter().any(is_input) {
-        let message = format!("{} is what the report is made from: give --out another file", out.display());
+        let message = format!("{} is an input of the report: give another file with --out", out.display());
         return Err(Error::Usage(message).into());
     }
     if out.is_dir() {
@@ -129,10 +129,10 @@ fn check_out(out: &Path, arguments: &Arguments) -> Result<()> {
 }
 
 impl Arguments {
-    /// One result, told again.
+    /// The report of one result.
     fn one(&self, path: &Path) -> Result<String> {
         if self.sort.is_some() {
-            return Err(Error::Usage("--sort is of no effect on one result: give several".into()).into());
+            return Err(Error::Usage("--sort has no effect on one result: give several".into()).into());
         }
         let (file, result) = report::read(path)?;
         Ok(match self.format {
@@ -143,7 +143,7 @@ impl Arguments {
         })
     }
 
-    /// Several results, side by side.
+    /// The comparison of several results.
     fn several(&self, paths: &[PathBuf]) -> Result<String> {
         let read = paths.iter().map(PathBuf::as_path).map(report::read).collect::<plimsoll::Result<Vec<_>>>()?;
         let (files, results): (Vec<PathBuf>, Vec<SearchResult>) = read.into_iter().unzip();
@@ -163,7 +163,7 @@ impl Arguments {
         })
     }
 
-    /// Colour for a terminal, none for a file.
+    /// Coloured on a terminal, plain in a file.
     fn style(&self) -> Style {
         if self.out.is_none() && colour() { Style::Colour } else { Style::Plain }
     }

@@ -1,4 +1,4 @@
-//! `plimsoll search`: the main job.
+//! `plimsoll search`: finds the boundary layer of an adapter and writes the trimmed adapter and a report.
 
 use std::num::NonZero;
 use std::ops::ControlFlow;
@@ -20,14 +20,8 @@ use super::inputs::{EmbeddingLoraArgument, EngineArguments, at_least_one, templa
 use super::output::{Format, colour, command_line, print};
 use crate::{hub, interrupt, progress};
 
-/// Find the boundary layer of an adapter, and write the trimmed adapter and a report.
-///
-/// Every boundary is scored on the samples in one pass. Some samples choose the boundary, the rest are held out and
-/// judge it: the answer is to trim, to keep the full adapter, or to use the base model.
-///
-/// An interrupted search goes on where it stopped when the same command is run again.
-#[derive(Debug, Args)]
-#[command(after_help = "\
+/// The end of the help text. A test checks its list of models.
+const AFTER_HELP: &str = "\
 Examples:
   plimsoll search --model model.gguf --adapter my-adapter --data valid.jsonl --out out
   plimsoll search --model ./Llama-3.2-1B --adapter my-adapter --data data --out out --max-samples 64
@@ -39,18 +33,36 @@ Examples:
   plimsoll search --model model.gguf --adapter my-adapter --data data --out out --guard general.jsonl --budget 0.5
 
 Data is JSONL: `messages`, `prompt` and `completion`, `instruction`/`input`/`output`,
-`conversations`, or `text`. A folder stands for its valid.jsonl.
+`conversations`, or `text`. For a folder, its valid.jsonl is read.
 
-Models: the Llama architecture (in GGUF `llama`, in config.json `model_type` llama).
+Models, with their model_type in config.json (GGUF files of the same models are read too):
+  llama        Llama 2, Llama 3, TinyLlama, SmolLM
+  mistral      Mistral
+  qwen2        Qwen2, Qwen2.5
+  qwen3        Qwen3
+  gemma2       Gemma 2
+  gemma3_text  Gemma 3, text only
+  phi3         Phi-3
 
 Exit codes: 0 done, 1 internal error or a result that cannot be written, 2 usage, 3 bad input,
-4 engine, 5 with --fail-if-kept where the answer is to keep the full adapter or to use the base
-model, 130 interrupted.")]
+4 engine, 5 with --fail-if-kept if the verdict is to keep the full adapter or to use the base
+model, 130 interrupted.";
+
+/// Find the boundary layer of an adapter, and write the trimmed adapter and a report.
+///
+/// All boundaries are scored on the samples in one pass. Some samples pick the boundary, and other samples judge it.
+/// The verdict is to trim, to keep the full adapter, or to use the base model.
+///
+/// To continue an interrupted search, run the same command again.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub(super) struct Arguments {
-    /// Base model: a GGUF file, a folder with config.json, safetensors and tokenizer.json, or the id of a repository
+    /// Base model: a GGUF file, a folder with config.json, safetensors and tokenizer.json, or a repository id
+    /// (OWNER/NAME[@REVISION][:FILE])
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
-    /// LoRA adapter: a PEFT folder (adapter_config.json, adapter_model.safetensors), or one of mlx-lm's, or an id
+    /// LoRA adapter: a PEFT folder (adapter_config.json, adapter_model.safetensors), an mlx-lm folder, or a repository
+    /// id
     #[arg(long, value_name = "FOLDER")]
     adapter: PathBuf,
     #[command(flatten)]
@@ -58,96 +70,99 @@ pub(super) struct Arguments {
     /// Validation samples: a JSONL file, or a folder with valid.jsonl
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
-    /// Folder for result.json, report.html, scores.jsonl, tokens.jsonl and the trimmed adapter; until it is done, journal.jsonl, from
-    /// which an interrupted search goes on
+    /// Folder for result.json, report.html, scores.jsonl, tokens.jsonl and the trimmed adapter. Until the search is
+    /// done it holds journal.jsonl, from which an interrupted search continues
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// How prompts are rendered: `tokenizer` for its own chat template, `none`, or a Jinja file
+    /// Chat template of the prompts: `tokenizer` for the tokenizer's own, `none`, or a Jinja file
     #[arg(long, value_name = "tokenizer|none|FILE", default_value = "tokenizer")]
     template: String,
     /// Which assistant turns of a conversation are scored
     #[arg(long, value_enum, default_value = "last")]
     turns: TurnsArgument,
-    /// Score at most N samples, drawn by the seed
+    /// Score at most N samples, sampled with --seed [default: all]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_samples: Option<NonZero<usize>>,
-    /// Longest sample that is scored, in tokens [default: the model's context]
+    /// Maximum length of a sample, in tokens [default: the model's context length]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     max_length: Option<NonZero<usize>>,
-    /// What becomes of longer samples
+    /// Samples longer than --max-length: skip them, or cut their answers
     #[arg(long, value_enum, default_value = "skip")]
     long_samples: LongSamplesArgument,
-    /// Hold this share of the samples out to judge the boundary [default: 0.33 of 100 samples and more, and wherever
-    /// --folds does not go; --folds 10 of fewer]
+    /// Share of the samples that is held out to judge the candidate [default: 0.33 with 100 samples or more, and with
+    /// --families, --gates, --budget, --guard, --metric or --search racing; otherwise --folds 10]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     holdout: Option<f64>,
-    /// Judge in N folds, each by samples that had no part in its pick (nested cross-validation)
+    /// Judge in N folds (nested cross-validation): the samples of a fold judge the pick of the other folds
     #[arg(long, value_name = "N", conflicts_with = "holdout", value_parser = at_least_one)]
     folds: Option<NonZero<usize>>,
     /// Which boundaries are scored on which samples
     #[arg(long, value_enum, default_value = "exact")]
     search: SearchArgument,
-    /// With `--search racing`: how probable it may be at most that the best boundary leaves the race
-    /// [default: 0.05]
+    /// With --search racing: largest probability that the best boundary is dropped [default: 0.05]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     error_rate: Option<f64>,
-    /// Choose by a metric of generated answers: a task of `plimsoll eval`, such as gsm8k, or one of its metrics, such as
-    /// gsm8k:flexible. The task says how answers end and are measured; prompts and references are those of --data
+    /// Choose the boundary by a metric of generated answers: a task of `plimsoll eval` (gsm8k), or one of its metrics
+    /// (gsm8k:flexible). The task defines where answers end and how they are measured. Prompts and references come from
+    /// --data
     #[arg(long, value_name = "TASK[:METRIC]")]
     metric: Option<String>,
-    /// With --metric, let at most N boundaries answer, of those whose NLL is near the best [default: 5]
+    /// With --metric: generate answers for at most N boundaries with an NLL near the best, at least 4 [default: 5]
     #[arg(long, value_name = "N", requires = "metric", value_parser = at_least_one)]
     metric_candidates: Option<NonZero<usize>>,
-    /// Score these families too, and let them compete with the boundaries: top-k, global-alpha, leave-one-out, leave-one-in,
-    /// per-module, window, ramp, magnitude-k, output-k, random-k (which only compares), greedy, greedy-modules, strengths
-    #[arg(long, value_name = "FAMILY,…", value_delimiter = ',', help_heading = "What is searched")]
+    /// Also score these families of variants, which compete with the boundaries: top-k, global-alpha, leave-one-out,
+    /// leave-one-in, per-module, window, ramp, magnitude-k, output-k, random-k (only for comparison), greedy,
+    /// greedy-modules, strengths
+    #[arg(long, value_name = "FAMILY,…", value_delimiter = ',', help_heading = "Variants and verdict")]
     families: Vec<Family>,
-    /// Score these gates too, and let them compete, such as 7=0,20-29=0.5 [may be repeated]
-    #[arg(long, value_name = "GATES", help_heading = "What is searched")]
+    /// Also score a variant with these LoRA strengths, which competes with the boundaries, such as 7=0,20-29=0.5 (see
+    /// `plimsoll trim --help`). May be repeated
+    #[arg(long, value_name = "PLACE=STRENGTH,…", help_heading = "Variants and verdict")]
     gates: Vec<String>,
-    /// Pick nothing with more than this share of the adapter's bytes
-    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "What is searched")]
+    /// Pick only variants with at most this share of the adapter's bytes
+    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "Variants and verdict")]
     budget: Option<f64>,
-    /// Samples of another kind, on which the cut must not be worse: a JSONL file or a folder
-    #[arg(long, value_name = "PATH", help_heading = "What is searched")]
+    /// Samples of another kind, on which the candidate must not get worse: a JSONL file, or a folder with valid.jsonl
+    #[arg(long, value_name = "PATH", help_heading = "Variants and verdict")]
     guard: Option<PathBuf>,
-    /// With --guard: a loss of less than this counts as not worse [default: 0.01 nats per token]
-    #[arg(long, value_name = "NATS", requires = "guard", value_parser = nats, help_heading = "What is searched")]
+    /// With --guard: a loss below this counts as not worse, in nats per answer token [default: 0.01]
+    #[arg(long, value_name = "NATS", requires = "guard", value_parser = nats, help_heading = "Variants and verdict")]
     guard_margin: Option<f64>,
-    /// What a cut has to keep to count as not worse: a share of the adapter's gain (98%), or all but a loss per token
-    /// (0.005nats; with --metric in its points) [default: 98%]
-    #[arg(long, value_name = "SHARE%|LOSSnats", value_parser = margin, help_heading = "What is searched")]
+    /// What the candidate must keep to count as not worse than the full adapter: a share of the adapter's gain (98%),
+    /// or all but a loss in nats per token (0.005nats; with --metric, in points of the metric) [default: 98%]
+    #[arg(long, value_name = "SHARE%|LOSSnats", value_parser = margin, help_heading = "Variants and verdict")]
     margin: Option<Margin>,
-    /// Do not hold a cut against a tuned factor on the whole adapter, random layers and the highest ones
-    #[arg(long, help_heading = "What is searched")]
+    /// Do not compare the candidate with controls: a tuned LoRA strength on the whole adapter, random layers and the
+    /// highest layers
+    #[arg(long, help_heading = "Variants and verdict")]
     no_controls: bool,
-    /// Measure what each layer contributes, or each module of each layer (several times as dear): left out, alone, and as its
-    /// Shapley value
+    /// Measure the effect of each layer, or of each module of each layer (several times as expensive): leave-one-out,
+    /// leave-one-in and Shapley value
     #[arg(long, value_enum, value_name = "layers|modules", help_heading = "Evidence")]
     effects: Option<EffectsArgument>,
     /// Measure effects on at most N samples
     #[arg(long, value_name = "N", default_value = "16", value_parser = at_least_one, help_heading = "Evidence")]
     effect_samples: NonZero<usize>,
-    /// With --effects: pairs of orders behind the Shapley values, each as dear as two sweeps; 0 leaves them out
-    /// [default: 2]
+    /// With --effects: number of pairs of layer orders that Shapley values are estimated from. A pair costs as much as
+    /// scoring all boundaries twice. 0: no Shapley values [default: 2]
     #[arg(long, value_name = "N", requires = "effects", help_heading = "Evidence")]
     orders: Option<usize>,
-    /// Tell in the report what every answer token got, of at most N samples
+    /// Keep the score of every answer token of at most N samples, for the report
     #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Evidence")]
     token_samples: usize,
-    /// Draw the probability curves from at most N samples: they cost as much as the boundaries do
+    /// Compute the probability curves (logit lens) from at most N samples. They cost as much as scoring the boundaries
     #[arg(long, value_name = "N", default_value = "16", value_parser = at_least_one)]
     lens_samples: NonZero<usize>,
-    /// Seed of the sample draw, the split and all resampling
+    /// Seed of the sampling, the split and all resampling
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// What to print on stdout
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
-    /// Replace results, or an interrupted search, that --out holds already
+    /// Replace existing results, or an interrupted search, in --out
     #[arg(long)]
     force: bool,
-    /// Exit with code 5 where the answer is to keep the full adapter or to use the base model
+    /// Exit with code 5 if the verdict is to keep the full adapter or to use the base model
     #[arg(long)]
     fail_if_kept: bool,
     /// No progress on stderr
@@ -159,9 +174,9 @@ pub(super) struct Arguments {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum EffectsArgument {
-    /// Of layers
+    /// Effects of layers
     Layers,
-    /// Of layers, and of single modules of layers
+    /// Effects of layers, and of single modules of layers
     Modules,
 }
 
@@ -186,22 +201,22 @@ fn margin(text: &str) -> Result<Margin, &'static str> {
 
 fn share(text: &str) -> Result<f64, &'static str> {
     let share = text.parse::<f64>().ok().filter(|share| *share > 0.0 && *share < 1.0);
-    share.ok_or("expected a number between 0 and 1, and neither of them")
+    share.ok_or("expected a number between 0 and 1 (both excluded)")
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum TurnsArgument {
-    /// The last one
+    /// Only the last turn
     Last,
-    /// Each of them
+    /// All turns
     All,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LongSamplesArgument {
-    /// They are left out
+    /// Skip the sample
     Skip,
-    /// The end of their answer is left out, at a token border
+    /// Cut the end of the answer, at a token boundary
     Cut,
 }
 
@@ -209,7 +224,7 @@ enum LongSamplesArgument {
 enum SearchArgument {
     /// All boundaries on all samples
     Exact,
-    /// Boundaries leave once they are significantly worse on the samples so far: many times faster
+    /// Boundaries that are significantly worse on the samples so far are not scored further, which is faster
     Racing,
 }
 
@@ -240,7 +255,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let search = search.prepare()?;
     opening.finish_and_clear();
     if !quiet {
-        say_before(&search, arguments);
+        report_inputs(&search, arguments);
     }
     progress::warn_of_base(search.other_base());
     let found = score(&search, arguments)?;
@@ -265,8 +280,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if is_kept && arguments.fail_if_kept { ExitCode::from(5) } else { ExitCode::SUCCESS })
 }
 
-/// Says on stderr what will be scored, and what is known before.
-fn say_before(search: &PreparedSearch<'_>, arguments: &Arguments) {
+/// Prints on stderr what will be scored, and the warnings that are known before scoring.
+fn report_inputs(search: &PreparedSearch<'_>, arguments: &Arguments) {
     let lines = search.datasets().flat_map(|dataset| long_samples(dataset, search.max_length()));
     lines.for_each(|line| progress::say(&line));
     if !(arguments.families.is_empty() && arguments.gates.is_empty()) {
@@ -277,7 +292,7 @@ fn say_before(search: &PreparedSearch<'_>, arguments: &Arguments) {
     }
 }
 
-/// Searches, with progress on stderr, until it is done or interrupted.
+/// Runs the search with progress on stderr, until it is done or interrupted.
 fn score<'a>(search: &PreparedSearch<'a>, arguments: &Arguments) -> Result<Found<'a>> {
     interrupt::install();
     let mut scoring = progress::Scoring::new(search.samples(), arguments.quiet);
@@ -288,25 +303,25 @@ fn score<'a>(search: &PreparedSearch<'a>, arguments: &Arguments) -> Result<Found
     let finished = scoring.finish();
     found.map_err(|error| match error {
         Error::Interrupted if finished == 0 => {
-            anyhow!("no sample was finished yet; run the same command again to start over").context(error)
+            anyhow!("no sample is finished; run the same command again to start over").context(error)
         }
         Error::Interrupted => {
             let out = arguments.out.display();
-            anyhow!("run the same command again to go on; {out} keeps what is finished").context(error)
+            anyhow!("run the same command again to continue; finished work is kept in {out}").context(error)
         }
         error => error.into(),
     })
 }
 
-/// What becomes of samples that are longer than `most` tokens.
+/// Messages about samples that are longer than `most` tokens.
 fn long_samples(dataset: &TokenizedDataset, most: usize) -> Vec<String> {
     let line = |lines: &[usize], what: &str| {
         let shown: Vec<String> = lines.iter().take(5).map(usize::to_string).collect();
         let more = if lines.len() > shown.len() { ", …" } else { "" };
-        let (noun, verb) = if lines.len() == 1 { ("sample", "is") } else { ("samples", "are") };
+        let (samples, are) = if lines.len() == 1 { ("sample", "is") } else { ("samples", "are") };
         (!lines.is_empty()).then(|| {
             format!(
-                "plimsoll: {} {noun} of {} {verb} longer than {most} tokens: {what} (line {}{more})",
+                "plimsoll: {} {samples} of {} {are} longer than {most} tokens: {what} (line {}{more})",
                 lines.len(),
                 dataset.file.display(),
                 shown.join(", ")
@@ -318,22 +333,22 @@ fn long_samples(dataset: &TokenizedDataset, most: usize) -> Vec<String> {
     [skipped, cut].into_iter().flatten().collect()
 }
 
-/// What is about to be scored, and what it costs.
+/// A line with the families that will be scored, and the number of variants and layer passes.
 fn plan(plan: &SearchPlan) -> String {
     let family = |(family, members): &(Family, usize)| match family.is_adaptive() {
-        true => format!("{family} (as it goes)"),
+        true => format!("{family} (adaptive)"),
         false => format!("{family} ({members})"),
     };
     let families: Vec<String> = plan.families.iter().map(family).collect();
     let SearchPlan { variants, passes, naive, .. } = plan;
     format!(
-        "plimsoll: {}: {variants} variants in {passes} layer passes a sample; one by one they would be {naive}",
+        "plimsoll: {}: {variants} variants, {passes} layer passes per sample (without sharing: {naive})",
         families.join(", ")
     )
 }
 
 impl Arguments {
-    /// As the library wants them. What is not given has the library's default.
+    /// The library's settings. Options that are not given have the library's defaults.
     fn settings(&self) -> Result<SearchSettings> {
         let defaults = SearchSettings::default();
         let EffectSettings { order_pairs, .. } = defaults.effects;
@@ -346,7 +361,7 @@ impl Arguments {
             strategy: match (self.search, self.error_rate) {
                 (SearchArgument::Exact, None) => Strategy::Exact,
                 (SearchArgument::Exact, Some(_)) => {
-                    return Err(Error::Usage("--error-rate is of no effect without --search racing".into()).into());
+                    return Err(Error::Usage("--error-rate has no effect without --search racing".into()).into());
                 }
                 (SearchArgument::Racing, None) => Strategy::RACING,
                 (SearchArgument::Racing, Some(error_rate)) => Strategy::Racing { error_rate },
@@ -387,5 +402,35 @@ impl Arguments {
                 LongSamplesArgument::Cut => LongSamples::Cut,
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_help_lists_every_supported_family_of_models() {
+        let supported = plimsoll::model::supported_families();
+        let words = supported.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let supported: BTreeSet<&str> = words.filter(|word| !["", "or", "and"].contains(word)).collect();
+        let list = AFTER_HELP.lines().skip_while(|line| !line.starts_with("Models, ")).skip(1);
+        let list = list.take_while(|line| !line.is_empty());
+        let listed: BTreeSet<&str> = list.filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(listed, supported);
+    }
+
+    #[test]
+    fn the_help_lists_every_family_of_variants_from_the_simplest() {
+        let help = <Arguments as Args>::augment_args(clap::Command::new("search"));
+        let families = help.get_arguments().find(|argument| argument.get_id() == "families").unwrap();
+        let text = families.get_help().unwrap().to_string();
+        let (_, list) = text.split_once(": ").unwrap();
+        let listed: Vec<&str> = list.split(", ").map(|name| name.split(' ').next().unwrap_or_default()).collect();
+        let searched = Family::ALL.into_iter().filter(|family| ![Family::BottomK, Family::Given].contains(family));
+        let searched: Vec<String> = searched.map(|family| family.to_string()).collect();
+        assert_eq!(listed, searched);
     }
 }

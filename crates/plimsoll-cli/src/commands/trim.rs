@@ -1,4 +1,4 @@
-//! `plimsoll trim`: cut an adapter where it is known already what to keep.
+//! `plimsoll trim`: writes an adapter with given LoRA strengths.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use plimsoll::TOOL;
 use plimsoll::formats::files::sha256_of_files;
-use plimsoll::lora::adapter::{Adapter, AdapterLayout, EmbeddingLora, Provenance, Source, write_trimmed_as};
+use plimsoll::lora::adapter::{Adapter, AdapterLayout, EmbeddingLora, HashedFile, Provenance, write_trimmed_as};
 use plimsoll::lora::{LayersKept, Variant};
 use plimsoll::{Error, report};
 
@@ -17,8 +17,8 @@ use crate::hub;
 
 /// Write an adapter that keeps some of the LoRA and drops the rest.
 ///
-/// What is kept as trained is copied byte for byte; a strength that is neither 0 nor 1 is multiplied into lora_B and
-/// rounded to the type that it is stored in. Nothing is retrained. No base model is needed. To find what to keep, use
+/// Tensors with LoRA strength 1 are copied byte for byte. Strengths other than 0 and 1 are multiplied into lora_B and
+/// rounded to its dtype. Nothing is retrained, and no base model is needed. To find what to keep, use
 /// `plimsoll search`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -28,11 +28,13 @@ Examples:
   plimsoll trim --adapter my-adapter --gates 20-29=0.5 --out weaker
   plimsoll trim --adapter my-adapter --from out --out as-searched
 
-Gates are terms PLACE=STRENGTH, separated by commas. A place is a layer (7), layers (18-29), a
-module (q_proj) or both (7.q_proj, 0-9.down_proj). A later term overrides those before it. What
-no term names stays as trained, 1; 0 drops. A strength alone is for all places.")]
+--gates takes LoRA strengths: terms PLACE=STRENGTH, separated by commas. A place is a layer (7), a
+range of layers (18-29), a module (q_proj) or both (7.q_proj, 0-9.down_proj). A later term overrides
+earlier ones. A strength alone (0.5) is for all places. 1 keeps LoRA as trained, 0 drops it. Places
+that no term names have strength 1.")]
 pub(super) struct Arguments {
-    /// LoRA adapter: a PEFT folder (adapter_config.json, adapter_model.safetensors), or one of mlx-lm's, or an id
+    /// LoRA adapter: a PEFT folder (adapter_config.json, adapter_model.safetensors), an mlx-lm folder, or a repository
+    /// id
     #[arg(long, value_name = "FOLDER")]
     adapter: PathBuf,
     #[command(flatten)]
@@ -42,7 +44,7 @@ pub(super) struct Arguments {
     /// Folder for the trimmed adapter; it must not exist
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// Whose layout to write [default: the adapter's own]
+    /// File layout of the trimmed adapter [default: as in --adapter]
     #[arg(long, value_enum, value_name = "peft|mlx")]
     layout: Option<AdapterLayoutArgument>,
     /// What to print on stdout
@@ -58,17 +60,17 @@ enum AdapterLayoutArgument {
     Mlx,
 }
 
-/// What to keep, said in one of three ways.
+/// What to keep: exactly one of three options.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct What {
-    /// Which layers keep their LoRA, from the bottom: a number, or `full` for all
+    /// How many layers keep their LoRA, from the bottom: a number, or `full` (all)
     #[arg(long, value_name = "K")]
     layers_kept: Option<LayersKept>,
-    /// Strengths of layers and modules, such as 18-29=0 or 7=0,20-29.q_proj=0.5
-    #[arg(long, value_name = "GATES", allow_hyphen_values = true)]
+    /// LoRA strengths of layers and modules, such as 18-29=0 or 7=0,20-29.q_proj=0.5
+    #[arg(long, value_name = "PLACE=STRENGTH,…", allow_hyphen_values = true)]
     gates: Option<String>,
-    /// The gates that a search picked, whatever its verdict on them: its folder, or its result.json
+    /// The candidate of a search, whatever its verdict: the output folder of the search, or its result.json
     #[arg(long, value_name = "PATH")]
     from: Option<PathBuf>,
 }
@@ -77,14 +79,14 @@ struct What {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let adapter = Adapter::open(&hub::adapter(&arguments.adapter, false)?)?;
     let sha256 = sha256_of_files(&adapter.files())?;
-    let (variant, ends) = arguments.what.variant(&adapter, &sha256)?;
-    let adapter = adapter.with_embedding_lora(arguments.embedding_lora.choice().or(ends));
+    let (variant, searched) = arguments.what.variant(&adapter, &sha256)?;
+    let adapter = adapter.with_embedding_lora(arguments.embedding_lora.choice().or(searched));
     let layout = match arguments.layout {
         None => adapter.layout(),
         Some(AdapterLayoutArgument::Peft) => AdapterLayout::Peft,
         Some(AdapterLayoutArgument::Mlx) => AdapterLayout::Mlx,
     };
-    let source = Source { path: arguments.adapter.display().to_string(), sha256 };
+    let source = HashedFile { path: arguments.adapter.display().to_string(), sha256 };
     let card =
         Provenance { tool: TOOL.into(), command: Some(command_line()), adapter: Some(source), ..Provenance::default() };
     let written = write_trimmed_as(&adapter, &variant, &card, layout, &arguments.out)?;
@@ -97,9 +99,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 impl What {
-    /// The gates, and what a search made of the ends of the model.
+    /// The variant to write, and with `--from` the search's choice of `--embedding-lora`.
     fn variant(&self, adapter: &Adapter, sha256: &str) -> Result<(Variant, Option<EmbeddingLora>)> {
-        // No base model is at hand: the layers that can be spoken of are those up to the adapter's highest.
+        // Without a base model, the number of layers is known up to the highest layer with LoRA only.
         let highest = adapter.layers().last().copied().unwrap_or(0);
         let layers = highest + 1;
         if let Some(gates) = &self.gates {
@@ -116,8 +118,8 @@ impl What {
             Some(LayersKept::Some(kept)) if kept <= layers => kept,
             Some(LayersKept::Some(kept)) => {
                 return Err(Error::Usage(format!(
-                    "{kept} layers kept: expected at most {layers}, since the highest layer with LoRA in {} is {highest}; \
-                     `full` keeps all",
+                    "{kept} layers kept: expected at most {layers}, since the highest layer with LoRA in {} is \
+                     {highest}; `full` keeps all",
                     adapter.folder().display()
                 ))
                 .into());

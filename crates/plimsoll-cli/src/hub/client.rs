@@ -1,8 +1,8 @@
-//! Requests to one hub: which of them carry the token, and how a file gets into the cache.
+//! HTTP client for one hub: requests with the token, redirects, and downloads into the cache.
 //!
-//! The token belongs to the origin of the endpoint (scheme, host and port, RFC 6454). Redirects are followed here and not
-//! by the HTTP crate, so that the token is sent to that origin only. Once a redirect leads to another origin, such as a
-//! CDN's, no later request of its chain carries the token, not even one back to the hub.
+//! The token belongs to the origin of the endpoint (scheme, host and port, RFC 6454). Redirects are followed here and
+//! not by the HTTP crate, so that the token is sent to that origin only. After a redirect to another origin, such as a
+//! CDN's, no later request of the chain carries the token, not even one back to the hub.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
@@ -18,18 +18,18 @@ use ureq::{Agent, Body};
 
 use crate::progress::say;
 
-/// Redirects of one request at most.
+/// Maximum number of redirects of one request.
 const MAX_REDIRECTS: usize = 10;
-/// The largest list of files that is read, in bytes.
+/// Maximum size of the list of files, in bytes.
 const MAX_LIST_BYTES: u64 = 16 << 20;
-/// How often a broken download is taken up again, and the wait before the first time.
+/// Number of retries of a failed download, and the delay before the first one; it doubles each time.
 const RETRIES: u32 = 3;
-const WAIT: Duration = Duration::from_millis(300);
-/// How long a server may take to accept a connection, and to send the next bytes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RETRY_DELAY: Duration = Duration::from_millis(300);
+/// Timeout for a connection, and for each read.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 const COMMIT: &str = "X-Repo-Commit";
-/// The hash of a file that lies in another storage, which has an `ETag` of its own.
+/// The hash of a file that is stored elsewhere, where it has another `ETag`.
 const LINKED_ETAG: &str = "X-Linked-Etag";
 
 /// Why a request failed.
@@ -37,14 +37,14 @@ const LINKED_ETAG: &str = "X-Linked-Etag";
 pub(super) enum Failure {
     /// The server answered with this status.
     Status(u16),
-    /// Access is refused (401 or 403) behind a redirect to another origin, where no token is sent.
+    /// Access is refused (401 or 403) after a redirect to another origin, where no token is sent.
     Elsewhere {
-        /// The status.
+        /// The HTTP status.
         status: u16,
-        /// Where the redirects left the endpoint's origin.
+        /// The first origin other than the endpoint's.
         origin: String,
     },
-    /// Anything else, in words.
+    /// Any other reason, as text.
     Other(String),
 }
 
@@ -56,46 +56,46 @@ impl<E: std::error::Error> From<E> for Failure {
 
 type Result<T, E = Failure> = std::result::Result<T, E>;
 
-/// A hub's endpoint, and the token for it.
+/// An HTTP client for a hub's endpoint, with its token.
 pub(super) struct Client {
     agent: Agent,
     endpoint: String,
     token: Option<String>,
 }
 
-/// What a hub says of a file before it is downloaded.
+/// The metadata of a file on the hub.
 #[derive(Debug)]
 pub(super) struct Metadata {
     /// The name of the file's content in the cache.
     pub(super) etag: String,
-    /// The commit of the revision that was asked for.
+    /// The commit of the requested revision.
     pub(super) commit: String,
-    /// Bytes.
+    /// The file's size, in bytes.
     pub(super) size: u64,
 }
 
-/// The end of a chain of redirects.
+/// The response at the end of a chain of redirects.
 struct Answer {
     response: Response<Body>,
-    /// Headers of the last answer that came from the endpoint's own origin.
+    /// Headers of the last response from the endpoint's own origin.
     own: HeaderMap,
-    /// Where the redirects left that origin, if they did.
+    /// The first other origin in the chain.
     left: Option<Origin>,
 }
 
 impl Client {
-    /// A client that has not connected yet.
+    /// A client for an endpoint. It does not connect yet.
     pub(super) fn new(endpoint: String, token: Option<String>) -> Self {
         let config = Agent::config_builder()
             .user_agent(concat!("plimsoll/", env!("CARGO_PKG_VERSION")))
             .max_redirects(0)
             .http_status_as_error(false)
-            .timeout_connect(Some(PATIENCE))
-            .timeout_per_read(Some(PATIENCE));
+            .timeout_connect(Some(TIMEOUT))
+            .timeout_per_read(Some(TIMEOUT));
         Self { agent: config.build().into(), endpoint, token }
     }
 
-    /// Where the hub is.
+    /// The hub's endpoint, such as `https://huggingface.co`.
     pub(super) fn endpoint(&self) -> &str {
         &self.endpoint
     }
@@ -117,16 +117,16 @@ impl Client {
         Ok(siblings.iter().filter_map(|file| file["rfilename"].as_str().map(str::to_owned)).collect())
     }
 
-    /// The address of a file.
+    /// The URL of a file.
     pub(super) fn url(&self, repository: &str, revision: &str, name: &str) -> String {
         format!("{}/{repository}/resolve/{}/{name}", self.endpoint, revision.replace('/', "%2F"))
     }
 
-    /// Asks for the first byte of a file, for what comes with it.
+    /// Requests the first byte of a file, and reads the metadata from the headers.
     pub(super) fn metadata(&self, url: &str) -> Result<Metadata> {
         let Answer { response, own, left } = self.get(url, Some("bytes=0-0"))?;
         let header = |name: &str| own.get(name).and_then(|value| value.to_str().ok());
-        let missing = |name: &str| Failure::Other(format!("{url} is answered without the header {name}"));
+        let missing = |name: &str| Failure::Other(format!("the response of {url} has no header {name}"));
         let missing_own = |name: &str| match &left {
             None => missing(name),
             Some(origin) => Failure::Other(format!(
@@ -136,24 +136,24 @@ impl Client {
         let etag = header(LINKED_ETAG).or_else(|| header(ETAG.as_str())).ok_or_else(|| missing_own(ETAG.as_str()))?;
         let etag = etag.trim_start_matches("W/").trim_matches('"').to_owned();
         let commit = header(COMMIT).ok_or_else(|| missing_own(COMMIT))?.to_owned();
-        // A server that knows no ranges sends the whole file.
+        // A server without support for ranges sends the whole file.
         let headers = response.headers();
         let size = headers.get(CONTENT_RANGE).or_else(|| headers.get(CONTENT_LENGTH));
         let size = size.and_then(|size| size.to_str().ok()?.rsplit('/').next()?.parse().ok());
         Ok(Metadata { etag, commit, size: size.ok_or_else(|| missing(CONTENT_RANGE.as_str()))? })
     }
 
-    /// Downloads a file of `size` bytes to `blob`; what an interrupted download left beside it is gone on with.
+    /// Downloads a file of `size` bytes to `blob`. Continues an interrupted download from its `.part` file.
     pub(super) fn download(&self, url: &str, size: u64, blob: &Path, bar: &ProgressBar) -> Result<()> {
         if let Some(folder) = blob.parent() {
             fs::create_dir_all(folder)?;
         }
         // Held until the end of this function.
-        let _lock = lock(&beside(blob, ".lock"))?;
+        let _lock = lock(&with_suffix(blob, ".lock"))?;
         if fs::metadata(blob).is_ok_and(|found| found.len() == size) {
             return Ok(());
         }
-        let part = beside(blob, ".part");
+        let part = with_suffix(blob, ".part");
         let mut file = OpenOptions::new().append(true).create(true).open(&part)?;
         if file.metadata()?.len() > size {
             file.set_len(0)?;
@@ -164,13 +164,13 @@ impl Client {
             if matches!(failure, Failure::Status(400..=499) | Failure::Elsewhere { .. }) || failed == RETRIES {
                 return Err(failure);
             }
-            thread::sleep(WAIT * 2_u32.pow(failed));
+            thread::sleep(RETRY_DELAY * 2_u32.pow(failed));
             failed += 1;
         }
         Ok(fs::rename(&part, blob)?)
     }
 
-    /// Appends to the file what it lacks of its `size` bytes.
+    /// Downloads the missing end of a file of `size` bytes, and appends it.
     fn append(&self, url: &str, size: u64, file: &mut File, bar: &ProgressBar) -> Result<()> {
         let found = file.metadata()?.len();
         if found == size {
@@ -182,7 +182,7 @@ impl Client {
         bar.set_position(found);
         let body = response.into_body().into_reader().take(size - found);
         let found = found + io::copy(&mut bar.wrap_read(body), file)?;
-        if found == size { Ok(()) } else { Err(Failure::Other(format!("{found} bytes came of {size}: try again"))) }
+        if found == size { Ok(()) } else { Err(Failure::Other(format!("received {found} of {size} bytes: try again"))) }
     }
 
     /// Sends a request, and follows redirects.
@@ -209,7 +209,7 @@ impl Client {
                 200..=299 => return Ok(Answer { response, own, left }),
                 301 | 302 | 303 | 307 | 308 => {
                     let next = redirect(&uri, response.headers());
-                    uri = next.map_err(|what| Failure::Other(format!("{url} is answered with {what}")))?;
+                    uri = next.map_err(|what| Failure::Other(format!("the response of {url} is {what}")))?;
                 }
                 status => {
                     let left = left.filter(|_| matches!(status, 401 | 403));
@@ -223,13 +223,13 @@ impl Client {
 }
 
 /// A path with a suffix.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(suffix);
     path.into()
 }
 
-/// Waits for other processes that download the same file.
+/// Locks a file. Waits while another process has the lock, which is then downloading the same file.
 fn lock(path: &Path) -> io::Result<File> {
     let file = File::create(path)?;
     match file.try_lock() {
@@ -243,11 +243,12 @@ fn lock(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Scheme, host and port; none for what is no HTTP address.
+/// An origin: scheme, host and port.
 #[derive(Debug, PartialEq, Eq)]
 struct Origin(String, String, u16);
 
 impl Origin {
+    /// The origin of an HTTP URL; `None` for any other.
     fn of(uri: &Uri) -> Option<Self> {
         let scheme = uri.scheme_str()?.to_ascii_lowercase();
         let port = match scheme.as_str() {
@@ -269,7 +270,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Where an answer redirects to, which may be relative to where it came from (RFC 3986, section 5.2).
+/// The target of a redirect, which may be relative to the request's URL (RFC 3986, section 5.2).
 fn redirect(from: &Uri, headers: &HeaderMap) -> Result<Uri, &'static str> {
     let location = headers.get(LOCATION).and_then(|location| location.to_str().ok());
     let location = location.ok_or("a redirect without a Location")?;
@@ -350,7 +351,7 @@ mod tests {
             ("x/y?z", "https://hub.example:8443/a/x/y?z"),
             ("../../.././x/./y?z=../w", "https://hub.example:8443/x/y?z=../w"),
             ("?z", "https://hub.example:8443/a/b?z"),
-            // Nothing of these names another host.
+            // None of these is another host.
             ("/@other.example/x", "https://hub.example:8443/@other.example/x"),
             ("@other.example", "https://hub.example:8443/a/@other.example"),
         ] {

@@ -1,12 +1,12 @@
-//! Models and adapters by the id of a repository: the Hugging Face Hub's cache first, then the Hub.
+//! Models and adapters by repository id, from the Hugging Face Hub or its local cache.
 //!
-//! `OWNER/NAME`, with `@REVISION` for another branch, tag or commit than `main`, and with `:FILE` for one GGUF file of
-//! several. What lies in the cache complete is used without a word to anybody; what is missing is downloaded into it, in
-//! the layout that Hugging Face's own libraries share, and an interrupted download goes on where it stopped. The library
-//! knows nothing of this: it is handed a path.
+//! An id is `OWNER/NAME`, with `@REVISION` for another branch, tag or commit than `main`, and with `:FILE` for one of
+//! several GGUF files. A complete copy in the cache is used without a request. Missing files are downloaded into the
+//! cache, in the layout that Hugging Face's libraries share, and an interrupted download is continued. The library does
+//! not know repositories: it gets a path.
 //!
-//! Environment, as `huggingface_hub` reads it: `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` (or the file that
-//! `hf auth login` writes), `HF_HUB_OFFLINE`.
+//! Environment variables, with the meaning that they have for `huggingface_hub`: `HF_HUB_CACHE`, `HF_HOME`,
+//! `HF_ENDPOINT`, `HF_TOKEN` (or the file that `hf auth login` writes), `HF_HUB_OFFLINE`.
 
 mod client;
 
@@ -21,37 +21,38 @@ use plimsoll::formats::files;
 use self::client::{Client, Failure};
 use crate::progress;
 
-/// A repository with more files than this is refused: models have some dozens.
+/// Maximum number of files of a repository; models have a few dozen.
 const MAX_FILES: usize = 10_000;
-/// The largest index of weight files that is read, in bytes; those of the largest models have some hundred KiB.
+/// Maximum size of an index of weight files, in bytes; those of the largest models have some hundred KiB.
 const MAX_INDEX_BYTES: u64 = 16 << 20;
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
-/// Files that a model may have beside these.
+/// Optional files of a model.
 const EXTRAS: &[&str] = &["tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
 const ADAPTER_CONFIG: &str = "adapter_config.json";
-/// Of which an adapter has one.
+/// The weights of an adapter: one of these.
 const ADAPTER_WEIGHTS: &[&str] = &["adapter_model.safetensors", "adapters.safetensors"];
 
-/// What a repository is asked for.
+/// What a repository contains.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Model,
     Adapter,
 }
 
-/// The folder or file of a base model: the argument itself where such a path exists, or where it is no id.
+/// The path of a base model. Downloads a repository; an existing path, or an argument that is no id, is returned as it
+/// is.
 ///
 /// # Errors
-/// A repository that is not there, not complete, or cannot be reached.
+/// A repository that does not exist, is incomplete, or cannot be reached.
 pub(crate) fn model(argument: &Path, quiet: bool) -> Result<PathBuf> {
     resolve(argument, Kind::Model, quiet)
 }
 
-/// The same for an adapter.
+/// The path of an adapter, as [`model`] finds that of a base model.
 ///
 /// # Errors
 /// As [`model`].
@@ -77,7 +78,7 @@ fn resolve(argument: &Path, kind: Kind, quiet: bool) -> Result<PathBuf> {
     download(folder, &id, kind, quiet).map_err(|reason| refuse(reason).into())
 }
 
-/// An id, taken apart.
+/// A parsed repository id.
 #[derive(Debug, PartialEq)]
 struct Id {
     repository: String,
@@ -97,16 +98,16 @@ impl Id {
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
         };
         let (owner, name) = repository.split_once('/')?;
-        let is_good = is_name(owner)
+        let is_valid = is_name(owner)
             && is_name(name)
             && !revision.is_empty()
             && is_inside(revision)
             && file.as_deref().is_none_or(is_inside);
-        is_good.then(|| Self { repository: repository.to_owned(), revision: revision.to_owned(), file })
+        is_valid.then(|| Self { repository: repository.to_owned(), revision: revision.to_owned(), file })
     }
 }
 
-/// Whether a name of a stranger's stays inside of the folder that it is joined to.
+/// Whether an untrusted name stays inside the folder that it is joined to.
 fn is_inside(name: &str) -> bool {
     let is_plain = |c: char| !c.is_control() && !matches!(c, '\\' | '?' | '#' | '%');
     !name.is_empty()
@@ -114,7 +115,7 @@ fn is_inside(name: &str) -> bool {
         && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
-/// Where Hugging Face's libraries keep what they download.
+/// The cache folder of Hugging Face's libraries.
 fn cache_folder() -> PathBuf {
     set("HF_HUB_CACHE").map_or_else(|| home().join("hub"), PathBuf::from)
 }
@@ -135,23 +136,25 @@ fn token() -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
+/// The value of an environment variable, if it is not empty.
 fn set(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// Whether an environment variable is true.
 fn is_set(name: &str) -> bool {
     set(name).is_some_and(|value| matches!(value.to_ascii_uppercase().as_str(), "1" | "TRUE" | "YES" | "ON"))
 }
 
-/// The folder in the cache of the revision's files.
+/// The folder of a revision's files in the cache.
 fn snapshot(folder: &Path, id: &Id) -> Option<PathBuf> {
     let commit = fs::read_to_string(folder.join("refs").join(&id.revision));
-    // A commit has no name under refs.
+    // A commit has no file in refs.
     let commit = commit.map_or_else(|_| id.revision.clone(), |commit| commit.trim().to_owned());
     is_inside(&commit).then(|| folder.join("snapshots").join(commit))
 }
 
-/// What the cache has of it, where that is all that is needed.
+/// The path in the cache, if everything that is needed is there.
 fn cached(folder: &Path, id: &Id, kind: Kind) -> Option<PathBuf> {
     let snapshot = snapshot(folder, id)?;
     if let Some(file) = &id.file {
@@ -173,7 +176,7 @@ fn cached(folder: &Path, id: &Id, kind: Kind) -> Option<PathBuf> {
     is_complete.then_some(snapshot)
 }
 
-/// The files that an index of weights names.
+/// The weight files that an index lists.
 fn shards(index: &Path) -> Result<Vec<String>, String> {
     let size = fs::metadata(index).map_err(|error| error.to_string())?.len();
     if size > MAX_INDEX_BYTES {
@@ -189,13 +192,13 @@ fn shards(index: &Path) -> Result<Vec<String>, String> {
     Ok(names.into_iter().collect())
 }
 
-/// Downloads what is missing; the reason is worded to follow the id.
+/// Downloads what is missing. Returns the path. The text of an error continues a message that starts with the id.
 fn download(folder: PathBuf, id: &Id, kind: Kind, quiet: bool) -> Result<PathBuf, String> {
     let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
     let client = Client::new(endpoint.trim_end_matches('/').to_owned(), token());
     let fetching = Fetching { client, folder, id, quiet };
 
-    let opening = progress::spinner(format!("asking {} for {}", fetching.client.endpoint(), id.repository), quiet);
+    let opening = progress::spinner(format!("querying {} for {}", fetching.client.endpoint(), id.repository), quiet);
     let files = fetching.client.files(&id.repository, &id.revision).map_err(|failure| fetching.reason(&failure));
     opening.finish_and_clear();
     let files: BTreeSet<String> = files?.into_iter().collect();
@@ -203,7 +206,7 @@ fn download(folder: PathBuf, id: &Id, kind: Kind, quiet: bool) -> Result<PathBuf
         return Err(format!("has {} files: at most {MAX_FILES} are read", files.len()));
     }
     let has = |name: &str| files.contains(name);
-    let missing = |name: &str| format!("{name} is not in the repository{}", meant(&files));
+    let missing = |name: &str| format!("{name} is not in the repository{}", suggestion(&files));
 
     if let Some(file) = &id.file {
         return if has(file) { fetching.get(file) } else { Err(missing(file)) };
@@ -237,8 +240,8 @@ fn folder_of(file: &Path) -> Result<PathBuf, String> {
     file.parent().map(Path::to_owned).ok_or_else(|| "the cache has no folder for it".to_owned())
 }
 
-/// What in a repository may have been meant.
-fn meant(files: &BTreeSet<String>) -> String {
+/// A suggestion for the user: the GGUF files of a repository.
+fn suggestion(files: &BTreeSet<String>) -> String {
     let ggufs: Vec<&str> = files.iter().map(String::as_str).filter(|name| name.ends_with(".gguf")).collect();
     if ggufs.is_empty() {
         return String::new();
@@ -248,7 +251,7 @@ fn meant(files: &BTreeSet<String>) -> String {
     format!("; it has GGUF files: add one to the id, as OWNER/NAME:{} ({}{more})", some[0], some.join(", "))
 }
 
-/// A repository, and how its files are fetched.
+/// A repository whose files are downloaded.
 struct Fetching<'a> {
     client: Client,
     /// The repository's folder in the cache.
@@ -258,7 +261,7 @@ struct Fetching<'a> {
 }
 
 impl Fetching<'_> {
-    /// A file's path in the cache, once it is there.
+    /// The path of a file in the cache; downloads it first if it is not there.
     fn get(&self, name: &str) -> Result<PathBuf, String> {
         if !is_inside(name) {
             return Err("names a file outside of itself".to_owned());
@@ -271,9 +274,9 @@ impl Fetching<'_> {
         let reason = |failure: Failure| format!("{name}: {}", self.reason(&failure));
         let url = client.url(&id.repository, &id.revision, name);
         let metadata = client.metadata(&url).map_err(reason)?;
-        // What names files in the cache is a stranger's word, too.
+        // These become file names in the cache, and they are untrusted.
         if [&metadata.etag, &metadata.commit].iter().any(|text| !is_inside(text) || text.contains('/')) {
-            return Err(format!("{name}: {} answers with names that are none", client.endpoint()));
+            return Err(format!("{name}: {} sent an ETag or a commit that is not a file name", client.endpoint()));
         }
         let blob = folder.join("blobs").join(&metadata.etag);
         let bar = progress::download(name, self.quiet);
@@ -286,7 +289,7 @@ impl Fetching<'_> {
         Ok(path)
     }
 
-    /// Notes the commit that the revision stands for, unless it is one itself.
+    /// Writes the commit of the revision to `refs`, unless the revision is a commit.
     fn refer(&self, commit: &str) -> io::Result<()> {
         if self.id.revision == commit {
             return Ok(());
@@ -295,20 +298,20 @@ impl Fetching<'_> {
         files::write_file(&path, commit.as_bytes()).map_err(io::Error::other)
     }
 
-    /// What went wrong, and what to do.
+    /// The text of a failure: what went wrong, and what to do.
     fn reason(&self, failure: &Failure) -> String {
         let endpoint = self.client.endpoint();
         match failure {
             Failure::Status(404) => format!("no such path, and no such repository, revision or file at {endpoint}"),
             Failure::Status(status @ (401 | 403)) => format!(
-                "{endpoint} refuses access ({status}): accept the model's terms there, and set HF_TOKEN to a token that may read \
-                 it"
+                "{endpoint} refuses access ({status}): accept the model's terms there, and set HF_TOKEN to a token \
+                 that may read it"
             ),
             Failure::Elsewhere { status, origin } => {
                 let token = if self.client.has_token() { "" } else { ", and HF_TOKEN to a token that may read it" };
                 format!(
-                    "{endpoint} redirects to {origin}, where access is refused ({status}): a token is sent to {endpoint} \
-                     only; if {origin} is the hub, set HF_ENDPOINT to it{token}"
+                    "{endpoint} redirects to {origin}, where access is refused ({status}): a token is sent to \
+                     {endpoint} only; if {origin} is the hub, set HF_ENDPOINT to it{token}"
                 )
             }
             Failure::Status(status) => {
@@ -319,15 +322,16 @@ impl Fetching<'_> {
     }
 }
 
-/// Links the file of a snapshot, which may have folders in its name, to its content; moves that where links are refused.
+/// Links a file of a snapshot, which may have folders in its name, to its content. Moves the content if links are
+/// refused.
 fn link(blob: &Path, path: &Path, name: &str) -> io::Result<()> {
     if path.exists() {
         return Ok(());
     }
     fs::create_dir_all(path.parent().unwrap_or(path))?;
-    // A link whose content is gone.
+    // Removes a link whose content is gone.
     let _ = fs::remove_file(path);
-    // Out of the folders in the name, of the commit's and of `snapshots`.
+    // Up from the folders in the name, the commit's folder and `snapshots`.
     let up = Path::new(name).components().map(|_| Component::ParentDir).chain([Component::ParentDir]);
     let content = Path::new("blobs").join(blob.file_name().unwrap_or_default());
     let target: PathBuf = up.chain(content.components()).collect();
@@ -345,7 +349,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_taken_apart_and_paths_are_left_alone() {
+    fn ids_are_parsed_and_paths_are_not() {
         let id = |repository: &str, revision: &str, file: Option<&str>| {
             let file = file.map(str::to_owned);
             Some(Id { repository: repository.into(), revision: revision.into(), file })
@@ -361,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_lead_outside_are_known() {
+    fn names_that_lead_outside_are_rejected() {
         for name in ["", "../x", "a/../../x", "/x", "a\\b", "a\nb", "a?b"] {
             assert!(!is_inside(name), "{name:?}");
         }

@@ -1,4 +1,4 @@
-//! What the tests of the program share: the golden fixtures, and a run of the built binary.
+//! Helpers of the CLI tests: the golden fixtures, and runs of the built binary.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -32,13 +32,13 @@ pub(crate) fn result() -> PathBuf {
     golden().join("../result.json").canonicalize().unwrap()
 }
 
-/// The built program, with nothing in its environment that changes what it prints.
+/// The built program, in an environment that does not change its output.
 pub(crate) fn plimsoll() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
     for variable in ["COLUMNS", "CLICOLOR_FORCE", "NO_COLOR", "TERM"] {
         command.env_remove(variable);
     }
-    // Nor with anything that leads to the network.
+    // No network either.
     for variable in ["HF_HOME", "HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
     {
         command.env_remove(variable);
@@ -48,7 +48,7 @@ pub(crate) fn plimsoll() -> Command {
     command
 }
 
-/// What one run of the program said.
+/// Exit code and output of one run of the program.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) code: Option<i32>,
@@ -70,7 +70,7 @@ pub(crate) fn search(model: &Path, adapter: &Path, data: &Path, out: &Path, more
     run(search_arguments(model, adapter, data, out).iter().map(AsRef::as_ref).chain(more.iter().map(OsStr::new)))
 }
 
-/// The same of boundaries alone, with a third held out.
+/// `plimsoll search` of boundaries without controls, with a third held out by default.
 pub(crate) fn plain_search(model: &Path, adapter: &Path, data: &Path, out: &Path, more: &[&str]) -> Run {
     let mut plain = vec!["--no-controls"];
     if !more.contains(&"--holdout") {
@@ -93,7 +93,7 @@ pub(crate) fn json_lines(path: &Path) -> Vec<Value> {
     fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Names in a folder, sorted.
+/// The names in a folder, sorted.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -101,7 +101,7 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Every file below a folder with its bytes.
+/// The bytes of every file in a folder and its subfolders.
 pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     for name in names(folder) {
@@ -115,7 +115,7 @@ pub(crate) fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// Copies the files of a folder, but for the folders in it.
+/// Copies the files of a folder, without its subfolders.
 pub(crate) fn copy_files(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for name in names(from) {

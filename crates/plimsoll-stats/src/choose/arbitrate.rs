@@ -1,4 +1,4 @@
-//! Which class of candidates to take, when each has been cross-validated.
+//! The choice between classes of candidates (families), each with its cross-validated scores.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,31 +6,32 @@ use super::judge::differences;
 use super::rules::ROUNDING;
 use crate::mean_and_se;
 
-/// How a class stands beside the best one.
+/// A class compared with the best one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
-    /// Mean NLL of its picks on samples that did not pick.
+    /// Mean NLL of the class's picks on samples that did not pick.
     pub mean: f64,
-    /// How much that is above the best class's.
+    /// The difference from the mean of the best class.
     pub deficit: f64,
     /// Paired standard error of the deficit.
     pub se: f64,
 }
 
-/// The simplest class within one paired standard error of the best, and how all of them stand.
+/// The index of the simplest class within one paired standard error of the best, and the standings of all classes.
 ///
-/// Takes the out-of-fold NLL of every sample under each class's rule ([`cross_validate`](super::cross_validate)), from the
-/// simplest class on. It is the one-standard-error rule once more (Breiman, Friedman, Olshen & Stone, 1984): a class with
-/// more members has more ways to fit the samples, and has to earn them on samples that it did not see. The winner's own
-/// mean is the least of several and flatters it a little; another part has to judge it.
+/// `classes` has the out-of-fold NLL of every sample under each class's rule
+/// ([`cross_validate`](super::cross_validate)), the simplest class first. This is the one-standard-error rule again
+/// (Breiman, Friedman, Olshen & Stone, 1984): a class with more members fits the samples better, so it must be better
+/// on samples that it did not see. The winner's mean is the lowest of several and so slightly too good; other samples
+/// must judge it.
 ///
 /// # Panics
-/// If there is no class, or they differ in their number of samples.
+/// If there are no classes, or they differ in the number of samples.
 pub fn arbitrate(classes: &[Vec<f64>]) -> (usize, Vec<Standing>) {
     let means: Vec<f64> = classes.iter().map(|class| mean_and_se(class).0).collect();
     let best = (1..classes.len()).fold(0, |best, class| if means[class] < means[best] { class } else { best });
     let standing = |(class, &mean): (&Vec<f64>, &f64)| {
-        assert_eq!(class.len(), classes[best].len(), "classes of other samples");
+        assert_eq!(class.len(), classes[best].len(), "classes with different numbers of samples");
         let (deficit, se) = mean_and_se(&differences(class, &classes[best]));
         Standing { mean, deficit, se }
     };
@@ -62,7 +63,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_chosen_is_never_above_the_best(rows in prop::collection::vec(prop::collection::vec(0.0..4.0_f64, 12), 1..6)) {
+        fn the_chosen_is_never_above_the_best(
+            rows in prop::collection::vec(prop::collection::vec(0.0..4.0_f64, 12), 1..6),
+        ) {
             let (chosen, standings) = arbitrate(&rows);
             let best = standings.iter().position(|standing| standing.deficit == 0.0 && standing.se == 0.0);
             prop_assert!(chosen <= best.unwrap());

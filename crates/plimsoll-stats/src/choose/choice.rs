@@ -1,4 +1,4 @@
-//! The answer, what it rests on, and the options that decide it.
+//! The choice with its verdict, reason and comparisons, and the options of the rules.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -6,50 +6,51 @@ use std::num::NonZeroUsize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What to do with the adapter.
+/// The verdict: what to do with the adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// Keep LoRA in the lower layers only.
+    /// Use the candidate, such as LoRA in the lower layers only.
     Trim,
-    /// Keep the whole adapter: because that is shown to be right, or because nothing is shown ([`Choice::abstains`]).
+    /// Keep the full adapter, either because this is shown to be right, or because nothing is shown
+    /// ([`Choice::abstains`]).
     KeepFull,
-    /// The adapter is shown not to beat the base model by anything that matters: drop it.
+    /// Use the base model: the adapter is shown to be worse, or to gain less than [`ChooseOptions::negligible`].
     UseBase,
 }
 
-/// Why the verdict is what it is. "Shown" is by the held-out samples.
+/// The reason of the verdict. "Shown" means shown by the held-out samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// `trim`: the cut is shown to be better than the full adapter.
     Better,
-    /// `trim`: the cut is shown to keep at least the margin of the full adapter's gain over the base model.
+    /// `trim`: the cut is shown not to be worse than the full adapter by the [`Margin`].
     NotWorse,
     /// `trim`: the full adapter's mean is no better than the base model's, and the cut is shown to be better than both.
     BetterThanBase,
     /// `keep-full`: the rule picked all layers.
     NoCut,
-    /// `keep-full`: the cut (to no layers at all, if `one_se` is 0) is shown to be worse than the full adapter.
+    /// `keep-full`: the cut (the base model, if `one_se` is 0) is shown to be worse than the full adapter.
     Worse,
-    /// `keep-full`, abstaining: the cut is shown to be neither better, nor as good, nor worse. By nested cross-validation
-    /// no cut is called worse.
+    /// `keep-full`, abstaining: the cut is shown to be neither better, nor not worse, nor worse. Nested
+    /// cross-validation never calls a cut worse.
     NotShown,
-    /// `keep-full`, abstaining: the samples do not show whether the full adapter beats the base model.
+    /// `keep-full`, abstaining: the full adapter is not shown to be better than the base model.
     AdapterNotShown,
-    /// `keep-full`: the cut would be made, but is not shown to keep samples of another kind from getting worse.
+    /// `keep-full`: the verdict would be to trim, but the cut is not shown to hold the margin on the guard's samples.
     GuardNotHeld,
     /// `use-base`: the full adapter is shown to be worse than the base model, or to gain less than
-    /// [`Options::negligible`]; and no cut is shown to be better than both.
+    /// [`ChooseOptions::negligible`]; and no cut is shown to be better than both.
     AdapterNotBetter,
 }
 
-/// The answer, and what it rests on.
+/// The choice: verdict, reason, and the comparisons behind them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Choice {
-    /// What to do.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Why.
+    /// The reason of the verdict.
     pub reason: Reason,
     /// Layers that keep LoRA under the verdict: all of them for `keep-full`, none for `use-base`.
     pub layers_kept: usize,
@@ -57,52 +58,54 @@ pub struct Choice {
     pub best: usize,
     /// The smallest boundary within one standard error of `best`, paired by sample.
     pub one_se: usize,
-    /// The change point of the `full` ground-truth probability curve.
-    pub curve: usize,
-    /// Share of bootstrap resamples in which the one-standard-error rule chose each boundary: k = 0..L.
+    /// The change point of the `full` ground-truth probability curve; absent if the curve was not computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curve: Option<usize>,
+    /// Share of bootstrap resamples in which the one-standard-error rule picks each boundary: k = 0..L.
     pub bootstrap: Vec<f64>,
-    /// What `one_se` gains over the full adapter on the held-out samples. Positive is better.
+    /// The gain of the candidate over the full adapter on the held-out samples. Positive is better.
     pub gain: Gain,
-    /// What the full adapter gains over the base model on the held-out samples. Positive is better.
+    /// The gain of the full adapter over the base model on the held-out samples. Positive is better.
     pub adapter_gain: Gain,
-    /// What `one_se` gains over the base model on the held-out samples. Positive is better.
+    /// The gain of the candidate over the base model on the held-out samples. Positive is better.
     pub base_gain: Gain,
-    /// `(NLL(base) − NLL(one_se)) / (NLL(base) − NLL(full))` on the held-out samples. `None` where the full adapter's
-    /// gain over the base is not clear of 0 (its interval holds 0 or less): a share of nothing means nothing. Reports leave
-    /// it out where that gain is clear of 0 by little ([`Gain::has_shares`]).
+    /// The retained share, `(NLL(base) − NLL(candidate)) / (NLL(base) − NLL(full))`, on the held-out samples. `None` if
+    /// the interval of the full adapter's gain over the base model is not above 0, because the share is then undefined.
+    /// Reports also leave it out if that gain is uncertain ([`Gain::has_shares`]).
     pub retained: Option<Interval>,
     /// Which samples judged.
     #[serde(default)]
-    pub validation: Validation,
-    /// Whether the samples settle nothing, and the verdict is what is safe and not what is shown.
+    pub validation: JudgingSamples,
+    /// Whether the samples do not decide. The verdict is then the safe choice, to keep the full adapter.
     #[serde(default)]
     pub abstains: bool,
-    /// What the held-out samples could show, and how many it would take; none where the verdict is shown.
+    /// The power of the test, if the samples do not decide.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<Power>,
 }
 
-/// Which samples judge a candidate.
+/// The samples that judge a candidate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
-pub enum Validation {
-    /// Samples that had no part in picking it.
+pub enum JudgingSamples {
+    /// Held-out samples, which had no part in picking it.
     #[default]
     Holdout,
-    /// Every sample, once each: the rule picks on the other folds, and its pick is judged on the fold left out. What is
-    /// judged is the rule's picks, not one boundary.
+    /// Nested cross-validation, in which every sample judges once: the rule picks on the other folds, and its pick is
+    /// judged on the fold left out. The picks of the rule are judged, not one boundary.
     Nested {
-        /// How many folds.
+        /// The number of folds.
         folds: usize,
     },
 }
 
-/// What a test could have shown.
+/// The power of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Power {
-    /// A true gain of this size would be shown in 8 of 10 cases on as many samples as there were.
+    /// The true gain that this number of samples shows in 8 of 10 cases.
     pub detectable: f64,
-    /// So many samples would show a gain of the size that was seen in 8 of 10 cases; null where none was seen.
+    /// The number of samples that shows a gain of the observed size in 8 of 10 cases; null if the observed gain is not
+    /// above 0.
     pub samples: Option<u64>,
 }
 
@@ -115,15 +118,16 @@ pub struct Gain {
     pub low: f64,
     /// Upper end of the 95 % bootstrap interval.
     pub high: f64,
-    /// Two-sided p-value, the larger of two paired tests: randomisation, and the t-test corrected for skewness.
+    /// Two-sided p-value, the larger of two paired tests: the randomisation test, and the t-test corrected for
+    /// skewness.
     pub p: f64,
     /// Number of held-out samples.
     pub samples: usize,
 }
 
 impl Gain {
-    /// Whether a share of this gain says something: not where the lower end of its interval is less than a third of it. A
-    /// share's upper end then is beyond three times the share, which says how uncertain this gain is and nothing else.
+    /// Whether shares of this gain are meaningful: the lower end of its interval is at least a third of it. Otherwise
+    /// the upper end of a share is more than three times the share, and only shows how uncertain this gain is.
     pub fn has_shares(&self) -> bool {
         self.mean > 0.0 && self.low * 3.0 >= self.mean
     }
@@ -140,35 +144,36 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// How to choose.
+/// Options of the rules.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Options {
+pub struct ChooseOptions {
     /// Seed of all resampling.
     pub seed: u64,
-    /// Bootstrap resamples of the choice.
+    /// Number of bootstrap resamples for the stability of the choice.
     pub choice_resamples: NonZeroUsize,
-    /// Bootstrap resamples of each interval, and sign patterns of each randomisation test.
+    /// Number of bootstrap resamples of each interval, and of sign patterns of each randomisation test.
     pub resamples: NonZeroUsize,
-    /// A p-value below this shows a difference; with fewer than 20 samples, one below half of it.
+    /// A p-value below this shows a difference; with fewer than 20 samples, below half of it.
     pub alpha: f64,
-    /// What a cut may lose and still not count as worse.
+    /// What a cut may lose and still count as not worse.
     pub margin: Margin,
-    /// An adapter that is shown to gain less than this over the base model gains nothing that matters. In nats per answer
-    /// token, or in the points of the metric whose values are judged; at 0 or less only a loss counts.
+    /// If the adapter is shown to gain less than this over the base model, the verdict is to use the base model. In
+    /// nats per answer token, or in points of the metric; at 0 or less only a loss counts.
     pub negligible: f64,
 }
 
-/// What a cut may lose and still not count as worse than the full adapter.
+/// What a cut may lose and still count as not worse than the full adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Margin {
-    /// It surely keeps more than this share of the full adapter's gain over the base model: R(k) is above it.
+    /// It keeps more than this share of the full adapter's gain over the base model (95 % CI of the retained share
+    /// above it).
     Share(f64),
-    /// It surely loses less than this, in nats per answer token.
+    /// It loses less than this, in nats per answer token (95 % CI of the loss below it).
     Nats(f64),
 }
 
-impl Default for Options {
+impl Default for ChooseOptions {
     fn default() -> Self {
         const CHOICE_RESAMPLES: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
         const RESAMPLES: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
@@ -183,13 +188,13 @@ impl Default for Options {
     }
 }
 
-/// One part of the samples.
+/// A part of the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
-    /// The samples that pick the boundary.
+    /// The selection samples, which pick the candidate.
     Selection,
-    /// The samples that judge it.
+    /// The held-out samples, which judge it.
     Holdout,
 }
 
@@ -207,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reports_name_verdicts_and_reasons_in_kebab_case() {
+    fn verdicts_and_reasons_are_written_in_kebab_case() {
         assert_eq!(serde_json::to_string(&Verdict::UseBase).unwrap(), "\"use-base\"");
         assert_eq!(serde_json::to_string(&Reason::BetterThanBase).unwrap(), "\"better-than-base\"");
         assert_eq!(serde_json::to_string(&Reason::NotShown).unwrap(), "\"not-shown\"");

@@ -1,31 +1,32 @@
-//! Controls beside a cut: whether it is which layers are kept that makes it as good as it is.
+//! Comparison of a cut with controls: does its gain come from which layers it keeps?
 //!
-//! A cut also makes the adapter weaker and smaller. A factor on the whole adapter does the first, as many layers drawn at
-//! random or taken from the top do the second; if one of these is as good as the cut, depth is not what helped. The cut is
-//! tested against every control, paired by sample, and the p-values are adjusted for their number (Holm, Scandinavian
-//! Journal of Statistics 6:2, 1979), so that it is shown to beat one falsely with a probability of at most α.
+//! A cut also makes the adapter weaker and smaller. A LoRA strength on the whole adapter makes it weaker too; equally
+//! many random or highest layers make it smaller too. If one of these is as good as the cut, depth is not the reason
+//! for its gain. The cut is tested against every control, paired by sample, with p-values adjusted for the number of
+//! controls (Holm, Scandinavian Journal of Statistics 6:2, 1979), so that the probability of a false result is at most
+//! α.
 
 use serde::{Deserialize, Serialize};
 
-use super::choice::{Gain, Options};
+use super::choice::{ChooseOptions, Gain};
 use super::judge::{differences, is_shown, measure};
 use crate as stats;
 
-/// One control.
+/// A control compared with the full adapter and with the cut.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ControlGains {
-    /// What the control gains over the full adapter. Positive is better.
+    /// The gain of the control over the full adapter. Positive is better.
     pub over_full: Gain,
-    /// What the cut gains over the control. Positive means that the cut is better.
+    /// The gain of the cut over the control. Positive means that the cut is better.
     pub cut_over: Gain,
-    /// The p-value of `cut_over`, adjusted for all controls.
+    /// The p-value of `cut_over`, adjusted for the number of controls.
     pub p_holm: f64,
 }
 
-/// Compares a cut with controls by the NLL of samples that picked neither: one number for each sample with the full adapter,
-/// with the cut and with each control. Of a control that is drawn several times, the mean over the draws.
+/// Compares a cut with controls by the NLL of samples that picked neither: one number per sample for the full adapter,
+/// the cut and each control. For a random control it is the mean over its draws.
 ///
-/// Also whether the cut is shown to be better than every control; without controls nothing is shown.
+/// The second value is whether the cut is shown to be better than every control; false without controls.
 ///
 /// # Panics
 /// If the lists differ in length.
@@ -33,10 +34,10 @@ pub fn controls<R: AsRef<[f64]>>(
     full: &[f64],
     cut: &[f64],
     controls: &[R],
-    options: &Options,
+    options: &ChooseOptions,
 ) -> (Vec<ControlGains>, bool) {
     let is_alike = |list: &[f64]| list.len() == full.len();
-    assert!(is_alike(cut) && controls.iter().all(|control| is_alike(control.as_ref())), "lists of other lengths");
+    assert!(is_alike(cut) && controls.iter().all(|control| is_alike(control.as_ref())), "lists of different lengths");
     let gain = |from: &[f64], to: &[f64]| measure(&differences(from, to), options);
     let over_cut: Vec<Gain> = controls.iter().map(|control| gain(control.as_ref(), cut)).collect();
     let adjusted = stats::holm(&over_cut.iter().map(|gain| gain.p).collect::<Vec<_>>());
@@ -57,7 +58,7 @@ mod tests {
 
     fn controls<R: AsRef<[f64]>>(full: &[f64], cut: &[f64], controls: &[R]) -> (Vec<ControlGains>, bool) {
         let resamples = std::num::NonZeroUsize::new(1_000).unwrap();
-        super::controls(full, cut, controls, &Options { resamples, ..Options::default() })
+        super::controls(full, cut, controls, &ChooseOptions { resamples, ..ChooseOptions::default() })
     }
 
     fn noisy(mean: f64, phase: usize) -> Vec<f64> {
@@ -74,7 +75,7 @@ mod tests {
         let (rows, is_depth) = controls(&full, &cut, &[noisy(2.2, 3), noisy(1.5, 5)]);
         assert!(!is_depth && rows[0].p_holm < 0.05 && rows[1].p_holm > 0.05);
         assert_eq!(controls::<Vec<f64>>(&full, &cut, &[]), (Vec::new(), false));
-        // As much worse as the other was better.
+        // Worse than the control by a large difference.
         assert!(!controls(&full, &cut, &[noisy(0.8, 3)]).1);
     }
 }

@@ -1,30 +1,30 @@
-//! A boundary that the selection samples pick, judged by the held-out ones.
+//! The choice with held-out samples: the selection samples pick a boundary, and the held-out samples judge it.
 
-use super::choice::{Choice, Options, Part, Validation, Verdict};
+use super::choice::{Choice, ChooseOptions, JudgingSamples, Part, Verdict};
 use super::judge::{CutKind, Judgement, judge};
 use super::rules;
 use super::scores::{ChooseProblem, Scores, check_boundaries, check_curve};
 
-/// Picks a boundary on the selection samples, and judges it on the held-out ones.
-pub fn choose(input: &Input, options: &Options) -> Choice {
-    let Input { selection, holdout, curve, whole } = input;
+/// Picks a boundary on the selection samples, and judges it on the held-out samples.
+pub fn choose(input: &Input, options: &ChooseOptions) -> Choice {
+    let Input { selection, holdout, layers, curve, whole } = input;
     let one_se = selection.pick();
     let [base, full, cut] =
-        [0, input.layers(), one_se].map(|boundary| holdout.nll(boundary).expect("checked when the input was made"));
+        [0, *layers, one_se].map(|boundary| holdout.nll(boundary).expect("checked when the input was made"));
     let judgement = judge(&base, &full, &cut, CutKind::of(one_se, *whole), options);
-    Choice::of(selection, &judgement, curve, Validation::Holdout, options)
+    Choice::of(selection, &judgement, *layers, curve, JudgingSamples::Holdout, options)
 }
 
 impl Choice {
-    /// Puts together what picked and what judged.
+    /// The choice from the scores that picked and the judgement.
     pub(super) fn of(
         selection: &Scores,
         judgement: &Judgement,
+        layers: usize,
         curve: &[f64],
-        validation: Validation,
-        options: &Options,
+        validation: JudgingSamples,
+        options: &ChooseOptions,
     ) -> Self {
-        let layers = curve.len();
         let rules::Pick { best, one_se } = rules::pick(selection, &selection.everyone());
         let &Judgement { verdict, reason, abstains, gain, adapter_gain, base_gain, retained, power } = judgement;
         Self {
@@ -37,7 +37,7 @@ impl Choice {
             },
             best,
             one_se,
-            curve: rules::change_point(curve),
+            curve: (!curve.is_empty()).then(|| rules::change_point(curve)),
             bootstrap: rules::stability(selection, layers, options.choice_resamples, options.seed),
             gain,
             adapter_gain,
@@ -51,7 +51,7 @@ impl Choice {
 }
 
 impl Choice {
-    /// The same rules' picks, with the judgement on a candidate that is not one of them and keeps LoRA in so many layers.
+    /// The same picks with the judgement on another candidate, which keeps LoRA in `layers_kept` layers.
     #[must_use]
     pub fn with(self, judgement: &Judgement, layers_kept: usize) -> Self {
         let Judgement { verdict, reason, abstains, gain, adapter_gain, base_gain, retained, power } = *judgement;
@@ -64,37 +64,42 @@ impl Choice {
     }
 }
 
-/// What there is to choose from: at least one layer, two samples in each part, and only finite numbers.
+/// The checked input of [`choose`]: at least one layer, two samples in each part, and finite numbers only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Input {
     selection: Scores,
     holdout: Scores,
-    curve: Vec<f64>, // (layers)
+    layers: usize,
+    /// `(layers)`; empty if it was not computed.
+    curve: Vec<f64>,
     whole: usize,
 }
 
 impl Input {
-    /// Takes the mean NLL (nats per answer token) of every sample at every boundary k = 0..=L, one row for each sample,
-    /// in two parts, and the `full` ground-truth probability after each of the L layers.
+    /// An input from the mean NLL (nats per answer token) of every sample at every boundary k = 0..=L, one row per
+    /// sample, in two parts, and the ground-truth probability of the full adapter after each of the L layers.
+    ///
+    /// The curve may be empty: then there is no change point.
     ///
     /// # Errors
-    /// An empty curve, fewer than two samples in a part, a row whose length is not L + 1, or a number that is not
-    /// finite.
+    /// No layers, a curve whose length is not L, fewer than two samples in a part, a row whose length is not L + 1, or
+    /// a number that is not finite.
     pub fn new<R: AsRef<[f64]>>(selection: &[R], holdout: &[R], curve: &[f64]) -> Result<Self, ChooseProblem> {
-        check_curve(curve)?;
-        let boundaries: Vec<usize> = (0..=curve.len()).collect();
+        let in_row = selection.first().map_or(0, |row| row.as_ref().len().saturating_sub(1));
+        let layers = if curve.is_empty() { in_row } else { curve.len() };
+        check_curve(curve, layers)?;
+        let boundaries: Vec<usize> = (0..=layers).collect();
         let selection = Scores::new(Part::Selection, &boundaries, selection);
-        Self::of(selection?, Scores::new(Part::Holdout, &boundaries, holdout)?, curve)
+        Self::of(selection?, Scores::new(Part::Holdout, &boundaries, holdout)?, layers, curve)
     }
 
-    /// The same where not every boundary was scored: only those of `selection` can be picked.
+    /// An input in which not every boundary was scored: only those of `selection` can be picked.
     ///
     /// # Errors
-    /// An empty curve, a boundary above the number of layers, or held-out scores without those of the base, of the full
-    /// adapter or of what is picked.
-    pub fn of(selection: Scores, holdout: Scores, curve: &[f64]) -> Result<Self, ChooseProblem> {
-        check_curve(curve)?;
-        let layers = curve.len();
+    /// No layers, a curve of another length, a boundary above the number of layers, or held-out scores without those of
+    /// the base model, of the full adapter or of the pick.
+    pub fn of(selection: Scores, holdout: Scores, layers: usize, curve: &[f64]) -> Result<Self, ChooseProblem> {
+        check_curve(curve, layers)?;
         check_boundaries(&selection, layers)?;
         check_boundaries(&holdout, layers)?;
         for boundary in [0, layers, selection.pick()] {
@@ -102,10 +107,10 @@ impl Input {
                 return Err(ChooseProblem::NotScored { part: Part::Holdout, boundary });
             }
         }
-        Ok(Self { selection, holdout, curve: curve.to_vec(), whole: layers })
+        Ok(Self { selection, holdout, layers, curve: curve.to_vec(), whole: layers })
     }
 
-    /// Says that a boundary of `whole` layers drops nothing, because there is no LoRA above it. L where it is not said.
+    /// Sets the boundary that drops nothing, because there is no LoRA above it; L by default.
     #[must_use]
     pub fn with_whole(self, whole: usize) -> Self {
         Self { whole, ..self }
@@ -113,7 +118,7 @@ impl Input {
 
     /// L, the number of decoder layers.
     pub fn layers(&self) -> usize {
-        self.curve.len()
+        self.layers
     }
 }
 
@@ -126,7 +131,7 @@ mod tests {
     fn a_boundary_above_all_lora_is_no_cut() {
         let rows = vec![vec![2.0, 1.5, 1.0, 1.0, 1.0]; 12];
         let input = Input::new(&rows, &rows, &[0.1, 0.2, 0.5, 0.9]).unwrap();
-        let reason = |input: &Input| choose(input, &Options::default()).reason;
+        let reason = |input: &Input| choose(input, &ChooseOptions::default()).reason;
         assert_eq!(reason(&input), Reason::NotWorse);
         assert_eq!(reason(&input.with_whole(2)), Reason::NoCut);
     }

@@ -1,19 +1,31 @@
-//! Which boundary to choose, and how sure that is.
+//! Rules that choose a boundary from scores, and judge it.
 //!
-//! A boundary k keeps LoRA in layers `0..k` (arXiv:2503.23360): k = L is the full adapter, k = 0 the base model. Three
-//! rules pick one from the *selection* samples ([`Choice::best`], [`Choice::one_se`], [`Choice::curve`]); the
-//! one-standard-error rule's is the candidate, and the *held-out* samples, which had no part in picking it, decide what
-//! to do with it ([`judge`], [`Verdict`]); where samples are few, each is held out in turn ([`choose_nested`]). The unit is
-//! nats per answer token, the mean over samples of the sample's mean; every comparison is paired and every resampling is
-//! by sample. A task's metric can take the place of the NLL, as the highest value that it can have less the value of the
-//! sample: what is said of nats then holds for its points.
+//! A boundary k keeps LoRA in layers `0..k` (arXiv:2503.23360): k = L is the full adapter, k = 0 is the base model.
+//! Three rules pick a boundary from the *selection* samples ([`Choice::best`], [`Choice::one_se`], [`Choice::curve`]).
+//! The pick of the one-standard-error rule is the candidate. The *held-out* samples, which had no part in picking it,
+//! give the verdict ([`judge`], [`Verdict`]); with few samples, each of them is held out in turn ([`choose_nested`]).
+//! Scores are NLL in nats per answer token, and a mean is over samples. Every comparison is paired by sample, and all
+//! resampling is by sample. A task's metric can replace the NLL: its loss is the highest possible value minus the
+//! sample's value, and its unit is points of the metric.
 //!
-//! The paper looks for the boundary and cuts there. Here "keep the full adapter" and "use the base model" are answers
-//! too, "the samples do not tell" is said where they do not ([`Choice::abstains`]), and no gain is quoted from the samples
-//! that chose k. The rules, their sources, and how often they err in simulated searches stand in `docs/choosing.md`.
+//! In the paper the candidate is always used. Here the verdict can also be to keep the full adapter or to use the base
+//! model, it can be that the samples do not decide ([`Choice::abstains`]), and no gain is reported from the samples
+//! that picked k. `docs/choosing-evidence.md` has the rules with their sources, and their error rates in simulated
+//! searches.
 //!
-//! Pure `f64`: nothing here knows a model, an engine or a file. The same input, options and seed give the same numbers
-//! on every platform, but for the last digits of p-values from the t distribution.
+//! The functions take `f64` only and depend on no model, engine or file. The same input, options and seed give the same
+//! numbers on every platform, except for the last digits of p-values from the t distribution.
+//!
+//! ```
+//! use plimsoll_stats::choose::{Input, ChooseOptions, Reason, choose};
+//!
+//! // NLL of 12 samples at the boundaries 0 to 4: the upper two layers change nothing.
+//! let rows = vec![vec![2.0, 1.5, 1.0, 1.0, 1.0]; 12];
+//! // The ground-truth probability after each of the 4 layers.
+//! let curve = [0.1, 0.2, 0.5, 0.9];
+//! let choice = choose(&Input::new(&rows, &rows, &curve).unwrap(), &ChooseOptions::default());
+//! assert_eq!((choice.reason, choice.layers_kept), (Reason::NotWorse, 2));
+//! ```
 
 mod arbitrate;
 mod choice;
@@ -27,7 +39,7 @@ mod rules;
 mod scores;
 
 pub use arbitrate::{Standing, arbitrate};
-pub use choice::{Choice, Gain, Interval, Margin, Options, Part, Power, Reason, Validation, Verdict};
+pub use choice::{Choice, ChooseOptions, Gain, Interval, JudgingSamples, Margin, Part, Power, Reason, Verdict};
 pub use controls::{ControlGains, controls};
 pub use holdout::{Input, choose};
 pub use judge::{CutKind, Judgement, fewest_to_show, judge, level, paired_gain, power};

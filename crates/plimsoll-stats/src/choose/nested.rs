@@ -1,45 +1,45 @@
-//! Nested cross-validation: every sample judges, and none judges a pick that it had a part in.
+//! Nested cross-validation: every sample judges, but only picks in which it had no part.
 //!
-//! A third held out leaves few samples to judge by where there are few at all. In its place the samples are dealt into
-//! folds; the one-standard-error rule picks on all folds but one, its pick is scored on the fold left out, and so in turn.
-//! The scores of all folds together judge (Varma and Simon, "Bias in error estimation when using cross-validation for model
-//! selection", BMC Bioinformatics 7:91, 2006; Cawley and Talbot, Journal of Machine Learning Research 11, 2010: a score
-//! from samples that took part in choosing flatters the choice).
+//! With few samples, a held-out third is too small to judge. Instead the samples are split into folds. The
+//! one-standard-error rule picks on all folds except one, and the pick is scored on the fold left out; this is repeated
+//! for each fold. The scores of all folds together judge (Varma and Simon, "Bias in error estimation when using
+//! cross-validation for model selection", BMC Bioinformatics 7:91, 2006; Cawley and Talbot, Journal of Machine Learning
+//! Research 11, 2010: a score from samples that took part in the choice is too good).
 //!
-//! What is judged is the rule, whose picks may differ from fold to fold; the boundary that is reported is the rule's pick on
-//! all samples. The folds' picks rest on nearly the same samples, so their scores are not independent, as tests take them
-//! to be: there is no unbiased estimate of the variance (Bengio and Grandvalet, Journal of Machine Learning Research 5,
-//! 2004). How often that misleads is measured by simulation, in `docs/choosing.md`. One claim is not made on such evidence:
-//! that the cut is worse. A pick is low where the samples outside a fold favour it, so those inside do not (what is too
-//! high in one part of a sample is too low in the rest), and folds whose picks are too low pull the mean down. In
-//! simulated searches a cut that lost nothing was called worse in one of ten; here it is left open.
+//! The rule is judged, whose picks may differ between folds. The reported boundary is the rule's pick on all samples.
+//! The picks of the folds rest on nearly the same samples, so their scores are not independent, which the tests assume:
+//! there is no unbiased estimate of the variance (Bengio and Grandvalet, Journal of Machine Learning Research 5, 2004).
+//! `docs/choosing-evidence.md` has error rates from simulations. For this reason folds never give the reason that a cut
+//! is worse. A low boundary is picked if the samples outside a fold favour it. Then those inside do not (a mean that is
+//! too high in one part is too low in the rest), and such folds lower the mean. In simulated searches, a cut without a
+//! loss was called worse in one of ten; here the reason is that nothing is shown.
 
-use super::choice::{Choice, Options, Part, Reason, Validation};
+use super::choice::{Choice, ChooseOptions, JudgingSamples, Part, Reason};
 use super::judge::{CutKind, differences, judge, power};
 use super::rules;
 use super::scores::{ChooseProblem, Scores, check_boundaries, check_curve};
 use crate as stats;
 
-/// From so many samples on a third of them is enough to judge by.
+/// Number of samples from which a held-out third is large enough to judge.
 const MANY: usize = 100;
 
-/// Folds of a nested cross-validation.
+/// Default number of folds.
 const FOLDS: usize = 10;
 
-/// Which samples should judge, by how many there are.
+/// The samples that judge by default, for a number of samples.
 ///
-/// Below 100 samples all of them, by nested cross-validation with 10 folds (one for each sample, if there are fewer): a
-/// third of 48 would be 16, on which a comparison needs a difference of 0.8 standard deviations to be shown in 8 of 10
-/// cases; 48 show one of 0.4. From 100 on a third is held out: 33 samples or more show 0.5, and what they judge is the
-/// one boundary that is reported, by samples that are independent of it.
-pub fn validation_for(samples: usize) -> Validation {
-    if samples < MANY { Validation::Nested { folds: FOLDS.min(samples) } } else { Validation::Holdout }
+/// With fewer than 100 samples all of them judge, by nested cross-validation with 10 folds (or one fold per sample). A
+/// third of 48 would be 16; on 16 samples a true difference must be 0.8 standard deviations to be shown in 8 of 10
+/// cases, on 48 it must be 0.4. From 100 samples a third is held out: 33 or more samples show 0.5 standard deviations,
+/// and they judge the reported boundary, independently of the pick.
+pub fn validation_for(samples: usize) -> JudgingSamples {
+    if samples < MANY { JudgingSamples::Nested { folds: FOLDS.min(samples) } } else { JudgingSamples::Holdout }
 }
 
-/// The scores that a family's rule gets on samples that had no part in its pick, one for each sample.
+/// The cross-validated scores of a family's rule, one per sample: the score under the pick of the other folds.
 ///
-/// The members are the boundaries of `scores`, the most preferred first. For each fold the smallest within one paired
-/// standard error of the best on all other folds is taken.
+/// The members are the boundaries of `scores`, the most preferred first. For each fold, the pick is the smallest within
+/// one paired standard error of the best on all other folds.
 ///
 /// # Panics
 /// If there is not one fold for each sample.
@@ -49,9 +49,10 @@ pub fn cross_validate(scores: &Scores, folds: &[usize]) -> Vec<f64> {
     folds.iter().enumerate().map(score).collect()
 }
 
-/// What the rule picks for each fold, on the samples of all the others. A fold without samples gets the pick on all.
+/// The rule's pick for each fold, on the samples of all other folds. A fold without samples has the pick on all
+/// samples.
 fn picks(scores: &Scores, folds: &[usize]) -> Vec<usize> {
-    assert_eq!(scores.samples(), folds.len(), "folds of other samples");
+    assert_eq!(scores.samples(), folds.len(), "one fold for each sample");
     let others = |fold: usize| -> Vec<usize> { (0..folds.len()).filter(|&sample| folds[sample] != fold).collect() };
     let last = folds.iter().max().map_or(0, |&last| last + 1);
     (0..last).map(|fold| rules::pick(scores, &others(fold)).one_se).collect()
@@ -59,20 +60,21 @@ fn picks(scores: &Scores, folds: &[usize]) -> Vec<usize> {
 
 /// Picks a boundary on all samples, and judges the rule that picked it by nested cross-validation.
 ///
-/// `curve` and `whole` are as in [`Input`](super::Input). Where the rule picks no layer or all of them on all samples there
-/// is no cut to judge: what is left is the adapter against the base model, both scored on every sample and neither picked.
+/// `curve` and `whole` are as in [`Input`](super::Input). If the rule picks no layer or all layers on all samples,
+/// there is no cut to judge. Then the adapter is compared with the base model, which need no pick.
 ///
 /// # Errors
-/// An empty curve, a boundary above the number of layers, or no scores of the base model or the full adapter.
+/// No layers, a curve of another length, a boundary above the number of layers, or no scores of the base model or the
+/// full adapter.
 pub fn choose_nested(
     samples: &Scores,
+    layers: usize,
     curve: &[f64],
     whole: usize,
     folds: usize,
-    options: &Options,
+    options: &ChooseOptions,
 ) -> Result<Choice, ChooseProblem> {
-    check_curve(curve)?;
-    let layers = curve.len();
+    check_curve(curve, layers)?;
     check_boundaries(samples, layers)?;
     let score =
         |boundary: usize| samples.nll(boundary).ok_or(ChooseProblem::NotScored { part: Part::Selection, boundary });
@@ -92,5 +94,5 @@ pub fn choose_nested(
         judgement.power = Some(power(&differences(&full, &cut), options));
     }
     let folds = fold_of.iter().max().map_or(0, |&last| last + 1);
-    Ok(Choice::of(samples, &judgement, curve, Validation::Nested { folds }, options))
+    Ok(Choice::of(samples, &judgement, layers, curve, JudgingSamples::Nested { folds }, options))
 }

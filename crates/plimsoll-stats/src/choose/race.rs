@@ -1,46 +1,62 @@
-//! Racing: boundaries leave once they are significantly worse on the samples so far, so that most of them are never
+//! Racing: boundaries that are significantly worse on the samples so far are dropped, so that most boundaries are not
 //! scored on most samples.
 //!
-//! The samples come in a random order and are looked at after 8, 16, 32, … of them. At each look every boundary is
-//! compared with the leader, the one with the lowest mean NLL, by a one-sided paired t-test of their differences, sample
-//! by sample (Maron and Moore, "Hoeffding Races", 1994; the t-test in place of Hoeffding's bound is Birattari et al.,
-//! "A racing algorithm for configuring metaheuristics", 2002: the bound would need hundreds of samples).
+//! The samples come in random order, and the race tests after 8, 16, 32, … of them. At each of these looks, every
+//! boundary is compared with the leader, the boundary with the lowest mean NLL, by a one-sided paired t-test of the
+//! differences by sample (Maron and Moore, "Hoeffding Races", 1994; the t-test instead of Hoeffding's bound is from
+//! Birattari et al., "A racing algorithm for configuring metaheuristics", 2002: the bound would need hundreds of
+//! samples).
 //!
-//! *Error rate.* The best boundary is lost only if some other, at some look, is better than it by a test that is wrong.
-//! There are fewer than L others and each boundary is tested once at a look, so the p-value that drops one is the error
-//! rate over L times the number of looks (Bonferroni). The best of the boundaries that are raced is then lost with at most
-//! the stated probability, as far as means of differences follow the t distribution, which they do not exactly: samples
-//! are few at first and their differences skewed.
+//! *Error rate.* The best boundary is lost only if another one is better at some look, by a test with a false result.
+//! Each boundary is tested once at each look, so a boundary is dropped if its p-value is below the error rate divided
+//! by L times the number of looks (Bonferroni). Then the best boundary of the race is lost with at most the given
+//! probability, if the means of differences follow the t distribution. They do so only approximately, because the first
+//! samples are few and their differences are skewed.
 //!
-//! *Refinement.* The race begins with a grid of boundaries, about eight and both ends. Once three of them are left, or at
-//! the last look, what lies between a boundary of the grid that is left and its neighbours comes in. What lies between
-//! two that were dropped is never scored: that the curve has no narrow dip there is an assumption, not a result, and
-//! [`Fate::Skipped`] says so.
+//! *Refinement.* The race starts with a grid of about eight boundaries, both ends included. When three of them are
+//! left, or at the last look, the boundaries between a remaining boundary of the grid and its neighbours are added.
+//! Boundaries between two dropped ones are never scored ([`Fate::Skipped`]): this assumes that the curve has no narrow
+//! dip there.
 //!
-//! The caller does the scoring: [`Race::step`] says what to score next, [`Race::record`] takes the scores.
+//! The caller does the scoring: [`Race::step`] returns what to score next, [`Race::record`] takes the scores.
+//!
+//! ```
+//! use plimsoll_stats::choose::race::{Fate, Race, RaceStep};
+//!
+//! // 32 samples at the boundaries 0 to 8. Each layer lowers the NLL by about 0.1.
+//! let nll = |sample: usize, k: usize| 2.0 - k as f64 * (0.1 + 0.001 * (sample % 5) as f64);
+//! let mut race = Race::new(8, 32, 0.05);
+//! while let RaceStep::Score { samples, boundaries } = race.step() {
+//!     let row = |sample| boundaries.iter().map(|&k| nll(sample, k)).collect::<Vec<f64>>();
+//!     let rows: Vec<Vec<f64>> = samples.clone().map(row).collect();
+//!     race.record(samples, &boundaries, &rows);
+//! }
+//! assert_eq!(race.left(), [8]);
+//! assert!(matches!(race.fates().next(), Some(Fate::Dropped { samples: 8, leader: 8, .. })));
+//! ```
 
 use std::ops::Range;
 
 use crate::{mean_and_se, student_t_above};
 
-/// Boundaries of the first grid, without the last.
+/// Number of boundaries of the first grid, without the last one.
 const GRID: usize = 8;
 
-/// Samples before the first look.
+/// Number of samples at the first look.
 const FIRST_LOOK: usize = 8;
 
-/// On fewer samples than this a race drops nothing: its first look is its last.
+/// Minimum number of samples for a race. With fewer, the first look is the last one, and nothing is dropped.
 pub const FEWEST: usize = FIRST_LOOK + 1;
 
-/// Once no more are left, what lies between them comes in.
+/// Number of remaining boundaries at which those between them are added.
 const FEW: usize = 3;
 
-/// A deficit of less than this share of the mean is no deficit.
+/// A deficit below this share of the mean counts as 0.
 const ROUNDING: f64 = 1e-12;
 
-/// What to do next.
+/// The next step of a race.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum RaceStep {
     /// Score these samples, counted in the order of the race, under these boundaries.
     Score {
         /// The samples.
@@ -48,27 +64,27 @@ pub enum Step {
         /// The boundaries, ascending.
         boundaries: Vec<usize>,
     },
-    /// What is left has been scored on every sample.
+    /// The remaining boundaries are scored on every sample.
     Done,
 }
 
-/// What became of a boundary.
+/// The state of a boundary in a race.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fate {
-    /// It is scored on every sample (or may still be).
+    /// In the race: scored on every sample at the end.
     Raced,
-    /// It was significantly worse than the leader.
+    /// Dropped: significantly worse than the leader.
     Dropped {
-        /// On so many samples.
+        /// Number of samples at that look.
         samples: usize,
-        /// The boundary that led.
+        /// The leader at that look.
         leader: usize,
-        /// By so many nats per token on the mean of them.
+        /// Mean deficit to the leader, in nats per token.
         deficit: f64,
         /// p-value of the test.
         p: f64,
     },
-    /// It was never scored: its neighbours on the grid were both dropped.
+    /// Never scored: both neighbours on the grid were dropped.
     Skipped,
 }
 
@@ -76,28 +92,30 @@ pub enum Fate {
 #[derive(Clone, Debug)]
 pub struct Race {
     samples: usize,
-    /// p-values below this drop a boundary.
+    /// A boundary with a p-value below this is dropped.
     level: f64,
-    /// Samples at the end of which there is a look; the last is all of them.
+    /// Number of samples at each look; at the last one all samples.
     looks: Vec<usize>,
     look: usize,
     grid: usize,
     entries: Vec<Entry>,
 }
 
+/// One boundary in the race.
 #[derive(Clone, Debug)]
 struct Entry {
     fate: Fate,
     /// Mean NLL of each sample so far, in the order of the race.
     nll: Vec<f64>,
-    /// Samples that it was last tested on.
+    /// Number of samples at the last test of this boundary.
     tested: usize,
-    /// Whether it was significantly worse in that test.
+    /// Whether the boundary was significantly worse in that test.
     has_lost: bool,
 }
 
 impl Race {
-    /// Between `layers + 1` boundaries on so many samples, with at most this probability of losing the best.
+    /// A race between `layers + 1` boundaries on a number of samples, which loses the best with at most this
+    /// probability.
     pub fn new(layers: usize, samples: usize, error_rate: f64) -> Self {
         let mut looks = Vec::new();
         let mut look = FIRST_LOOK;
@@ -122,15 +140,15 @@ impl Race {
         }
     }
 
-    /// What to score next.
-    pub fn step(&mut self) -> Step {
+    /// The next step: what to score.
+    pub fn step(&mut self) -> RaceStep {
         loop {
             let end = self.looks[self.look];
-            let behind = |entry: &Entry| entry.fate == Fate::Raced && entry.nll.len() < end;
-            if let Some(start) = self.entries.iter().filter(|entry| behind(entry)).map(|entry| entry.nll.len()).min() {
-                let is_next = |k: &usize| behind(&self.entries[*k]) && self.entries[*k].nll.len() == start;
+            let is_due = |entry: &Entry| entry.fate == Fate::Raced && entry.nll.len() < end;
+            if let Some(start) = self.entries.iter().filter(|entry| is_due(entry)).map(|entry| entry.nll.len()).min() {
+                let is_next = |k: &usize| is_due(&self.entries[*k]) && self.entries[*k].nll.len() == start;
                 let boundaries = (0..self.entries.len()).filter(is_next).collect();
-                return Step::Score { samples: start..end, boundaries };
+                return RaceStep::Score { samples: start..end, boundaries };
             }
             if end >= FIRST_LOOK {
                 self.test(end);
@@ -140,18 +158,18 @@ impl Race {
                 continue;
             }
             if end == self.samples {
-                return Step::Done;
+                return RaceStep::Done;
             }
             self.look += 1;
         }
     }
 
-    /// Takes the mean NLL of the samples that a step asked for: one row for each, one column for each of its boundaries.
+    /// Records the mean NLL of the samples of a step: one row per sample, one column per boundary.
     ///
     /// # Panics
-    /// If a boundary already has some of these scores, or lacks some before them.
+    /// If the samples do not follow those that a boundary has scores of.
     pub fn record<R: AsRef<[f64]>>(&mut self, samples: Range<usize>, boundaries: &[usize], rows: &[R]) {
-        assert_eq!(rows.len(), samples.len(), "scores of other samples");
+        assert_eq!(rows.len(), samples.len(), "one row for each sample");
         for (column, &k) in boundaries.iter().enumerate() {
             let entry = &mut self.entries[k];
             assert_eq!(entry.nll.len(), samples.start, "scores out of order");
@@ -159,18 +177,18 @@ impl Race {
         }
     }
 
-    /// What became of each boundary.
+    /// The state of each boundary.
     pub fn fates(&self) -> impl Iterator<Item = Fate> {
         self.entries.iter().map(|entry| entry.fate)
     }
 
-    /// Boundaries that are still in it, ascending.
+    /// The boundaries that are in the race, ascending.
     pub fn left(&self) -> Vec<usize> {
         (0..self.entries.len()).filter(|&k| self.entries[k].fate == Fate::Raced).collect()
     }
 
-    /// Tests those that were not tested at this look yet, and drops what is significantly worse than the leader. At the last
-    /// look nothing is dropped: it has all its scores, and goes to the rules.
+    /// Tests the boundaries that were not tested at this look, and drops those that are significantly worse than the
+    /// leader. At the last look nothing is dropped, because all scores are known.
     fn test(&mut self, samples: usize) {
         let left = self.left();
         let sum = |k: usize| self.entries[k].nll.iter().sum::<f64>();
@@ -186,7 +204,7 @@ impl Race {
             entry.tested = samples;
             let differences: Vec<f64> = entry.nll.iter().zip(&best).map(|(nll, best)| nll - best).collect();
             let (deficit, se) = mean_and_se(&differences);
-            // Sums of equal numbers may differ in their last digits, and all differences be alike.
+            // Sums of equal numbers may differ in their last digits, and then all differences are equal.
             let is_rounding = deficit <= ROUNDING * sum_of_best.abs() / samples as f64;
             let p = if is_rounding { 1.0 } else { student_t_above(deficit / se, samples - 1) };
             entry.has_lost = p < self.level;
@@ -196,7 +214,8 @@ impl Race {
         }
     }
 
-    /// Lets in what lies beside a boundary of the grid that is left and has not lost; whether there was anything.
+    /// Adds the boundaries next to a remaining boundary of the grid that was not significantly worse. Returns whether
+    /// there were any.
     fn refine(&mut self) -> bool {
         let last = self.entries.len() - 1;
         let mut any = false;
@@ -220,8 +239,8 @@ mod tests {
 
     use super::*;
 
-    /// Scores whose mean over samples is `curve`, with a noise of each sample that all boundaries share and one of its
-    /// own.
+    /// Scores whose mean over samples is `curve`, with noise that all boundaries of a sample share, and independent
+    /// noise.
     fn scores(curve: &[f64], samples: usize, own: f64, seed: u64) -> Vec<Vec<f64>> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut noise = || (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0;
@@ -233,11 +252,11 @@ mod tests {
             .collect()
     }
 
-    /// Runs a race to its end; also how many scores it took.
+    /// Runs a race to its end. Also returns the number of scores.
     fn run(scores: &[Vec<f64>], error_rate: f64) -> (Race, usize) {
         let mut race = Race::new(scores[0].len() - 1, scores.len(), error_rate);
         let mut taken = 0;
-        while let Step::Score { samples, boundaries } = race.step() {
+        while let RaceStep::Score { samples, boundaries } = race.step() {
             taken += samples.len() * boundaries.len();
             let row = |row: &Vec<f64>| boundaries.iter().map(|&k| row[k]).collect::<Vec<_>>();
             let rows: Vec<Vec<f64>> = scores[samples.clone()].iter().map(row).collect();
@@ -247,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clear_slope_is_left_behind_early() {
+    fn clearly_worse_boundaries_are_dropped_early() {
         let curve: Vec<f64> = (0..=30).map(|k| 2.0 - f64::from(k) * 0.02).collect();
         let (race, taken) = run(&scores(&curve, 32, 0.02, 1), 0.05);
         assert!(race.left().contains(&30) && race.left().len() < 6, "{:?}", race.left());
@@ -255,12 +274,12 @@ mod tests {
         let fates: Vec<Fate> = race.fates().collect();
         assert!(matches!(fates[0], Fate::Dropped { samples: 8, deficit, p, .. } if deficit > 0.4 && p < 1e-3));
         assert_eq!(fates[1], Fate::Skipped);
-        // Whatever is left has every score.
+        // The remaining boundaries have all scores.
         assert!(race.left().iter().all(|&k| race.entries[k].nll.len() == 32));
     }
 
     #[test]
-    fn what_is_equal_is_raced_to_the_end() {
+    fn equal_boundaries_are_raced_to_the_end() {
         let (race, taken) = run(&scores(&[1.0; 31], 40, 0.1, 2), 0.05);
         assert!(race.left().len() >= 30 && taken >= 30 * 40, "{taken} scores");
     }
@@ -285,23 +304,23 @@ mod tests {
     }
 
     #[test]
-    fn equal_scores_are_never_dropped_for_a_rounding() {
+    fn rounding_drops_no_equal_scores() {
         let rows = vec![vec![0.1 + 0.2, 0.3, 0.3]; 64];
         assert_eq!(run(&rows, 0.05).0.left(), [0, 1, 2]);
     }
 
-    /// The best of the boundaries is lost in at most the stated share of races; with normal noise, that is exact up to
-    /// what Bonferroni gives away.
+    /// The best boundary is lost in at most the given share of races. With normal noise this is exact, apart from the
+    /// Bonferroni correction.
     #[test]
     fn the_best_is_rarely_lost() {
         let curve: Vec<f64> = (0..=16).map(|k: i32| 1.0 + f64::from((k - 11).abs()) * 0.004).collect();
         let races = 400;
         let lost = (0..races).filter(|&seed| {
             let (race, _) = run(&scores(&curve, 64, 0.05, seed), 0.05);
-            // Raced or not: k = 11 lies between two of the grid, of which one at least is there.
+            // k = 11 is between two boundaries of the grid, at least one of which remains.
             !race.left().contains(&11)
         });
-        // 5 % of 400 are 20, with a standard deviation of 4.4; three of those above.
+        // 5 % of 400 are 20, with a standard deviation of 4.4: three standard deviations above.
         assert!(lost.count() <= 33);
     }
 }

@@ -1,28 +1,28 @@
-//! The rules that pick a boundary from the selection samples, and how stable the pick is.
+//! The rules that pick a boundary on the selection samples, and the stability of the pick.
 
 use std::num::NonZeroUsize;
 
 use super::scores::Scores;
 use crate::{Resampler, Stream, mean};
 
-/// Fewest points that make a segment of the curve: a line through fewer is no line.
+/// Minimum number of points of a segment of the curve, so that a line is determined.
 const SEGMENT: usize = 2;
 
-/// How far above one standard error a deficit still counts as equal to it. Where one sample alone makes the difference
-/// the two are equal exactly, and the order of the samples must not decide through the last digit.
+/// Relative tolerance for a deficit that equals one standard error. If only one sample differs, the two are exactly
+/// equal, and rounding in the order of the samples must not decide.
 pub(super) const ROUNDING: f64 = 1e-9;
 
-/// What the rules on the scores pick.
+/// The picks of the rules on the scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pick {
-    /// The boundary with the lowest mean NLL, the smallest of them where several are equal.
+    /// The boundary with the lowest mean NLL, the smallest of equals.
     pub(super) best: usize,
-    /// The smallest boundary within one standard error of `best`. Never above it: `best` is within 0 of itself.
+    /// The smallest boundary within one standard error of `best`, and at most `best`.
     pub(super) one_se: usize,
 }
 
 impl Scores {
-    /// What the one-standard-error rule picks: the boundary that the held-out samples are to judge.
+    /// The pick of the one-standard-error rule: the candidate, which the held-out samples judge.
     pub fn pick(&self) -> usize {
         pick(self, &self.everyone()).one_se
     }
@@ -30,11 +30,11 @@ impl Scores {
 
 /// Applies the rules to the samples with the given indices, repeats allowed.
 ///
-/// *Best* minimises the mean NLL. The *paired one-standard-error rule* takes the smallest k with `mean(d) ≤ se(d)`,
+/// *Best* minimises the mean NLL. The *paired one-standard-error rule* picks the smallest k with `mean(d) ≤ se(d)`,
 /// where `d = NLL(k) − NLL(best)` by sample and `se(d) = s(d)/√n`: the simplest model that is not clearly worse
-/// (Breiman, Friedman, Olshen & Stone, "Classification and Regression Trees", 3.4.3, 1984). There the error is that of
-/// the best model's own score; it is paired here, since all k are scored on the same samples and most of their spread
-/// is how hard a sample is.
+/// (Breiman, Friedman, Olshen & Stone, "Classification and Regression Trees", 3.4.3, 1984). There the standard error is
+/// that of the best model's score. Here it is paired, because all k are scored on the same samples, and most of the
+/// spread is how hard a sample is.
 pub(super) fn pick(scores: &Scores, samples: &[usize]) -> Pick {
     let n = samples.len() as f64;
     let columns = scores.boundaries.len();
@@ -67,8 +67,7 @@ pub(super) fn pick(scores: &Scores, samples: &[usize]) -> Pick {
     Pick { best: scores.boundaries[best], one_se: scores.boundaries[one_se] }
 }
 
-/// How often the one-standard-error rule picks each boundary k = 0..=L, of those that were scored, when the samples are drawn again with
-/// replacement: the share of resamples, summing to 1.
+/// The share of bootstrap resamples in which the one-standard-error rule picks each boundary k = 0..=L; the sum is 1.
 pub(super) fn stability(scores: &Scores, layers: usize, resamples: NonZeroUsize, seed: u64) -> Vec<f64> {
     let mut resampler = Resampler::new(seed, Stream::Choice, scores.samples());
     let mut counts = vec![0_usize; layers + 1];
@@ -78,16 +77,15 @@ pub(super) fn stability(scores: &Scores, layers: usize, resamples: NonZeroUsize,
     counts.into_iter().map(|count| count as f64 / resamples.get() as f64).collect()
 }
 
-/// The change point of a curve: the length of the lower segment when two lines, each with its own slope and intercept
-/// and at least two points, are fitted by least squares and their residual sum of squares is least. The smallest of
-/// equals.
+/// The change point of a curve: two lines, each with at least two points, are fitted by least squares, and the change
+/// point is the length of the lower segment with the smallest residual sum of squares; the smallest of equals.
 ///
-/// Quandt, Journal of the American Statistical Association 53:284 (1958). It makes the paper's reading of the curve by
-/// eye (arXiv:2503.23360) repeatable; that this is the rule a reader's eye follows is not claimed. A segment of two
-/// points fits exactly, which favours the ends of short curves.
+/// Quandt, Journal of the American Statistical Association 53:284 (1958). In the paper (arXiv:2503.23360) the boundary
+/// is read from the curve by eye; this is a repeatable rule, but not necessarily the same. A segment of two points fits
+/// exactly, which favours the ends of short curves.
 ///
-/// A curve of fewer than four layers has no room for two segments, and one that is a single straight line to about
-/// eight digits has no change point: both give the curve's length, that is, no cut.
+/// A curve of fewer than four layers is too short for two segments, and a curve that is a straight line to about eight
+/// digits has no change point. For both the result is the curve's length, which means no cut.
 pub(super) fn change_point(curve: &[f64]) -> usize {
     let layers = curve.len();
     let size: f64 = curve.iter().map(|value| value * value).sum();
@@ -101,8 +99,8 @@ pub(super) fn change_point(curve: &[f64]) -> usize {
         .1
 }
 
-/// Residual sum of squares of the least-squares line through `(0, y0), (1, y1), …`: `Syy − Sxy²/Sxx`, taken as the sum
-/// of squared residuals, which cannot cancel below 0.
+/// Residual sum of squares of the least-squares line through `(0, y0), (1, y1), …`: `Syy − Sxy²/Sxx`, computed as the
+/// sum of squared residuals, which cannot become negative.
 fn line_residual(values: &[f64]) -> f64 {
     let mean = mean(values);
     let middle = (values.len() as f64 - 1.0) / 2.0;
@@ -122,13 +120,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bend_is_found_where_it_is() {
+    fn a_bend_is_found() {
         let curve: Vec<f64> = (0..12).map(f64::from).map(|l| if l < 7.0 { 0.01 * l } else { 0.4 + 0.05 * l }).collect();
         assert_eq!(change_point(&curve), 7);
     }
 
     #[test]
-    fn nothing_to_split_is_no_cut() {
+    fn curves_without_two_segments_have_no_cut() {
         assert_eq!(change_point(&[0.1]), 1);
         assert_eq!(change_point(&[0.1, 0.9, 0.2]), 3);
         assert_eq!(change_point(&[0.3; 9]), 9);
@@ -138,13 +136,13 @@ mod tests {
 
     #[test]
     fn equal_splits_go_to_the_lower_one() {
-        // The same read backwards, so that splits 2 and 3 leave the same residual.
+        // A symmetric curve: splits 2 and 3 have the same residual.
         assert_eq!(change_point(&[0.0, 1.0, 0.0, 1.0, 0.0]), 2);
     }
 
     #[test]
     fn one_sample_alone_is_one_standard_error_whatever_its_place() {
-        // Only one of n samples prefers k = 1, by x: mean x/n, standard error x/n too, but for rounding.
+        // Only one of n samples prefers k = 1, by x: both mean and standard error are x/n, up to rounding.
         for samples in 2..40 {
             for place in 0..samples {
                 let nll: Vec<f64> = (0..samples).flat_map(|i| [if i == place { 0.7 } else { 0.0 }, 0.0]).collect();

@@ -1,11 +1,11 @@
-//! Scores of samples at some boundaries, checked: ascending boundaries, two samples or more, finite numbers only.
+//! Checked scores of samples at boundaries: ascending boundaries, at least two samples, finite numbers only.
 
 use super::choice::Part;
 
-/// Fewest samples of a part: with one there is no spread to compare a difference with.
+/// Minimum number of samples of a part: one sample has no standard deviation.
 pub(super) const MIN_SAMPLES: usize = 2;
 
-/// Largest magnitude of an input: its square summed over any number of samples is still finite.
+/// Maximum magnitude of an input, so that sums of squares are finite.
 const MAX_MAGNITUDE: f64 = 1e100;
 
 /// The mean NLL of every sample of one part at some boundaries.
@@ -16,7 +16,7 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// Takes one row for each sample, with one number for each of the boundaries, which ascend.
+    /// Scores from one row per sample, with one number per boundary. Boundaries are ascending.
     ///
     /// # Errors
     /// No boundaries or some out of order, fewer than two samples, a row of another length, or a number that is not
@@ -42,12 +42,12 @@ impl Scores {
         Ok(Self { boundaries: boundaries.to_vec(), nll })
     }
 
-    /// How many samples there are.
+    /// The number of samples.
     pub fn samples(&self) -> usize {
         self.nll.len() / self.boundaries.len()
     }
 
-    /// The NLL of every sample at a boundary, where that was scored.
+    /// The NLL of every sample at a boundary; `None` if the boundary was not scored.
     pub fn nll(&self, boundary: usize) -> Option<Vec<f64>> {
         let column = self.column(boundary)?;
         Some(self.nll.chunks_exact(self.boundaries.len()).map(|row| row[column]).collect())
@@ -57,7 +57,7 @@ impl Scores {
         (0..self.samples()).collect()
     }
 
-    /// The NLL of a sample at a boundary that is known to be there.
+    /// The NLL of a sample at a boundary of these scores.
     pub(super) fn at(&self, sample: usize, boundary: usize) -> f64 {
         self.row(sample)[self.column(boundary).expect("a boundary of these scores")]
     }
@@ -71,13 +71,14 @@ impl Scores {
     }
 }
 
-/// Why scores cannot be chosen from.
+/// What is wrong with the input of the rules.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ChooseProblem {
-    /// No layer, no boundary.
-    #[error("the ground-truth probability curve is empty: expected one value for each layer")]
+    /// A model without layers.
+    #[error("the number of layers is 0: expected at least 1")]
     NoLayers,
-    /// A part that is too small.
+    /// A part with too few samples.
     #[error("the {part} part has {found} samples: expected at least {MIN_SAMPLES}")]
     TooFewSamples {
         /// The part.
@@ -85,20 +86,20 @@ pub enum ChooseProblem {
         /// Its number of samples.
         found: usize,
     },
-    /// A sample without exactly one score for each boundary.
+    /// A sample with a wrong number of scores.
     #[error("{part} sample {sample} (from 0) has {found} scores: expected {expected}, one for each boundary")]
     Length {
         /// The part.
         part: Part,
-        /// Index of the sample in it.
+        /// Index of the sample in the part.
         sample: usize,
-        /// Number of layers and one.
+        /// Number of boundaries.
         expected: usize,
         /// Number of scores.
         found: usize,
     },
-    /// Boundaries that are not a list in order.
-    #[error("the {part} part has no boundaries, or they do not ascend")]
+    /// No boundaries, or boundaries that are not ascending.
+    #[error("the boundaries of the {part} part are empty or not ascending: expected an ascending list")]
     Boundaries {
         /// The part.
         part: Part,
@@ -111,27 +112,35 @@ pub enum ChooseProblem {
         /// Number of layers.
         layers: usize,
     },
-    /// A boundary without which nothing can be judged.
-    #[error("boundary {boundary} was not scored on the {part} part")]
+    /// A boundary that must be scored, and was not.
+    #[error("boundary {boundary} was not scored on the {part} part: expected a score for every sample")]
     NotScored {
         /// The part.
         part: Part,
         /// The boundary k.
         boundary: usize,
     },
-    /// A score that is not a usable number.
+    /// A score that is NaN, infinite or too large.
     #[error("{part} sample {sample} (from 0) has an NLL of {found} at boundary {boundary}: expected a finite number")]
     Nll {
         /// The part.
         part: Part,
-        /// Index of the sample in it.
+        /// Index of the sample in the part.
         sample: usize,
         /// The boundary k.
         boundary: usize,
         /// The value: NaN, infinite or beyond ±1e100.
         found: f64,
     },
-    /// A point of the curve that is not a usable number.
+    /// A curve with another number of points than layers.
+    #[error("the ground-truth probability curve has {found} points: expected {layers}, one for each layer")]
+    CurveLength {
+        /// The number of points.
+        found: usize,
+        /// The number of layers.
+        layers: usize,
+    },
+    /// A point of the curve that is NaN, infinite or too large.
     #[error("the ground-truth probability after layer {layer} is {found}: expected a finite number")]
     Curve {
         /// The layer, from 0.
@@ -141,9 +150,13 @@ pub enum ChooseProblem {
     },
 }
 
-pub(super) fn check_curve(curve: &[f64]) -> Result<(), ChooseProblem> {
-    if curve.is_empty() {
+/// Checks a curve of a model with this number of layers. An empty curve is one that was not computed.
+pub(super) fn check_curve(curve: &[f64], layers: usize) -> Result<(), ChooseProblem> {
+    if layers == 0 {
         return Err(ChooseProblem::NoLayers);
+    }
+    if !curve.is_empty() && curve.len() != layers {
+        return Err(ChooseProblem::CurveLength { found: curve.len(), layers });
     }
     match curve.iter().enumerate().find(|(_, value)| !is_usable(**value)) {
         Some((layer, &found)) => Err(ChooseProblem::Curve { layer, found }),

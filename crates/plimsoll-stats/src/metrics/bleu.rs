@@ -1,4 +1,4 @@
-//! BLEU: how many runs of up to four words a text shares with its references, over all samples together.
+//! BLEU: the share of n-grams of up to four words that a text has in common with its references, over all samples.
 //!
 //! Papineni, Roukos, Ward & Zhu, "BLEU: a Method for Automatic Evaluation of Machine Translation" (ACL 2002), as
 //! sacreBLEU 2.6.0 computes it by default (Post, "A Call for Clarity in Reporting BLEU Scores", WMT 2018). From 0 to
@@ -6,16 +6,16 @@
 //!
 //! `100 · min(1, exp(1 − r/c)) · (p₁ p₂ p₃ p₄)^¼`
 //!
-//! where `c` is the words of the candidates, `r` those of the references (of each sample the reference closest in
-//! length, the shorter of equals), and `pₙ` the share of the candidates' n-grams that a reference has, none counted
-//! more often than the reference that has it most. All are sums over the samples before anything is divided: BLEU is no
-//! mean.
+//! where `c` is the number of words of the candidates; `r` that of the references (of each sample the reference closest
+//! in length; the shorter one if two are as close); and `pₙ` the share of the candidates' n-grams that a reference has,
+//! each counted at most as often as in the reference that has it most often. Counts are summed over the samples before
+//! the division: BLEU is not a mean over samples.
 //!
-//! *Words* are those of mteval-v13a: punctuation stands alone, but for apostrophes, hyphens that no digit precedes, and
-//! full stops and commas between digits; case counts. *Smoothing* is `exp`: the first order that shares no n-gram
-//! counts as sharing half of one, the next a quarter, and so on. Where nothing at all is shared, or no candidate has
-//! four words, BLEU is 0: a sample alone is rarely worth a number, and sacreBLEU's `effective_order`, which would make
-//! it one, is off as it is there.
+//! *Words* are those of mteval-v13a: punctuation marks are words of their own, except apostrophes, hyphens that no
+//! digit precedes, and full stops and commas between digits. Case matters. *Smoothing* is `exp`: the first order
+//! without a shared n-gram counts as half a shared n-gram, the next one as a quarter, and so on. If nothing is shared,
+//! or no candidate has four words, BLEU is 0. So the BLEU of a single sample is rarely useful; sacreBLEU's option
+//! `effective_order`, meant for that, is off here as it is there by default.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -28,14 +28,14 @@ use super::text::{is_space, ngrams, overlap, split};
 /// Longest n-gram.
 const ORDER: usize = 4;
 
-/// Numbers of statistics: the words of candidate and reference; then shared n-grams of each order; then all.
+/// Number of statistics of a sample: words of candidate and reference; shared n-grams by order; all n-grams by order.
 pub(super) const WIDTH: usize = 2 + 2 * ORDER;
 
-/// Rewritings of mteval-v13a, in their order: what becomes a word of its own.
+/// Substitutions of mteval-v13a, in their order. They separate punctuation from words.
 static RULES: LazyLock<[(Regex, &str); 4]> = LazyLock::new(|| {
     let rule = |pattern, replacement| (Regex::new(pattern).expect("a valid pattern"), replacement);
     [
-        // ASCII punctuation but for apostrophe, comma, hyphen and full stop; the space is among it.
+        // The space, and ASCII punctuation except apostrophe, comma, hyphen and full stop.
         rule(r#"[ !"\#$%\&()*+/:;<=>?@\[\\\]^_`{|}\~]"#, " $0 "),
         rule(r"([^0-9])([.,])", "$1 $2 "),
         rule(r"([.,])([^0-9])", " $1 $2"),
@@ -92,7 +92,7 @@ pub(super) fn value(sums: &[f64]) -> f64 {
 /// The words of a text, with white space between them.
 fn tokenize(text: &str) -> String {
     let text = text.trim_end_matches(is_space).replace("<skipped>", "").replace("-\n", "").replace('\n', " ");
-    // In this order: what `&amp;` leaves may be read again as an entity.
+    // In this order: the result of `&amp;` can be part of another entity.
     let text = text.replace("&quot;", "\"").replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">");
     RULES.iter().fold(format!(" {text} "), |text, (rule, replacement)| match rule.replace_all(&text, *replacement) {
         Cow::Borrowed(_) => text,
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn punctuation_stands_alone_but_not_within_numbers() {
+    fn punctuation_is_separated_except_within_numbers() {
         assert_eq!(words("It's $1,234.50, isn't it?"), ["It's", "$", "1,234.50", ",", "isn't", "it", "?"]);
         assert_eq!(words("&amp;lt; well-\nknown 3-4 a.b"), ["<", "wellknown", "3", "-", "4", "a", ".", "b"]);
         assert_eq!(words("<skipped>[x]~{y}\\"), ["[", "x", "]", "~", "{", "y", "}", "\\"]);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn few_words_have_no_bleu() {
+    fn bleu_of_fewer_than_four_words_is_zero() {
         let references = ["one two three".to_owned()];
         assert_eq!(value(&statistics("one two three", &references)), 0.0);
         assert_eq!(value(&[0.0; WIDTH]), 0.0);

@@ -1,4 +1,4 @@
-//! chrF: how many runs of up to six characters a text shares with its reference, over all samples together.
+//! chrF: the share of n-grams of up to six characters that a text has in common with its reference, over all samples.
 //!
 //! Popović, "chrF: character n-gram F-score for automatic MT evaluation" (WMT 2015), as sacreBLEU 2.6.0 computes it by
 //! default. From 0 to 100:
@@ -6,11 +6,12 @@
 //! `100 · 5PR / (4P + R)`
 //!
 //! where P is the mean over n = 1..6 of the share of the candidates' n-grams that the references have, and R the same
-//! of the references' n-grams: recall counts as much as twice the precision (β = 2, "chrF2"). Counts are summed over
-//! the samples before anything is divided. Only orders that both sides have n-grams of are in the means. White space is
-//! left out; case counts; there are no word n-grams (that would be chrF++).
+//! share of the references' n-grams. Recall has twice the weight of precision (β = 2, "chrF2"). Counts are summed over
+//! the samples before the division. An order is part of the means only if both sides have n-grams of it. White space is
+//! ignored; case matters; there are no word n-grams (chrF++ has them).
 //!
-//! Of several references the one counts that the sample alone has the highest chrF with, the first of equals.
+//! Of several references the one with which the sample alone has the highest chrF is used, the first one if several
+//! have.
 
 use super::text::{is_space, ngrams, overlap};
 
@@ -20,7 +21,8 @@ const ORDER: usize = 6;
 /// Weight of recall, squared.
 const BETA_SQUARED: f64 = 4.0;
 
-/// Numbers of statistics: for each order the n-grams of the candidate, of the reference, and those they share.
+/// Number of statistics of a sample: for each order the n-grams of the candidate, of the reference, and the shared
+/// ones.
 pub(super) const WIDTH: usize = 3 * ORDER;
 
 /// The statistics of one sample.
@@ -28,7 +30,7 @@ pub(super) fn statistics(candidate: &str, references: &[String]) -> Vec<f64> {
     let candidate = characters(candidate);
     let mut best = (f64::NEG_INFINITY, vec![0.0; WIDTH]);
     for reference in references {
-        let counts = against(&candidate, &characters(reference));
+        let counts = counts(&candidate, &characters(reference));
         let value = value(&counts);
         if value > best.0 {
             best = (value, counts);
@@ -50,7 +52,7 @@ pub(super) fn value(sums: &[f64]) -> f64 {
             orders += 1.0;
         }
     }
-    // Without an order, as without anything shared.
+    // Also if there is no order at all.
     if precision + recall == 0.0 {
         return 0.0;
     }
@@ -62,11 +64,12 @@ fn characters(text: &str) -> Vec<char> {
     text.chars().filter(|&c| !is_space(c)).collect()
 }
 
-fn against(candidate: &[char], reference: &[char]) -> Vec<f64> {
+/// The statistics of a candidate and one reference.
+fn counts(candidate: &[char], reference: &[char]) -> Vec<f64> {
     let order = |n: usize| {
         let (candidate, reference) = (ngrams(candidate, n), ngrams(reference, n));
         let shared = overlap(&candidate, &reference);
-        // An order that the reference is too short for is no fault of the candidate.
+        // If the reference is too short for an order, the candidate's n-grams of that order do not count.
         let total = if reference.is_empty() { 0 } else { candidate.values().sum() };
         [total, reference.values().sum(), shared]
     };
@@ -78,20 +81,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spaces_do_not_count() {
+    fn spaces_are_ignored() {
         let references = ["ab c d\u{1f}e\u{3000}f".to_owned()];
         assert_eq!(value(&statistics("a bcdef", &references)), 100.0);
     }
 
     #[test]
-    fn short_texts_have_few_orders() {
+    fn orders_beyond_the_length_of_a_text_are_ignored() {
         assert_eq!(value(&statistics("é", &["é".to_owned()])), 100.0);
         assert_eq!(statistics("abc", &[String::new()]), [0.0; WIDTH]);
         assert_eq!(value(&[0.0; WIDTH]), 0.0);
     }
 
     #[test]
-    fn the_best_reference_counts() {
+    fn the_best_reference_is_used() {
         let references = ["xyz".to_owned(), "abd".to_owned(), "abc".to_owned()];
         assert_eq!(value(&statistics("abc", &references)), 100.0);
     }

@@ -1,22 +1,40 @@
-//! What a metric's value is worth: its interval, and whether two systems differ.
+//! Confidence intervals of a metric's value, and a test whether two systems differ.
 //!
 //! - *Intervals* of one system's rate (a metric that is 0 or 1 for each sample) are 95 % Wilson score intervals
-//!   ([`wilson_interval`]): the bootstrap gives a rate of 0 the interval 0 to 0. All others, and those of differences,
-//!   are 95 % percentile bootstrap intervals (Efron & Tibshirani 1993): samples are drawn with replacement,
-//!   their statistics summed, and the metric taken of the sums, so that a corpus metric is resampled as a mean is
-//!   (Koehn, "Statistical Significance Tests for Machine Translation Evaluation", EMNLP 2004). Both systems of a
-//!   difference are taken on the same resamples, and so is every metric with one seed.
-//! - *P-values* are of the two-sided paired randomisation test: were the systems the same, each sample's two outputs
-//!   could as well be the other way round. The p-value is the share of ways to swap outputs that leave a difference at
-//!   least as large as the one seen: of all ways up to 14 samples, of random ones above, with the one seen as one more
+//!   ([`wilson_interval`]), because the bootstrap interval of a rate of 0 is 0 to 0. All other intervals, and those of
+//!   differences, are 95 % percentile bootstrap intervals (Efron & Tibshirani 1993): samples are drawn with
+//!   replacement, their statistics are summed, and the metric is computed from the sums. So a corpus metric is
+//!   resampled in the same way as a mean (Koehn, "Statistical Significance Tests for Machine Translation Evaluation",
+//!   EMNLP 2004). Both systems of a difference, and all metrics with the same seed, use the same resamples.
+//! - *P-values* are those of the two-sided paired randomisation test: if the systems are the same, the two outputs of
+//!   each sample can be swapped. The p-value is the share of the ways to swap outputs that have a difference at least
+//!   as large as the observed one: of all ways for up to 14 samples, of random ones and the observed one for more
 //!   (Noreen, "Computer-Intensive Methods for Testing Hypotheses", 1989). It is preferred to a bootstrap test, which
-//!   Riezler & Maxwell, "On Some Pitfalls in Automatic Evaluation and Significance Testing for MT" (2005), found to see
-//!   differences too often where there are none.
+//!   Riezler & Maxwell, "On Some Pitfalls in Automatic Evaluation and Significance Testing for MT" (2005), found to
+//!   report differences too often where there are none.
 //!
-//! *Departure* from sacreBLEU's paired tests: a swap that leaves exactly the difference seen counts as a hit, as in
-//! Noreen. There it does not, which for few samples gives p-values that are too small.
+//! *Departure* from sacreBLEU's paired tests: a swap with exactly the observed difference is counted, as in Noreen.
+//! sacreBLEU does not count it, which makes p-values of few samples too small.
 //!
-//! Several comparisons at once call for [`holm`](crate::holm).
+//! Correct several comparisons with [`holm`](crate::holm).
+//!
+//! # Example
+//!
+//! Two systems on the same ten questions, of which they answer four and eight correctly:
+//!
+//! ```
+//! use plimsoll_stats::metrics::compare::{CompareOptions, compare};
+//! use plimsoll_stats::metrics::{Measure, Metric};
+//!
+//! let metric = Metric { measure: Measure::SquadExact, extract: None };
+//! let rows = |correct: usize| -> Vec<Vec<f64>> {
+//!     (0..10).map(|sample| vec![if sample < correct { 1.0 } else { 0.0 }]).collect()
+//! };
+//! let found = compare(&metric, &rows(4), &rows(8), CompareOptions::default());
+//! assert!((found.difference - 0.4).abs() < 1e-12);
+//! // Four samples differ, all in the same direction: 2 of 2⁴ ways to swap them.
+//! assert!((found.p - 0.125).abs() < 1e-12);
+//! ```
 
 use std::num::NonZeroUsize;
 
@@ -26,28 +44,28 @@ use serde::{Deserialize, Serialize};
 use super::Metric;
 use crate::{Resampler, Stream, percentile_interval, share_of_patterns, wilson_interval};
 
-/// How often to draw.
+/// Seed and number of resamples of [`estimate`] and [`compare`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Seed of all that is random.
+pub struct CompareOptions {
+    /// Seed of the random streams.
     pub seed: u64,
     /// Bootstrap resamples of an interval, and random swaps of a test.
     pub resamples: NonZeroUsize,
 }
 
-impl Default for Options {
+impl Default for CompareOptions {
     fn default() -> Self {
         const RESAMPLES: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
         Self { seed: 0, resamples: RESAMPLES }
     }
 }
 
-/// A metric's value for one system.
+/// A metric's value for one system, with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Estimate {
     /// The value, on the metric's own scale.
     pub value: f64,
-    /// Lower end of the 95 % interval: Wilson's for a rate such as exact match, the bootstrap's for all else.
+    /// Lower end of the 95 % interval: Wilson's for a rate such as exact match, else the bootstrap's.
     pub low: f64,
     /// Upper end of the 95 % interval.
     pub high: f64,
@@ -55,10 +73,10 @@ pub struct Estimate {
     pub samples: usize,
 }
 
-/// How much higher a metric is for one system than for another.
+/// The difference of a metric between two systems on the same samples.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
-    /// Value of the second system less that of the first, on the metric's own scale.
+    /// Value of the second system minus that of the first, on the metric's own scale.
     pub difference: f64,
     /// Lower end of the 95 % bootstrap interval.
     pub low: f64,
@@ -70,11 +88,11 @@ pub struct Difference {
     pub samples: usize,
 }
 
-/// The metric's value, from the statistics of each sample.
+/// Computes the metric's value and its interval from the statistics of each sample.
 ///
 /// # Panics
 /// If a row is not as wide as the metric's statistics.
-pub fn estimate(metric: &Metric, rows: &[Vec<f64>], options: Options) -> Estimate {
+pub fn estimate(metric: &Metric, rows: &[Vec<f64>], options: CompareOptions) -> Estimate {
     let samples = rows.len();
     if metric.is_rate() {
         let ones = rows.iter().filter(|row| row[0] == 1.0).count();
@@ -88,11 +106,11 @@ pub fn estimate(metric: &Metric, rows: &[Vec<f64>], options: Options) -> Estimat
     Estimate { value: value_of(metric, rows), low, high, samples }
 }
 
-/// The metric's value for system `b` less that for system `a`, from their statistics on the same samples.
+/// Computes the metric's value for system `b` minus that for system `a`, from their statistics on the same samples.
 ///
 /// # Panics
 /// If the systems have different numbers of rows, or a row is not as wide as the metric's statistics.
-pub fn compare(metric: &Metric, a: &[Vec<f64>], b: &[Vec<f64>], options: Options) -> Difference {
+pub fn compare(metric: &Metric, a: &[Vec<f64>], b: &[Vec<f64>], options: CompareOptions) -> Difference {
     assert_eq!(a.len(), b.len(), "systems on different samples");
     let samples = a.len();
     let mut resampler = Resampler::new(options.seed, Stream::Metrics, samples);
@@ -106,7 +124,7 @@ pub fn compare(metric: &Metric, a: &[Vec<f64>], b: &[Vec<f64>], options: Options
 
     let (of_a, of_b) = (value_of(metric, a), value_of(metric, b));
     let difference = of_b - of_a;
-    // Equal in exact arithmetic, two ways of swapping may differ by the rounding of that many additions.
+    // Two ways of swapping that are equal in exact arithmetic may differ by the rounding of that many additions.
     let rounding = samples as f64 * f64::EPSILON * of_a.abs().max(of_b.abs());
     let p = share_of_patterns(samples, options.resamples, (options.seed, Stream::Swaps), |swaps| {
         let is_swapped = |sample: usize| swaps[sample / 64] >> (sample % 64) & 1 == 1;
@@ -136,7 +154,7 @@ mod tests {
     use crate::metrics::Measure;
     use crate::{bootstrap_mean, sign_flip_p};
 
-    const OPTIONS: Options = Options { seed: 3, resamples: NonZeroUsize::new(1_000).unwrap() };
+    const OPTIONS: CompareOptions = CompareOptions { seed: 3, resamples: NonZeroUsize::new(1_000).unwrap() };
 
     fn metric(measure: Measure) -> Metric {
         Metric { measure, extract: None }
@@ -156,11 +174,12 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_has_an_interval_that_is_never_a_point() {
+    fn the_interval_of_a_rate_is_never_a_point() {
         for measure in [Measure::ExactMatch(Default::default()), Measure::SquadExact] {
-            let at = |value: f64| estimate(&metric(measure.clone()), &rows(&[value; 40]), OPTIONS);
-            assert!((at(0.0).high - 0.0876).abs() < 1e-4 && at(0.0).low == 0.0, "{:?}", at(0.0));
-            assert!(at(1.0).high == 1.0 && (at(1.0).low + at(0.0).high - 1.0).abs() < 1e-12, "{:?}", at(1.0));
+            let of_rate = |value: f64| estimate(&metric(measure.clone()), &rows(&[value; 40]), OPTIONS);
+            let (none, all) = (of_rate(0.0), of_rate(1.0));
+            assert!((none.high - 0.0876).abs() < 1e-4 && none.low == 0.0, "{none:?}");
+            assert!(all.high == 1.0 && (all.low + none.high - 1.0).abs() < 1e-12, "{all:?}");
         }
     }
 
@@ -189,8 +208,8 @@ mod tests {
     fn swapped_systems_differ_the_other_way() {
         let (a, b) = (rows(&[0.0, 1.0, 0.5, 0.25, 0.0]), rows(&[1.0, 1.0, 0.25, 1.0, 0.5]));
         let metric = metric(Measure::SquadF1);
-        let (there, back) = (compare(&metric, &a, &b, OPTIONS), compare(&metric, &b, &a, OPTIONS));
-        assert_eq!((there.difference, there.p), (-back.difference, back.p));
-        assert!((there.low + back.high).abs() < 1e-15 && (there.high + back.low).abs() < 1e-15);
+        let (found, swapped) = (compare(&metric, &a, &b, OPTIONS), compare(&metric, &b, &a, OPTIONS));
+        assert_eq!((found.difference, found.p), (-swapped.difference, swapped.p));
+        assert!((found.low + swapped.high).abs() < 1e-15 && (found.high + swapped.low).abs() < 1e-15);
     }
 }

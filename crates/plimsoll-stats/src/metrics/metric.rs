@@ -1,4 +1,4 @@
-//! A metric as task files describe it: what is measured, its name, its statistics and its value.
+//! A metric as in a task file: what is measured, its name, its statistics and its value.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::pattern::{Extract, Pattern};
 use super::rouge::{RougeKind, Stemming};
 use super::{bleu, chrf, numeric, rouge};
 
-/// A metric, and what of a candidate it is applied to.
+/// A metric, and the part of a candidate that it is applied to.
 ///
 /// In a task file it is a table with a `kind`; the other keys are those of the kind, and `extract`:
 ///
@@ -25,21 +25,22 @@ use super::{bleu, chrf, numeric, rouge};
 pub struct Metric {
     /// What is measured.
     pub measure: Measure,
-    /// What of the candidate is its answer; all of it where there is nothing here. References stay as they are, but for
-    /// those of `numeric` that are no numbers.
+    /// The part of the candidate that is its answer; `None`: all of it. References are not extracted from, except those
+    /// of `numeric` that are not numbers.
     pub extract: Option<Extract>,
 }
 
-/// What is measured.
+/// The kind of a metric, with its options.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Measure {
-    /// Whether candidate and reference are the same, but for what is ignored.
+    /// Whether candidate and reference are the same, except for what is ignored.
     ExactMatch(ExactMatch),
     /// Whether both are the same number, within a tolerance.
     Numeric(Tolerance),
-    /// Whether they are the same but for case, punctuation, articles and spaces.
+    /// Whether they are the same except for case, punctuation, articles and spaces.
     SquadExact,
-    /// F1 of the words that they share, but for the same.
+    /// F1 of the shared words, without case, punctuation and articles.
     SquadF1,
     /// F measure of shared words, pairs of words or subsequences.
     Rouge {
@@ -48,17 +49,17 @@ pub enum Measure {
         /// Whether words or their stems are compared.
         stemming: Stemming,
     },
-    /// Shared runs of words.
+    /// BLEU: shared n-grams of words.
     Bleu,
-    /// Shared runs of characters.
+    /// chrF: shared n-grams of characters.
     Chrf,
-    /// How surprised the model is by a reference: no metric of a text. Its statistics are the reference's negative
+    /// The model's perplexity on a reference: not a metric of a text. Its statistics are the reference's negative
     /// log-likelihood, in nats, and the number of its tokens.
     Perplexity,
 }
 
 impl Metric {
-    /// How many statistics a sample has.
+    /// The number of statistics of a sample.
     pub fn width(&self) -> usize {
         match self.measure {
             Measure::Bleu => bleu::WIDTH,
@@ -68,7 +69,7 @@ impl Metric {
         }
     }
 
-    /// Whether it is of a text that was generated.
+    /// Whether the metric is computed from a generated text.
     pub fn is_of_text(&self) -> bool {
         self.measure != Measure::Perplexity
     }
@@ -78,16 +79,16 @@ impl Metric {
         self.measure == Measure::Perplexity
     }
 
-    /// Whether an answer can be compared with this reference: to a numeric metric, whether it is a number, or one can be
-    /// extracted from it.
+    /// Whether an answer can be compared with this reference. A reference of a numeric metric must be a number, or
+    /// contain one that can be extracted.
     pub fn accepts(&self, reference: &str) -> bool {
         !matches!(self.measure, Measure::Numeric(_)) || numeric::reference(reference, self.extract.as_ref()).is_some()
     }
 
-    /// The statistics of one sample. Their sums over samples go to [`value`](Self::value).
+    /// The statistics of one sample. [`value`](Self::value) takes their sums over samples.
     ///
     /// # Panics
-    /// If the metric is not of a text.
+    /// If the metric is not computed from a text.
     pub fn statistics(&self, candidate: &str, references: &[String]) -> Vec<f64> {
         let candidate = self.extract.as_ref().map_or(candidate, |extract| extract.answer(candidate));
         let best =
@@ -104,14 +105,14 @@ impl Metric {
             }
             Measure::Bleu => bleu::statistics(candidate, references),
             Measure::Chrf => chrf::statistics(candidate, references),
-            Measure::Perplexity => panic!("perplexity is not of a text"),
+            Measure::Perplexity => panic!("perplexity is not computed from a text"),
         }
     }
 
-    /// The metric's value for the sums of the statistics of so many samples. None have a value of 0.
+    /// The metric's value, from the sums of the statistics and the number of samples; 0 without samples.
     ///
     /// # Panics
-    /// If there are not as many sums as [`width`](Self::width) says.
+    /// If the number of sums is not [`width`](Self::width).
     pub fn value(&self, sums: &[f64], samples: usize) -> f64 {
         assert_eq!(sums.len(), self.width(), "statistics of another metric");
         match self.measure {
@@ -137,7 +138,7 @@ impl Metric {
         }
     }
 
-    /// What the metric is called in tables, with what changes its meaning: `rougeL (stemmed)`.
+    /// The metric's name in tables, with options that change its meaning: `rougeL (stemmed)`.
     pub fn name(&self) -> Cow<'static, str> {
         let name = match &self.measure {
             Measure::ExactMatch(_) => "exact match",
@@ -163,10 +164,10 @@ impl Metric {
         name.into()
     }
 
-    /// Which program's number this equals, and with which options: for BLEU and chrF, sacreBLEU's signature.
+    /// The signature: the program whose value this equals, and its options; for BLEU and chrF sacreBLEU's signature.
     ///
-    /// `references` is how many each sample has, `None` where that differs between samples. An extraction is not part
-    /// of a signature: it is no part of the owners' metrics.
+    /// `references` is the number of references of each sample, `None` if it differs between samples. The signature
+    /// does not contain the extraction, which is not part of the original metrics.
     pub fn signature(&self, references: Option<usize>) -> String {
         let nrefs = references.map_or("var".to_owned(), |count| count.to_string());
         let on_or_off = |is_on| if is_on { "yes" } else { "no" };
@@ -191,7 +192,7 @@ impl Metric {
     }
 }
 
-/// A metric as a task file has it. Each kind has its own keys, so that a key of another kind is an error.
+/// A metric as written in a task file. Each kind has its own keys, so that a key of another kind is an error.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 enum RawMetric {
@@ -309,7 +310,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_metric_reads_what_it_writes_and_no_key_of_another() {
+    fn a_metric_reads_what_it_writes_and_refuses_keys_of_other_kinds() {
         let metrics = [
             json!({"kind": "exact-match", "ignore": [",", r"\$"], "ignore_case": true, "ignore_punctuation": false}),
             json!({"kind": "numeric", "tolerance": {"relative": 0.01, "absolute": 0.5}}),
@@ -345,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_the_owners() {
+    fn defaults_are_those_of_the_original_metrics() {
         let metric = |value| serde_json::from_value::<Metric>(value).unwrap();
         assert_eq!(metric(json!({"kind": "exact-match"})).measure, Measure::ExactMatch(ExactMatch::default()));
         assert_eq!(metric(json!({"kind": "rouge-lsum"})).name(), "rougeLsum");

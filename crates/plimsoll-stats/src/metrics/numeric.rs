@@ -1,38 +1,39 @@
-//! Whether an answer is the right number, however it is written: 1 or 0, a rate over samples.
+//! Numeric match: 1 if an answer is the same number as the reference in any notation, else 0. A rate over samples.
 //!
-//! *What is a number.* Digits, with these around or between them:
+//! *What is a number.* Digits, with these parts:
 //!
 //! | part | forms | the same as |
 //! |---|---|---|
-//! | sign | `-5`, `−5` (U+2212), `+5`, before or behind a currency sign | |
+//! | sign | `-5`, `−5` (U+2212), `+5`, before or after a currency sign | |
 //! | decimal point | `18.0`, `18.`, `.5` | `18`, `18`, `0.5` |
-//! | separators of thousands | `1,000`, `1_000`, `1 000` (also U+00A0, U+2009, U+202F), one sort in a number | `1000` |
+//! | separators of thousands | `1,000`, `1_000`, `1 000` (also U+00A0, U+2009, U+202F), one kind in a number | `1000` |
 //! | exponent | `1e3`, `1E+3` | `1000` |
-//! | unit | `$`, `€`, `£`, `¥` or `₹` before it; one of these or `%` behind it | the number without it |
+//! | unit | `$`, `€`, `£`, `¥` or `₹` before the number; one of these or `%` after it | the number without it |
 //! | end of a sentence | one `.` or `,` | the number without it |
 //!
-//! A percent sign is a unit: `25%` equals `25`, not `0.25`. Groups of thousands have three digits, so `1,5` is no
-//! number. Neither are fractions, words and digits of other scripts, nor what `f64` cannot hold.
+//! A percent sign is a unit: `25%` equals `25`, not `0.25`. Groups of thousands have three digits, so `1,5` is not a
+//! number. Fractions, words, digits of other scripts and values beyond the range of `f64` are not numbers either.
 //!
-//! *When two are equal.* `|answer - reference| ≤ max(relative · |reference|, absolute)`, as NumPy's `isclose` compares,
-//! but for the larger of two tolerances in place of their sum. A difference that equals the tolerance in decimal is
-//! within it: four roundings of `f64` are allowed for, so that about 15 digits count even where the tolerance is 0.
+//! *When two numbers are equal.* `|answer - reference| ≤ max(relative · |reference|, absolute)`, as in NumPy's
+//! `isclose`, but with the larger of the two tolerances in place of their sum. A difference that equals the tolerance
+//! in decimal notation is within it: four roundings of `f64` are allowed for, so that about 15 digits are compared even
+//! if the tolerance is 0.
 
 use serde::{Deserialize, Serialize};
 
 use super::pattern::Extract;
 use super::text::strip;
 
-/// How far an answer may be from a reference.
+/// The allowed difference between an answer and a reference.
 ///
-/// By default 1e-9 of the reference, as in Python's `math.isclose`: enough for the last digit of a sum that a program
-/// printed, and too little for two different whole numbers below a billion.
+/// By default 1e-9 of the reference, as in Python's `math.isclose`: more than the rounding of a sum that a program
+/// printed, and less than the difference of two integers below a billion.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "RawTolerance")]
 pub struct Tolerance {
-    /// Share of the reference's absolute value.
+    /// As a share of the reference's absolute value.
     pub relative: f64,
-    /// Absolute difference.
+    /// As an absolute difference.
     pub absolute: f64,
 }
 
@@ -43,7 +44,7 @@ impl Default for Tolerance {
 }
 
 impl Tolerance {
-    /// 1 if the candidate is a number that is as near to the [`reference`] as this allows, else 0.
+    /// 1 if the candidate is a number that equals the [`reference`] within the tolerance, else 0.
     pub(super) fn score(&self, candidate: &str, text: &str, extract: Option<&Extract>) -> f64 {
         let numbers = number(candidate).zip(reference(text, extract));
         let is_near = numbers.is_some_and(|(one, other)| self.holds(one, other));
@@ -57,7 +58,7 @@ impl Tolerance {
     }
 }
 
-/// A tolerance as a task file has it: what is not given is 0.
+/// A tolerance as written in a task file: a key that is not given is 0.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table with `relative` or `absolute`, such as { absolute = 0.5 }")]
 struct RawTolerance {
@@ -74,23 +75,23 @@ impl TryFrom<RawTolerance> for Tolerance {
         }
         let given = |tolerance: Option<f64>| match tolerance.unwrap_or(0.0) {
             value if value.is_finite() && value >= 0.0 => Ok(value),
-            value => Err(format!("`tolerance`: expected numbers from 0, found {value}")),
+            value => Err(format!("`tolerance`: expected finite numbers of at least 0, found {value}")),
         };
         Ok(Self { relative: given(relative)?, absolute: given(absolute)? })
     }
 }
 
-/// The number of a reference: of all of it, or else of what the metric extracts from it.
+/// The number of a reference: the whole text, or else what the metric extracts from it.
 pub(super) fn reference(text: &str, extract: Option<&Extract>) -> Option<f64> {
     let extracted = || {
-        // The fallback stands for an answer that is not there: it makes no reference.
+        // The fallback stands for a missing answer: it is not a reference.
         let extract = Extract { fallback: String::new(), ..extract?.clone() };
         number(extract.answer(text))
     };
     number(text).or_else(extracted)
 }
 
-/// The number that a text is, if it is one.
+/// Parses a text as a number; `None` if it is not one.
 pub(super) fn number(text: &str) -> Option<f64> {
     let text = strip(text);
     let text = text.strip_suffix(['.', ',']).unwrap_or(text);
@@ -99,7 +100,7 @@ pub(super) fn number(text: &str) -> Option<f64> {
     let unsigned = text.strip_prefix(is_currency).map(str::trim_start);
     let (sign, text) = match (sign, unsigned) {
         ("", Some(text)) => signed(text),
-        (sign, text_behind) => (sign, text_behind.unwrap_or(text)),
+        (sign, unsigned) => (sign, unsigned.unwrap_or(text)),
     };
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -117,7 +118,7 @@ pub(super) fn number(text: &str) -> Option<f64> {
     value.is_finite().then_some(value)
 }
 
-/// The sign as Rust reads it, and what is behind it.
+/// The sign as Rust parses it, and the text after it.
 fn signed(text: &str) -> (&'static str, &str) {
     match text.strip_prefix(['-', '\u{2212}']) {
         Some(text) => ("-", text),
@@ -125,7 +126,7 @@ fn signed(text: &str) -> (&'static str, &str) {
     }
 }
 
-/// Digits without their separators, unless these are of several sorts or stand elsewhere than between thousands.
+/// Digits without their separators; `None` if these are of several kinds or elsewhere than between thousands.
 fn ungrouped(text: &str) -> Option<String> {
     let Some(separator) = text.chars().find(|&c| is_separator(c)) else { return Some(text.to_owned()) };
     let mut groups = text.split(separator);
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_none() {
+    fn text_that_is_not_a_number_is_refused() {
         for text in [
             "",
             " ",
@@ -209,7 +210,7 @@ mod tests {
             "5 -",
             "1 e3",
         ] {
-            // One comma at the end is that of a sentence.
+            // One comma at the end is punctuation.
             let expected = (text == "1,000,").then_some(1000.0);
             assert_eq!(number(text), expected, "{text:?}");
         }
@@ -226,7 +227,7 @@ mod tests {
         let exact = Tolerance::default();
         assert_eq!(score(&exact, "18.000000000000004", "18"), 1.0);
         assert_eq!(score(&exact, "12345679", "12345678"), 0.0);
-        // About 15 digits count.
+        // About 15 digits are compared.
         let none = Tolerance { relative: 0.0, absolute: 0.0 };
         let close = [("3805595471.9999999", "3805595472"), ("5471.99999999", "5472")];
         assert_eq!(close.map(|(one, other)| score(&none, one, other)), [1.0, 0.0]);
@@ -234,14 +235,14 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_is_extracted_from_only_where_it_is_no_number_by_itself() {
+    fn a_reference_is_extracted_from_only_if_it_is_not_a_number() {
         let extract = |fallback: &str| -> Extract {
             let pattern = r"-?\$?[0-9][0-9,.]*";
             serde_json::from_value(json!({"pattern": pattern, "take": "last", "fallback": fallback})).unwrap()
         };
         let number = |text: &str| reference(text, Some(&extract("7")));
         assert_eq!(number("48 / 2 = <<48/2=24>>24 clips.\n#### 1,072"), Some(1072.0));
-        // The pattern finds 000 in the first one, and the fallback stands for no reference.
+        // The pattern would find 000 in the first text. The fallback is not a reference.
         assert_eq!([number("1 000"), number("many"), reference("so 72", None)], [Some(1000.0), None, None]);
         let (tolerance, found) = (Tolerance::default(), extract("[invalid]"));
         assert_eq!(["72", "48"].map(|answer| tolerance.score(answer, "48 + 24 #### 72", Some(&found))), [1.0, 0.0]);

@@ -1,17 +1,17 @@
-//! Regular expressions that users write, read as Python reads them, and the answer that one finds in a text.
+//! Regular expressions in Python's notation, and the extraction of an answer from a text.
 //!
-//! Task files of lm-evaluation-harness hold patterns for Python's `re`; but for the departures below, a pattern means
-//! the same here or is refused. What runs it is an automaton, which never backtracks: a stranger's pattern takes time
-//! in proportion to the text for each match, and look-around and back references are refused. Length and compiled size
-//! are bounded.
+//! Task files of lm-evaluation-harness contain patterns for Python's `re`. Except for the departures below, a pattern
+//! has the same meaning here or is refused. Patterns are matched by an automaton, which never backtracks: each match of
+//! an untrusted pattern takes time proportional to the text. Look-around and back references are refused. Length and
+//! compiled size are limited.
 //!
-//! *Read as Python does*: `\s` and `\w` (see [`text`](super::text)), their opposites, `\Z`, and `[`, `&&`, `~~` and
-//! `--` within a class, which mean themselves.
+//! *As in Python*: `\s` and `\w` (see [`text`](super::text)), their complements, `\Z`, and the literal characters `[`,
+//! `&&`, `~~` and `--` within a class.
 //!
-//! *Departures.* `$` is the end of the text, where Python also accepts a line feed behind it. `\b` and `\B` take
-//! combining marks and joiners for parts of a word. Of two ways to match at the place of an empty match the longer is
-//! not tried. A `+` behind a quantifier repeats it, where Python 3.11 takes it for possessive. Characters newer than a
-//! Python's version of Unicode may be of another class there.
+//! *Departures.* `$` matches only at the end of the text; in Python also before a line feed at the end. For `\b` and
+//! `\B` combining marks and joiners are part of a word. After an empty match, a longer match at the same position is
+//! not tried. A `+` after a quantifier repeats it; in Python 3.11 it makes it possessive. Characters newer than the
+//! Unicode version of a Python may be of another class there.
 
 use std::fmt::Write as _;
 
@@ -21,18 +21,19 @@ use serde::{Deserialize, Serialize};
 use super::text::strip;
 
 /// Longest pattern, in bytes.
-const LONGEST: usize = 1_000;
+const MAX_LENGTH: usize = 1_000;
 
-/// Largest compiled pattern, and largest memory of what is compiled while matching, in bytes.
-const LARGEST: usize = 4 << 20;
+/// Largest compiled pattern, and largest cache of its lazy automaton, in bytes.
+const MAX_SIZE: usize = 4 << 20;
 
-/// What is wrong with a pattern.
+/// An error in a pattern.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PatternProblem {
     /// It is too long.
-    #[error("pattern of {0} bytes: expected at most {LONGEST}")]
+    #[error("pattern of {0} bytes: expected at most {MAX_LENGTH}")]
     Long(usize),
-    /// It cannot be used.
+    /// It cannot be compiled.
     #[error(
         "pattern `{}`: {}{}",
         visible(.pattern),
@@ -42,28 +43,28 @@ pub enum PatternProblem {
     Unusable {
         /// The pattern.
         pattern: String,
-        /// Why.
+        /// The reason.
         reason: String,
-        /// Where in the pattern, in characters from 1, if there is a place.
+        /// The position in the pattern, in characters from 1, if known.
         at: Option<usize>,
     },
 }
 
-/// A text on one line, its control characters escaped: patterns come from files that are not trusted.
+/// A text on one line, with control characters escaped: patterns come from untrusted files.
 fn visible(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 impl PatternProblem {
     fn unusable(pattern: String, error: &regex::Error) -> Self {
-        // The crate's own message draws the pattern as it was translated, over several lines.
+        // The crate's own message shows the translated pattern, on several lines.
         let (reason, start) = match regex_syntax::parse(&from_python(&pattern)) {
             Err(regex_syntax::Error::Parse(error)) => (error.kind().to_string(), Some(error.span().start.offset)),
             Err(regex_syntax::Error::Translate(error)) => (error.kind().to_string(), Some(error.span().start.offset)),
             _ => (error.to_string(), None),
         };
         let at = start.map(|start| {
-            // Translation goes from left to right: the start of a pattern becomes the start of its translation.
+            // Translation is from left to right: a prefix of the pattern becomes a prefix of its translation.
             let is_before = |&(index, _): &(usize, char)| from_python(&pattern[..index]).len() <= start;
             pattern.char_indices().take_while(is_before).count()
         });
@@ -85,8 +86,8 @@ impl Pattern {
         self.regex.replace_all(text, "").into_owned()
     }
 
-    /// All matches, in their order: `re.finditer`. One may be empty right behind another, which `Regex::find_iter`
-    /// skips.
+    /// All matches, in their order: `re.finditer`. An empty match may directly follow another match; `Regex::find_iter`
+    /// skips it.
     fn matches<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Captures<'a>> {
         let mut next = Some(0);
         std::iter::from_fn(move || {
@@ -103,10 +104,10 @@ impl TryFrom<String> for Pattern {
     type Error = PatternProblem;
 
     fn try_from(source: String) -> Result<Self, PatternProblem> {
-        if source.len() > LONGEST {
+        if source.len() > MAX_LENGTH {
             return Err(PatternProblem::Long(source.len()));
         }
-        match RegexBuilder::new(&from_python(&source)).size_limit(LARGEST).dfa_size_limit(LARGEST).build() {
+        match RegexBuilder::new(&from_python(&source)).size_limit(MAX_SIZE).dfa_size_limit(MAX_SIZE).build() {
             Ok(regex) => Ok(Self { source, regex }),
             Err(error) => Err(PatternProblem::unusable(source, &error)),
         }
@@ -137,7 +138,7 @@ pub enum Take {
 }
 
 impl Take {
-    /// As a task file has it.
+    /// The name in task files.
     pub fn name(self) -> &'static str {
         match self {
             Self::First => "first",
@@ -146,19 +147,19 @@ impl Take {
     }
 }
 
-/// What of a candidate is its answer: the `regex` filter of lm-evaluation-harness 0.4.13.
+/// Extraction of the answer from a candidate: the `regex` filter of lm-evaluation-harness 0.4.13.
 ///
-/// The answer is what the pattern matches; with a group, what the group matches; with several, the first of them that
-/// is not empty. White space at its ends is dropped. Where nothing matches the answer is the fallback.
+/// The answer is what the pattern matches; with one group, what the group matches; with several groups, the first that
+/// is not empty. White space at its ends is removed. If nothing matches, the answer is the fallback.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Extract {
-    /// What to look for.
+    /// The pattern to search for.
     pub pattern: Pattern,
-    /// Which match to take; the first if not said.
+    /// Which match to take; by default the first.
     #[serde(default)]
     pub take: Take,
-    /// What stands for an answer that is not there; `[invalid]` if not said.
+    /// The answer if nothing matches; by default `[invalid]`.
     #[serde(default = "invalid")]
     pub fallback: String,
 }
@@ -185,7 +186,8 @@ impl Extract {
     }
 }
 
-/// A pattern of Python's in the notation of the crate `regex`. What Python would refuse may come out as anything.
+/// Translates a Python pattern to the notation of the crate `regex`. The result of a pattern that Python refuses is
+/// unspecified.
 fn from_python(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len());
     let mut chars = pattern.chars().peekable();
@@ -206,7 +208,7 @@ fn from_python(pattern: &str) -> String {
                 is_in_class = true;
                 out.push(c);
                 out.extend(chars.next_if_eq(&'^'));
-                // A bracket or hyphen that comes first means itself.
+                // A bracket or hyphen that comes first is literal.
                 if let Some(first) = chars.next_if(|&c| matches!(c, ']' | '-')) {
                     _ = write!(out, "\\{first}");
                 }
@@ -236,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn one_group_is_taken_even_if_empty_and_of_several_the_first_that_is_not() {
+    fn a_single_group_may_be_empty_and_of_several_the_first_that_is_not_is_taken() {
         assert_eq!(answer("[0-9]+ kg", Take::First, "3 kg, 4 kg"), "3 kg");
         assert_eq!(answer("([0-9]+) kg", Take::Last, "3 kg, 4 kg"), "4");
         assert_eq!(answer("a(b)?", Take::First, "ac"), "");
@@ -271,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_bounded_is_refused() {
+    fn patterns_beyond_the_limits_are_refused() {
         for source in ["(?=a)", r"(a)\1", "(", "[a", &"a".repeat(1_001), r"\w{1000}{1000}"] {
             let message = Pattern::try_from(source.to_owned()).unwrap_err().to_string();
             assert!(message.starts_with("pattern ") && message.chars().count() < 500, "{message}");

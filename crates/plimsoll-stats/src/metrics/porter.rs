@@ -1,12 +1,12 @@
-//! The Porter stemmer: a word without the endings of English inflection and derivation.
+//! The Porter stemmer: removes the endings of English inflection and derivation from a word.
 //!
 //! M. F. Porter, "An algorithm for suffix stripping", Program 14:3 (1980), with the changes that NLTK makes by default,
-//! because `rouge-score` stems with those: a few irregular words; words of one or two letters stay; four-letter words
-//! in `-ies` and `-ied` keep their `e`; `y` becomes `i` after a consonant that is not the word's first letter; `-alli`
-//! is undone before the rest of step 2, which also knows `-bli`, `-fulli` and `-logi`; and a vowel with a consonant
-//! behind it counts as a short syllable. The result need not be a word.
+//! because `rouge-score` uses that stemmer: a few irregular words; words of one or two letters do not change;
+//! four-letter words in `-ies` and `-ied` keep their `e`; `y` becomes `i` after a consonant that is not the word's
+//! first letter; `-alli` becomes `-al` before the rest of step 2, which also has `-bli`, `-fulli` and `-logi`; and a
+//! vowel followed by a consonant is a short syllable. The result need not be a word.
 
-/// Words that the rules would get wrong, and their stems.
+/// Words for which the rules give a wrong stem, and their stems.
 const IRREGULAR: [(&str, &str); 16] = [
     ("sky", "sky"),
     ("skies", "sky"),
@@ -26,7 +26,7 @@ const IRREGULAR: [(&str, &str); 16] = [
     ("succeed", "succeed"),
 ];
 
-/// Endings of step 2, in which one suffix follows another. Where one ends in another the longer stands first.
+/// Endings of step 2, in which one suffix follows another. If one ends in another, the longer one comes first.
 const DOUBLE: [(&str, &str); 22] = [
     ("ational", "ate"),
     ("tional", "tion"),
@@ -56,7 +56,7 @@ const DOUBLE: [(&str, &str); 22] = [
 const DERIVED: [(&str, &str); 7] =
     [("icate", "ic"), ("ative", ""), ("alize", "al"), ("iciti", "ic"), ("ical", "ic"), ("ful", ""), ("ness", "")];
 
-/// Endings of step 4, which go as a whole. `ement` and `ment` stand before `ent`: the first that fits decides.
+/// Endings of step 4, which are removed. `ement` and `ment` come before `ent`: the first that matches is used.
 const FINAL: [(&str, &str); 19] = [
     ("al", ""),
     ("ance", ""),
@@ -79,8 +79,8 @@ const FINAL: [(&str, &str); 19] = [
     ("ize", ""),
 ];
 
-/// The stem of a word in lower-case ASCII letters. Digits count as consonants; a word with other than ASCII characters
-/// has no English ending, and comes back as it is.
+/// The Porter stem of a word in lower-case ASCII letters. Digits count as consonants. A word with characters outside
+/// ASCII is returned unchanged.
 pub fn stem(word: &str) -> String {
     if let Some((_, stem)) = IRREGULAR.iter().find(|(irregular, _)| *irregular == word) {
         return (*stem).to_owned();
@@ -104,7 +104,8 @@ fn plural(word: &str) -> String {
     rewrite(word.to_owned(), &[("sses", "ss"), ("ies", "i"), ("ss", "ss"), ("s", "")], |_, _| true)
 }
 
-/// Step 1b: past tenses and participles. Where `-ed` or `-ing` went, the end of what is left is made good.
+/// Step 1b: past tenses and participles. After `-ed` or `-ing` is removed, an `e` is added or a double consonant
+/// reduced.
 fn participle(word: String) -> String {
     if word.ends_with("ied") {
         let kept = if word.len() == 4 { 3 } else { word.len() - 2 };
@@ -129,13 +130,13 @@ fn final_y(word: String) -> String {
     rewrite(word, &[("y", "i")], |stem, _| stem.len() > 1 && consonants(stem).last() == Some(&true))
 }
 
-/// Step 2: of two suffixes the second goes.
+/// Step 2: of two suffixes the second is removed.
 fn double_suffix(word: String) -> String {
     if let Some(stem) = word.strip_suffix("alli").filter(|stem| measure(stem) > 0) {
         return double_suffix(format!("{stem}al"));
     }
     rewrite(word, &DOUBLE, |stem, ending| match ending {
-        // The `l` is counted with the stem, so that `geology` is treated as `archaeology` is.
+        // The `l` is counted with the stem, so that `geology` is treated like `archaeology`.
         "logi" => measure(&format!("{stem}l")) > 0,
         _ => measure(stem) > 0,
     })
@@ -155,8 +156,8 @@ fn final_l(word: String) -> String {
     rewrite(word, &[("ll", "l")], |stem, _| measure(&format!("{stem}l")) > 1)
 }
 
-/// Replaces the first ending that the word has, if the rest of the word and that ending meet the condition. Endings
-/// further down the list are not tried then.
+/// Replaces the first ending in the list that the word has, if `is_allowed` holds for the rest of the word and the
+/// ending. If not, later endings are not tried.
 fn rewrite(word: String, endings: &[(&str, &str)], is_allowed: impl Fn(&str, &str) -> bool) -> String {
     let found = endings.iter().find_map(|(ending, new)| word.strip_suffix(ending).map(|stem| (stem, ending, new)));
     match found {
@@ -165,7 +166,7 @@ fn rewrite(word: String, endings: &[(&str, &str)], is_allowed: impl Fn(&str, &st
     }
 }
 
-/// Which letters are consonants: all but a, e, i, o, u, and but y behind a consonant.
+/// Which letters are consonants: all except a, e, i, o, u, and except y after a consonant.
 fn consonants(word: &str) -> Vec<bool> {
     let mut flags: Vec<bool> = Vec::with_capacity(word.len());
     for letter in word.bytes() {
@@ -178,7 +179,7 @@ fn consonants(word: &str) -> Vec<bool> {
     flags
 }
 
-/// Porter's measure: how often a vowel is followed by a consonant, which is m in `[C](VC){m}[V]`.
+/// Porter's measure: how often a vowel is followed by a consonant, m in `[C](VC){m}[V]`.
 fn measure(stem: &str) -> usize {
     consonants(stem).windows(2).filter(|pair| !pair[0] && pair[1]).count()
 }
@@ -195,7 +196,7 @@ fn ends_double(word: &str) -> bool {
         && consonants(word).last() == Some(&true)
 }
 
-/// Whether a word ends in consonant, vowel, consonant, the last not w, x or y; or is a vowel and a consonant.
+/// Whether a word ends in consonant, vowel, consonant, the last one not w, x or y; or is a vowel and a consonant.
 fn ends_short_syllable(word: &str) -> bool {
     match consonants(word).as_slice() {
         [false, true] => true,
@@ -204,7 +205,7 @@ fn ends_short_syllable(word: &str) -> bool {
     }
 }
 
-/// Whether a word is one short syllable, which lost an `e` with its `-ed` or `-ing`.
+/// Whether a word is one short syllable: its `e` was removed with `-ed` or `-ing`.
 fn is_short(word: &str) -> bool {
     measure(word) == 1 && ends_short_syllable(word)
 }
@@ -246,12 +247,12 @@ mod tests {
     }
 
     #[test]
-    fn y_takes_turns() {
+    fn consecutive_ys_alternate() {
         assert_eq!(consonants("yyysyzygy"), [true, false, true, true, false, true, false, true, false]);
     }
 
     #[test]
-    fn what_is_no_english_word_comes_back() {
+    fn text_that_is_not_an_english_word_is_returned_unchanged() {
         for word in ["", "s", "日本ies", "1234", "naïves"] {
             assert_eq!(stem(word), word);
         }

@@ -1,28 +1,27 @@
-//! ROUGE: how many words, pairs of words or words in order a text shares with a reference.
+//! ROUGE: F measure of the words, pairs of words or subsequences that a text shares with a reference.
 //!
 //! C.-Y. Lin, "ROUGE: A Package for Automatic Evaluation of Summaries" (2004), as the package `rouge-score` 0.1.2
-//! computes it. From shared units `h`, precision is `p = h / candidate units`, recall `r = h / reference units`, and
-//! the value is `F = 2pr / (p + r)`, from 0 to 1; where a text has no units it is 0.
+//! computes it. With `h` shared units, precision is `p = h / candidate units`, recall `r = h / reference units`, and
+//! the value is `F = 2pr / (p + r)`, from 0 to 1; 0 if a text has no units.
 //!
-//! - *ROUGE-1, ROUGE-2*: units are words or pairs of neighbouring words; each counts as often as both texts have it.
+//! - *ROUGE-1, ROUGE-2*: units are words or pairs of adjacent words; each is counted as often as both texts have it.
 //! - *ROUGE-L*: units are words; `h` is the length of the longest common subsequence of the two texts.
-//! - *ROUGE-Lsum*: the same by line. For each line of the reference, the words that lie on its longest common
-//!   subsequence with any line of the candidate are shared (the union), but no word more often than the candidate has
-//!   it.
+//! - *ROUGE-Lsum*: the same by line. For each line of the reference, the words on its longest common subsequence with
+//!   any line of the candidate are shared (the union), but no word more often than the candidate has it.
 //!
-//! Words are runs of a to z and 0 to 9 in the lower-cased text: a letter with an accent parts words, and a text in
-//! another script has none. With stemming, words of more than three letters are replaced with their Porter stems.
-//! `rouge-score` does not stem unless it is told to; papers differ, so that the name of the metric says it.
+//! Words are runs of a to z and 0 to 9 in the lower-cased text: a letter with an accent ends a word, and a text in
+//! another script has no words. With stemming, words of more than three letters are replaced with their Porter stems.
+//! `rouge-score` does not stem by default; papers differ, so the name of the metric states it.
 //!
-//! Two sequences may have several longest common subsequences, and which one is taken matters to the union: it is the
-//! one that `rouge-score` finds, walking back from the ends and preferring to leave a word of the reference.
+//! Two sequences may have several longest common subsequences, and the union depends on which one is taken: it is the
+//! one that `rouge-score` finds, which goes backwards from the ends and skips a word of the reference first.
 
 use std::collections::HashMap;
 
 use super::porter::stem;
 use super::text::{ngrams, overlap};
 
-/// What ROUGE counts.
+/// The units that ROUGE counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RougeKind {
     /// ROUGE-1: words.
@@ -35,11 +34,11 @@ pub enum RougeKind {
     Lsum,
 }
 
-/// What is compared: words as they are, or their stems.
+/// Whether words or their stems are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stemming {
-    /// Words as they are.
+    /// Words without stemming.
     #[default]
     None,
     /// Porter stems of words with more than three letters.
@@ -47,7 +46,7 @@ pub enum Stemming {
 }
 
 /// Words up to this length are not stemmed.
-const UNSTEMMED: usize = 3;
+const MAX_UNSTEMMED: usize = 3;
 
 /// The F measure of a candidate and one reference.
 pub(super) fn f_measure(kind: RougeKind, stemming: Stemming, candidate: &str, reference: &str) -> f64 {
@@ -67,7 +66,7 @@ pub(super) fn f_measure(kind: RougeKind, stemming: Stemming, candidate: &str, re
     }
 }
 
-/// `2pr / (p + r)` of what two texts share; 0 where they share nothing.
+/// `2pr / (p + r)`, from the counts of shared, candidate and reference units; 0 if none is shared.
 fn f_of(shared: usize, candidate: usize, reference: usize) -> f64 {
     if shared == 0 {
         return 0.0;
@@ -83,12 +82,13 @@ fn words(text: &str, stemming: Stemming) -> Vec<String> {
     match stemming {
         Stemming::None => words.map(str::to_owned).collect(),
         Stemming::Porter => words
-            .map(|word| if word.len() > UNSTEMMED { stem(word) } else { word.to_owned() })
+            .map(|word| if word.len() > MAX_UNSTEMMED { stem(word) } else { word.to_owned() })
             .filter(|stem| !stem.is_empty())
             .collect(),
     }
 }
 
+/// ROUGE-Lsum of lines of words.
 fn by_line(candidate: &[Vec<String>], reference: &[Vec<String>]) -> f64 {
     let mut left: HashMap<&str, usize> = HashMap::new();
     for word in candidate.iter().flatten() {
@@ -111,7 +111,7 @@ fn by_line(candidate: &[Vec<String>], reference: &[Vec<String>]) -> f64 {
     f_of(shared, length(candidate), length(reference))
 }
 
-/// The length of the longest common subsequence, in memory that grows with the sum of the lengths.
+/// The length of the longest common subsequence, in memory proportional to the sum of the lengths.
 fn common_length(reference: &[String], candidate: &[String]) -> usize {
     let mut column = Column::start(reference);
     let places = places(reference);
@@ -119,31 +119,30 @@ fn common_length(reference: &[String], candidate: &[String]) -> usize {
     (0..reference.len()).filter(|&row| column.rises(row)).count()
 }
 
-/// Marks the places in the reference of one longest common subsequence: the one met first when walking back from both
-/// ends, taking a word wherever the two are equal, else leaving the candidate's if only that keeps the length.
+/// Marks the places in the reference of one longest common subsequence: the one found when going backwards from both
+/// ends, taking a word if the two are equal, else skipping the candidate's word only if that alone keeps the length.
 ///
-/// The walk needs every column. They are computed twice, so that only every `√n`-th and one stretch between two of
-/// those are held: for texts of 10,000 words 250 kB in place of 12 MB, and a text that never ends cannot take all
-/// memory.
+/// The walk needs every column. Columns are computed twice, so that only every `√n`-th column and those between two of
+/// them are in memory: 250 kB in place of 12 MB for texts of 10,000 words.
 fn common_places(reference: &[String], candidate: &[String], is_common: &mut [bool]) {
-    let stretch = candidate.len().isqrt().max(1);
+    let interval = candidate.len().isqrt().max(1);
     let places = places(reference);
     let mut column = Column::start(reference);
     let mut starts = Vec::new();
-    for words in candidate.chunks(stretch) {
+    for words in candidate.chunks(interval) {
         starts.push(column.clone());
         words.iter().for_each(|word| column.advance(&places, word));
     }
 
     let mut rows = reference.len();
-    for (words, mut column) in candidate.chunks(stretch).zip(starts).rev() {
+    for (words, mut column) in candidate.chunks(interval).zip(starts).rev() {
         let mut columns = Vec::with_capacity(words.len());
         for word in words {
             column.advance(&places, word);
             columns.push(column.clone());
         }
         for (word, column) in words.iter().zip(&columns).rev() {
-            // Words of the reference whose loss costs nothing are left first.
+            // Words of the reference that can be skipped without a loss of length are skipped first.
             while rows > 0 && reference[rows - 1] != *word && !column.rises(rows - 1) {
                 rows -= 1;
             }
@@ -155,7 +154,7 @@ fn common_places(reference: &[String], candidate: &[String], is_common: &mut [bo
     }
 }
 
-/// Where each word stands.
+/// The places of each word.
 fn places(words: &[String]) -> HashMap<&str, Vec<usize>> {
     let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
     for (place, word) in words.iter().enumerate() {
@@ -164,9 +163,9 @@ fn places(words: &[String]) -> HashMap<&str, Vec<usize>> {
     places
 }
 
-/// One column of the table of longest common subsequences, as bits: entry (i, j) of the table is the length for the
-/// first i words of the reference and the first j of the candidate, and a column's bit says whether its length is the
-/// same for i + 1 words as for i (it is at most one more).
+/// One column of the table of longest common subsequences, as bits. Entry (i, j) of the table is the length for the
+/// first i words of the reference and the first j of the candidate. Bit i of column j is 1 if the length is the same
+/// for i + 1 words as for i; otherwise it is one more.
 ///
 /// Hyyrö, "Bit-parallel LCS-length computation revisited" (2004): with V a column and M the places of the candidate's
 /// next word, the next column is `(V + (V & M)) | (V & !M)`: 64 entries of the table in a few operations.
@@ -174,13 +173,13 @@ fn places(words: &[String]) -> HashMap<&str, Vec<usize>> {
 struct Column(Vec<u64>);
 
 impl Column {
-    /// The column of no words of the candidate: all lengths are 0.
+    /// The column for no words of the candidate: all lengths are 0.
     fn start(reference: &[String]) -> Self {
         Self(vec![u64::MAX; reference.len().div_ceil(64)])
     }
 
     fn advance(&mut self, places: &HashMap<&str, Vec<usize>>, word: &str) {
-        // A word that the reference has not changes nothing.
+        // A word that is not in the reference does not change the column.
         let Some(places) = places.get(word) else { return };
         let (mut carry, mut next) = (false, 0);
         for (index, bits) in self.0.iter_mut().enumerate() {
@@ -212,7 +211,7 @@ mod tests {
         text.chars().map(String::from).collect()
     }
 
-    /// The textbook's table and walk.
+    /// The textbook algorithm: the whole table, and the walk through it.
     fn by_table(reference: &[String], candidate: &[String]) -> (usize, Vec<bool>) {
         let (n, m) = (reference.len(), candidate.len());
         let mut table = vec![vec![0_usize; m + 1]; n + 1];
@@ -241,7 +240,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bits_give_what_the_table_gives(reference in "[ab-d]{0,200}", candidate in "[a-e]{0,200}") {
+        fn bit_columns_agree_with_the_table(reference in "[ab-d]{0,200}", candidate in "[a-e]{0,200}") {
             let (reference, candidate) = (letters(&reference), letters(&candidate));
             let (length, is_common) = by_table(&reference, &candidate);
             prop_assert_eq!(common_length(&reference, &candidate), length);
@@ -259,15 +258,15 @@ mod tests {
 
     #[test]
     fn lines_are_joined_by_their_union() {
-        // Lin's example: w1 w2 of one line and w1 w3 w5 of the other make four of five words.
+        // Lin's example: w1 w2 of one line and w1 w3 w5 of the other are four of five words.
         let f = f_measure(RougeKind::Lsum, Stemming::None, "1 2 6 7 8\n1 3 8 9 5", "1 2 3 4 5");
         assert_eq!(f, 2.0 * 0.4 * 0.8 / (0.4 + 0.8));
-        // One text in two lines has no more than it has.
+        // A word is not shared more often than the candidate has it.
         assert_eq!(f_measure(RougeKind::Lsum, Stemming::None, "a", "a\na\na"), 0.5);
     }
 
     #[test]
-    fn long_texts_take_little() {
+    fn long_texts_are_scored() {
         let text = |step: usize| -> String { (0..20_000).map(|i| format!("w{} ", i * step % 4_001)).collect() };
         let f = f_measure(RougeKind::Lsum, Stemming::None, &text(7), &text(1));
         assert!(f > 0.0 && f < 1.0);

@@ -1,11 +1,11 @@
-//! What the metrics read in a text: Python's spaces and words, ASCII punctuation, and n-grams.
+//! Text functions of the metrics: Python's spaces and words, ASCII punctuation, and n-grams.
 //!
-//! The owners of the metrics wrote them in Python, so its notions decide: a space is what `str.isspace` says, a word
-//! character what `\w` matches. Rust's notions differ from both (U+001C to U+001F are spaces to Python only; to Rust a
-//! combining mark belongs to a word). Lower case is full case mapping in both languages.
+//! The original metrics are written in Python, so its definitions are used: a space is a character for which
+//! `str.isspace` is true, a word character is what `\w` matches. Rust's definitions differ (U+001C to U+001F are spaces
+//! in Python only; in Rust a combining mark is part of a word). Both languages lower-case with full case mapping.
 //!
-//! *Unicode versions.* Letters, digits and cases that were added to Unicode after the version of a Python (14 for 3.11,
-//! 16 for 3.14) are known here and not there. For every other character the two agree.
+//! *Unicode versions.* Letters, digits and cases added to Unicode after the version of a Python (14 for 3.11, 16 for
+//! 3.14) are known here but not there. For all other characters the two agree.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -13,10 +13,10 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// Runs of what Python's `\w` matches: letters, numbers of all sorts and the underscore, but no combining marks.
+/// Runs of what Python's `\w` matches: letters, numbers of all kinds and the underscore, without combining marks.
 static WORDS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"[\p{L}\p{N}_]+").expect("a valid pattern"));
 
-/// Whether Python takes a character for white space.
+/// Whether a character is white space in Python.
 pub(super) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
@@ -26,7 +26,7 @@ pub(super) fn is_punctuation(c: char) -> bool {
     c.is_ascii_punctuation()
 }
 
-/// The stretches between white space, none of them empty: Python's `str.split`.
+/// The parts between white space, none of them empty: Python's `str.split`.
 pub(super) fn split(text: &str) -> impl Iterator<Item = &str> {
     text.split(is_space).filter(|part| !part.is_empty())
 }
@@ -36,13 +36,13 @@ pub(super) fn strip(text: &str) -> &str {
     text.trim_matches(is_space)
 }
 
-/// A text in which a space stands for every whole word that `is_meant` holds for.
-pub(super) fn blank_words(text: &str, is_meant: impl Fn(&str) -> bool) -> String {
-    let blanked = |word: &regex::Captures<'_>| if is_meant(&word[0]) { " " } else { &word[0] }.to_owned();
+/// A text with a space in place of every whole word for which `is_blanked` holds.
+pub(super) fn blank_words(text: &str, is_blanked: impl Fn(&str) -> bool) -> String {
+    let blanked = |word: &regex::Captures<'_>| if is_blanked(&word[0]) { " " } else { &word[0] }.to_owned();
     WORDS.replace_all(text, blanked).into_owned()
 }
 
-/// How often each n-gram occurs: each stretch of `n` neighbouring items.
+/// Counts of n-grams: of all sequences of `n` adjacent items.
 pub(super) fn ngrams<T: Hash + Eq>(items: &[T], n: usize) -> HashMap<&[T], usize> {
     let mut counts = HashMap::new();
     for ngram in items.windows(n) {
@@ -51,7 +51,7 @@ pub(super) fn ngrams<T: Hash + Eq>(items: &[T], n: usize) -> HashMap<&[T], usize
     counts
 }
 
-/// How many occurrences two counts have in common: `Σ min(a, b)`.
+/// The number of occurrences that two counts have in common: `Σ min(a, b)`.
 pub(super) fn overlap<K: Hash + Eq>(a: &HashMap<K, usize>, b: &HashMap<K, usize>) -> usize {
     a.iter().map(|(key, &count)| count.min(b.get(key).copied().unwrap_or(0))).sum()
 }

@@ -1,10 +1,10 @@
-//! How answers end.
+//! The ending of answers.
 
-/// What the last token of an answer is.
+/// The ending of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// This token, which ends generation.
+    /// The answer ends with this stop token.
     Token(u32),
-    /// A token of its text: nothing ends generation.
+    /// The answer ends with its text, without a stop token.
     Open,
 }

@@ -1,4 +1,4 @@
-//! Samples and questions of a JSONL file.
+//! Reader of samples and questions from JSONL files.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -16,17 +16,16 @@ use super::split::draw_order;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
-/// Larger files are refused: validation sets are small, and all of it is held in memory.
+/// Most bytes of a file: all samples are held in memory.
 const MAX_FILE_BYTES: u64 = 1 << 30;
-/// Longer lines are refused.
+/// Most bytes of a line.
 const MAX_LINE_BYTES: u64 = 16 << 20;
-/// Files of more lines are refused.
+/// Most lines of a file.
 const MAX_LINES: usize = 2_000_000;
-/// The file that is read from a folder.
+/// The file that is read in a folder.
 const FILE_IN_FOLDER: &str = "valid.jsonl";
 
-/// Samples as text: the lines of a JSONL file, or as many in memory. They become tokens for one tokenizer
-/// ([`tokenize`](Self::tokenize)).
+/// A data set as text: lines of a JSONL file, or samples in memory. [`tokenize`](Self::tokenize) turns it into tokens.
 ///
 /// ```
 /// use plimsoll::data::Dataset;
@@ -44,10 +43,11 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads a JSONL file, or `valid.jsonl` in a folder.
+    /// Reads a JSONL file, or `valid.jsonl` in a folder. Every line is validated, also if `max_samples` leaves it out
+    /// later.
     ///
     /// # Errors
-    /// [`DataProblem`], with the line; an unreadable file.
+    /// An unreadable file, or a [`DataProblem`].
     pub fn from_jsonl(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_owned();
         let file = file_of(&path)?;
@@ -55,10 +55,10 @@ impl Dataset {
         Ok(Self { records, path, file, sha256 })
     }
 
-    /// Prompts with their completions.
+    /// Makes a data set of prompts with their completions.
     ///
     /// # Errors
-    /// [`DataProblem::EmptyAnswer`], with the pair's number as its line.
+    /// [`DataProblem::EmptyAnswer`], with the number of the pair as the line.
     pub fn from_pairs<P: AsRef<str>, C: AsRef<str>>(pairs: impl IntoIterator<Item = (P, C)>) -> Result<Self> {
         let file = PathBuf::from("samples in memory");
         let (mut records, mut lines) = (Vec::new(), String::new());
@@ -77,7 +77,7 @@ impl Dataset {
         self.records.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no samples.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
@@ -87,12 +87,10 @@ impl Dataset {
         &self.file
     }
 
-    /// Makes tokens of the samples.
-    ///
-    /// Every line must be well-formed, also where `max_samples` leaves it out.
+    /// Renders and tokenises the samples.
     ///
     /// # Errors
-    /// [`DataProblem`], with the line; a template of the caller's that does not parse.
+    /// A [`DataProblem`], or a chat template that does not parse.
     pub fn tokenize(&self, tokenizer: &Tokenizer, options: &DataOptions) -> Result<TokenizedDataset> {
         let Self { records, path, file, sha256 } = self;
         let renderer = Renderer::new(tokenizer, &options.template)?;
@@ -151,7 +149,7 @@ impl Dataset {
     }
 }
 
-/// Reads the samples of a JSONL file, or of `valid.jsonl` in a folder, as tokens.
+/// Reads and tokenises the samples of a JSONL file, or of `valid.jsonl` in a folder.
 ///
 /// # Errors
 /// As [`Dataset::from_jsonl`] and [`Dataset::tokenize`].
@@ -159,11 +157,11 @@ pub fn load(path: &Path, tokenizer: &Tokenizer, options: &DataOptions) -> Result
     Dataset::from_jsonl(path)?.tokenize(tokenizer, options)
 }
 
-/// Reads the questions of a JSONL file: the same shapes as samples have, and their answers may be missing. An assistant's
-/// turn at the end of a chat is what is to be answered, and is left out.
+/// Reads and tokenises the questions of a JSONL file. They have the shapes of samples, but need no answers. A message
+/// of the assistant at the end of a chat is left out.
 ///
 /// # Errors
-/// As [`load`]; a question that is longer than `context`.
+/// As [`load`], and a question longer than `context`.
 pub fn questions(path: &Path, renderer: &Renderer<'_>, context: usize) -> Result<Vec<Question>> {
     let file = file_of(path)?;
     let (records, _) = read_records(&file, Record::parse_question)?;
@@ -182,7 +180,7 @@ pub fn questions(path: &Path, renderer: &Renderer<'_>, context: usize) -> Result
     Ok(questions)
 }
 
-/// The file that a path stands for.
+/// The file of a path: itself, or `valid.jsonl` in a folder.
 fn file_of(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_owned());
@@ -191,8 +189,8 @@ fn file_of(path: &Path) -> Result<PathBuf> {
     if file.is_file() { Ok(file) } else { Err(Error::input(path, DataProblem::NoFile { looked_for: FILE_IN_FOLDER })) }
 }
 
-/// The records of a file with their lines, from 1, and the SHA-256 of its bytes; blank lines are passed over. The hash is
-/// of what was parsed: the file may be a pipe, or be written again meanwhile.
+/// Reads the records of a file with their lines, from 1, and the SHA-256 of its bytes. Blank lines are skipped. The
+/// hash is of the bytes that were parsed, because the file can be a pipe, or change meanwhile.
 fn read_records(
     path: &Path,
     parse: impl Fn(usize, &str) -> Result<Record, DataProblem>,
@@ -228,7 +226,7 @@ fn read_records(
         }
         let text = std::str::from_utf8(&buffer)
             .map_err(|error| at(DataProblem::NotUtf8 { line, valid: error.valid_up_to() }))?;
-        // Some editors begin a file with a byte order mark.
+        // Some editors write a byte order mark.
         let text = if line == 1 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };
         if !text.trim().is_empty() {
             records.push((line, parse(line, text).map_err(at)?));

@@ -1,40 +1,41 @@
-//! What is wrong with a file of samples.
+//! Problems of data files.
 
 use plimsoll_formats::text::json_reason;
 
 use crate::tokenizer::TokenizerProblem;
 
-/// What can be wrong with a file of samples.
+/// A problem of a data file, with its line.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DataProblem {
-    /// A folder without the file that is looked for.
+    /// A folder without the expected file.
     #[error("expected the file {looked_for} in this folder, found none")]
     NoFile {
-        /// Its name.
+        /// The expected file name.
         looked_for: &'static str,
     },
-    /// A file that is too large to hold in memory.
+    /// A file above the limit on its size.
     #[error("expected at most {limit} {unit}, found more")]
     TooMuch {
         /// The limit.
         limit: u64,
-        /// What is counted.
+        /// The unit of the limit.
         unit: &'static str,
     },
-    /// A line that is too long.
+    /// A line above the limit on its length.
     #[error("line {line}: expected at most {limit} bytes, found more")]
     LongLine {
         /// The line, from 1.
         line: usize,
-        /// The limit.
+        /// The limit in bytes.
         limit: u64,
     },
     /// A line that is not UTF-8.
-    #[error("line {line}: expected UTF-8, found other bytes from byte {valid} of the line on")]
+    #[error("line {line}: expected UTF-8, found invalid bytes after {valid} bytes of the line")]
     NotUtf8 {
         /// The line, from 1.
         line: usize,
-        /// How many bytes of it are well-formed.
+        /// Number of valid bytes before the first invalid one.
         valid: usize,
     },
     /// A line that is not a JSON object.
@@ -45,13 +46,13 @@ pub enum DataProblem {
         /// The parser's reason.
         source: serde_json::Error,
     },
-    /// A list, most likely of all samples.
-    #[error("line {line}: expected one JSON object a line, found a JSON list: write one object a line")]
+    /// A JSON list, most likely of all samples.
+    #[error("line {line}: expected one JSON object per line, found a JSON list: write one object per line")]
     List {
         /// The line, from 1.
         line: usize,
     },
-    /// An object of none of the five shapes.
+    /// An object with none of the five shapes.
     #[error(
         "line {line}: expected the fields `messages`, `conversations`, `prompt` and `completion`, `instruction` and \
          `output`, or `text`, found {}",
@@ -60,43 +61,43 @@ pub enum DataProblem {
     Shape {
         /// The line, from 1.
         line: usize,
-        /// Its fields.
+        /// The fields of the line.
         found: Vec<String>,
     },
-    /// A field with something else in it than its shape wants.
+    /// A field of the wrong type.
     #[error("line {line}: `{field}`: expected {expected}, found {found}")]
     Field {
         /// The line, from 1.
         line: usize,
         /// The field, such as `messages[2].content`.
         field: String,
-        /// What it should hold.
+        /// The expected type.
         expected: &'static str,
-        /// What it holds.
+        /// The type in the file.
         found: String,
     },
-    /// A chat in which the assistant says nothing.
-    #[error("line {line}: expected an assistant's turn to score, found none")]
+    /// A chat without a message of the assistant.
+    #[error("line {line}: expected a message of the assistant to score, found none")]
     NoAnswer {
         /// The line, from 1.
         line: usize,
     },
-    /// An answer without a token in it.
+    /// An answer without tokens.
     #[error("line {line}: expected an answer to score, found an empty one")]
     EmptyAnswer {
         /// The line, from 1.
         line: usize,
     },
-    /// Nothing in front of the answer: its first token cannot be predicted from anything.
+    /// An answer without a token before it, so that its first token has no prediction.
     #[error("line {line}: expected a prompt before the first token of the answer, found none")]
     NoPrompt {
         /// The line, from 1.
         line: usize,
     },
-    /// A shape that has no text without a template.
+    /// A shape that needs a chat template.
     #[error(
-        "line {line}: {shape} lines need a chat template, and there is none: give one with --template FILE, or lines \
-         of `prompt` and `completion`"
+        "line {line}: {shape} lines need a chat template, but there is none: pass one with --template FILE, or use \
+         lines of `prompt` and `completion`"
     )]
     NeedsTemplate {
         /// The line, from 1.
@@ -112,72 +113,71 @@ pub enum DataProblem {
         /// The reason.
         problem: TokenizerProblem,
     },
-    /// A template that writes the prompt otherwise once the answer follows.
+    /// A template that renders a prompt differently if the answer follows.
     #[error(
-        "line {line}: this chat template rewrites what stands before turn {turn} of the chat once that turn is there, \
-         so the answer cannot be told from the prompt: {advice}"
+        "line {line}: this chat template changes the text before message {turn} when message {turn} is added, so the \
+         answer cannot be separated from the prompt: {advice}"
     )]
     Rewritten {
         /// The line, from 1.
         line: usize,
-        /// The turn, from 1.
+        /// The message of the chat, from 1.
         turn: usize,
-        /// What to do about it.
+        /// What to do.
         advice: &'static str,
     },
-    /// A question that the model cannot hold.
+    /// A question longer than the model's context.
     #[error("line {line}: {tokens} tokens: expected fewer than the model's context of {context}")]
     LongQuestion {
         /// The line, from 1.
         line: usize,
-        /// Its tokens.
+        /// The question's length in tokens.
         tokens: usize,
-        /// The context, in tokens.
+        /// The context in tokens.
         context: usize,
     },
-    /// A sample whose prompt cannot be answered.
+    /// A sample whose prompt is too short or too long for generation.
     #[error(
-        "line {line}: a prompt of {tokens} tokens cannot be answered: expected one of 2 to {room}, which leaves room for \
-         the answer in the model's context"
+        "line {line}: expected a prompt of 2 to {room} tokens, so that the answer fits in the model's context, found \
+         {tokens}"
     )]
     Unanswerable {
         /// The line, from 1.
         line: usize,
-        /// Tokens of the prompt.
+        /// The prompt's length in tokens.
         tokens: usize,
-        /// How many there may be.
+        /// The largest length.
         room: usize,
     },
-    /// A tokenizer of another model.
+    /// A token id outside the model's vocabulary.
     #[error(
-        "line {line}: expected tokens of the model's vocabulary of {vocabulary}, found others: the tokenizer belongs to \
-         another model"
+        "line {line}: expected token ids below {vocabulary}, the model's vocabulary size, found larger ones: the \
+         tokenizer belongs to another model"
     )]
     Vocabulary {
         /// The line, from 1.
         line: usize,
-        /// Number of tokens that the model has.
+        /// The model's vocabulary size.
         vocabulary: usize,
     },
-    /// Not one byte.
+    /// An empty file.
     #[error("expected at least one sample, found an empty file")]
     EmptyFile,
     /// No sample is left.
     #[error("expected at least one sample, found {}", found_samples(*.skipped, *.max_length))]
     NoSamples {
-        /// How many are too long.
+        /// Number of samples that are too long.
         skipped: usize,
-        /// The longest that is scored, in tokens.
+        /// The maximum length in tokens.
         max_length: usize,
     },
 }
 
 fn found_samples(skipped: usize, max_length: usize) -> String {
+    let limit = format!("{max_length} tokens, the limit of --max-length and of the model's context");
     match skipped {
         0 => "only blank lines".to_owned(),
-        1 => format!("one, longer than {max_length} tokens, the most that --max-length and the model's context allow"),
-        _ => format!(
-            "{skipped} samples, all longer than {max_length} tokens, the most that --max-length and the model's context allow"
-        ),
+        1 => format!("one, longer than {limit}"),
+        _ => format!("{skipped} samples, all longer than {limit}"),
     }
 }

@@ -1,15 +1,15 @@
-//! From a line of data to the tokens of a sample, and which of them are scored.
+//! Rendering of lines: token ids of samples, and the positions that are scored.
 //!
-//! The whole text, prompt and answer, is rendered and tokenised at once, as trainers do (TRL, Axolotl, LLaMA-Factory) and as
-//! `apply_chat_template(tokenize=True)` of transformers does. The answer's tokens are then found by where they stand in the
-//! text: a token belongs to the answer if any part of it does, so one that straddles the border is scored. That is the rule of
-//! `return_assistant_tokens_mask` in transformers; lm-evaluation-harness scores the same tokens of a plain continuation, and
-//! the white space at the end of its prompt besides.
+//! The whole text, prompt and answer, is rendered and tokenised at once, as in trainers (TRL, Axolotl, LLaMA-Factory)
+//! and in `apply_chat_template(tokenize=True)` of transformers. The answer's tokens are found by the bytes that they
+//! cover: a token belongs to the answer if any of its bytes does, so a token that covers the border is scored. This is
+//! the rule of `return_assistant_tokens_mask` in transformers. lm-evaluation-harness scores the same tokens of a plain
+//! continuation, and also the white space at the end of its prompt.
 //!
-//! An answer ends with the token that ends generation: the first one that the model's files name as an end
-//! ([`Tokenizer::ends`]), or the special token that the template writes behind the answer's text, whichever comes first.
-//! What the template writes behind it (often a line feed) is no part of the answer: no model is asked to generate it.
-//! Where there is no such token, the answer ends with its text, and [`Ending::Open`] says so.
+//! An answer ends with its stop token: the first token that the model's files name ([`Tokenizer::end_tokens`]), or the
+//! special token that the template writes after the answer's text, whichever comes first. Text that the template writes
+//! after the stop token (often a line feed) is not part of the answer, because no model has to generate it. Without a
+//! stop token, the answer ends with its text: [`Ending::Open`].
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ use super::shape::Record;
 use crate::error::{Error, Result};
 use crate::tokenizer::{ChatTemplate, Encoding, GenerationPrompt, Message, Special, Tokenizer, TokenizerProblem};
 
-/// How texts become tokens: a tokenizer, and the chat template that prompts are rendered with, if any.
+/// A renderer of chats and texts as token ids: a tokenizer, and a chat template if there is one.
 #[derive(Debug)]
 pub struct Renderer<'a> {
     tokenizer: &'a Tokenizer,
@@ -28,14 +28,14 @@ pub struct Renderer<'a> {
     used: TemplateUse,
 }
 
-/// A text, and which bytes of it are answers: ascending, apart, none empty.
+/// A text with the byte ranges of its answers: ascending, disjoint, not empty.
 struct Rendered {
     text: String,
     answers: Vec<Range<usize>>,
 }
 
 impl<'a> Renderer<'a> {
-    /// Settles which template is used.
+    /// Makes a renderer with the chosen template.
     ///
     /// # Errors
     /// A template that does not parse.
@@ -54,34 +54,34 @@ impl<'a> Renderer<'a> {
         Ok(Self { tokenizer, template, used })
     }
 
-    /// How prompts are rendered.
+    /// The source of the template.
     pub fn used(&self) -> TemplateUse {
         self.used
     }
 
-    /// The tokens that an assistant's answer to a chat follows.
+    /// Token ids of a chat with the generation prompt.
     ///
     /// # Errors
     /// There is no template, or it refuses the chat.
     pub fn chat(&self, messages: &[Message]) -> Result<Vec<u32>, TokenizerProblem> {
-        let no_template = || TokenizerProblem::Template("a chat needs one, and there is none".to_owned());
+        let no_template = || TokenizerProblem::Template("required for a chat, but there is none".to_owned());
         let template = self.template.as_ref().ok_or_else(no_template)?;
         self.tokenizer.encode(&template.render(messages, GenerationPrompt::Add)?, Special::Leave)
     }
 
-    /// The tokens of a plain text that goes on.
+    /// Token ids of a plain text that is to be continued.
     ///
     /// # Errors
-    /// The tokenizer refuses it.
+    /// The tokenizer refuses the text.
     pub fn plain(&self, text: &str) -> Result<Vec<u32>, TokenizerProblem> {
         self.tokenizer.encode(text, Special::Begin)
     }
 
-    /// A chat and its answer as a sample: with a template, all messages and the answer as the assistant's turn; without
-    /// one, the messages' contents as they stand, end to end.
+    /// The sample of a chat and its answer. With a template, the answer is the assistant's last message. Without one,
+    /// the contents of the messages and the answer are concatenated.
     ///
     /// # Errors
-    /// See [`DataProblem`].
+    /// A [`DataProblem`].
     pub fn answered(&self, line: usize, messages: &[Message], answer: &str) -> Result<Sample, DataProblem> {
         let record = if self.template.is_some() {
             let answer = Message::new("assistant", answer);
@@ -93,8 +93,8 @@ impl<'a> Renderer<'a> {
         self.sample(line, &record, Turns::Last)
     }
 
-    /// The tokens that the answer to [`answered`](Self::answered) is generated from: the prompt tokenised alone, so that no
-    /// token of it depends on the answer.
+    /// Token ids of the prompt of [`answered`](Self::answered), tokenised alone, so that they do not depend on the
+    /// answer.
     ///
     /// # Errors
     /// The template refuses the chat, or the tokenizer the text.
@@ -105,7 +105,7 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    /// The tokens that a sample's last answer is generated from.
+    /// Token ids of the prompt from which a sample's last answer is generated.
     pub(super) fn prompt_of(&self, record: &Record, sample: &Sample) -> Result<Vec<u32>, DataProblem> {
         let tokens = match record {
             Record::Text(_) => Ok(sample.tokens[..sample.answer[0]].to_vec()),
@@ -118,6 +118,7 @@ impl<'a> Renderer<'a> {
         tokens.map_err(|problem| DataProblem::Refused { line: sample.line, problem })
     }
 
+    /// Token ids of a question.
     pub(super) fn question(&self, line: usize, record: &Record) -> Result<Vec<u32>, DataProblem> {
         let tokens = match (record, &self.template) {
             (Record::Text(text), _) => self.plain(text),
@@ -132,7 +133,7 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    /// The tokens of a line, and those of them that are scored.
+    /// The sample of a line.
     pub(super) fn sample(&self, line: usize, record: &Record, turns: Turns) -> Result<Sample, DataProblem> {
         let encode = |text: &str, special| {
             let encoding = self.tokenizer.encode_with_spans(text, special);
@@ -165,43 +166,43 @@ impl<'a> Renderer<'a> {
                 _ => answer.extend(found),
             }
         }
-        // Two answers may share a token where nothing stands between them.
+        // Adjacent answers can share a token.
         answer.dedup();
         tokens.truncate(answer.last().map_or(0, |last| last + 1));
         Ok(Sample { line, tokens, answer })
     }
 
-    /// How a sample's last answer ends; none where no template wrote it.
+    /// The ending of a sample's last answer; `None` if no template wrote it.
     pub(super) fn ending(&self, record: &Record, sample: &Sample) -> Option<Ending> {
         if self.template.is_none() || matches!(record, Record::Text(_)) {
             return None;
         }
-        let ends = |token: &u32| self.tokenizer.ends().contains(token) || self.tokenizer.is_special(*token);
+        let ends = |token: &u32| self.tokenizer.end_tokens().contains(token) || self.tokenizer.is_special(*token);
         Some(sample.tokens.last().copied().filter(ends).map_or(Ending::Open, Ending::Token))
     }
 
-    /// The tokens of an answer at some bytes of the text, up to the one that ends generation, which a template writes.
+    /// Positions of the tokens of an answer, given by its bytes, up to its stop token.
     fn scored(&self, text: &str, tokens: &[u32], spans: &[Range<usize>], bytes: &Range<usize>) -> Range<usize> {
-        let found = standing_for(spans, bytes);
+        let found = covering(spans, bytes);
         if self.template.is_none() {
             return found;
         }
         let is_special = |at: &usize| self.tokenizer.is_special(tokens[*at]);
-        // A mark of the prompt may stand for the white space behind it as well (Phi-3's do).
+        // A special token of the prompt can cover the white space after it (in Phi-3).
         let is_of_prompt = |at: &usize| is_special(at) && spans[*at].start < bytes.start;
         let start = found.clone().find(|at| !is_of_prompt(at)).unwrap_or(found.end);
         let is_blank = |at: &usize| text.get(spans[*at].clone()).is_some_and(|text| text.trim().is_empty());
-        let behind = (start..found.end).rev().take_while(|at| is_special(at) || is_blank(at));
-        let mark = behind.filter(is_special).last();
-        let end = (start..found.end).find(|at| self.tokenizer.ends().contains(&tokens[*at]));
-        let last = end.into_iter().chain(mark).min();
+        let after_text = (start..found.end).rev().take_while(|at| is_special(at) || is_blank(at));
+        let special = after_text.filter(is_special).last();
+        let end = (start..found.end).find(|at| self.tokenizer.end_tokens().contains(&tokens[*at]));
+        let last = end.into_iter().chain(special).min();
         start..last.map_or(found.end, |last| last + 1)
     }
 
-    /// The rendered chat up to the last answer, and where the answers stand in it.
+    /// The rendered chat up to the last answer, with the bytes of the answers.
     ///
-    /// An answer begins where the prompt before it, rendered with the generation prompt, ends or stops being the same. It
-    /// ends where the chat up to it stops being the same.
+    /// An answer begins where the chat before it, rendered with the generation prompt, ends or first differs from the
+    /// text. It ends where the chat with it ends.
     fn rendered(
         &self,
         line: usize,
@@ -223,11 +224,12 @@ impl<'a> Renderer<'a> {
             if turn == 0 {
                 return Err(DataProblem::NoPrompt { line });
             }
-            let advice = if turn == last { "give another with --template FILE" } else { "score the last turn only" };
+            let advice =
+                if turn == last { "pass another template with --template FILE" } else { "score the last turn only" };
             let rewritten = || DataProblem::Rewritten { line, turn: turn + 1, advice };
             let prompt = render(&messages[..turn], GenerationPrompt::Add)?;
             let start = common_prefix(&text, &prompt);
-            // Some templates end the generation prompt with an empty thought, which they leave out before an answer.
+            // Some templates end the generation prompt with an empty thinking block, and omit it before an answer.
             if start < prompt.len() {
                 let before = self.turns_of(&render(&messages[..turn], GenerationPrompt::Leave)?, line, &text)?;
                 if before.is_none_or(|before| before > start) {
@@ -247,8 +249,8 @@ impl<'a> Renderer<'a> {
         Ok(Rendered { text, answers })
     }
 
-    /// Where the turns of a chat end in a longer one, if that begins with them. Some templates end a chat with a token more
-    /// than a turn, which the longer chat does not have there.
+    /// The end, in bytes, of a rendered chat within a longer one; `None` if the longer one does not begin with it. Some
+    /// templates end a chat with one more special token, which the longer chat does not have there.
     fn turns_of(&self, chat: &str, line: usize, longer: &str) -> Result<Option<usize>, DataProblem> {
         if longer.starts_with(chat) {
             return Ok(Some(chat.len()));
@@ -262,14 +264,14 @@ impl<'a> Renderer<'a> {
     }
 }
 
-/// The tokens that stand for some bytes of the text, in part or whole. A token that stands for no text belongs to what follows
-/// it, such as the space that SentencePiece puts first.
-fn standing_for(spans: &[Range<usize>], bytes: &Range<usize>) -> Range<usize> {
+/// Positions of the tokens that cover any of these bytes. A token without text, such as the space that SentencePiece
+/// adds, belongs to the text after it.
+fn covering(spans: &[Range<usize>], bytes: &Range<usize>) -> Range<usize> {
     let start = spans.partition_point(|span| span.end <= bytes.start && span.start < bytes.start.max(1));
     start..start + spans[start..].partition_point(|span| span.start < bytes.end)
 }
 
-/// Bytes that two texts begin with alike, whole characters only.
+/// Length in bytes of the common prefix of two texts, in whole characters.
 fn common_prefix(a: &str, b: &str) -> usize {
     a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(char, _)| char.len_utf8()).sum()
 }

@@ -1,4 +1,4 @@
-//! Samples, and how they are made of lines.
+//! Samples, and the options of reading them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,52 +8,53 @@ use plimsoll_formats::files;
 use super::ending::Ending;
 use crate::error::Result;
 
-/// One sample, ready to be scored.
+/// A sample as token ids, with the positions that are scored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// Its line in the file, from 1.
+    /// The line in the file, from 1.
     pub line: usize,
-    /// Prompt and answer, as token ids.
+    /// Token ids of prompt and answer.
     pub tokens: Vec<u32>,
-    /// Positions of the answer's tokens in `tokens`, ascending and never 0: what is scored.
+    /// Positions of the answer's tokens in `tokens`, which are scored: ascending, never 0.
     pub answer: Vec<usize>,
 }
 
-/// Samples of one data set as tokens.
+/// A data set as token ids.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TokenizedDataset {
-    /// In the order of the file; never empty.
+    /// The samples in the order of the file; never empty.
     pub samples: Vec<Sample>,
-    /// The answer of each sample as its line has it: its last one, or all of a plain text.
+    /// The text of each sample's last answer; of plain text, the whole text.
     pub answers: Vec<String>,
-    /// The tokens that this answer is generated from. They are those before it in `tokens`, unless a token there stands for the
-    /// end of the prompt and the beginning of the answer.
+    /// The tokens of each sample from which its last answer is generated. They equal those before the answer in
+    /// `tokens`, unless one token covers both the end of the prompt and the start of the answer.
     pub prompts: Vec<Vec<u32>>,
     /// Lines of samples that were left out because they are too long, ascending.
     pub skipped: Vec<usize>,
     /// Lines of samples whose answer was cut because they are too long, ascending.
     pub cut: Vec<usize>,
-    /// How answers end that a chat template wrote, and that were not cut, with how many samples end so: the most frequent
-    /// first.
+    /// Endings of the answers that a chat template wrote and that were not cut, with their numbers of samples, the most
+    /// frequent first.
     pub endings: Vec<(Ending, usize)>,
     /// The path as the caller gave it: a file, or a folder.
     pub path: PathBuf,
     /// The file that was read.
     pub file: PathBuf,
-    /// SHA-256 of the bytes that were read, in lower-case hexadecimal, as `sha256sum` gives it.
+    /// SHA-256 of the bytes that were read, in lower-case hexadecimal, as printed by `sha256sum`.
     pub sha256: String,
-    /// How prompts were rendered.
+    /// The source of the chat template.
     pub template: TemplateUse,
 }
 
-/// How prompts were rendered.
+/// The source of the chat template that was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TemplateUse {
-    /// With the tokenizer's own template.
+    /// The tokenizer's own template.
     Tokenizer,
-    /// With the template that the caller gave.
+    /// The template that the caller gave.
     Given,
-    /// Not at all, by choice or because the tokenizer has no template.
+    /// No template, by choice or because the tokenizer has none.
     None,
 }
 
@@ -67,20 +68,20 @@ impl fmt::Display for TemplateUse {
     }
 }
 
-/// How to make samples of lines.
+/// Options of reading and tokenising samples.
 #[derive(Clone, Debug)]
 pub struct DataOptions {
-    /// The template to render with.
+    /// The chat template.
     pub template: TemplateChoice,
-    /// Which of the assistant's turns are answers.
+    /// Which messages of the assistant are answers.
     pub turns: Turns,
-    /// At most so many samples, drawn at random by `seed`; all of them where it is `None`.
+    /// Size of a random subset, sampled with `seed`; `None` for all samples.
     pub max_samples: Option<usize>,
-    /// Seed of that draw.
+    /// Seed of the subset.
     pub seed: u64,
-    /// Longest sample that is scored, in tokens; a search takes the model's context where that is less.
+    /// Maximum length of a sample in tokens. A search also limits it to the model's context.
     pub max_length: usize,
-    /// What becomes of longer ones.
+    /// Treatment of longer samples.
     pub long: LongSamples,
 }
 
@@ -97,64 +98,64 @@ impl Default for DataOptions {
     }
 }
 
-/// What becomes of samples that are too long.
+/// Treatment of samples above the maximum length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum LongSamples {
     /// They are left out.
     #[default]
     Skip,
-    /// Their last tokens are left out. One that has no answer then is left out whole.
+    /// They are truncated. A sample without an answer after that is left out.
     Cut,
 }
 
-/// The template to render with.
+/// The choice of a chat template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplateChoice {
-    /// The tokenizer's own, if it has one; else none.
+    /// The tokenizer's own template, if it has one.
     Tokenizer,
-    /// None.
+    /// No template.
     None,
-    /// This one.
+    /// This template.
     Given {
-        /// Where it comes from.
+        /// The file, for messages.
         file: PathBuf,
-        /// Its text, as Jinja.
+        /// The Jinja source.
         source: String,
     },
 }
 
 impl TemplateChoice {
-    /// The template of a file.
+    /// Reads a template from a file.
     ///
     /// # Errors
-    /// Unreadable, too large or not UTF-8.
+    /// A file that is unreadable, too large or not UTF-8.
     pub fn from_file(path: &Path) -> Result<Self> {
         Ok(Self::Given { file: path.to_owned(), source: files::read_text(path)? })
     }
 }
 
-/// Which of the assistant's turns are answers.
+/// Which messages of the assistant are answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turns {
-    /// The last; what follows it is ignored.
+    /// The last one; later messages are ignored.
     Last,
-    /// Each.
+    /// All.
     All,
 }
 
 impl Sample {
-    /// Leaves out what stands behind so many tokens.
+    /// Truncates the sample to a length in tokens.
     pub(super) fn cut(&mut self, length: usize) {
         self.tokens.truncate(length);
         self.answer.retain(|&position| position < length);
     }
 }
 
-/// One line's question, ready to be answered.
+/// The prompt of one line as token ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// Its line in the file, from 1.
+    /// The line in the file, from 1.
     pub line: usize,
-    /// What the answer follows, as token ids.
+    /// Token ids of the prompt.
     pub tokens: Vec<u32>,
 }

@@ -1,4 +1,4 @@
-//! The five shapes of a line, told apart by their fields, the most telling first:
+//! The five shapes of a line, recognised by their fields, in this order:
 //!
 //! | fields | shape |
 //! |---|---|
@@ -8,8 +8,8 @@
 //! | `instruction`, `input` (may be missing), `output` | alpaca |
 //! | `text` | plain text |
 //!
-//! Alpaca files often carry a ready-made `text` too, and chats a `prompt`, which is why order matters. Other fields are
-//! ignored, but for `tools`: a chat with tools rendered without them would be another chat.
+//! The order matters, because Alpaca files often have a ready-made `text`, and chats a `prompt`. Other fields are
+//! ignored, except `tools`: a chat with tools must not be rendered without them.
 
 use plimsoll_formats::text::shown;
 use serde_json::{Map, Value};
@@ -17,26 +17,26 @@ use serde_json::{Map, Value};
 use super::problem::DataProblem;
 use crate::tokenizer::Message;
 
-/// One line, validated. The answers of a sample are not empty; those of a question are.
+/// A validated line. Answers of samples are not empty; questions have no answers.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Record {
-    /// `messages` or `conversations`, with an assistant's turn unless it is a question.
+    /// `messages` or `conversations`; a sample has a message of the assistant.
     Chat { messages: Vec<Message>, shape: &'static str },
     /// `prompt` and `completion`.
     Pair { prompt: String, completion: String },
-    /// `instruction`, `input` and `output`; the first two joined.
+    /// `instruction` and `input`, joined, and `output`.
     Alpaca { user: String, output: String },
     /// `text`.
     Text(String),
 }
 
 impl Record {
-    /// Parses the line of that number, from 1.
+    /// Parses a sample; `line` is its number, from 1.
     pub(super) fn parse(line: usize, text: &str) -> Result<Self, DataProblem> {
         Self::of_fields(line, fields(line, text)?)
     }
 
-    /// Parses a line that need not have an answer. Where a chat ends with one, it is left out.
+    /// Parses a question, which needs no answer. An answer at the end of a chat is left out.
     pub(super) fn parse_question(line: usize, text: &str) -> Result<Self, DataProblem> {
         let mut fields = fields(line, text)?;
         let has = |name: &str| fields.contains_key(name);
@@ -58,7 +58,7 @@ impl Record {
                 _ => chat(line, &mut fields, "conversations", "from", "value", sharegpt_role),
             };
         }
-        // Whatever answer is there is not looked at.
+        // The answer is not used, so it need not be valid.
         for (question, answer) in [("prompt", "completion"), ("instruction", "output")] {
             if fields.contains_key(question) {
                 fields.insert(answer.to_owned(), Value::String("unread".to_owned()));
@@ -101,12 +101,12 @@ impl Record {
         if has("text") {
             return Ok(Self::Text(answer(line, string(line, &mut fields, "text")?)?));
         }
-        // Names only, and not too many or too long ones: this goes into a message.
+        // A few shortened names for the message.
         let found = fields.keys().take(8).map(|name| shown(name)).collect();
         Err(DataProblem::Shape { line, found })
     }
 
-    /// As a chat; `text` has none.
+    /// The messages of the chat; none for `text`.
     pub(super) fn messages(&self) -> Vec<Message> {
         let turns = |user: &str, assistant: &str| {
             let answer = (!assistant.is_empty()).then(|| Message::new("assistant", assistant));
@@ -120,7 +120,7 @@ impl Record {
         }
     }
 
-    /// Its last answer, or all of a plain text.
+    /// The last answer; for `text`, the whole text.
     pub(super) fn answer(&self) -> String {
         match self {
             Self::Chat { messages, .. } => {
@@ -133,7 +133,7 @@ impl Record {
         }
     }
 
-    /// The shape's name.
+    /// The name of the shape for messages.
     pub(super) fn shape(&self) -> &'static str {
         match self {
             Self::Chat { shape, .. } => shape,
@@ -170,7 +170,7 @@ fn chat(
     };
     let turns = match fields.remove(list) {
         Some(Value::Array(turns)) => turns,
-        other => return Err(wrong(list.to_owned(), "a list of turns", other.as_ref())),
+        other => return Err(wrong(list.to_owned(), "a list of messages", other.as_ref())),
     };
     let mut messages = Vec::with_capacity(turns.len());
     for (index, turn) in turns.into_iter().enumerate() {
@@ -228,7 +228,7 @@ fn string(line: usize, fields: &mut Map<String, Value>, name: &str) -> Result<St
     }
 }
 
-/// White space alone is no answer: most templates strip it.
+/// Refuses an empty answer. White space alone is empty, because most templates strip it.
 fn answer(line: usize, text: String) -> Result<String, DataProblem> {
     if text.trim().is_empty() { Err(DataProblem::EmptyAnswer { line }) } else { Ok(text) }
 }

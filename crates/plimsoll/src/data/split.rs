@@ -1,26 +1,26 @@
-//! Random choices that are the same on every machine: which samples choose the boundary, and which are held out.
+//! Reproducible random choices of samples: the split into selection and held-out samples, subsets, and race orders.
 //!
-//! The generator is [`ChaCha8Rng`], and the shuffle is written out here (Fisher–Yates, bounded numbers by rejection),
-//! because the shuffles of libraries may change between versions and with them every published split.
+//! The generator is [`ChaCha8Rng`]. The shuffle is implemented here (Fisher–Yates, bounded numbers by rejection),
+//! because the shuffles of libraries can change between versions, which would change published splits.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
 use crate::error::{Error, Result};
 
-/// Fewer samples than this in a part have no standard error.
+/// Fewest samples of a part: one sample has no standard error.
 const MIN_PART: usize = 2;
 
-/// Which samples choose, and which measure the gain. Indices ascend; together they are all samples, each once.
+/// A split of samples into selection and held-out samples, as ascending indices. Every sample is in one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// The samples that choose the boundary.
+    /// The samples that pick the candidate.
     pub selection: Vec<usize>,
-    /// The samples that are held out.
+    /// The samples that judge the candidate.
     pub holdout: Vec<usize>,
 }
 
-/// Splits `samples` samples at random; `holdout` is the share that is held out, rounded to whole samples.
+/// Splits a number of samples at random. `holdout` is the held-out share, rounded to whole samples.
 ///
 /// # Errors
 /// [`Error::Usage`]: a share that is not between 0 and 1, or a part with fewer than two samples.
@@ -32,8 +32,8 @@ pub fn split(samples: usize, holdout: f64, seed: u64) -> Result<Split> {
     let selected = samples.saturating_sub(held_out);
     if held_out < MIN_PART || selected < MIN_PART {
         return Err(Error::Usage(format!(
-            "a held-out share of {holdout} of {samples} samples gives {selected} to choose on and {held_out} held out: \
-             expected at least {MIN_PART} in each"
+            "a held-out share of {holdout} of {samples} samples gives {selected} for selection and {held_out} held \
+             out: expected at least {MIN_PART} of each"
         )));
     }
     let mut selection = shuffled(samples, seed, Stream::Split);
@@ -43,9 +43,9 @@ pub fn split(samples: usize, holdout: f64, seed: u64) -> Result<Split> {
     Ok(Split { selection, holdout })
 }
 
-/// The fewest samples of which a share holds out so many.
+/// The smallest number of samples of which this share is at least `holdout` samples.
 pub(crate) fn fewest(holdout: usize, share: f64) -> usize {
-    // The share is rounded to whole samples, half of one upwards.
+    // The share is rounded to whole samples, halves upwards.
     let below = ((holdout as f64 - 0.5) / share) as usize;
     let is_enough = |samples: &usize| {
         let held_out = held_out(*samples, share);
@@ -58,12 +58,12 @@ fn held_out(samples: usize, share: f64) -> usize {
     (samples as f64 * share).round() as usize
 }
 
-/// The numbers `0..len` in the order in which samples take part in a race.
+/// The indices `0..len` in the random order in which a race scores samples.
 pub fn race_order(len: usize, seed: u64) -> Vec<usize> {
     shuffled(len, seed, Stream::Race)
 }
 
-/// The numbers `0..len` in the order in which samples are taken: at random where only some are, by their lines otherwise.
+/// The indices `0..len` in the order in which samples are taken: random for a subset, else ascending.
 pub(crate) fn draw_order(len: usize, wanted: Option<usize>, seed: u64) -> Vec<usize> {
     match wanted {
         Some(_) => shuffled(len, seed, Stream::Subset),
@@ -71,7 +71,7 @@ pub(crate) fn draw_order(len: usize, wanted: Option<usize>, seed: u64) -> Vec<us
     }
 }
 
-/// What a random order is for: orders of one seed for different purposes are independent.
+/// The random stream of an order. Streams of one seed are independent.
 #[derive(Clone, Copy, Debug)]
 enum Stream {
     Split,
@@ -79,7 +79,7 @@ enum Stream {
     Race,
 }
 
-/// The numbers `0..len` in a random order.
+/// The indices `0..len` in random order.
 fn shuffled(len: usize, seed: u64, stream: Stream) -> Vec<usize> {
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
     generator.set_stream(match stream {
@@ -94,7 +94,7 @@ fn shuffled(len: usize, seed: u64, stream: Stream) -> Vec<usize> {
     order
 }
 
-/// A uniform number in `0..bound`: numbers from the incomplete last stretch of the 64 bits are drawn again.
+/// A uniform random number in `0..bound`, by rejection of numbers above the largest multiple of `bound`.
 fn below(generator: &mut ChaCha8Rng, bound: u64) -> u64 {
     let complete = u64::MAX - u64::MAX % bound;
     loop {
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_split_is_a_partition_and_follows_its_seed() {
+    fn a_split_is_a_partition_and_depends_on_its_seed() {
         let split_96 = split(96, 0.5, 7).unwrap();
         assert_eq!((split_96.selection.len(), split_96.holdout.len()), (48, 48));
         let mut all = [&split_96.selection[..], &split_96.holdout].concat();
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fewest_samples_hold_out_what_is_needed() {
+    fn fewest_is_the_smallest_number_with_enough_held_out_samples() {
         for (needed, share) in [(7, 0.33), (7, 0.5), (2, 0.01), (7, 0.9)] {
             let samples = fewest(needed, share);
             assert!(split(samples, share, 0).unwrap().holdout.len() >= needed, "{needed} at {share}");
@@ -133,13 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn the_split_of_a_seed_stays_what_it_was_published_as() {
-        // Written down once; a change of these numbers changes every result that names its seed.
+    fn the_split_of_a_seed_does_not_change() {
+        // If these numbers change, published results can no longer be reproduced from their seed.
         assert_eq!(split(10, 0.3, 0).unwrap().holdout, [2, 3, 6]);
     }
 
     #[test]
-    fn the_draw_and_the_split_of_one_seed_differ() {
+    fn subset_and_split_of_one_seed_differ() {
         assert_ne!(shuffled(50, 3, Stream::Split), shuffled(50, 3, Stream::Subset));
     }
 

@@ -1,10 +1,10 @@
-//! Samples packed end to end, without padding.
+//! Batches: samples packed end to end, without padding.
 
 use std::ops::Range;
 
 use crate::data::Sample;
 
-/// How many leading tokens all samples share, as far as none of them is needed to predict an answer.
+/// The number of leading tokens that all samples share. Tokens that predict an answer token do not count.
 pub(super) fn shared_prefix(samples: &[Sample]) -> usize {
     let [first, rest @ ..] = samples else { return 0 };
     if rest.is_empty() {
@@ -15,7 +15,7 @@ pub(super) fn shared_prefix(samples: &[Sample]) -> usize {
     rest.iter().map(|sample| shared(sample).min(before(sample))).min().unwrap_or(0).min(before(first))
 }
 
-/// Cuts samples into batches of about `most` tokens that are not shared, in order.
+/// Splits samples into batches of about `most` tokens, in order. The shared `prefix` does not count.
 pub(super) fn batches(mut samples: &[Sample], prefix: usize, most: usize) -> impl Iterator<Item = &[Sample]> {
     std::iter::from_fn(move || {
         let mut tokens = 0;
@@ -30,24 +30,24 @@ pub(super) fn batches(mut samples: &[Sample], prefix: usize, most: usize) -> imp
     })
 }
 
-/// Some samples without their shared prefix, packed end to end.
+/// A batch: samples without their shared prefix, packed end to end.
 pub(super) struct Batch {
-    /// Position of each sequence's first row.
+    /// Position of the first row of each sequence, which is the length of the prefix.
     pub(super) first: usize,
     pub(super) tokens: Vec<u32>,
     pub(super) sequences: Vec<Sequence>,
-    /// For each answer token, sample by sample, the row that predicts it, and the token.
+    /// For each answer token, sample by sample: the row that predicts it, and the token.
     pub(super) answers: Vec<(usize, u32)>,
-    /// The same after the last layer, where no other rows are left.
+    /// The same after the last layer, which keeps only the rows that predict an answer token.
     pub(super) last_answers: Vec<(usize, u32)>,
 }
 
 /// One sample in a batch.
 pub(super) struct Sequence {
     pub(super) rows: Range<usize>,
-    /// Rows that predict an answer token, counted from the sequence's first.
+    /// Rows that predict an answer token, counted from the sequence's first row.
     pub(super) wanted: Vec<usize>,
-    /// Its entries in the batch's answers.
+    /// The sample's entries in [`Batch::answers`].
     pub(super) answers: Range<usize>,
 }
 
@@ -79,7 +79,7 @@ impl Batch {
         self.tokens.len()
     }
 
-    /// The sequences of every node, node by node, in groups of about `most` rows.
+    /// The sequences of all nodes, node by node, in chunks of about `most` rows.
     pub(super) fn chunks(&self, nodes: usize, most: usize) -> Vec<Vec<(usize, &Sequence)>> {
         let mut chunks: Vec<Vec<_>> = Vec::new();
         let mut rows = most;

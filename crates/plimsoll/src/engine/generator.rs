@@ -1,4 +1,4 @@
-//! Generation of answers: the trait that every engine with a decoder has.
+//! The trait of engines that generate answers.
 
 use std::ops::ControlFlow;
 
@@ -8,21 +8,21 @@ use crate::lora::Variant;
 use crate::result::Generated;
 use crate::tokenizer::Tokenizer;
 
-/// Answers prompts under variants of an adapter, many side by side.
+/// Generates answers to prompts under variants of an adapter, in batches.
 pub trait Generator {
-    /// Longest sequence of the model, prompt and answer together, in tokens.
+    /// The model's context length: prompt and answer together, in tokens.
     fn context(&self) -> usize;
 
     /// Work of one token, in the unit of [`Scorer::work`](super::Scorer::work).
     fn token_work(&self) -> u64;
 
-    /// Answers every prompt, in the order of the prompts.
+    /// Generates the answers to all prompts, in the order of the prompts.
     ///
-    /// `observe` is called after each step; when it breaks, nothing more is generated.
+    /// `observe` is called after each step. If it breaks, generation stops.
     ///
     /// # Errors
-    /// Options or a variant that make no sense, a prompt that leaves no room for an answer in the model's context, logits
-    /// that are not numbers, or [`Error::Interrupted`](crate::Error::Interrupted) where `observe` broke.
+    /// Options out of range, a variant of another model, a prompt as long as the context or longer, logits that are not
+    /// finite, or [`Error::Interrupted`](crate::Error::Interrupted) if `observe` breaks.
     fn generate(
         &self,
         tokenizer: &Tokenizer,

@@ -1,5 +1,4 @@
-//! How a request is kept within a bound on memory: variants in one trie or in several, leading tokens that are shared,
-//! and batches of samples.
+//! The plan of a request within a memory limit: variants in one or several tries, shared leading tokens, batch size.
 
 use std::ops::Range;
 
@@ -9,43 +8,43 @@ use crate::data::Sample;
 use crate::error::{Error, Result};
 use crate::lora::{Projection, Variant};
 
-/// Fewer shared leading tokens than this are not worth a pass of their own.
+/// Minimum number of shared leading tokens that are computed once, in a pass of their own.
 const SHORTEST_PREFIX: usize = 8;
 
-/// Bytes of the working set where no bound is given, and one sample does not need more.
+/// Default memory limit in bytes, unless one sample needs more.
 const MEMORY: u64 = 1 << 30;
 
-/// What an engine holds of a request, in bytes.
+/// The memory that an engine needs for a request, in bytes.
 pub(super) struct Footprint<'a> {
-    /// The bound; none where only one sample has to fit.
+    /// The memory limit; `None` for the default.
     pub(super) memory: Option<u64>,
     /// Worker threads, for messages.
     pub(super) threads: usize,
-    /// Memory that all threads work in, for samples of at most so many tokens.
+    /// Scratch memory of all threads, by the length of the longest sample in tokens.
     pub(super) scratch: &'a dyn Fn(usize) -> u64,
-    /// A hidden state of one token.
+    /// The hidden state of one token.
     pub(super) state: u64,
-    /// Keys and values of so many tokens, in one layer.
+    /// Keys and values in one layer, by the number of tokens.
     pub(super) key_values: &'a dyn Fn(usize) -> u64,
-    /// Tokens of a batch at most.
+    /// Maximum number of tokens of a batch.
     pub(super) batch_tokens: usize,
 }
 
-/// How a request is worked through.
+/// The plan of a request.
 pub(super) struct Plan {
     /// Ranges of the variants, each with its trie.
     pub(super) tries: Vec<(Range<usize>, Trie)>,
-    /// Leading tokens that are computed once for all samples.
+    /// Number of leading tokens that are computed once for all samples.
     pub(super) prefix: usize,
-    /// A batch is full when it has so many tokens.
+    /// Number of tokens at which a batch is full.
     pub(super) tokens: usize,
 }
 
 impl Plan {
-    /// Plans a request. `can_share` says whether leading tokens that all samples have in common can be computed once.
+    /// Plans a request. `can_share` says whether leading tokens that all samples share can be computed once.
     ///
     /// # Errors
-    /// A bound below what one sample under one variant needs.
+    /// A memory limit below the needs of one sample under one variant.
     pub(super) fn new(
         samples: &[Sample],
         variants: &[Variant],
@@ -57,7 +56,7 @@ impl Plan {
         let scratch = (footprint.scratch)(longest);
         let states = |trie: &Trie, tokens: usize| (2 * trie.width() * tokens) as u64 * footprint.state;
         let trie = Trie::new(variants, adapted);
-        // A default bound neither refuses a request nor slows it down.
+        // The default limit neither refuses a request nor slows it down.
         let memory = footprint.memory.unwrap_or_else(|| MEMORY.max(2 * (scratch + states(&trie, longest))));
         let available = memory.saturating_sub(scratch);
         if states(&trie, longest) > available {
@@ -75,7 +74,7 @@ impl Plan {
     }
 }
 
-/// The variants a few at a time, because not even one sample fits with all of them.
+/// Splits the variants into several tries, because one sample under all of them does not fit.
 fn split(
     variants: &[Variant],
     adapted: &[[bool; Projection::COUNT]],

@@ -1,4 +1,4 @@
-//! Measurements of an engine that change nothing: energies of updates, hidden states, speeds.
+//! The traits of engines that measure: energies of updates, hidden states, speeds.
 
 use std::ops::ControlFlow;
 
@@ -7,16 +7,16 @@ use crate::error::Result;
 use crate::lora::{Projection, Variant};
 use crate::result::Efficiency;
 
-/// What a pass through the decoder can observe.
+/// Observes forward passes without changing them.
 pub trait Probe {
-    /// How much each module's update adds to what flows through it: `Σ ‖s·B·A·x‖²` over all tokens of the samples, by layer
-    /// and then by `Projection as usize`, in the runs of the full adapter; 0 where there is no LoRA. `go_on` is called with
-    /// the work that was done since the last call.
+    /// The energy of each module's update in runs of the full adapter: `Σ ‖s·B·A·x‖²` over all tokens of the samples,
+    /// by layer and then by `Projection as usize`; 0 without LoRA. `go_on` is called with the work that was done since
+    /// the last call.
     ///
     /// LoRA-drop (Zhou et al., arXiv:2402.07721) ranks layers by this energy.
     ///
     /// # Errors
-    /// [`Error::Interrupted`](crate::Error::Interrupted) where `go_on` broke.
+    /// [`Error::Interrupted`](crate::Error::Interrupted) if `go_on` breaks.
     fn output_energy(
         &self,
         samples: &[Sample],
@@ -33,13 +33,13 @@ pub trait Probe {
     fn hidden_states(&self, tokens: &[u32], variant: &Variant) -> Result<Vec<Vec<f32>>>;
 }
 
-/// What variants cost at inference, measured: bytes of the adapter, time to load it, decoding speed.
+/// Measures the cost of variants at inference: bytes of the adapter, time to load it, decoding speed.
 pub trait Benchmark {
-    /// Measures the variants that keep any LoRA, a few of them where they are many, and the merged adapter beside them, on
-    /// some prompts. `go_on` is called between pieces of work.
+    /// Measures the merged adapter and the variants that keep any LoRA, on some prompts (of many variants only a few).
+    /// `go_on` is called between pieces of work.
     ///
     /// # Errors
-    /// [`Error::Interrupted`](crate::Error::Interrupted) where `go_on` broke; an adapter that cannot be written or read.
+    /// [`Error::Interrupted`](crate::Error::Interrupted) if `go_on` breaks; an adapter that cannot be written or read.
     fn efficiency(
         &self,
         variants: &[Variant],

@@ -1,4 +1,4 @@
-//! Scoring of variants on samples: the trait that every engine has.
+//! The trait of engines that score samples under variants.
 
 use std::ops::ControlFlow;
 
@@ -8,27 +8,27 @@ use crate::error::{Error, Result};
 use crate::lora::{Projection, Variant};
 use crate::result::SampleScores;
 
-/// What to compute for every sample.
+/// A request: what to compute for every sample.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// Every variant to score.
+    /// The variants to score.
     pub variants: Vec<Variant>,
-    /// Indices into `variants` of those whose ground-truth probability is wanted after every layer.
+    /// Indices into `variants`: compute the ground-truth probability after every layer for these.
     pub lens: Vec<usize>,
-    /// Whether the NLL of every single answer token is wanted, under all variants.
+    /// Whether to compute the NLL of every answer token, under all variants.
     pub token_nll: bool,
 }
 
-/// A report of an engine while it scores.
+/// A progress report of an engine that scores.
 #[derive(Clone, Copy, Debug)]
 pub enum ScoreEvent<'a> {
-    /// More work is done, in the unit of [`Scorer::work`].
+    /// Work done since the last report, in the unit of [`Scorer::work`].
     Work(u64),
-    /// Samples that are finished, in the order in which they were given.
+    /// Samples that are finished, in the order of the request.
     Scored(&'a [SampleScores]),
 }
 
-/// What an engine can compute beside the NLL of answers under boundaries.
+/// What an engine can compute besides the NLL of answers under boundaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// Probability of the ground truth after every layer ([`Request::lens`]).
@@ -40,18 +40,18 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Everything.
+    /// All capabilities.
     pub const ALL: Self = Self { lens: true, token_nll: true, strengths: true };
 }
 
-/// What results depend on beside their inputs. Scores of engines with different identities are never mixed.
+/// The properties of an engine that its results depend on. Scores of engines with different identities are never mixed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineIdentity {
-    /// What weights and activations are held as, such as `bf16`.
+    /// Dtype of weights and activations, such as `bf16`.
     pub dtype: String,
     /// The instruction set, or the server and its version.
     pub instructions: String,
-    /// Worker threads; results do not depend on their number.
+    /// Number of worker threads; results do not depend on it.
     pub threads: usize,
 }
 
@@ -63,26 +63,26 @@ pub trait Scorer {
     /// Which modules have LoRA, layer by layer, indexed by `Projection as usize`.
     fn adapted(&self) -> &[[bool; Projection::COUNT]];
 
-    /// What it can compute.
+    /// What the engine can compute.
     fn capabilities(&self) -> Capabilities;
 
-    /// What its results depend on.
+    /// What the engine's results depend on.
     fn identity(&self) -> EngineIdentity;
 
-    /// Work of a call of [`score`](Self::score), in a unit of the engine's own: multiply-adds on a CPU.
+    /// Work of a call of [`score`](Self::score), in a unit of the engine: multiply-adds on a CPU.
     fn work(&self, samples: &[Sample], request: &Request) -> u64;
 
-    /// Work per second, measured for a moment on the tokens of a sample. Rough: for an estimate of the time left.
+    /// Work per second, measured briefly on the tokens of a sample. Approximate: for an estimate of the time left.
     fn measure_rate(&self, tokens: &[u32]) -> f64;
 
     /// Scores every sample under every variant.
     ///
-    /// `observe` is called a few times a second or more often, so that the caller can show progress and journal what
-    /// is finished; when it breaks, scoring stops.
+    /// `observe` is called at least a few times per second, so that the caller can show progress and journal finished
+    /// samples. If it breaks, scoring stops.
     ///
     /// # Errors
-    /// A variant of another number of layers than the model's, a score that is not finite, or
-    /// [`Error::Interrupted`] where `observe` broke.
+    /// A variant with another number of layers than the model, a score that is not finite, or [`Error::Interrupted`] if
+    /// `observe` breaks.
     fn score(
         &self,
         samples: &[Sample],
@@ -91,16 +91,16 @@ pub trait Scorer {
     ) -> Result<Vec<SampleScores>>;
 }
 
-/// Layers computed for each sample that is scored under some variants, by the trie of shared gates, and with one run for
-/// each variant. `adapted` says which modules have LoRA, layer by layer.
+/// Layer passes for each sample under some variants: in a trie, and with one run per variant. `adapted` says which
+/// modules have LoRA, layer by layer.
 ///
 /// # Panics
-/// If a variant has another number of layers.
+/// If a variant has another number of layers than `adapted`.
 pub fn layer_passes(variants: &[Variant], adapted: &[[bool; Projection::COUNT]]) -> (usize, usize) {
     (Trie::new(variants, adapted).passes(), variants.len() * adapted.len())
 }
 
-/// [`Error::Interrupted`], where an observer broke.
+/// [`Error::Interrupted`] if an observer breaks.
 pub(crate) fn stop_if(flow: ControlFlow<()>) -> Result<()> {
     if flow.is_break() { Err(Error::Interrupted) } else { Ok(()) }
 }

@@ -1,33 +1,33 @@
-//! The gate trie: variants with the same gates up to a layer share their hidden states up to that layer.
+//! A trie of variants: variants with the same LoRA strengths up to a layer share the hidden states up to that layer.
 //!
-//! Each node stands for one hidden state after one layer and is computed once, from its parent's. Every boundary of a
-//! model with L layers then costs L + L(L+1)/2 layer passes in place of L(L+1), and the scores are those of one run for
-//! each variant.
+//! A node is one hidden state after one layer. It is computed once, from its parent's. All boundaries of a model with L
+//! layers then cost L + L(L+1)/2 layer passes instead of L(L+1), and the scores are the same as with one run per
+//! variant.
 
 use std::collections::HashMap;
 
 use crate::lora::{LayerGates, Projection, Variant};
 
-/// The nodes of every layer, and where each variant passes.
+/// A trie of variants: the nodes of every layer, and the path of each variant.
 #[derive(Debug)]
 pub(super) struct Trie {
-    /// For each layer, its nodes.
+    /// The nodes of each layer.
     levels: Vec<Vec<Node>>,
-    /// For each variant and layer, the variant's node among the layer's.
+    /// `[variant][layer]`: the index of the variant's node in the layer.
     paths: Vec<Vec<usize>>,
 }
 
-/// One hidden state.
+/// A node of the trie: one hidden state after one layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Node {
-    /// Its node of the layer before; 0, the embedding, for those of the first layer.
+    /// Index of the parent in the layer before; 0 (the embedding) in the first layer.
     pub(super) parent: usize,
-    /// How the layer's LoRA is applied on the way.
+    /// The LoRA strengths of the layer.
     pub(super) gates: LayerGates,
 }
 
 impl Trie {
-    /// `adapted[layer]` says which modules have LoRA: a gate on a module without it makes no difference and no node.
+    /// Builds the trie. `adapted[layer]` says which modules have LoRA; strengths of other modules make no difference.
     ///
     /// # Panics
     /// If a variant has another number of layers than `adapted`.
@@ -38,7 +38,7 @@ impl Trie {
             assert_eq!(variant.gates.len(), adapted.len(), "a variant of another model");
             let mut parent = 0;
             let path = levels.iter_mut().zip(&variant.gates).zip(adapted).map(|(((level, known), gates), adapted)| {
-                // Adding 0 makes −0 the same gate as 0.
+                // Adding 0 turns −0 into 0.
                 let gates = LayerGates(std::array::from_fn(|i| if adapted[i] { gates.0[i] + 0.0 } else { 0.0 }));
                 parent = *known.entry((parent, gates.0.map(f32::to_bits))).or_insert_with(|| {
                     level.push(Node { parent, gates });
@@ -61,17 +61,17 @@ impl Trie {
         self.paths[variant][layer]
     }
 
-    /// How many variants there are.
+    /// The number of variants.
     pub(super) fn variants(&self) -> usize {
         self.paths.len()
     }
 
-    /// Most nodes of a layer.
+    /// The largest number of nodes of a layer.
     pub(super) fn width(&self) -> usize {
         self.levels.iter().map(Vec::len).max().unwrap_or(0)
     }
 
-    /// Layers computed for each sample.
+    /// The number of layer passes for each sample.
     pub(super) fn passes(&self) -> usize {
         self.levels.iter().map(Vec::len).sum()
     }

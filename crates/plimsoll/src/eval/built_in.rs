@@ -1,6 +1,6 @@
 //! The built-in tasks.
 
-/// Tasks that come with the program.
+/// Name and TOML text of each built-in task.
 pub(super) const BUILT_IN: [(&str, &str); 6] = [
     ("dialogsum", include_str!("tasks/dialogsum.toml")),
     ("e2e", include_str!("tasks/e2e.toml")),

@@ -1,4 +1,4 @@
-//! What is wrong with a task, or with the data that it reads.
+//! Errors of tasks and of their data files.
 
 use std::path::PathBuf;
 
@@ -8,26 +8,27 @@ use plimsoll_stats::metrics::PatternProblem;
 use super::built_in::names;
 use crate::data::DataProblem;
 
-/// Where a row is, as messages name it. All numbers count from 1.
+/// Position of a row in its file, as error messages print it. All numbers count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// A line of a file that has a row a line.
+#[non_exhaustive]
+pub enum RowPlace {
+    /// A line of a file with one row per line.
     Line(usize),
-    /// A place in a list.
+    /// An element of a list.
     Row(usize),
-    /// A row of a table, and the line that it begins on: a quoted field may have several lines.
+    /// A row of a table, with its first line: a quoted field may have several lines.
     TableRow {
-        /// The row, from the one below the names.
+        /// The row; the row of the names does not count.
         row: usize,
-        /// The line.
+        /// Its first line in the file.
         line: usize,
     },
-    /// An example of the task itself.
+    /// One of the task's own examples.
     Example(usize),
 }
 
-impl Place {
-    /// The row's number: which of the file's rows it is.
+impl RowPlace {
+    /// The number of the row.
     pub(super) fn number(self) -> usize {
         match self {
             Self::Line(number) | Self::Row(number) | Self::TableRow { row: number, .. } | Self::Example(number) => {
@@ -37,7 +38,7 @@ impl Place {
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for RowPlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Line(line) => write!(f, "line {line}"),
@@ -48,8 +49,9 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// What can be wrong with a task or with the data that it reads.
+/// An error of a task or of its data file.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TaskProblem {
     /// Neither a built-in task nor a file.
     #[error("expected a built-in task ({}) or a TOML file, found neither", names().join(", "))]
@@ -57,17 +59,17 @@ pub enum TaskProblem {
     /// Not TOML, or not a task.
     #[error("not a task: {}", shown(.0.trim_end()))]
     Toml(String),
-    /// A field whose value makes no sense.
+    /// An invalid value of a field.
     #[error("`{field}`: expected {expected}, found {}", shown(.found))]
     Field {
         /// The field.
         field: &'static str,
-        /// What it should hold.
+        /// What is expected.
         expected: &'static str,
-        /// What it holds.
+        /// The value.
         found: String,
     },
-    /// A pattern of a metric that cannot be used.
+    /// An invalid regular expression of a metric.
     #[error("line {line}: {problem}")]
     Pattern {
         /// The line of the task's file, from 1.
@@ -75,7 +77,7 @@ pub enum TaskProblem {
         /// What is wrong with it.
         problem: PatternProblem,
     },
-    /// A template that does not parse or render.
+    /// A template that cannot be parsed or rendered.
     #[error("template `{template}`: {reason}")]
     Template {
         /// The template.
@@ -83,23 +85,23 @@ pub enum TaskProblem {
         /// What is wrong with it.
         reason: String,
     },
-    /// A row that a template cannot be rendered for.
+    /// A template that cannot be rendered for a row.
     #[error("{place}: template `{template}`: {reason}; the row has {fields}")]
     Fields {
         /// The row.
-        place: Place,
+        place: RowPlace,
         /// The template.
         template: String,
-        /// What is wrong: which field is undefined.
+        /// What is wrong, such as an undefined field.
         reason: String,
         /// The names of the row's fields.
         fields: String,
     },
-    /// A row without anything to compare an answer with.
+    /// A row without a reference.
     #[error("{place}: expected a reference, found none: {reasons}; the row has {fields}")]
     NoReference {
         /// The row.
-        place: Place,
+        place: RowPlace,
         /// Why each of the task's `references` has no text.
         reasons: String,
         /// The names of the row's fields.
@@ -113,21 +115,21 @@ pub enum TaskProblem {
     )]
     NoNumber {
         /// The row.
-        place: Place,
-        /// The task's name for the metric.
+        place: RowPlace,
+        /// The metric's name in the task.
         metric: String,
         /// The reference.
         reference: String,
     },
-    /// A row of which no sample can be made.
+    /// A row that cannot become a sample.
     #[error("{place}: {reason}")]
     Sample {
         /// The row.
-        place: Place,
+        place: RowPlace,
         /// Why.
         reason: String,
     },
-    /// Examples that give the answers away.
+    /// Examples from the file of the samples: they would contain the answers.
     #[error("expected a file of other samples for --examples, found the samples themselves")]
     OwnExamples,
     /// A line that is too long.
@@ -138,16 +140,16 @@ pub enum TaskProblem {
         /// The limit.
         limit: usize,
     },
-    /// A folder where a file is wanted.
+    /// A folder instead of a file.
     #[error("expected a data file, found a folder")]
     Folder,
-    /// A file that is too large to hold in memory.
+    /// A file that is too large.
     #[error("expected at most {limit} bytes, found more")]
     TooLarge {
         /// The limit.
         limit: u64,
     },
-    /// A file of too many rows.
+    /// A file with too many rows.
     #[error("expected at most {limit} rows, found more")]
     TooManyRows {
         /// The limit.
@@ -156,24 +158,24 @@ pub enum TaskProblem {
     /// No rows.
     #[error("expected at least one row, found no rows")]
     NoRows,
-    /// A file of a kind that is not read.
-    #[error("expected a file that ends with .jsonl, .json or .csv, or one of these with .gz behind")]
+    /// An unsupported kind of file.
+    #[error("expected a file that ends with .jsonl, .json or .csv, with or without .gz after it")]
     Ending,
-    /// Other bytes than text.
+    /// Bytes that are not UTF-8.
     #[error("expected UTF-8, found other bytes from byte {valid} on")]
     NotUtf8 {
-        /// How many bytes are well-formed.
+        /// Number of valid bytes at the start.
         valid: usize,
     },
-    /// JSON of another form than the file's ending says.
+    /// JSON of another form than the file's ending requires.
     #[error("expected {expected}, found {found}")]
     Form {
-        /// What the ending says.
+        /// The form that the ending requires.
         expected: &'static str,
-        /// What is there, and what its ending is.
+        /// The form that was found, with its ending.
         found: &'static str,
     },
-    /// Not the JSON that is wanted.
+    /// Invalid JSON.
     #[error("line {line}: {}", json_reason(.source))]
     Json {
         /// The line, from 1.
@@ -181,71 +183,71 @@ pub enum TaskProblem {
         /// The parser's reason.
         source: serde_json::Error,
     },
-    /// Not CSV.
+    /// Invalid CSV.
     #[error("{}", shown(.0))]
     Csv(String),
     /// A row of a table with more or fewer fields than names.
     #[error("{place}: expected {expected} fields, as the first line has, found {found}")]
     Columns {
         /// The row.
-        place: Place,
-        /// How many there should be.
+        place: RowPlace,
+        /// Number of names.
         expected: u64,
-        /// How many there are.
+        /// Number of fields.
         found: u64,
     },
-    /// A line that falls into another number of parts.
+    /// A line with another number of parts than fields.
     #[error("line {line}: expected {expected} parts between `{}`, found {found}", shown(.separator))]
     Parts {
         /// The line, from 1.
         line: usize,
-        /// What stands between the parts.
+        /// The separator of the parts.
         separator: String,
-        /// How many there should be.
+        /// Number of fields.
         expected: usize,
-        /// How many there are.
+        /// Number of parts.
         found: usize,
     },
-    /// A file that belongs to another and is not there.
-    #[error("expected the file {} too, plain or with .gz behind; found none", shown(.looked_for))]
+    /// A missing file of a set of parallel files.
+    #[error("expected the file {} too, with or without .gz after it; found none", shown(.looked_for))]
     NoFile {
         /// Its name.
         looked_for: String,
     },
-    /// Files of which line n should belong to line n.
+    /// Parallel files with different numbers of lines.
     #[error("expected {expected} lines, as {} has, found {found}", other.display())]
     Lengths {
         /// The other file.
         other: PathBuf,
-        /// Its lines.
+        /// Number of its lines.
         expected: usize,
-        /// Lines of this one.
+        /// Number of lines of this one.
         found: usize,
     },
-    /// Every sample is longer than the context.
+    /// All samples are longer than the model's context.
     #[error(
-        "expected at least one sample, found {skipped}, none of which fits into the model's context of {context} tokens with \
-         its answer: see --max-tokens"
+        "expected at least one sample that fits with its answer into the model's context of {context} tokens, found \
+         none of {skipped}: see --max-tokens"
     )]
     AllTooLong {
-        /// How many.
+        /// Number of samples.
         skipped: usize,
         /// The context, in tokens.
         context: usize,
     },
-    /// More examples are asked for than there are.
-    #[error("expected at least {expected} examples, found {found}: give a file of more with --examples")]
+    /// Fewer examples than requested.
+    #[error("expected at least {expected} examples, found {found}: give a file with more with --examples")]
     TooFewExamples {
-        /// How many are wanted.
+        /// Number of requested examples.
         expected: usize,
-        /// How many there are.
+        /// Number of examples.
         found: usize,
     },
 }
 
 impl TaskProblem {
-    /// A row of which no sample can be made. The reason counts lines, which a list or a table does not.
-    pub(super) fn sample(place: Place, problem: &DataProblem) -> Self {
+    /// The error of a row that cannot become a sample. The position in `problem` is a line; it is replaced by `place`.
+    pub(super) fn sample(place: RowPlace, problem: &DataProblem) -> Self {
         let reason = problem.to_string();
         let line = format!("line {}: ", place.number());
         Self::Sample { place, reason: reason.strip_prefix(&line).unwrap_or(&reason).to_owned() }

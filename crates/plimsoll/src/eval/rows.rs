@@ -1,14 +1,14 @@
-//! The rows of a data file as its publishers write it: one set of named fields each.
+//! Reading of data files of tasks. A row is a set of named fields.
 //!
 //! | file | rows |
 //! |---|---|
-//! | `.jsonl` | one object a line |
+//! | `.jsonl` | one object per line |
 //! | `.json` | the objects of one list |
-//! | `.csv` | named by the first line |
-//! | any, with `separator` | a line each, cut at the separator, named by `fields` |
-//! | any, with `parallel` | line n of several files, one for each name, told apart by their endings |
+//! | `.csv` | the rows of a table; the first line has the names |
+//! | any, with `separator` | the lines, split at the separator; the names are `fields` |
+//! | any, with `parallel` | line n of several files, one for each field; files differ in their endings |
 //!
-//! Each may be compressed with gzip, and then ends with `.gz` too. With `group`, neighbouring rows that agree in that field
+//! Each file may be compressed with gzip and end with `.gz`. With `group`, neighbouring rows that agree in that field
 //! are one sample, with the references of all of them.
 
 use std::collections::BTreeMap;
@@ -20,53 +20,54 @@ use plimsoll_formats::files;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::problem::{Place, TaskProblem};
+use super::problem::{RowPlace, TaskProblem};
 use crate::error::{Error, Result};
 
-/// How a data file is laid out.
+/// Layout of a data file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// As its ending says.
+#[non_exhaustive]
+pub enum RowLayout {
+    /// JSON Lines, a JSON list or CSV, by the file's ending.
     ByEnding,
-    /// Lines that are cut at a separator.
+    /// Lines that are split at a separator.
     Separated {
-        /// What stands between the parts.
+        /// The separator.
         separator: String,
-        /// What the parts are called.
+        /// Names of the parts.
         fields: Vec<String>,
     },
-    /// Several files, line by line.
+    /// Several files with equally many lines.
     Parallel {
-        /// Field names, and how the names of their files end.
+        /// Names of the fields, with the ending of the file of each.
         endings: BTreeMap<String, String>,
     },
 }
 
-/// More bytes, once unpacked, are refused: test sets are small, and all of one is held in memory.
+/// Largest file, in bytes after unpacking: it is held in memory.
 const MAX_BYTES: u64 = 1 << 28;
-/// More rows are refused.
+/// Largest number of rows.
 const MAX_ROWS: usize = 2_000_000;
 
-/// Longer lines are refused: a tokenizer takes a hundred times as much memory.
+/// Longest line, in bytes: a tokenizer needs about a hundred times as much memory.
 const MAX_LINE: usize = 1 << 24;
 
-/// One row's fields.
+/// The fields of a row.
 pub(super) type Fields = Map<String, Value>;
 
 /// One sample before its prompt is rendered: one row, or neighbours that agree in a field.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
-    /// The rows that it is made of; at least one.
-    pub(super) parts: Vec<(Place, Fields)>,
+    /// Its rows; at least one.
+    pub(super) parts: Vec<(RowPlace, Fields)>,
 }
 
 impl Row {
-    pub(super) fn single(place: Place, fields: Fields) -> Self {
+    pub(super) fn single(place: RowPlace, fields: Fields) -> Self {
         Self { parts: vec![(place, fields)] }
     }
 
-    /// Where its first row is.
-    pub(super) fn place(&self) -> Place {
+    /// Position of its first row.
+    pub(super) fn place(&self) -> RowPlace {
         self.parts[0].0
     }
 
@@ -75,7 +76,7 @@ impl Row {
     }
 }
 
-/// The rows of a file, with the SHA-256 of the bytes that were read.
+/// The rows of a file, with the SHA-256 of the file as it is on disk.
 #[derive(Debug)]
 pub(super) struct Rows {
     pub(super) rows: Vec<Row>,
@@ -83,18 +84,18 @@ pub(super) struct Rows {
 }
 
 /// Reads a data file.
-pub(super) fn read(path: &Path, layout: &Layout) -> Result<Rows> {
+pub(super) fn read(path: &Path, layout: &RowLayout) -> Result<Rows> {
     let mut hasher = Sha256::new();
     let single = match layout {
-        Layout::ByEnding => {
+        RowLayout::ByEnding => {
             let bytes = unpacked(path, &mut hasher)?;
             by_ending(path, &bytes)?
         }
-        Layout::Separated { separator, fields } => {
+        RowLayout::Separated { separator, fields } => {
             let bytes = unpacked(path, &mut hasher)?;
             separated(path, &bytes, separator, fields)?
         }
-        Layout::Parallel { endings } => parallel(path, endings, &mut hasher)?,
+        RowLayout::Parallel { endings } => parallel(path, endings, &mut hasher)?,
     };
     if single.is_empty() {
         return Err(Error::input(path, TaskProblem::NoRows));
@@ -108,7 +109,7 @@ fn few_enough(path: &Path, rows: usize) -> Result<()> {
     if rows <= MAX_ROWS { Ok(()) } else { Err(Error::input(path, TaskProblem::TooManyRows { limit: MAX_ROWS })) }
 }
 
-/// Makes neighbours that agree in a field one row.
+/// Joins neighbouring rows that agree in a field.
 pub(super) fn grouped(rows: Vec<Row>, field: &str) -> Vec<Row> {
     let mut groups: Vec<Row> = Vec::new();
     for row in rows {
@@ -122,7 +123,7 @@ pub(super) fn grouped(rows: Vec<Row>, field: &str) -> Vec<Row> {
     groups
 }
 
-/// The bytes of a file, unpacked where its name ends with `.gz`; the hash is of what lies on disk.
+/// The bytes of a file, unpacked if its name ends with `.gz`. The hash is of the file as it is on disk.
 fn unpacked(path: &Path, hasher: &mut Sha256) -> Result<Vec<u8>> {
     let read = |reader: &mut dyn Read| {
         let mut bytes = Vec::new();
@@ -146,7 +147,7 @@ fn unpacked(path: &Path, hasher: &mut Sha256) -> Result<Vec<u8>> {
     Ok(stored)
 }
 
-type Placed = Vec<(Place, Fields)>;
+type Placed = Vec<(RowPlace, Fields)>;
 
 fn by_ending(path: &Path, bytes: &[u8]) -> Result<Placed> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -157,11 +158,12 @@ fn by_ending(path: &Path, bytes: &[u8]) -> Result<Placed> {
             let mut rows = Vec::new();
             for (line, text) in lines(path, bytes)? {
                 if rows.is_empty() && text.trim_start().starts_with('[') {
-                    let (expected, found) = ("one object a line", "a list: a file of one list ends with .json");
+                    let (expected, found) =
+                        ("one object per line", "a list: the name of a file with one list ends with .json");
                     return Err(at(TaskProblem::Form { expected, found }));
                 }
                 let fields = serde_json::from_str(text).map_err(|source| at(TaskProblem::Json { line, source }))?;
-                rows.push((Place::Line(line), fields));
+                rows.push((RowPlace::Line(line), fields));
                 few_enough(path, rows.len())?;
             }
             Ok(rows)
@@ -170,23 +172,23 @@ fn by_ending(path: &Path, bytes: &[u8]) -> Result<Placed> {
             let text = utf8(path, bytes)?;
             if text.trim_start().starts_with('{') {
                 let (expected, found) =
-                    ("a list of objects", "an object: a file of one object a line ends with .jsonl");
+                    ("a list of objects", "an object: the name of a file with one object per line ends with .jsonl");
                 return Err(at(TaskProblem::Form { expected, found }));
             }
             let rows: Vec<Fields> =
                 serde_json::from_str(text).map_err(|source| at(TaskProblem::Json { line: source.line(), source }))?;
-            Ok((1..).map(Place::Row).zip(rows).collect())
+            Ok((1..).map(RowPlace::Row).zip(rows).collect())
         }
         Some("csv") => table(path, bytes),
         _ => Err(at(TaskProblem::Ending)),
     }
 }
 
-/// Rows of a CSV file. White space around the names of its first line counts for nothing.
+/// Rows of a CSV file. White space around the names in its first line is ignored.
 fn table(path: &Path, bytes: &[u8]) -> Result<Placed> {
     let at = |problem: TaskProblem| Error::input(path, problem);
     let other = |source: &csv::Error| at(TaskProblem::Csv(source.to_string()));
-    let place = |row, position: Option<&csv::Position>| Place::TableRow { row, line: line_of(bytes, position) };
+    let place = |row, position: Option<&csv::Position>| RowPlace::TableRow { row, line: line_of(bytes, position) };
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(bytes);
     let names = reader.headers().map_err(|source| other(&source))?.clone();
     let mut rows = Vec::new();
@@ -204,12 +206,12 @@ fn table(path: &Path, bytes: &[u8]) -> Result<Placed> {
     Ok(rows)
 }
 
-/// The line on which a record begins. The reader's position is where it ended the record before, so that blank lines
-/// and the second half of a line's end may still lie between.
+/// The first line of a record. The reader's position is the end of the record before it, so blank lines and the
+/// second half of a line break may be in between.
 fn line_of(bytes: &[u8], position: Option<&csv::Position>) -> usize {
     let Some(position) = position else { return 1 };
-    let behind = usize::try_from(position.byte()).ok().and_then(|byte| bytes.get(byte..)).unwrap_or_default();
-    let between = behind.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    let rest = usize::try_from(position.byte()).ok().and_then(|byte| bytes.get(byte..)).unwrap_or_default();
+    let between = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
     position.line() as usize + between.filter(|&&byte| byte == b'\n').count()
 }
 
@@ -226,12 +228,12 @@ fn separated(path: &Path, bytes: &[u8], separator: &str, names: &[String]) -> Re
             return Err(Error::input(path, problem));
         }
         let fields = names.iter().zip(values).map(|(name, value)| (name.clone(), Value::from(value)));
-        Ok((Place::Line(line), fields.collect()))
+        Ok((RowPlace::Line(line), fields.collect()))
     };
     lines(path, bytes)?.into_iter().map(row).collect()
 }
 
-/// Files that lie beside each other: `path` is what they have in common, or one of them.
+/// Rows of parallel files. `path` is the common start of their names, or one of the files.
 fn parallel(path: &Path, endings: &BTreeMap<String, String>, hasher: &mut Sha256) -> Result<Placed> {
     let text = path.to_string_lossy();
     let text = text.strip_suffix(".gz").unwrap_or(&text);
@@ -243,11 +245,11 @@ fn parallel(path: &Path, endings: &BTreeMap<String, String>, hasher: &mut Sha256
             return Err(Error::input(path, TaskProblem::NoFile { looked_for: candidates[0].clone() }));
         };
         let bytes = unpacked(&file, hasher)?;
-        // Blank lines count here: line n of one file belongs to line n of the other.
+        // Blank lines count: line n of one file belongs to line n of the other.
         let text = utf8(&file, &bytes)?;
         let lines: Vec<&str> = text.lines().collect();
         if files.is_empty() {
-            rows = (1..).zip(&lines).map(|(line, _)| (Place::Line(line), Fields::new())).collect();
+            rows = (1..).zip(&lines).map(|(line, _)| (RowPlace::Line(line), Fields::new())).collect();
         }
         if lines.len() != rows.len() {
             let problem = TaskProblem::Lengths { other: files[0].clone(), expected: rows.len(), found: lines.len() };
@@ -268,7 +270,7 @@ fn utf8<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str> {
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
-/// Lines with their numbers, without blank ones.
+/// Lines that are not blank, with their numbers.
 fn lines<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<(usize, &'a str)>> {
     let lines: Vec<(usize, &str)> =
         (1..).zip(utf8(path, bytes)?.lines()).filter(|(_, line)| !line.trim().is_empty()).collect();
@@ -285,7 +287,7 @@ mod tests {
 
     use super::*;
 
-    fn rows(name: &str, content: &[u8], layout: &Layout) -> Result<Vec<Row>> {
+    fn rows(name: &str, content: &[u8], layout: &RowLayout) -> Result<Vec<Row>> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         fs::write(&path, content).unwrap();
@@ -296,40 +298,40 @@ mod tests {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect()
     }
 
-    fn row(place: Place, pairs: &[(&str, &str)]) -> Row {
+    fn row(place: RowPlace, pairs: &[(&str, &str)]) -> Row {
         Row::single(place, fields(pairs))
     }
 
     #[test]
     fn files_are_read_by_their_endings() {
         let expected = |place| [row(place, &[("a", "x\ny"), ("b", "é")])];
-        let (line, list) = (expected(Place::Line(1)), expected(Place::Row(1)));
-        let table = expected(Place::TableRow { row: 1, line: 2 });
+        let (line, list) = (expected(RowPlace::Line(1)), expected(RowPlace::Row(1)));
+        let table = expected(RowPlace::TableRow { row: 1, line: 2 });
         let json = "{\"a\": \"x\\ny\", \"b\": \"é\"}";
-        assert_eq!(rows("d.jsonl", format!("\u{feff}{json}\n\n").as_bytes(), &Layout::ByEnding).unwrap(), line);
-        assert_eq!(rows("d.json", format!("[{json}]").as_bytes(), &Layout::ByEnding).unwrap(), list);
-        assert_eq!(rows("d.csv", "a, b\n\"x\ny\",é\n".as_bytes(), &Layout::ByEnding).unwrap(), table);
+        assert_eq!(rows("d.jsonl", format!("\u{feff}{json}\n\n").as_bytes(), &RowLayout::ByEnding).unwrap(), line);
+        assert_eq!(rows("d.json", format!("[{json}]").as_bytes(), &RowLayout::ByEnding).unwrap(), list);
+        assert_eq!(rows("d.csv", "a, b\n\"x\ny\",é\n".as_bytes(), &RowLayout::ByEnding).unwrap(), table);
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         packed.write_all(json.as_bytes()).unwrap();
-        assert_eq!(rows("d.jsonl.gz", &packed.finish().unwrap(), &Layout::ByEnding).unwrap(), line);
+        assert_eq!(rows("d.jsonl.gz", &packed.finish().unwrap(), &RowLayout::ByEnding).unwrap(), line);
     }
 
     #[test]
-    fn rows_of_a_table_know_the_lines_that_they_begin_on() {
+    fn rows_of_a_table_have_the_numbers_of_their_first_lines() {
         let text = "\u{feff}a,b\n\"x\n\ny\",1\n\n\nz,2\nz,3\n";
         for text in [text.to_owned(), text.replace('\n', "\r\n")] {
-            let found = rows("d.csv", text.as_bytes(), &Layout::ByEnding).unwrap();
+            let found = rows("d.csv", text.as_bytes(), &RowLayout::ByEnding).unwrap();
             let places: Vec<String> = found.iter().map(|row| row.place().to_string()).collect();
             assert_eq!(places, ["row 1 (line 2)", "row 2 (line 7)", "row 3 (line 8)"], "{text:?}");
             assert_eq!(grouped(found, "a").len(), 2);
         }
-        let message = rows("d.csv", b"a,b\n\"x\ny\",1\n\nz\n", &Layout::ByEnding).unwrap_err().to_string();
+        let message = rows("d.csv", b"a,b\n\"x\ny\",1\n\nz\n", &RowLayout::ByEnding).unwrap_err().to_string();
         assert!(message.ends_with("row 2 (line 5): expected 2 fields, as the first line has, found 1"), "{message}");
     }
 
     #[test]
     fn separated_lines_are_grouped() {
-        let layout = Layout::Separated { separator: "||".into(), fields: vec!["mr".into(), "ref".into()] };
+        let layout = RowLayout::Separated { separator: "||".into(), fields: vec!["mr".into(), "ref".into()] };
         let read = rows("e2e.txt", b"a||1\na||2\nb||3\na||4\n", &layout).unwrap();
         let groups = grouped(read, "mr");
         let sizes: Vec<(usize, usize)> =
@@ -343,10 +345,10 @@ mod tests {
         fs::write(folder.path().join("test.en"), "one\n\nthree\n").unwrap();
         fs::write(folder.path().join("test.de"), "eins\n\ndrei\n").unwrap();
         let endings = BTreeMap::from([("source".into(), ".en".into()), ("target".into(), ".de".into())]);
-        let layout = Layout::Parallel { endings };
+        let layout = RowLayout::Parallel { endings };
         for name in ["test", "test.en", "test.de"] {
             let rows = read(&folder.path().join(name), &layout).unwrap().rows;
-            assert_eq!(rows[2], row(Place::Line(3), &[("source", "three"), ("target", "drei")]), "{name}");
+            assert_eq!(rows[2], row(RowPlace::Line(3), &[("source", "three"), ("target", "drei")]), "{name}");
         }
         fs::write(folder.path().join("test.de"), "eins\n").unwrap();
         let error = read(&folder.path().join("test"), &layout).unwrap_err().to_string();
@@ -354,8 +356,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_data_is_refused() {
-        let message = |name, content: &[u8]| rows(name, content, &Layout::ByEnding).unwrap_err().to_string();
+    fn invalid_data_is_refused() {
+        let message = |name, content: &[u8]| rows(name, content, &RowLayout::ByEnding).unwrap_err().to_string();
         assert!(message("d.jsonl", b"{\"a\": 1}\n[2]\n").contains("line 2"));
         assert!(
             message("d.jsonl", b"{\"a\": 1}\n{\"a\" 1}\n")

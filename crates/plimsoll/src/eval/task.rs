@@ -1,10 +1,11 @@
-//! A task: how rows of a data set become prompts, when an answer ends, and how it is measured. A small TOML file.
+//! Tasks: how rows of a data set become prompts, what ends an answer, and how answers are measured. A task is a TOML
+//! file:
 //!
 //! ```toml
 //! name = "capitals"
 //! about = "Capitals of countries"
 //! prompt = "What is the capital of {{ country }}?"   # Jinja over a row's fields
-//! references = ["{{ capital }}"]                     # those whose fields are missing are left out
+//! references = ["{{ capital }}"]                     # left out if its field is missing
 //! max_tokens = 16
 //! stop = ["\n"]
 //!
@@ -13,8 +14,8 @@
 //! ignore_case = true
 //! ```
 //!
-//! A chat template, where the model has one, makes a user's turn of the prompt, after `system` if it is given. Examples
-//! (`shots`) are turns before it. Without a template a text is made of the same, in the form that `[plain]` says.
+//! With a chat template, the prompt is a turn of the user, after `system` if it is given; examples (`shots`) are turns
+//! before it. Without a chat template, `[plain]` says how the same parts become one text.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -28,47 +29,57 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::built_in::BUILT_IN;
-use super::problem::{Place, TaskProblem};
-use super::rows::{Fields, Layout, Row};
+use super::problem::{RowPlace, TaskProblem};
+use super::rows::{Fields, Row, RowLayout};
 use crate::error::{Error, Result};
 use crate::tokenizer::{Message, json_value, to_json};
 
-/// Instructions that one rendering may cost.
+/// Largest number of template instructions of one rendering.
 const FUEL: u64 = 1_000_000;
-/// An answer that a task wants is at most so long.
+/// Largest `max_tokens` of a task.
 pub(super) const MAX_TOKENS: usize = 1 << 16;
 
-/// How an answer is measured.
+/// A metric of a task, with its name.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Measured {
-    /// The task's name for it.
+    /// Its name in the task.
     pub name: String,
     /// The metric.
     pub metric: Metric,
 }
 
 /// A validated task.
+///
+/// ```
+/// use plimsoll::eval::Task;
+///
+/// let task = Task::open("hotpotqa")?;
+/// assert_eq!(task.max_tokens, 32);
+/// assert!(!task.metrics.is_empty());
+/// # Ok::<(), plimsoll::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Task {
     /// Its name.
     pub name: String,
-    /// What it is, in a line.
+    /// Its description in one line.
     pub about: String,
-    /// The file it was read from; none where it is built in.
+    /// Its file; `None` for a built-in task.
     pub file: Option<PathBuf>,
-    /// How its data are laid out.
-    pub layout: Layout,
+    /// Layout of its data.
+    pub layout: RowLayout,
     /// Neighbouring rows that agree in this field are one sample.
     pub group: Option<String>,
-    /// Examples before each prompt.
+    /// Number of examples before each prompt.
     pub shots: usize,
-    /// Rows that examples are taken from, where the caller gives no others.
+    /// The task's own rows for examples.
     pub examples: Vec<Fields>,
-    /// Tokens of an answer at most.
+    /// Largest number of tokens of an answer.
     pub max_tokens: usize,
     /// Texts that end an answer.
     pub stop: Vec<String>,
-    /// How answers are measured; at least one.
+    /// Metrics of the answers; at least one.
     pub metrics: Vec<Measured>,
     references: usize,
     has_system: bool,
@@ -76,24 +87,24 @@ pub struct Task {
     templates: Environment<'static>,
 }
 
-/// One row as the task renders it.
+/// The rendered texts of one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rendered {
     pub(super) system: Option<String>,
     pub(super) prompt: String,
-    /// What an example answers.
+    /// The answer as an example: the first reference.
     pub(super) answer: String,
     /// At least one.
     pub(super) references: Vec<String>,
-    /// The templates that gave one.
+    /// Indices of the reference templates that have a text.
     pub(super) filled: BTreeSet<usize>,
 }
 
 impl Task {
-    /// A built-in task by its name, or the task of a TOML file.
+    /// Reads a task: a built-in one by its name, or a TOML file by its path.
     ///
     /// # Errors
-    /// [`TaskProblem`], with the file.
+    /// An unknown name or an invalid file ([`TaskProblem`]).
     pub fn open(name: &str) -> Result<Self> {
         if let Some((_, text)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
             return Self::parse(text).map_err(|problem| Error::input(Path::new(name), problem));
@@ -110,7 +121,7 @@ impl Task {
     fn parse(text: &str) -> Result<Self, TaskProblem> {
         let line = |start: usize| text.get(..start).map(|before| before.matches('\n').count() + 1);
         let raw: RawTask = toml::from_str(text).map_err(|error| {
-            if let Some((start, problem)) = unusable_pattern(text) {
+            if let Some((start, problem)) = invalid_pattern(text) {
                 return TaskProblem::Pattern { line: line(start).unwrap_or(1), problem };
             }
             let place = error.span().and_then(|span| line(span.start));
@@ -123,7 +134,7 @@ impl Task {
     /// The prompt, the answer and the references of one sample.
     ///
     /// # Errors
-    /// A field that the prompt wants and the row has not, or no reference.
+    /// A field of the prompt that the row does not have, or no reference.
     pub(super) fn render(&self, row: &Row) -> Result<Rendered, TaskProblem> {
         let (place, first) = &row.parts[0];
         let one = |field: &str| self.field(field, first).map_err(|error| self.unfilled(*place, field, &error, first));
@@ -147,7 +158,7 @@ impl Task {
         })
     }
 
-    /// Refuses references that a metric cannot compare answers with.
+    /// Checks that every metric can compare answers with the references of a row.
     ///
     /// # Errors
     /// [`TaskProblem::NoNumber`].
@@ -160,8 +171,8 @@ impl Task {
         Ok(())
     }
 
-    /// The references that one row has.
-    fn references_of(&self, place: Place, fields: &Fields) -> Result<References, TaskProblem> {
+    /// The references of one row.
+    fn references_of(&self, place: RowPlace, fields: &Fields) -> Result<References, TaskProblem> {
         let mut found = References::default();
         for index in 0..self.references {
             let field = format!("references[{index}]");
@@ -177,7 +188,8 @@ impl Task {
         Ok(found)
     }
 
-    /// The reference templates of a user's task that no sample fills. Built-in tasks know several forms of their data.
+    /// The reference templates of a user's task that have no text in any sample. Built-in tasks have templates for
+    /// several forms of their data.
     pub(super) fn unfilled_references<'a>(&self, samples: impl Iterator<Item = &'a Rendered>) -> Vec<String> {
         if self.file.is_none() {
             return Vec::new();
@@ -189,7 +201,7 @@ impl Task {
             .collect()
     }
 
-    /// Whether any metric is of what is generated.
+    /// Whether any metric needs generated answers.
     pub(super) fn generates(&self) -> bool {
         self.metrics.iter().any(|measured| measured.metric.is_of_text())
     }
@@ -228,7 +240,7 @@ impl Task {
         Ok(text)
     }
 
-    /// The answer as it follows a plain prompt.
+    /// The answer after a plain prompt.
     pub(super) fn plain_answer(&self, rendered: &Rendered) -> Result<String, TaskProblem> {
         self.plain("plain.answer", rendered)
     }
@@ -239,8 +251,9 @@ impl Task {
         text.map_err(|error| template(field, &error))
     }
 
-    /// A row that does not fill a template. Where a filter refused a value, missing fields may be the cause.
-    fn unfilled(&self, place: Place, field: &str, error: &minijinja::Error, fields: &Fields) -> TaskProblem {
+    /// The error of a template that cannot be rendered for a row. If a filter refused a value, missing fields may be
+    /// the cause.
+    fn unfilled(&self, place: RowPlace, field: &str, error: &minijinja::Error, fields: &Fields) -> TaskProblem {
         let mut reason = reason(error);
         if error.kind() != ErrorKind::UndefinedError {
             let used = self.templates.get_template(field).map(|template| template.undeclared_variables(false));
@@ -255,7 +268,7 @@ impl Task {
     }
 
     fn field(&self, field: &str, fields: &Fields) -> Result<String, minijinja::Error> {
-        // A null stands for nothing: the field is missing.
+        // Null counts as missing.
         let fields = fields.iter().filter(|(_, value)| !value.is_null());
         let fields = fields.map(|(name, value)| (name.as_str(), json_value(value)));
         self.templates.get_template(field)?.render(minijinja::Value::from_pairs(fields))
@@ -265,17 +278,17 @@ impl Task {
 /// The references of one row, and why others are missing.
 #[derive(Default)]
 struct References {
-    /// With the number of its template.
+    /// Index of the template, and text.
     texts: Vec<(usize, String)>,
     reasons: Vec<String>,
 }
 
 impl Measured {
-    /// Refuses a reference that the metric cannot compare answers with.
+    /// Checks that the metric can compare answers with a reference.
     ///
     /// # Errors
     /// [`TaskProblem::NoNumber`].
-    pub(crate) fn check(&self, place: Place, reference: &str) -> Result<(), TaskProblem> {
+    pub(crate) fn check(&self, place: RowPlace, reference: &str) -> Result<(), TaskProblem> {
         if self.metric.accepts(reference.trim()) {
             return Ok(());
         }
@@ -287,7 +300,7 @@ fn template(field: &str, error: &minijinja::Error) -> TaskProblem {
     TaskProblem::Template { template: field.to_owned(), reason: reason(error) }
 }
 
-/// What is wrong with a template, or which of its expressions is undefined.
+/// The reason of a template error: what is wrong, or the expression that is undefined.
 fn reason(error: &minijinja::Error) -> String {
     shown(&match error.detail() {
         Some(detail) if error.kind() == ErrorKind::UndefinedError => detail.to_owned(),
@@ -296,7 +309,7 @@ fn reason(error: &minijinja::Error) -> String {
     })
 }
 
-/// The names of a row's fields, as messages list them.
+/// The names of a row's fields, for an error message.
 fn names_of(fields: &Fields) -> String {
     let name = |(name, value): (&String, &serde_json::Value)| {
         if value.is_null() { format!("`{name}` (null)") } else { format!("`{name}`") }
@@ -307,9 +320,9 @@ fn names_of(fields: &Fields) -> String {
     }
 }
 
-/// The first pattern of the task's metrics that cannot be used, and the byte where it is. The parser itself knows only
-/// the place of the metric: metrics are buffered until their `kind` is known.
-fn unusable_pattern(text: &str) -> Option<(usize, PatternProblem)> {
+/// The first invalid pattern of a task's metrics, with its byte position. The parser reports only the position of the
+/// metric, because it buffers metrics until their `kind` is known.
+fn invalid_pattern(text: &str) -> Option<(usize, PatternProblem)> {
     let document = DeTable::parse(text).ok()?;
     let metrics = document.get_ref().get("metrics")?.get_ref().as_array()?;
     let patterns = metrics.iter().flat_map(|metric| {
@@ -362,7 +375,7 @@ struct RawData {
     group: Option<String>,
 }
 
-/// How a prompt is written without a chat template.
+/// How prompt, answer and examples become one text without a chat template.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RawPlain {
@@ -390,13 +403,13 @@ impl TryFrom<RawTask> for Task {
     fn try_from(raw: RawTask) -> Result<Self, TaskProblem> {
         let field = |field, expected, found: String| Err(TaskProblem::Field { field, expected, found });
         if raw.name.trim().is_empty() {
-            return field("name", "a name", "an empty one".into());
+            return field("name", "a name", "an empty name".into());
         }
         if !(1..=MAX_TOKENS).contains(&raw.max_tokens) {
             return field("max_tokens", "1 to 65536", raw.max_tokens.to_string());
         }
         if raw.stop.iter().any(String::is_empty) {
-            return field("stop", "texts that are not empty", "an empty one".into());
+            return field("stop", "texts that are not empty", "an empty text".into());
         }
         if raw.metrics.is_empty() {
             return field("metrics", "at least one", "none".into());
@@ -406,12 +419,12 @@ impl TryFrom<RawTask> for Task {
         }
         let RawData { separator, fields, parallel, group } = raw.data;
         let layout = match (separator, fields.as_slice(), parallel.is_empty()) {
-            (None, [], true) => Layout::ByEnding,
-            (Some(separator), [_, _, ..], true) if !separator.is_empty() => Layout::Separated { separator, fields },
-            (None, [], false) if parallel.len() > 1 => Layout::Parallel { endings: parallel },
+            (None, [], true) => RowLayout::ByEnding,
+            (Some(separator), [_, _, ..], true) if !separator.is_empty() => RowLayout::Separated { separator, fields },
+            (None, [], false) if parallel.len() > 1 => RowLayout::Parallel { endings: parallel },
             _ => {
                 let expected = "nothing, or `separator` with at least two `fields`, or at least two `parallel` endings";
-                return field("data", expected, "something else".into());
+                return field("data", expected, "another combination".into());
             }
         };
 
@@ -420,10 +433,10 @@ impl TryFrom<RawTask> for Task {
         templates.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build();
         templates.set_syntax(syntax.map_err(|error| template("syntax", &error))?);
-        // So that errors name what is undefined.
+        // Errors then name the undefined expression.
         templates.set_debug(true);
         templates.set_fuel(Some(FUEL));
-        // The engine's own would write as many spaces as it is asked for.
+        // The engine's filter would write as many spaces as a template requests.
         templates.add_filter("tojson", to_json);
         let mut add = |name: String, source: String| {
             templates.add_template_owned(name.clone(), source).map_err(|error| template(&name, &error))
@@ -444,7 +457,7 @@ impl TryFrom<RawTask> for Task {
         for RawMetric { name, metric } in raw.metrics {
             let name = name.unwrap_or_else(|| metric.name().into_owned());
             if metrics.iter().any(|other| other.name == name) {
-                return field("metrics", "metrics of different names", format!("two called {name}"));
+                return field("metrics", "metrics of different names", format!("two named {name}"));
             }
             metrics.push(Measured { name, metric });
         }
@@ -477,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn built_in_tasks_are_sound() {
+    fn built_in_tasks_are_valid() {
         for name in names() {
             let task = Task::open(name).unwrap();
             assert_eq!(task.name, name);
@@ -489,7 +502,7 @@ mod tests {
     #[test]
     fn references_whose_fields_are_missing_are_left_out() {
         let task = Task::open("dialogsum").unwrap();
-        let row = |pairs: &[(&str, &str)]| Row::single(Place::Line(7), fields(pairs));
+        let row = |pairs: &[(&str, &str)]| Row::single(RowPlace::Line(7), fields(pairs));
         let rendered = task.render(&row(&[("dialogue", "Hi."), ("summary1", "One."), ("summary3", "Three.")])).unwrap();
         assert_eq!(rendered.references, ["One.", "Three."]);
         let message = |pairs: &[(&str, &str)]| task.render(&row(pairs)).unwrap_err().to_string();
@@ -498,13 +511,13 @@ mod tests {
     }
 
     #[test]
-    fn an_undefined_field_is_named_with_its_row_and_template() {
+    fn an_undefined_field_is_reported_with_its_row_and_template() {
         let task = |prompt: &str, references: &str| {
             let task = format!("name = \"t\"\nprompt = '{prompt}'\nreferences = [{references}]\n");
             Task::parse(&format!("{task}[[metrics]]\nkind = \"chrf\"\n")).unwrap()
         };
         let row = serde_json::json!({"text": "x", "label": "y", "note": null, "list": [{"object": 1}]});
-        let row = Row::single(Place::TableRow { row: 2, line: 5 }, row.as_object().unwrap().clone());
+        let row = Row::single(RowPlace::TableRow { row: 2, line: 5 }, row.as_object().unwrap().clone());
         let mut wrong = Vec::new();
         let has = "; the row has `text`, `label`, `note` (null), `list`";
         for (prompt, undefined) in [
@@ -548,11 +561,11 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_that_is_no_number_is_named_with_its_row() {
+    fn a_reference_without_a_number_is_reported_with_its_row() {
         let text = "name = \"t\"\nprompt = \"{{ q }}\"\nreferences = ['{{ a | split(\"####\") | last }}']\n";
         let task = Task::parse(&format!("{text}[[metrics]]\nname = \"number\"\nkind = \"numeric\"\n")).unwrap();
         let parts = |answers: &[&str]| {
-            let part = |(row, answer): (usize, &&str)| (Place::Row(row), fields(&[("q", "x"), ("a", answer)]));
+            let part = |(row, answer): (usize, &&str)| (RowPlace::Row(row), fields(&[("q", "x"), ("a", answer)]));
             Row { parts: (4..).zip(answers).map(part).collect() }
         };
         assert!(task.check_references(&parts(&["so #### 1,000\n", "$18"])).is_ok());
@@ -561,11 +574,11 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_extracted_from_a_reference_that_is_none() {
+    fn a_number_is_extracted_from_a_reference_that_is_not_a_number() {
         let text = "name = \"t\"\nprompt = \"\"\nreferences = [\"-\"]\n[[metrics]]\nkind = \"numeric\"\n";
         let check = |more: &str, reference: &str| {
             let task = Task::parse(&format!("{text}{more}")).unwrap();
-            task.metrics[0].check(Place::Line(3), reference).map_err(|problem| problem.to_string())
+            task.metrics[0].check(RowPlace::Line(3), reference).map_err(|problem| problem.to_string())
         };
         let extract = "extract = { pattern = '[0-9]+', take = \"last\", fallback = \"0\" }\n";
         assert_eq!(check(extract, "Natalia sold 48 + 24.\n#### 72\n"), Ok(()));
@@ -579,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_is_refused_on_its_own_line() {
+    fn an_invalid_pattern_is_reported_with_its_line() {
         let text = "name = \"t\"\nprompt = \"\"\nreferences = [\"\"]\n\n[[metrics]]\nkind = \"chrf\"\n\n[[metrics]]\n\
                     kind = \"exact-match\"\nignore = [\n  ',',\n  IGNORE,\n]\n\
                     extract = { pattern = EXTRACT, take = \"last\" }\n";
@@ -603,7 +616,7 @@ mod tests {
         let task = Task::open("gsm8k").unwrap();
         let row = |question: &str, answer: &str| {
             let fields = fields(&[("question", question), ("answer", answer)]);
-            task.render(&Row::single(Place::Line(1), fields)).unwrap()
+            task.render(&Row::single(RowPlace::Line(1), fields)).unwrap()
         };
         let text = task.text(&[row("1 + 1?", "#### 2")], &row("2 + 2?", "#### 4")).unwrap();
         assert_eq!(text, "Question: 1 + 1?\nAnswer: #### 2\n\nQuestion: 2 + 2?\nAnswer:");
@@ -612,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_tasks_are_refused_by_field() {
+    fn an_invalid_task_is_reported_by_field() {
         let base = "name = \"t\"\nprompt = \"{{ a }}\"\nreferences = [\"{{ b }}\"]\n";
         let metric = "[[metrics]]\nkind = \"rouge-1\"\n";
         assert!(Task::parse(&format!("{base}{metric}")).is_ok());
@@ -623,7 +636,7 @@ mod tests {
             ("system = \"{{\"\n", metric, "system"),
             ("[data]\nseparator = \"|\"\n", metric, "data"),
             ("", "[[metrics]]\nkind = \"rouge-9\"\n", "not a task"),
-            ("", &format!("{metric}{metric}"), "two called"),
+            ("", &format!("{metric}{metric}"), "two named"),
         ] {
             let message = Task::parse(&format!("{base}{extra}{metrics}")).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");

@@ -1,33 +1,38 @@
-//! An answer while it is generated: its next token, its text, and when it ends.
+//! The state of an answer during generation: its tokens, its text, and when it ends.
 
 use rayon::prelude::*;
 
 use super::decoder::{Decoder, Step};
 use super::prompt::{GenerateOptions, Prompt};
-use super::sampling::Draws;
+use super::sampling::RandomStream;
 use super::text::{Stops, TextStream};
 use crate::error::{Error, Result};
 use crate::result::{Finish, Generated, Sampling};
 use crate::tokenizer::{Tokenizer, TokenizerProblem};
 
-/// An answer while it is generated.
+/// The cause of bad logits, and what to do.
+const OVERFLOW: &str = "hidden states overflow; check the weights of the model and of the adapter, and its scale";
+
+/// An answer that is being generated.
 pub(super) struct ActiveAnswer<'a, S> {
+    /// Index of the prompt.
     pub(super) index: usize,
     pub(super) sequence: S,
-    /// Prompt and answer.
+    /// Tokens of prompt and answer.
     pub(super) tokens: Vec<u32>,
+    /// Number of tokens of the prompt.
     pub(super) prompt: usize,
-    /// Tokens that the sequence has.
-    pub(super) fed: usize,
-    /// Tokens that the answer may have.
-    pub(super) room: usize,
-    pub(super) draws: Draws,
+    /// Number of tokens that the sequence has processed.
+    pub(super) cached: usize,
+    /// Maximum number of tokens of the answer.
+    pub(super) max_tokens: usize,
+    pub(super) random: RandomStream,
     pub(super) stream: TextStream<'a>,
     pub(super) stops: Stops<'a>,
     pub(super) text: String,
-    /// How much of the text is told.
-    pub(super) told: usize,
-    /// What the last step came to.
+    /// Number of bytes of the text that are emitted.
+    pub(super) emitted: usize,
+    /// The result of the last step: why the answer ended, if it did.
     pub(super) step: Option<Result<Option<Finish>>>,
 }
 
@@ -36,8 +41,8 @@ impl<'a, S> ActiveAnswer<'a, S> {
         index: usize,
         prompt: &Prompt,
         sequence: S,
-        fed: usize,
-        room: usize,
+        cached: usize,
+        max_tokens: usize,
         tokenizer: &'a Tokenizer,
         options: &'a GenerateOptions,
     ) -> Self {
@@ -46,52 +51,46 @@ impl<'a, S> ActiveAnswer<'a, S> {
             sequence,
             tokens: prompt.tokens.clone(),
             prompt: prompt.tokens.len(),
-            fed,
-            room,
-            draws: Draws::new(options.sampling.seed, prompt.number),
+            cached,
+            max_tokens,
+            random: RandomStream::new(options.sampling.seed, prompt.number),
             stream: TextStream::new(tokenizer),
             stops: Stops::new(&options.stop),
             text: String::new(),
-            told: 0,
+            emitted: 0,
             step: None,
         }
     }
 
-    /// Picks the next token; says whether that ends the answer.
+    /// Picks the next token. Returns why the answer ends, if it does.
     fn pick(&mut self, logits: &mut [f32], tokenizer: &Tokenizer, sampling: &Sampling) -> Result<Option<Finish>> {
         if let Some(logit) = logits.iter().find(|logit| logit.is_nan() || **logit == f32::INFINITY) {
-            return Err(Error::Engine(format!(
-                "a logit is {logit}: hidden states overflow; check the weights of the model and of the adapter, and its scale"
-            )));
+            return Err(Error::Engine(format!("a logit is {logit}: {OVERFLOW}")));
         }
-        // Sums of squares that overflow leave nothing of a state, and then all logits are equal.
+        // If the sum of squares in a norm overflows, the normed state is 0, and all logits are equal.
         if logits.len() > 1 && logits.iter().all(|logit| *logit == logits[0]) {
-            return Err(Error::Engine(
-                "all logits are equal: hidden states overflow; check the weights of the model and of the adapter, and its \
-                 scale"
-                    .to_owned(),
-            ));
+            return Err(Error::Engine(format!("all logits are equal: {OVERFLOW}")));
         }
-        self.fed = self.tokens.len();
+        self.cached = self.tokens.len();
         let candidates = sampling.candidates(logits, &self.tokens);
-        let token = self.draws.pick(&candidates);
-        if tokenizer.ends().contains(&token) {
-            return self.settle(Finish::Stop);
+        let token = self.random.pick(&candidates);
+        if tokenizer.end_tokens().contains(&token) {
+            return self.finish_text(Finish::Stop);
         }
         self.tokens.push(token);
         let searched = self.text.len();
         self.text.push_str(&self.stream.push(token).map_err(refused)?);
         if self.stops.find(&self.text, searched).is_some() {
-            return self.settle(Finish::Stop);
+            return self.finish_text(Finish::Stop);
         }
-        if self.tokens.len() - self.prompt >= self.room {
-            return self.settle(Finish::Length);
+        if self.tokens.len() - self.prompt >= self.max_tokens {
+            return self.finish_text(Finish::Length);
         }
         Ok(None)
     }
 
-    /// Takes the text of all tokens at once, in place of that which was told piece by piece.
-    fn settle(&mut self, finish: Finish) -> Result<Option<Finish>> {
+    /// Ends the answer: its text is that of all tokens, up to a stop text.
+    fn finish_text(&mut self, finish: Finish) -> Result<Option<Finish>> {
         self.text = self.stream.whole().map_err(refused)?;
         if let Some(at) = self.stops.find(&self.text, 0) {
             self.text.truncate(at);
@@ -99,41 +98,43 @@ impl<'a, S> ActiveAnswer<'a, S> {
         Ok(Some(finish))
     }
 
-    /// The text that can be told by now and is not told yet.
+    /// The text that is final and not emitted yet. Marks it as emitted.
     pub(super) fn piece(&mut self, is_finished: bool) -> Option<String> {
         let end = if is_finished { self.text.len() } else { self.stops.safe(&self.text) };
-        let piece = self.text.get(self.told..end).filter(|piece| !piece.is_empty())?.to_owned();
-        self.told = end;
+        let piece = self.text.get(self.emitted..end).filter(|piece| !piece.is_empty())?.to_owned();
+        self.emitted = end;
         Some(piece)
     }
 
+    /// The index of the prompt, the finished answer, and the sequence.
     pub(super) fn finish(self, finish: Finish) -> (usize, Generated, S) {
         let tokens = self.tokens[self.prompt..].to_vec();
         (self.index, Generated { text: self.text, tokens, finish }, self.sequence)
     }
 }
 
-/// Gives all sequences their next tokens, and picks for each the one after.
+/// Runs one decoding step: processes the new tokens of all sequences, and picks the next token of each.
 pub(super) fn step<D: Decoder>(
     decoder: &mut D,
-    growing: &mut [ActiveAnswer<'_, D::Sequence>],
+    active: &mut [ActiveAnswer<'_, D::Sequence>],
     tokenizer: &Tokenizer,
     sampling: &Sampling,
 ) {
-    let steps =
-        growing.iter_mut().map(|ActiveAnswer { sequence, tokens, fed, .. }| Step { sequence, tokens: &tokens[*fed..] });
+    let steps = active
+        .iter_mut()
+        .map(|ActiveAnswer { sequence, tokens, cached, .. }| Step { sequence, tokens: &tokens[*cached..] });
     let mut steps: Vec<Step<'_, D::Sequence>> = steps.collect();
     let mut logits = decoder.forward(&mut steps);
-    let vocabulary = logits.len() / growing.len().max(1);
+    let vocabulary = logits.len() / active.len().max(1);
     decoder.install(|| {
         let rows = logits.par_chunks_exact_mut(vocabulary.max(1));
-        growing.par_iter_mut().zip(rows).for_each(|(growing, logits)| {
-            growing.step = Some(growing.pick(logits, tokenizer, sampling));
+        active.par_iter_mut().zip(rows).for_each(|(active, logits)| {
+            active.step = Some(active.pick(logits, tokenizer, sampling));
         });
     });
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "the shape that `map_err` wants")]
+#[allow(clippy::needless_pass_by_value, reason = "`map_err` passes it by value")]
 fn refused(problem: TokenizerProblem) -> Error {
     Error::Engine(problem.to_string())
 }

@@ -1,4 +1,4 @@
-//! Continuous batching: answers side by side, and the next prompt where one ends.
+//! Continuous batching: when one answer ends, the next prompt takes its place.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -11,17 +11,17 @@ use crate::lora::Variant;
 use crate::result::Generated;
 use crate::tokenizer::Tokenizer;
 
-/// Fewer shared leading tokens than this are not worth a pass of their own.
+/// Minimum number of shared leading tokens that are computed once, in a pass of their own.
 const SHORTEST_PREFIX: usize = 8;
 
-/// Prompt tokens that join a step at most, beside the first prompt: so that sequences under way do not wait for long.
+/// Maximum number of prompt tokens that join a step after the first prompt, so that running sequences do not wait long.
 const PROMPT_TOKENS: usize = 512;
 
-/// Answers prompts that were checked, in the order of the prompts: at most `batch` side by side, in sequences of at most
-/// `context` tokens.
+/// Answers checked prompts, in the order of the prompts: at most `batch` at a time, in sequences of at most `context`
+/// tokens.
 ///
 /// # Errors
-/// A variant of another model, logits that are not numbers, or [`Error::Interrupted`] where `observe` broke.
+/// A variant of another model, logits that are not finite, or [`Error::Interrupted`] if `observe` breaks.
 pub(crate) fn answer_all<D: Decoder>(
     decoder: &mut D,
     tokenizer: &Tokenizer,
@@ -33,11 +33,11 @@ pub(crate) fn answer_all<D: Decoder>(
 ) -> Result<Vec<Generated>> {
     let prefixes = prefixes(decoder, variants, prompts, observe)?;
     let mut waiting: VecDeque<usize> = (0..prompts.len()).collect();
-    let mut growing: Vec<ActiveAnswer<'_, D::Sequence>> = Vec::new();
+    let mut active: Vec<ActiveAnswer<'_, D::Sequence>> = Vec::new();
     let mut answers: Vec<Option<Generated>> = prompts.iter().map(|_| None).collect();
     loop {
         let mut joining = 0;
-        while growing.len() < batch {
+        while active.len() < batch {
             let Some(&index) = waiting.front() else { break };
             let prompt = &prompts[index];
             let shared = prefixes[prompt.variant].as_ref().map_or(0, |(_, length)| *length);
@@ -50,18 +50,18 @@ pub(crate) fn answer_all<D: Decoder>(
                 None => (decoder.begin(&variants[prompt.variant])?, 0),
             };
             joining += prompt.tokens.len() - from;
-            let room = options.max_tokens.min(context - prompt.tokens.len());
-            growing.push(ActiveAnswer::new(index, prompt, sequence, from, room, tokenizer, options));
+            let max_tokens = options.max_tokens.min(context - prompt.tokens.len());
+            active.push(ActiveAnswer::new(index, prompt, sequence, from, max_tokens, tokenizer, options));
         }
-        if growing.is_empty() {
+        if active.is_empty() {
             break;
         }
-        // Those of one variant side by side: their low-rank products are then one.
-        growing.sort_by_key(|growing| prompts[growing.index].variant);
-        step(decoder, &mut growing, tokenizer, &options.sampling);
+        // Sequences of one variant next to each other, so that their low-rank products are one product.
+        active.sort_by_key(|active| prompts[active.index].variant);
+        step(decoder, &mut active, tokenizer, &options.sampling);
 
-        let picked = growing.len();
-        let mut still = Vec::with_capacity(growing.len());
+        let picked = active.len();
+        let mut unfinished = Vec::with_capacity(active.len());
         let mut flow = ControlFlow::Continue(());
         // After it broke, the observer is not called again.
         let mut report = |event: GenerationEvent<'_>| {
@@ -70,13 +70,13 @@ pub(crate) fn answer_all<D: Decoder>(
             }
         };
         report(GenerationEvent::Tokens(picked));
-        for mut one in growing {
+        for mut one in active {
             let step = one.step.take().unwrap_or(Ok(None))?;
             if let Some(piece) = one.piece(step.is_some()) {
                 report(GenerationEvent::Text(one.index, &piece));
             }
             match step {
-                None => still.push(one),
+                None => unfinished.push(one),
                 Some(finish) => {
                     let (index, answer, sequence) = one.finish(finish);
                     decoder.end(sequence);
@@ -85,7 +85,7 @@ pub(crate) fn answer_all<D: Decoder>(
                 }
             }
         }
-        growing = still;
+        active = unfinished;
         if flow.is_break() {
             return Err(Error::Interrupted);
         }
@@ -93,11 +93,11 @@ pub(crate) fn answer_all<D: Decoder>(
     Ok(answers.into_iter().flatten().collect())
 }
 
-/// Leading tokens of a variant's prompts, and how many they are.
+/// The shared prefix of a variant's prompts, and its number of tokens.
 type Shared<P> = (P, usize);
 
-/// For each variant the leading tokens that all its prompts share, if they are several and the tokens are worth it, and
-/// how many these are. Each prompt keeps at least one token of its own.
+/// For each variant, the leading tokens that all its prompts share: `None` for a single prompt, or for less than
+/// [`SHORTEST_PREFIX`] tokens. Each prompt keeps at least one token after the prefix.
 fn prefixes<D: Decoder>(
     decoder: &mut D,
     variants: &[Variant],

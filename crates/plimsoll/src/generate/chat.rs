@@ -1,4 +1,4 @@
-//! A chat whose earlier turns are not computed again.
+//! A chat that keeps the keys and values of earlier turns.
 
 use std::ops::ControlFlow;
 
@@ -10,7 +10,7 @@ use crate::lora::Variant;
 use crate::result::{Finish, Generated};
 use crate::tokenizer::Tokenizer;
 
-/// A chat under one variant, whose keys and values are kept from answer to answer.
+/// A chat under one variant. Keys and values are kept between answers.
 #[derive(Debug)]
 pub struct Chat<'a, D: Decoder> {
     decoder: D,
@@ -18,12 +18,12 @@ pub struct Chat<'a, D: Decoder> {
     variant: Variant,
     positions: usize,
     vocabulary: usize,
-    /// What the sequence has.
+    /// The sequence so far, with its tokens.
     kept: Option<(D::Sequence, Vec<u32>)>,
 }
 
 impl<'a, D: Decoder> Chat<'a, D> {
-    /// A chat that has not begun, with room for so many `positions`, in a model with so many tokens.
+    /// A new chat of at most `positions` tokens, with a model of `vocabulary` tokens.
     pub(crate) fn new(
         decoder: D,
         tokenizer: &'a Tokenizer,
@@ -34,13 +34,13 @@ impl<'a, D: Decoder> Chat<'a, D> {
         Self { decoder, tokenizer, variant, positions, vocabulary, kept: None }
     }
 
-    /// Answers the chat so far: all its tokens. What an earlier call has seen of them is not computed again.
+    /// Generates the answer to the whole chat so far, given as tokens. Tokens of an earlier call are not computed
+    /// again.
     ///
-    /// `observe` is given the text as it comes, after each token, even where that adds nothing to the text; when it breaks,
-    /// so does the answer.
+    /// `observe` gets the new text after each token, which may be empty. If it breaks, generation stops.
     ///
     /// # Errors
-    /// As [`generate`].
+    /// As [`Generator::generate`](crate::engine::Generator::generate).
     pub fn answer(
         &mut self,
         prompt: &Prompt,
@@ -49,7 +49,7 @@ impl<'a, D: Decoder> Chat<'a, D> {
     ) -> Result<Generated> {
         let one_variant = Prompt { variant: 0, ..prompt.clone() };
         check(&[one_variant], 1, options, self.positions, self.vocabulary)?;
-        // At least one token has to be fed for there to be logits.
+        // At least one token must be processed to get logits.
         let kept = self
             .kept
             .take()
@@ -58,11 +58,11 @@ impl<'a, D: Decoder> Chat<'a, D> {
             Some((sequence, tokens)) => (sequence, tokens.len()),
             None => (self.decoder.begin(&self.variant)?, 0),
         };
-        let room = options.max_tokens.min(self.positions - prompt.tokens.len());
-        let mut growing = [ActiveAnswer::new(0, prompt, sequence, from, room, self.tokenizer, options)];
+        let max_tokens = options.max_tokens.min(self.positions - prompt.tokens.len());
+        let mut active = [ActiveAnswer::new(0, prompt, sequence, from, max_tokens, self.tokenizer, options)];
         let finish = loop {
-            step(&mut self.decoder, &mut growing, self.tokenizer, &options.sampling);
-            let [one] = &mut growing;
+            step(&mut self.decoder, &mut active, self.tokenizer, &options.sampling);
+            let [one] = &mut active;
             let finish = one.step.take().unwrap_or(Ok(None))?;
             let flow = observe(&one.piece(finish.is_some()).unwrap_or_default());
             match (finish, flow) {
@@ -71,8 +71,8 @@ impl<'a, D: Decoder> Chat<'a, D> {
                 (None, ControlFlow::Continue(())) => {}
             }
         };
-        let [one] = growing;
-        let kept = one.tokens[..one.fed].to_vec();
+        let [one] = active;
+        let kept = one.tokens[..one.cached].to_vec();
         let (_, answer, sequence) = one.finish(*finish.as_ref().unwrap_or(&Finish::Stop));
         self.kept = Some((sequence, kept));
         finish.map(|_| answer)

@@ -1,49 +1,48 @@
-//! Decoding of sequences side by side: what generation needs of an engine.
+//! The trait that generation needs from an engine: batched decoding.
 
 use crate::error::Result;
 use crate::lora::Variant;
 
-/// A decoder that keeps what its sequences need of the tokens before.
+/// Decodes sequences in batches, and keeps their keys and values.
 ///
-/// All sequences of one call of [`forward`](Self::forward) go through the weights together, whatever their variants. What
-/// a sequence gets does not depend on the others.
+/// All sequences of one call of [`forward`](Self::forward) go through the weights together, whatever their variants.
+/// The result of a sequence does not depend on the others.
 pub trait Decoder {
     /// A sequence under one variant.
     type Sequence: Send;
     /// Leading tokens that several sequences share.
     type Prefix;
 
-    /// Begins a sequence.
+    /// Begins an empty sequence.
     ///
     /// # Errors
     /// A variant of another model.
     fn begin(&mut self, variant: &Variant) -> Result<Self::Sequence>;
 
-    /// Makes a sequence a prefix of others.
+    /// Turns a sequence into a prefix of other sequences.
     fn share(&self, sequence: Self::Sequence) -> Self::Prefix;
 
-    /// Begins a sequence behind a prefix, under the prefix's variant.
+    /// Begins a sequence with the tokens and the variant of a prefix.
     fn fork(&mut self, prefix: &Self::Prefix) -> Self::Sequence;
 
-    /// Ends a sequence.
+    /// Ends a sequence, so that its memory can be used again.
     fn end(&mut self, sequence: Self::Sequence);
 
-    /// Adds tokens to some sequences, and gives for each the logits of what follows its last token:
-    /// `(steps, vocabulary)`.
+    /// Adds tokens to sequences. Returns the logits after the last token of each: `(steps, vocabulary)`.
     ///
     /// # Panics
-    /// If a step has no tokens, one of them is not in the vocabulary, or a sequence becomes longer than the decoder allows.
+    /// If a step has no tokens, a token is not in the vocabulary, or a sequence becomes longer than the decoder allows.
     fn forward(&mut self, steps: &mut [Step<'_, Self::Sequence>]) -> Vec<f32>;
 
-    /// Runs work of the caller's own on the decoder's threads.
+    /// Runs other work on the decoder's threads.
     fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R;
 }
 
-/// A sequence and its next tokens.
+/// A decoding step of one sequence: the sequence and its next tokens.
 #[derive(Debug)]
 pub struct Step<'a, S> {
     /// The sequence.
     pub sequence: &'a mut S,
-    /// At least one token.
+    /// The next tokens, at least one.
     pub tokens: &'a [u32],
 }

@@ -1,37 +1,38 @@
-//! From tokens to text while they come, and the texts that end it.
+//! Incremental decoding of tokens to text, and detection of stop texts.
 
 use crate::tokenizer::{Tokenizer, TokenizerProblem};
 
-/// The text of a growing list of tokens: what can be told for sure after each of them.
+/// The text of a growing list of tokens: after each token, the new text that is final.
 ///
 /// A token can end in the middle of a character, and its text can depend on the token before it (a space between
-/// words). So text is decoded from the token before the last that ended a character, and given once it ends one.
+/// words). So decoding starts one piece of text before the new one, and text is returned only when it ends with a whole
+/// character.
 #[derive(Debug)]
 pub(super) struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
     tokens: Vec<u32>,
-    /// Tokens from here on are decoded.
+    /// Index of the first token that is decoded.
     from: usize,
-    /// The text of the tokens up to here is told.
-    told: usize,
+    /// Number of tokens whose text is emitted.
+    emitted: usize,
 }
 
 impl<'a> TextStream<'a> {
     pub(super) fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, tokens: Vec::new(), from: 0, told: 0 }
+        Self { tokenizer, tokens: Vec::new(), from: 0, emitted: 0 }
     }
 
-    /// What one more token adds.
+    /// The text that one more token adds.
     pub(super) fn push(&mut self, token: u32) -> Result<String, TokenizerProblem> {
         self.tokens.push(token);
         let all = self.tokenizer.decode_plain(&self.tokens[self.from..])?;
         if all.ends_with(char::REPLACEMENT_CHARACTER) {
             return Ok(String::new());
         }
-        let before = self.tokenizer.decode_plain(&self.tokens[self.from..self.told])?;
-        // Where a run of bytes has changed what it stands for, the next token may settle it.
+        let before = self.tokenizer.decode_plain(&self.tokens[self.from..self.emitted])?;
+        // If the new token changes the text before it, wait for the next token.
         let Some(text) = all.strip_prefix(&before) else { return Ok(String::new()) };
-        (self.from, self.told) = (self.told, self.tokens.len());
+        (self.from, self.emitted) = (self.emitted, self.tokens.len());
         Ok(text.to_owned())
     }
 
@@ -41,7 +42,7 @@ impl<'a> TextStream<'a> {
     }
 }
 
-/// Looks for the texts that end a generation.
+/// Finds stop texts.
 #[derive(Debug)]
 pub(super) struct Stops<'a> {
     texts: &'a [String],
@@ -53,7 +54,7 @@ impl<'a> Stops<'a> {
         Self { texts, longest: texts.iter().map(String::len).max().unwrap_or(0) }
     }
 
-    /// Where the first of them begins in `text`, of which what lies before `new` was searched already.
+    /// The start of the first stop text in `text`. The text before `new` was searched already.
     pub(super) fn find(&self, text: &str, new: usize) -> Option<usize> {
         let mut from = (new + 1).saturating_sub(self.longest.max(1));
         while !text.is_char_boundary(from) {
@@ -63,7 +64,7 @@ impl<'a> Stops<'a> {
         found.min().map(|at| from + at)
     }
 
-    /// How much of `text` cannot become a part of one of them, whatever follows.
+    /// The length of the start of `text` that cannot be part of a stop text, whatever follows.
     pub(super) fn safe(&self, text: &str) -> usize {
         let starts = |at: &usize| self.texts.iter().any(|stop| stop.starts_with(&text[*at..]));
         let mut from = text.len().saturating_sub(self.longest);
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_begin_a_stop_is_held_back() {
+    fn the_possible_start_of_a_stop_text_is_not_safe() {
         let texts = ["Question:".to_owned(), "\n\n".to_owned()];
         let stops = Stops::new(&texts);
         assert_eq!(stops.safe("twelve.\n"), 7);

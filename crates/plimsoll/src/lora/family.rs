@@ -1,8 +1,8 @@
 //! Families: named sets of variants.
 //!
-//! A family is data: it lists its members, from the one that is preferred where several are as good. For families that
-//! drop LoRA that is the smallest, for those that weaken or strengthen it the one nearest to the adapter as trained.
-//! Families that depend on scores (greedy ones) list nothing here.
+//! A family lists its members in order of preference: of equally good members, the first is picked. Families that drop
+//! LoRA prefer the smallest member, families that scale it the one nearest to the adapter as trained. Adaptive (greedy)
+//! families need scores to know their members, and list none here.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,60 +15,61 @@ use serde::{Deserialize, Serialize};
 use super::projection::Projection;
 use super::variant::{LayerGates, Variant};
 
-/// Factors of `global-alpha`, from the one nearest to 1.
+/// LoRA strengths of `global-alpha`, by distance from 1.
 const ALPHAS: [f32; 6] = [1.0, 0.75, 1.25, 0.5, 1.5, 0.25];
 
-/// Factors at the first and at the last layer of `ramp`, the mildest first.
+/// LoRA strengths at the first and at the last layer of `ramp`, the flattest first.
 const RAMPS: [(f32, f32); 6] = [(1.0, 0.5), (0.5, 1.0), (1.0, 1.5), (1.5, 1.0), (1.0, 0.0), (0.0, 1.0)];
 
-/// Windows begin and end at multiples of about this share of the layers.
+/// Number of steps into which `window` divides the layers; windows begin and end at steps.
 const WINDOW_STEPS: usize = 6;
 
-/// Orders that `random-k` draws.
+/// Number of random orders of the layers in `random-k`.
 const DRAWS: usize = 4;
 
-/// Shares of the layers that `random-k` keeps of each order.
-const RANDOM_SHARES: [usize; 3] = [1, 2, 3];
+/// Numbers of layers that `random-k` keeps of each order, in quarters of the layers with LoRA.
+const RANDOM_QUARTERS: [usize; 3] = [1, 2, 3];
 
 /// A named set of variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Family {
-    /// LoRA kept in the lowest k layers: the paper's cut (arXiv:2503.23360).
+    /// LoRA kept in the lowest k layers: the boundaries (arXiv:2503.23360).
     BottomK,
     /// LoRA kept in the highest k layers.
     TopK,
     /// LoRA dropped in one place: a layer, or a module of a layer.
     LeaveOneOut,
-    /// LoRA kept in one place alone.
+    /// LoRA kept in one place only: a layer, or a module of a layer.
     #[serde(alias = "one-in")]
     LeaveOneIn,
     /// LoRA kept in the layers `a..b`.
     Window,
-    /// LoRA kept in k layers that are drawn.
+    /// LoRA kept in k random layers, sampled with the seed.
     RandomK,
     /// LoRA kept in the k layers whose update `s·B·A` has the largest Frobenius norm.
     MagnitudeK,
     /// LoRA kept in the k layers whose update `s·B·A·x` has the most energy on samples (LoRA-drop, arXiv:2402.07721).
     OutputK,
-    /// The same factor on every update (as WiSE-FT, arXiv:2109.01903, has it for whole weights).
+    /// One LoRA strength for every update (WiSE-FT, arXiv:2109.01903, does this for whole weights).
     GlobalAlpha,
-    /// Factors that rise or fall evenly with depth (`LiNeS`, arXiv:2410.17146, lets them rise).
+    /// LoRA strengths that rise or fall linearly with depth (in `LiNeS`, arXiv:2410.17146, they rise).
     Ramp,
     /// One kind of module kept or dropped in all layers.
     PerModule,
-    /// LoRA of layers dropped one after the other, each time the one that is missed least.
+    /// Greedy backward elimination: at each step, LoRA is dropped in the layer whose removal costs least.
     Greedy,
-    /// The same with modules of layers.
+    /// Greedy backward elimination of modules of layers.
     GreedyModules,
-    /// Factors of single layers, changed one after the other.
+    /// Greedy changes of the LoRA strength of one layer at a time.
     Strengths,
-    /// What the user asked for.
+    /// Variants that the user gave.
     Given,
 }
 
 impl Family {
-    /// All of them, from the simplest: where two explain the scores as well, the one that comes first is taken.
+    /// All families, the simplest first: of equally good families, the first is taken.
     pub const ALL: [Self; 15] = [
         Self::BottomK,
         Self::TopK,
@@ -87,7 +88,7 @@ impl Family {
         Self::Strengths,
     ];
 
-    /// As users write it.
+    /// The family's name on the command line and in results, such as `bottom-k`.
     pub fn name(self) -> &'static str {
         match self {
             Self::BottomK => "bottom-k",
@@ -108,26 +109,25 @@ impl Family {
         }
     }
 
-    /// Its place among all, from the simplest.
+    /// The family's index in [`ALL`](Self::ALL): 0 is the simplest.
     pub fn simplicity(self) -> usize {
         Self::ALL.iter().position(|family| *family == self).unwrap_or(Self::ALL.len())
     }
 
-    /// Whether it takes scores to know its members.
+    /// Whether the members depend on scores.
     pub fn is_adaptive(self) -> bool {
         matches!(self, Self::Greedy | Self::GreedyModules | Self::Strengths)
     }
 
-    /// Whether its members can be picked. What is drawn at random is there to compare with.
+    /// Whether a member can become the candidate. Random layers are a comparison only.
     pub fn competes(self) -> bool {
         self != Self::RandomK
     }
 
-    /// Its members, from the one that is preferred where several are as good. `given` and adaptive families have none.
+    /// The members in order of preference. `given` and adaptive families have none.
     pub fn members(self, facts: &Facts<'_>) -> Vec<Member> {
         let layers = facts.layers();
-        let full = || Variant::uniform(layers, 1.0);
-        let member = |position, label: String, variant: Variant| Member { family: self, position, label, variant };
+        let member = |position, label, variant| self.member(position, label, variant);
         match self {
             Self::BottomK => (0..=layers)
                 .map(|k| {
@@ -147,7 +147,13 @@ impl Family {
                 .collect(),
             Self::LeaveOneOut => facts
                 .places(Places::Layers)
-                .map(|place| member(Position::Layer(place.layer), format!("without {place}"), place.set(full(), 0.0)))
+                .map(|place| {
+                    member(
+                        Position::Layer(place.layer),
+                        format!("without {place}"),
+                        place.set(Variant::uniform(layers, 1.0), 0.0),
+                    )
+                })
                 .collect(),
             Self::LeaveOneIn => facts
                 .places(Places::Layers)
@@ -159,62 +165,10 @@ impl Family {
                     )
                 })
                 .collect(),
-            Self::Window => {
-                let step = layers.div_ceil(WINDOW_STEPS).max(1);
-                let ends = || (0..layers).step_by(step).chain([layers]);
-                let mut windows: Vec<(usize, usize)> =
-                    ends().flat_map(|from| ends().filter(move |to| from < *to).map(move |to| (from, to))).collect();
-                windows.sort_by_key(|(from, to)| (to - from, *from));
-                windows
-                    .into_iter()
-                    .map(|(from, to)| {
-                        let label = format!("layers {from}–{}", to - 1);
-                        member(
-                            Position::Layer(from),
-                            label,
-                            Variant::of_layers(layers, |layer| from <= layer && layer < to),
-                        )
-                    })
-                    .collect()
-            }
-            Self::RandomK => {
-                let lora = facts.lora_layers();
-                let draw = |draw: usize| {
-                    let order = facts.shuffled(&lora, draw);
-                    let kept = move |quarters: usize| order[..(order.len() * quarters).div_ceil(4)].to_vec();
-                    RANDOM_SHARES.map(kept).into_iter().map(move |kept| {
-                        let label = format!("{} random layers, draw {}", kept.len(), draw + 1);
-                        member(
-                            Position::LayersKept(kept.len()),
-                            label,
-                            Variant::of_layers(layers, |layer| kept.contains(&layer)),
-                        )
-                    })
-                };
-                let mut members: Vec<Member> = (0..DRAWS).flat_map(draw).collect();
-                members.sort_by(|a, b| a.position.number().total_cmp(&b.position.number()));
-                members
-            }
-            Self::MagnitudeK | Self::OutputK => {
-                let (sizes, what) = match self {
-                    Self::MagnitudeK => (facts.magnitude, "largest"),
-                    _ => (facts.output, "most active"),
-                };
-                let mut order = facts.lora_layers();
-                let size = |layer: &usize| sizes.get(*layer).copied().unwrap_or(0.0);
-                order.sort_by(|a, b| size(b).total_cmp(&size(a)));
-                (0..=order.len())
-                    .map(|k| {
-                        let label = format!("{what} {k} layers");
-                        let kept = &order[..k];
-                        member(
-                            Position::LayersKept(k),
-                            label,
-                            Variant::of_layers(layers, |layer| kept.contains(&layer)),
-                        )
-                    })
-                    .collect()
-            }
+            Self::Window => self.windows(layers),
+            Self::RandomK => self.random_layers(facts),
+            Self::MagnitudeK => self.largest_layers(facts, facts.magnitude, "largest"),
+            Self::OutputK => self.largest_layers(facts, facts.output, "most active"),
             Self::GlobalAlpha => ALPHAS
                 .into_iter()
                 .map(|alpha| {
@@ -226,34 +180,81 @@ impl Family {
                 .map(|(first, last)| {
                     let at = |layer: usize| {
                         let depth = layer as f32 / (layers.max(2) - 1) as f32;
-                        // Rounded, so that the text of the gates stays short.
+                        // Rounded, so that the variant's text stays short.
                         ((first + (last - first) * depth) * 1024.0).round() / 1024.0
                     };
                     let gates = (0..layers).map(|layer| LayerGates([at(layer); Projection::COUNT])).collect();
                     member(Position::Slope(last - first), format!("strength {first} to {last}"), Variant { gates })
                 })
                 .collect(),
-            Self::PerModule => {
-                let of = |projection: Projection| {
-                    let without = (0..layers).fold(full(), |variant, l| variant.with(l, Some(projection), 0.0));
-                    let only = Variant::uniform(layers, 0.0);
-                    let only = (0..layers).fold(only, |variant, l| variant.with(l, Some(projection), 1.0));
-                    [(only, "only"), (without, "without")].map(|(variant, word)| {
-                        member(Position::Module(projection), format!("{word} {}", projection.name()), variant)
-                    })
-                };
-                let present = Projection::ALL.into_iter().filter(|p| facts.adapted.iter().any(|m| m[*p as usize]));
-                let (mut only, mut without) = (Vec::new(), Vec::new());
-                for projection in present {
-                    let [a, b] = of(projection);
-                    only.push(a);
-                    without.push(b);
-                }
-                // An adapter of one kind of module has nothing to choose between.
-                if only.len() > 1 { only.into_iter().chain(without).collect() } else { Vec::new() }
-            }
+            Self::PerModule => self.modules(facts),
             Self::Greedy | Self::GreedyModules | Self::Strengths | Self::Given => Vec::new(),
         }
+    }
+
+    fn member(self, position: Position, label: String, variant: Variant) -> Member {
+        Member { family: self, position, label, variant }
+    }
+
+    /// LoRA kept in layers `a..b`, for all a and b at steps; the shortest windows first.
+    fn windows(self, layers: usize) -> Vec<Member> {
+        let step = layers.div_ceil(WINDOW_STEPS).max(1);
+        let ends = || (0..layers).step_by(step).chain([layers]);
+        let mut windows: Vec<(usize, usize)> =
+            ends().flat_map(|from| ends().filter(move |to| from < *to).map(move |to| (from, to))).collect();
+        windows.sort_by_key(|(from, to)| (to - from, *from));
+        let member = |(from, to): (usize, usize)| {
+            let variant = Variant::of_layers(layers, |layer| from <= layer && layer < to);
+            self.member(Position::Layer(from), format!("layers {from}–{}", to - 1), variant)
+        };
+        windows.into_iter().map(member).collect()
+    }
+
+    /// LoRA kept in random layers; the fewest layers first.
+    fn random_layers(self, facts: &Facts<'_>) -> Vec<Member> {
+        let lora = facts.lora_layers();
+        let mut members = Vec::new();
+        for draw in 0..DRAWS {
+            let order = facts.shuffled(&lora, draw);
+            for quarters in RANDOM_QUARTERS {
+                let kept = &order[..(order.len() * quarters).div_ceil(4)];
+                let label = format!("{} random layers, draw {}", kept.len(), draw + 1);
+                let variant = Variant::of_layers(facts.layers(), |layer| kept.contains(&layer));
+                members.push(self.member(Position::LayersKept(kept.len()), label, variant));
+            }
+        }
+        members.sort_by(|a, b| a.position.number().total_cmp(&b.position.number()));
+        members
+    }
+
+    /// LoRA kept in the k layers with the largest of these sizes; the smallest k first.
+    fn largest_layers(self, facts: &Facts<'_>, sizes: &[f64], what: &str) -> Vec<Member> {
+        let mut order = facts.lora_layers();
+        let size = |layer: &usize| sizes.get(*layer).copied().unwrap_or(0.0);
+        order.sort_by(|a, b| size(b).total_cmp(&size(a)));
+        let member = |k: usize| {
+            let variant = Variant::of_layers(facts.layers(), |layer| order[..k].contains(&layer));
+            self.member(Position::LayersKept(k), format!("{what} {k} layers"), variant)
+        };
+        (0..=order.len()).map(member).collect()
+    }
+
+    /// Each kind of module kept alone, then each dropped. None for an adapter with one kind of module.
+    fn modules(self, facts: &Facts<'_>) -> Vec<Member> {
+        let layers = facts.layers();
+        let present: Vec<Projection> =
+            Projection::ALL.into_iter().filter(|p| facts.adapted.iter().any(|m| m[*p as usize])).collect();
+        if present.len() < 2 {
+            return Vec::new();
+        }
+        let member = |projection: Projection, word: &str, others: f32, strength: f32| {
+            let all = Variant::uniform(layers, others);
+            let variant = (0..layers).fold(all, |variant, layer| variant.with(layer, Some(projection), strength));
+            self.member(Position::Module(projection), format!("{word} {}", projection.name()), variant)
+        };
+        let only = present.iter().map(|&projection| member(projection, "only", 0.0, 1.0));
+        let without = present.iter().map(|&projection| member(projection, "without", 1.0, 0.0));
+        only.chain(without).collect()
     }
 }
 
@@ -274,21 +275,21 @@ impl std::str::FromStr for Family {
     }
 }
 
-/// What the members of a family depend on.
+/// The facts that the members of a family depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// Which modules have LoRA, layer by layer.
     pub adapted: &'a [[bool; Projection::COUNT]],
-    /// `‖s·B·A‖_F` of each layer; empty where it is not known.
+    /// Frobenius norm `‖s·B·A‖_F` of each layer's updates; empty if unknown.
     pub magnitude: &'a [f64],
-    /// Energy of each layer's updates on samples; empty where it is not known.
+    /// Energy of each layer's updates on samples; empty if unknown.
     pub output: &'a [f64],
-    /// Seed of what is drawn.
+    /// Seed of the random layers.
     pub seed: u64,
 }
 
 impl Facts<'_> {
-    /// How many layers the model has.
+    /// Number of layers of the model.
     pub fn layers(&self) -> usize {
         self.adapted.len()
     }
@@ -298,7 +299,7 @@ impl Facts<'_> {
         self.places(Places::Layers).map(|place| place.layer).collect()
     }
 
-    /// Where there is LoRA: layers, or modules of layers.
+    /// The places that have LoRA: layers, or modules of layers.
     pub fn places(&self, places: Places) -> impl Iterator<Item = Place> {
         let of_layer = move |(layer, modules): (usize, &[bool; Projection::COUNT])| {
             let modules = *modules;
@@ -312,7 +313,7 @@ impl Facts<'_> {
         self.adapted.iter().enumerate().flat_map(of_layer)
     }
 
-    /// Some layers in an order that is drawn.
+    /// These layers in random order; each `draw` has its own.
     pub fn shuffled(&self, layers: &[usize], draw: usize) -> Vec<usize> {
         let mut rng: ChaCha8Rng = generator(self.seed, Stream::Layers);
         let mut order = layers.to_vec();
@@ -323,7 +324,7 @@ impl Facts<'_> {
     }
 }
 
-/// What a place is.
+/// The kind of a [`Place`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Places {
     /// Whole layers.
@@ -332,19 +333,19 @@ pub enum Places {
     Modules,
 }
 
-/// Somewhere that has LoRA.
+/// A layer with LoRA, or one of its modules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The layer.
     pub layer: usize,
-    /// The module; the whole layer where none is given.
+    /// The module; `None` is the whole layer.
     pub module: Option<Projection>,
 }
 
 impl Place {
-    /// A variant with this place's gate set.
-    pub fn set(self, variant: Variant, gate: f32) -> Variant {
-        variant.with(self.layer, self.module, gate)
+    /// The variant with the LoRA strength of this place replaced.
+    pub fn set(self, variant: Variant, strength: f32) -> Variant {
+        variant.with(self.layer, self.module, strength)
     }
 }
 
@@ -357,27 +358,27 @@ impl fmt::Display for Place {
     }
 }
 
-/// A variant's place among those of its family.
+/// The coordinate of a variant within its family, such as the number of layers kept.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Position {
-    /// How many layers keep their LoRA.
+    /// Number of layers that keep their LoRA.
     LayersKept(usize),
-    /// A layer: the one that is left out or in, or a window's first.
+    /// A layer: the one that is dropped or kept, or a window's first.
     Layer(usize),
     /// A module.
     Module(Projection),
-    /// A factor on all updates.
+    /// A LoRA strength of all updates.
     Strength(f32),
-    /// The factor at the last layer less that at the first.
+    /// The LoRA strength of the last layer minus that of the first.
     Slope(f32),
-    /// How many places were changed.
+    /// Number of places that were changed.
     Moves(usize),
-    /// None: gates that the user gave.
+    /// None: a variant that the user gave.
     None,
 }
 
 impl Position {
-    /// As a number, for plots and files.
+    /// The coordinate as a number, for plots and files.
     pub fn number(self) -> f64 {
         match self {
             Self::LayersKept(number) | Self::Layer(number) | Self::Moves(number) => number as f64,
@@ -388,20 +389,20 @@ impl Position {
     }
 }
 
-/// A variant as a family has it.
+/// A variant as a member of a family.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
     /// The family.
     pub family: Family,
-    /// Its place there.
+    /// The coordinate in the family.
     pub position: Position,
-    /// What users call it.
+    /// The name shown to users.
     pub label: String,
-    /// Its gates.
+    /// The LoRA strengths.
     pub variant: Variant,
 }
 
-/// Members of some families, and the variants that they come to, each once.
+/// Members of families, with their distinct variants.
 #[derive(Clone, Debug, Default)]
 pub struct VariantSet {
     members: Vec<Member>,
@@ -409,7 +410,7 @@ pub struct VariantSet {
 }
 
 impl VariantSet {
-    /// Of some members, in their order.
+    /// Collects the distinct variants of these members, in their order.
     pub fn new(members: Vec<Member>) -> Self {
         let mut set = Self { members, variants: Vec::new() };
         let mut seen = HashSet::new();
@@ -431,7 +432,7 @@ impl VariantSet {
         self.members.iter().filter(move |member| member.family == family)
     }
 
-    /// Every variant that is needed, once.
+    /// The distinct variants.
     pub fn variants(&self) -> &[Variant] {
         &self.variants
     }
@@ -450,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn families_list_what_they_say() {
+    fn families_list_their_members() {
         let mut adapted = [[false; Projection::COUNT]; 4];
         for modules in adapted.iter_mut().skip(1) {
             modules[Projection::Q as usize] = true;
@@ -486,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn families_are_read_by_their_names() {
+    fn families_are_parsed_by_name() {
         for family in Family::ALL {
             let read: Result<Family, _> = family.name().parse();
             assert_eq!(read.ok(), (family != Family::Given).then_some(family));

@@ -1,31 +1,31 @@
-//! Variants as users ask for them: a number of layers, `base`, `full`, or strengths of places.
+//! Variants as users request them: a number of layers, `base`, `full`, or LoRA strengths.
 
 use super::variant::{LoraPlaces, Variant};
 use crate::error::{Error, Result};
 
-/// Which layers keep their LoRA, as users say it.
+/// The number of layers that keep their LoRA, as given to `--layers-kept`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayersKept {
-    /// None of them.
+    /// None: the base model.
     Base,
-    /// All of them.
+    /// All: the full adapter.
     Full,
-    /// So many, from the bottom.
+    /// This many, from layer 0 on.
     Some(usize),
 }
 
 impl LayersKept {
-    /// The variants that are asked for of an adapter with LoRA in these places, each once: by the number of layers that
-    /// keep their LoRA, then by their gates in the order given.
+    /// The requested variants of an adapter with LoRA in these places, without duplicates: boundaries by ascending
+    /// number of layers, then `gates` in the order given.
     ///
     /// # Errors
-    /// More layers than the model has, or gates that [`Variant::parse_for`] refuses.
+    /// [`Error::Usage`]: more layers than the model has, or LoRA strengths that [`Variant::parse_for`] refuses.
     pub fn variants(asked: &[Self], gates: &[String], layers: usize, lora: &LoraPlaces) -> Result<Vec<Variant>> {
         let kept = asked.iter().map(|kept| match *kept {
             Self::Base => Ok(0),
             Self::Full => Ok(layers),
             Self::Some(kept) if kept <= layers => Ok(kept),
-            Self::Some(kept) => Err(Error::Usage(format!("{kept} layers kept: the model has {layers}"))),
+            Self::Some(kept) => Err(Error::Usage(format!("cannot keep {kept} layers: the model has {layers}"))),
         });
         let mut kept = kept.collect::<Result<Vec<usize>>>()?;
         kept.sort_unstable();
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variants_are_asked_for_by_name_or_number() {
+    fn variants_are_requested_by_name_or_number() {
         let asked: Vec<LayersKept> = ["full", "2", "0", "base"].iter().map(|text| text.parse().unwrap()).collect();
         let gates = ["0.5", "2-3=0", "0", "1=0"].map(str::to_owned);
         let lora: LoraPlaces = (0..4).map(|layer| (layer, Projection::Q)).collect();

@@ -1,21 +1,21 @@
-//! Sizes of an adapter's updates by layer and module: what a search has to know of an adapter.
+//! Norms and bytes of an adapter's updates by layer and module: the facts of an adapter that a search needs.
 
 use super::projection::Projection;
 use super::variant::{LoraPlaces, Variant};
 
-/// Where an adapter has LoRA, how large its updates are, and how many bytes they take. All lists are by layer of the base
-/// model, then by `Projection as usize`.
+/// Which modules of an adapter have LoRA, with norms and bytes of their updates. All lists are indexed by layer of the
+/// base model, then by `Projection as usize`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LoraTable {
     /// Which modules have LoRA.
     pub adapted: Vec<[bool; Projection::COUNT]>,
-    /// Frobenius norms `‖s·B·A‖` of the updates; 0 where there is no LoRA.
+    /// Frobenius norms `‖s·B·A‖` of the updates; 0 without LoRA.
     pub norms: Vec<[f64; Projection::COUNT]>,
-    /// Bytes of the tensors of each module; 0 where there is no LoRA.
+    /// Bytes of the tensors of each module; 0 without LoRA.
     pub bytes: Vec<[u64; Projection::COUNT]>,
-    /// Bytes of tensors that every variant keeps: LoRA on embeddings, and weights that were trained in full.
+    /// Bytes of tensors that every variant keeps: LoRA on embeddings, and weights trained in full.
     pub bytes_kept_always: u64,
-    /// Bytes of tensors that every variant drops.
+    /// Bytes of tensors that every variant drops: LoRA on embeddings that is dropped.
     pub bytes_dropped_always: u64,
 }
 
@@ -35,7 +35,7 @@ impl LoraTable {
         self.adapted.iter().enumerate().flat_map(of_layer).collect()
     }
 
-    /// Number of layers up to the highest with LoRA: a boundary there, or above, drops nothing.
+    /// Number of layers up to the highest with LoRA: this boundary, and every higher one, drops nothing.
     pub fn layers_up_to_highest(&self) -> usize {
         let has_lora = |modules: &[bool; Projection::COUNT]| modules.contains(&true);
         self.adapted.iter().rposition(has_lora).map_or(self.layers(), |highest| highest + 1)

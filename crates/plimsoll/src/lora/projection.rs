@@ -11,30 +11,31 @@ pub enum Projection {
     V,
     /// Attention output.
     O,
-    /// The MLP's gate.
+    /// The MLP's gate projection.
     Gate,
     /// The MLP's up projection.
     Up,
     /// The MLP's down projection.
     Down,
-    /// Attention queries, keys and values in one module, as Phi-3 has them.
+    /// Attention queries, keys and values in one fused module, as in Phi-3.
     Qkv,
-    /// The MLP's gate and up projection in one module, as Phi-3 has them.
+    /// The MLP's gate and up projections in one fused module, as in Phi-3.
     GateUp,
 }
 
 impl Projection {
-    /// How many there are.
+    /// Number of projections.
     pub const COUNT: usize = 9;
 
-    /// All of them, in the order in which a block applies them; the fused ones, of which a model has none or both, last.
+    /// All projections, in the order in which a block applies them. The fused ones, of which a model has none or both,
+    /// come last.
     pub const ALL: [Self; Self::COUNT] =
         [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down, Self::Qkv, Self::GateUp];
 
-    /// The linear maps of a block, of which some models keep several in one module.
+    /// The projections that are not fused.
     pub const SINGLE: [Self; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
 
-    /// The module's path below its block in Hugging Face names, such as `self_attn.q_proj`.
+    /// The module's path below its block, as in Hugging Face models: `self_attn.q_proj`.
     pub fn path(self) -> &'static str {
         match self {
             Self::Q => "self_attn.q_proj",
@@ -49,18 +50,18 @@ impl Projection {
         }
     }
 
-    /// The last part of [`path`](Self::path), such as `q_proj`: what users call the module.
+    /// The module's name, the last part of [`path`](Self::path): `q_proj`.
     pub fn name(self) -> &'static str {
         let path = self.path();
         path.rsplit_once('.').map_or(path, |(_, name)| name)
     }
 
-    /// The projection that users call so.
+    /// The projection with this [`name`](Self::name).
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|projection| projection.name() == name)
     }
 
-    /// The projection whose [`path`](Self::path) this is.
+    /// The projection with this [`path`](Self::path).
     pub fn from_path(path: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|projection| projection.path() == path)
     }
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn projections_are_found_by_the_path_they_print() {
+    fn projections_are_found_by_their_path() {
         for projection in Projection::ALL {
             assert_eq!(Projection::from_path(projection.path()), Some(projection));
         }

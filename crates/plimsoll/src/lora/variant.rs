@@ -1,8 +1,8 @@
-//! Variants: which LoRA updates are on, and how strongly.
+//! Variants: one LoRA strength for each layer and module.
 //!
-//! A *gate* γ multiplies one module's update in `y = Wx + γ·s·B(Ax)`. A [`Variant`] is one gate for each layer and
-//! module: `full` is all 1, `base` is all 0, and the paper's cut (arXiv:2503.23360) is 1 in layers `0..k`, 0 above.
-//! Variants are data. Nothing here knows a tensor, and the decoder knows nothing but the gate it is handed.
+//! A LoRA strength γ (a *gate* in the code) multiplies one module's update in `y = Wx + γ·s·B(Ax)`. The variant `full`
+//! is 1 everywhere, `base` is 0 everywhere, and a boundary k (arXiv:2503.23360) is 1 in layers `0..k`, 0 above. A
+//! variant is data: it holds no tensors.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -10,73 +10,79 @@ use std::ops::Range;
 use super::projection::Projection;
 use crate::error::{Error, Result};
 
-/// Model dimensions above these are refused; the largest dense models published stay an order of magnitude below.
+/// Most layers that are supported: published dense models have about a tenth.
 pub(crate) const MAX_LAYERS: usize = 1_024;
 
-/// The gates of one layer, indexed by `Projection as usize`.
+/// The LoRA strengths of one layer, indexed by `Projection as usize`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerGates(pub [f32; Projection::COUNT]);
 
 impl LayerGates {
-    /// Every update of the layer applied as trained.
+    /// Every update of the layer as trained: all 1.
     pub const ON: Self = Self([1.0; Projection::COUNT]);
-    /// Every update of the layer dropped.
+    /// Every update of the layer dropped: all 0.
     pub const OFF: Self = Self([0.0; Projection::COUNT]);
 
-    /// The gate of one module.
+    /// The LoRA strength of one module.
     pub fn get(&self, projection: Projection) -> f32 {
         self.0[projection as usize]
     }
 }
 
-/// One choice of gates for the whole model: one entry for each layer, 0 next to the embedding.
+/// The LoRA strengths of a whole model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Variant {
-    /// The gates, layer by layer.
+    /// The strengths of each layer; layer 0 is next to the embedding.
     pub gates: Vec<LayerGates>,
 }
 
 impl Variant {
-    /// The same gate everywhere: 0 is the base model, 1 the full adapter.
+    /// The same LoRA strength everywhere: 0 is the base model, 1 the full adapter.
     pub fn uniform(layers: usize, strength: f32) -> Self {
         Self { gates: vec![LayerGates([strength; Projection::COUNT]); layers] }
     }
 
-    /// LoRA on in the layers that `is_on` names, off in the rest.
+    /// LoRA as trained in the layers for which `is_on` holds, dropped in the others.
     pub fn of_layers(layers: usize, is_on: impl Fn(usize) -> bool) -> Self {
         Self { gates: (0..layers).map(|l| if is_on(l) { LayerGates::ON } else { LayerGates::OFF }).collect() }
     }
 
-    /// LoRA on in layers `0..layers_kept`, off in the rest; `layers_kept` above `layers` counts as `layers`.
+    /// A boundary: LoRA as trained in layers `0..layers_kept`, dropped above. A `layers_kept` above `layers` counts as
+    /// `layers`.
     pub fn bottom_k(layers: usize, layers_kept: usize) -> Self {
         Self::of_layers(layers, |layer| layer < layers_kept)
     }
 
-    /// The same with one layer's gates, or those of one of its modules, set.
+    /// The variant with the LoRA strength of one module, or of all modules of one layer, replaced.
     ///
     /// # Panics
     /// If there is no such layer.
     #[must_use]
-    pub fn with(mut self, layer: usize, module: Option<Projection>, gate: f32) -> Self {
+    pub fn with(mut self, layer: usize, module: Option<Projection>, strength: f32) -> Self {
         match module {
-            Some(module) => self.gates[layer].0[module as usize] = gate,
-            None => self.gates[layer] = LayerGates([gate; Projection::COUNT]),
+            Some(module) => self.gates[layer].0[module as usize] = strength,
+            None => self.gates[layer] = LayerGates([strength; Projection::COUNT]),
         }
         self
     }
 
-    /// How many layers have a gate that is not 0.
+    /// Number of layers with a LoRA strength other than 0.
     pub fn layers_kept(&self) -> usize {
         self.gates.iter().filter(|gates| **gates != LayerGates::OFF).count()
     }
 
-    /// The number of layers that keep their LoRA, where they are the lowest ones and keep it as trained.
+    /// Whether all LoRA strengths are 0 or 1.
+    pub fn is_binary(&self) -> bool {
+        self.gates.iter().flat_map(|gates| gates.0).all(|gate| gate == 0.0 || gate == 1.0)
+    }
+
+    /// The k of a boundary; `None` if this variant is no boundary.
     pub fn boundary(&self) -> Option<usize> {
         let kept = self.layers_kept();
         (*self == Self::bottom_k(self.gates.len(), kept)).then_some(kept)
     }
 
-    /// What users call it: `base`, `full`, the number of layers that keep their LoRA, or [`spec`](Self::spec).
+    /// The name shown to users: `base`, `full`, `3 layers` for a boundary, or else [`spec`](Self::spec).
     pub fn name(&self) -> String {
         match self.boundary() {
             Some(0) => "base".to_owned(),
@@ -87,7 +93,7 @@ impl Variant {
         }
     }
 
-    /// The gates as [`parse`](Self::parse) reads them, as short as can be; equal gates have equal texts.
+    /// The LoRA strengths as text that [`parse`](Self::parse) reads. It is canonical: equal variants have equal texts.
     pub fn spec(&self) -> String {
         let uniform = |gates: &LayerGates| gates.0.iter().all(|gate| *gate == gates.0[0]).then_some(gates.0[0]);
         let mut terms = Vec::new();
@@ -121,12 +127,12 @@ impl Variant {
         terms.join(",")
     }
 
-    /// Reads gates: terms `PLACE=GATE`, separated by commas, of which a later one overrides those before it, or a gate alone
-    /// for all places. A place is a layer (`7`), a range of them (`18-29`), a module (`q_proj`), or both (`7.q_proj`,
-    /// `0-9.down_proj`). What no term names is as trained, 1.
+    /// Parses LoRA strengths: terms `PLACE=STRENGTH`, separated by commas. A place is a layer (`7`), layers (`18-29`),
+    /// a module (`q_proj`), or both (`7.q_proj`, `0-9.down_proj`). A term without a place applies everywhere. Later
+    /// terms override earlier ones; places in no term are as trained, 1.
     ///
     /// # Errors
-    /// Anything else, a gate that is not finite, or a layer that the model has not.
+    /// [`Error::Usage`]: a malformed term, a strength that is not finite, or a layer that the model does not have.
     pub fn parse(text: &str, layers: usize) -> Result<Self> {
         let mut variant = Self::uniform(layers, 1.0);
         for term in text.split(',') {
@@ -135,10 +141,10 @@ impl Variant {
         Ok(variant)
     }
 
-    /// The same for an adapter with LoRA in these places.
+    /// Parses LoRA strengths, as [`parse`](Self::parse) does, for an adapter with LoRA in these places.
     ///
     /// # Errors
-    /// As [`parse`](Self::parse), and a term that names no place with LoRA: it would change nothing.
+    /// As [`parse`](Self::parse), and a term that would change nothing because none of its places has LoRA.
     pub fn parse_for(text: &str, layers: usize, lora: &LoraPlaces) -> Result<Self> {
         let variant = Self::parse(text, layers)?;
         for term in text.split(',') {
@@ -157,27 +163,28 @@ impl Variant {
 /// The layers and modules that have LoRA.
 pub type LoraPlaces = BTreeSet<(usize, Projection)>;
 
-/// A term of gates: the gate of a module, or of all, in some layers.
+/// One term: the LoRA strength of one module, or of all modules, in some layers.
 struct Term {
     layers: Range<usize>,
     module: Option<Projection>,
-    gate: f32,
+    strength: f32,
 }
 
 impl Term {
     fn refused(text: &str, what: &str) -> Error {
-        Error::Usage(format!("gates `{text}`: {what}"))
+        Error::Usage(format!("LoRA strengths `{text}`: {what}"))
     }
 
     fn parse(term: &str, layers: usize) -> Result<Self, String> {
         let term = term.trim();
-        let (place, gate) = match term.rsplit_once('=') {
-            Some((place, gate)) => (Some(place.trim()), gate.trim()),
+        let (place, number) = match term.rsplit_once('=') {
+            Some((place, number)) => (Some(place.trim()), number.trim()),
             None => (None, term),
         };
-        // Adding 0 makes a gate of −0 one of 0.
-        let Some(gate) = gate.parse::<f32>().ok().filter(|gate| gate.is_finite()).map(|gate| gate + 0.0) else {
-            return Err(format!("`{gate}` is not a finite number"));
+        // Adding 0 turns −0 into 0, so that equal variants have equal texts.
+        let Some(strength) = number.parse::<f32>().ok().filter(|number| number.is_finite()).map(|number| number + 0.0)
+        else {
+            return Err(format!("`{number}` is not a finite number"));
         };
         let (range, module) = match place {
             None => (None, None),
@@ -211,14 +218,14 @@ impl Term {
                 first..last + 1
             }
         };
-        Ok(Self { layers, module, gate })
+        Ok(Self { layers, module, strength })
     }
 
     fn apply(self, variant: Variant) -> Variant {
-        self.layers.fold(variant, |variant, layer| variant.with(layer, self.module, self.gate))
+        self.layers.fold(variant, |variant, layer| variant.with(layer, self.module, self.strength))
     }
 
-    /// Refuses a term that names no place with LoRA, and says which places have some.
+    /// Refuses a term whose places have no LoRA; the message lists the places that have.
     fn check(&self, term: &str, lora: &LoraPlaces) -> Result<(), String> {
         let in_layers = || lora.iter().filter(|(layer, _)| self.layers.contains(layer));
         if in_layers().any(|(_, projection)| self.module.is_none_or(|module| module == *projection)) {
@@ -244,7 +251,7 @@ impl Term {
     }
 }
 
-/// Numbers as `0-3, 5, 7-9`.
+/// Numbers with runs joined: `0-3, 5, 7-9`.
 fn ranges(numbers: &BTreeSet<usize>) -> String {
     let is_first = |number: &&usize| **number == 0 || !numbers.contains(&(**number - 1));
     let run = |first: &usize| match (*first..).take_while(|number| numbers.contains(number)).last() {
@@ -267,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn gates_are_read_as_they_are_written() {
+    fn strengths_are_read_as_they_are_written() {
         let cases = [
             ("1", Variant::uniform(6, 1.0)),
             ("0", Variant::uniform(6, 0.0)),
@@ -293,14 +300,15 @@ mod tests {
         assert_eq!(read.gates[1].get(Projection::Q), 1.0);
         assert_eq!(read.gates[1].get(Projection::K), 0.0);
         assert_eq!(read.gates[3].get(Projection::Q), 0.5);
-        for wrong in ["", "x", "0-9=1", "2-1=1", "1=nan", "a-b=1", "1.z_proj=0", "1.=0", "=1", "1=", "7", "6=inf"] {
-            let read = Variant::parse(wrong, 6);
-            assert!(read.is_err() || wrong == "7", "{wrong}");
+        // A number alone is a strength and no layer.
+        assert_eq!(Variant::parse("7", 6).unwrap(), Variant::uniform(6, 7.0));
+        for wrong in ["", "x", "0-9=1", "2-1=1", "1=nan", "a-b=1", "1.z_proj=0", "1.=0", "=1", "1=", "6=inf"] {
+            assert!(Variant::parse(wrong, 6).is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn gates_of_places_without_lora_are_refused_with_those_that_have_it() {
+    fn strengths_of_places_without_lora_are_refused() {
         let q = [0, 1, 2, 4].map(|layer| (layer, Projection::Q));
         let lora: LoraPlaces = q.into_iter().chain([(2, Projection::V)]).collect();
         let read = |text: &str| Variant::parse_for(text, 6, &lora).map_err(|error| error.to_string());
@@ -315,7 +323,8 @@ mod tests {
             ("5.q_proj=0.5", "there is no LoRA on 5.q_proj: the adapter has LoRA in layers 0-2, 4, on q_proj, v_proj"),
         ] {
             let refused = read(text).unwrap_err();
-            assert!(refused.starts_with(&format!("gates `{text}`: ")) && refused.contains(words), "{text}: {refused}");
+            let start = format!("LoRA strengths `{text}`: ");
+            assert!(refused.starts_with(&start) && refused.contains(words), "{text}: {refused}");
         }
     }
 

@@ -1,14 +1,14 @@
-//! Variants by a number: each once, however it came to be asked for.
+//! A table that gives each distinct variant a number.
 
 use std::collections::HashMap;
 
 use super::variant::Variant;
 
-/// A variant's number in a [`VariantTable`].
+/// The number of a variant in a [`VariantTable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VariantId(u32);
 
-/// Variants, each once. Two variants are the same where their gates are.
+/// A table of distinct variants. Two variants are equal if their LoRA strengths are.
 ///
 /// ```
 /// use plimsoll::lora::{Variant, VariantTable};
@@ -25,12 +25,12 @@ pub struct VariantTable {
 }
 
 impl VariantTable {
-    /// The number of a variant, which is a new one where the table does not have it.
+    /// The number of a variant; the variant is added if it is new.
     pub fn insert(&mut self, variant: &Variant) -> VariantId {
         self.insert_spec(variant.spec())
     }
 
-    /// The same of gates as [`Variant::spec`] writes them.
+    /// The number of a variant given as [`Variant::spec`] writes it; the variant is added if it is new.
     pub fn insert_spec(&mut self, spec: String) -> VariantId {
         let next = VariantId(self.specs.len() as u32);
         *self.ids.entry(spec).or_insert_with_key(|spec| {
@@ -39,15 +39,15 @@ impl VariantTable {
         })
     }
 
-    /// The number of a variant that the table has.
+    /// The number of a variant; `None` if the table does not have it.
     pub fn get(&self, variant: &Variant) -> Option<VariantId> {
         self.ids.get(&variant.spec()).copied()
     }
 
-    /// The gates of a variant, as text.
+    /// The LoRA strengths of a variant as text, see [`Variant::spec`].
     ///
     /// # Panics
-    /// If the number is of another table.
+    /// If the number comes from another table and is not in this one.
     pub fn spec(&self, id: VariantId) -> &str {
         &self.specs[id.0 as usize]
     }

@@ -1,9 +1,9 @@
-//! The one decoder: embed, blocks, head.
+//! The decoder: embedding, blocks, head.
 //!
-//! Pre-norm transformer with rotary attention and a gated MLP, as Llama has it (Touvron et al., arXiv:2302.13971), with
-//! what other models have besides as facts of their configuration. Rows of several sequences lie end to end, without
-//! padding; each sequence brings the gates of its own variant, so that many variants share one pass over the frozen
-//! weights.
+//! A pre-norm transformer with rotary attention and a gated MLP, as in Llama (Touvron et al., arXiv:2302.13971).
+//! Differences of other models are facts of the configuration. Rows of several sequences are packed end to end, without
+//! padding. Each sequence has the LoRA strengths of its own variant, so that many variants share one pass over the
+//! frozen weights.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use super::Precision;
 use super::config::{Config, LayerAttention, Rope};
 use super::linears::LinearGroup;
-use super::lora::{Lora, LowRank, sized};
+use super::lora::{Lora, LowRank, Product, sized};
 use super::observer::BlockObserver;
 use super::opened::Model;
 use super::reader::WeightRows;
@@ -26,17 +26,17 @@ use crate::error::Result;
 use crate::lora::adapter::{BoundAdapter, LayerLora};
 use crate::lora::{LayerGates, Projection};
 
-/// A base model, ready to run.
+/// A base model with packed weights, ready for forward passes.
 #[derive(Debug)]
 pub struct Transformer {
     config: Config,
     precision: Precision,
-    /// One column for each entry of the vocabulary.
+    /// One column for each token of the vocabulary.
     embedding: Packed,
     blocks: Vec<Block>,
     /// `(hidden)`
     final_norm: Vec<f32>,
-    /// The same; none where the embedding serves as the head.
+    /// One column for each token of the vocabulary; `None` if the embedding is the head.
     head: Option<Packed>,
 }
 
@@ -47,9 +47,9 @@ struct Block {
     attention_norm: Vec<f32>,
     /// `(hidden)`
     mlp_norm: Vec<f32>,
-    /// Of queries and of keys: `(head_dim)` each.
+    /// Norms of queries and of keys: `(head_dim)` each.
     query_key_norms: Option<[Vec<f32>; 2]>,
-    /// Of what attention gives and of what the MLP gives: `(hidden)` each.
+    /// Norms of the outputs of attention and of the MLP: `(hidden)` each.
     post_norms: Option<[Vec<f32>; 2]>,
     /// Indexed by `LinearGroup as usize`.
     linears: [Packed; LinearGroup::COUNT],
@@ -58,52 +58,61 @@ struct Block {
 /// One sequence among the rows of a block.
 #[derive(Debug)]
 pub struct Segment<'a> {
-    /// Its rows; they follow those of the segment before.
+    /// Its rows, which follow those of the segment before.
     pub rows: Range<usize>,
-    /// How strongly the layer's LoRA is applied to it.
+    /// The LoRA strengths of the layer.
     pub gates: LayerGates,
-    /// Tokens that the whole sequence has, or is to have: some rotary embeddings depend on it.
+    /// Length of the whole sequence in tokens, including tokens to come: some rotary embeddings depend on it.
     pub length: usize,
     /// Keys and values of the positions before its first row.
     pub past: Option<&'a KeyValues>,
-    /// Where its keys and values are to be kept: begun after `past`. They are dropped where none is given.
+    /// Cache for its keys and values, which continues `past`; `None` discards them.
     pub cache: Option<&'a mut KeyValues>,
-    /// Those of its rows, ascending and counted from its first, whose output is wanted; all where none are given.
+    /// Rows whose output is needed, ascending and counted from the segment's first row; `None` for all.
     pub wanted: Option<&'a [usize]>,
 }
 
-/// How a block is computed.
+/// Options and buffers of the computation of a block.
 pub struct BlockPass<'a> {
-    /// Made for the lengths of the segments.
+    /// Rotary embeddings for the lengths of the segments.
     pub ropes: &'a Ropes,
     /// The threads that share the work.
     pub threads: Threads,
-    /// Memory of the pass.
+    /// Buffers of the computation.
     pub scratch: &'a mut Scratch,
-    /// Sees the updates of all modules.
+    /// Observer of the updates of all modules.
     pub observer: Option<&'a mut dyn BlockObserver>,
 }
 
-/// Memory that a block works in; grows as needed and is meant to be used again.
+/// Buffers of the computation of a block, which grow as needed and are reused across passes.
 #[derive(Debug)]
 pub struct Scratch {
     normed: Rows,
     qkv: Vec<f32>,
-    mixed: Rows,
+    attended: Rows,
     gated: Rows,
-    /// What is normed before it is added.
+    /// The output of attention or MLP before its norm.
     branch: Vec<f32>,
     attention: AttentionScratch,
     keys: KeyValues,
     low_rank: LowRank,
 }
 
+/// Buffers of attention.
+struct AttentionBuffers<'a> {
+    /// Keys and values of a segment without a cache.
+    keys: &'a mut KeyValues,
+    /// The outputs: `(outputs, heads · head_dim)`.
+    attended: &'a mut Rows,
+    scratch: &'a mut AttentionScratch,
+}
+
 impl Transformer {
-    /// Reads and packs all weights of a model, as an adapter changes them in every variant, on all threads of the
-    /// current pool. Nothing but the packed weights is kept.
+    /// Reads and packs all weights of a model on all threads of the current pool. The adapter's changes outside the
+    /// layers are merged into the weights.
     ///
     /// # Errors
-    /// A tensor that cannot be read, or holds values that are not finite.
+    /// A tensor that cannot be read, or has values that are not finite.
     pub fn load(model: &Model, bound: &BoundAdapter, precision: Precision) -> Result<Self> {
         let config = model.config().clone();
         let Config { hidden, vocabulary, .. } = config;
@@ -169,12 +178,12 @@ impl Transformer {
         })
     }
 
-    /// The facts of the model.
+    /// The configuration of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// What it is computed in.
+    /// The dtype and the instruction set.
     pub fn precision(&self) -> Precision {
         self.precision
     }
@@ -189,28 +198,28 @@ impl Transformer {
         Lora::new(&self.config, self.precision.dtype, &self.blocks[layer].linears, lora)
     }
 
-    /// The packed weights of the linear maps with one input.
+    /// The packed weights of the projections that share an input.
     fn linears(&self, layer: usize, input: LinearGroup) -> &Packed {
         &self.blocks[layer].linears[input as usize]
     }
 
-    /// Room for the keys and values of one sequence in one layer.
+    /// An empty cache for the keys and values of one sequence in one layer.
     pub fn key_values(&self) -> KeyValues {
         KeyValues::new(self.precision.dtype, self.attention_shape())
     }
 
-    /// Bytes of the keys and values of so many positions in one layer.
+    /// Bytes of the keys and values of a number of positions in one layer.
     pub fn key_value_bytes(&self, positions: usize) -> usize {
         KeyValues::bytes(self.precision.dtype, self.attention_shape(), positions)
     }
 
-    /// Memory for [`block`](Self::block) and [`score`](Self::score).
+    /// Empty buffers for [`block`](Self::block) and [`score`](Self::score).
     pub fn scratch(&self) -> Scratch {
         let dtype = self.precision.dtype;
         Scratch {
             normed: Rows::new(dtype),
             qkv: Vec::new(),
-            mixed: Rows::new(dtype),
+            attended: Rows::new(dtype),
             gated: Rows::new(dtype),
             branch: Vec::new(),
             attention: AttentionScratch::new(dtype),
@@ -219,7 +228,7 @@ impl Transformer {
         }
     }
 
-    /// Bytes that [`scratch`](Self::scratch) grows to for so many rows.
+    /// Bytes of [`scratch`](Self::scratch) after a pass with this number of rows.
     pub fn scratch_bytes(&self, rows: usize) -> usize {
         let Config { hidden, intermediate, heads, head_dim, post_norms, .. } = self.config;
         let branch = if post_norms { hidden } else { 0 };
@@ -240,10 +249,11 @@ impl Transformer {
         x
     }
 
-    /// Runs one layer over the hidden states `x (rows, hidden)`, in place. Rows whose output is not wanted leave `x`.
+    /// Computes one layer on the hidden states `x (rows, hidden)`, in place. Rows whose output is not wanted are
+    /// removed.
     ///
     /// # Panics
-    /// If the segments do not cover the rows, or one is longer than the lengths that `ropes` was made for.
+    /// If the segments do not cover the rows, or if `ropes` was not made for a segment's length.
     pub fn block(
         &self,
         layer: usize,
@@ -257,16 +267,14 @@ impl Transformer {
         let Precision { isa, .. } = self.precision;
         let block = &self.blocks[layer];
         let weight = |input: LinearGroup| self.linears(layer, input);
-        let LayerAttention { window, rope } = self.config.attention[layer];
-        let rule = AttentionRule { scale: self.config.attention_scale, softcap: self.config.attention_softcap, window };
         let width = self.attention_shape().width();
-        let Scratch { normed, qkv, mixed, gated: activations, branch, attention: hands, keys, low_rank } = scratch;
+        let Scratch { normed, qkv, attended, gated: activations, branch, attention: buffers, keys, low_rank } = scratch;
 
         rms_norm(isa, normed, x, &block.attention_norm, norm_epsilon); // (rows, hidden)
         let qkv = sized(qkv, normed.rows() * width);
         let w = weight(LinearGroup::Qkv);
-        let update =
-            low_rank.update(isa, lora.get(LinearGroup::Qkv), normed, w, runs(segments), threads, &mut observer);
+        let product = Product { isa, x: normed, w, threads };
+        let update = low_rank.update(product, lora.get(LinearGroup::Qkv), runs(segments), &mut observer);
         linear(isa, qkv, normed, w, update, Mode::Set, threads); // (rows, q | k | v)
         if let Some([query, key]) = &block.query_key_norms {
             norm_heads(isa, qkv, width, 0, heads, query, norm_epsilon);
@@ -274,7 +282,60 @@ impl Transformer {
         }
 
         let wanted: usize = segments.iter().map(Segment::outputs).sum();
-        mixed.resize(wanted, heads * head_dim);
+        attended.resize(wanted, heads * head_dim);
+        let attention = AttentionBuffers { keys, attended: &mut *attended, scratch: buffers };
+        self.attend(layer, segments, qkv, attention, ropes, threads);
+        keep_wanted_rows(segments, x, hidden);
+        let runs = output_runs(segments);
+
+        // Adds the output of attention or MLP to the residual stream, after its norm if there is one.
+        let mut add = |x: &mut [f32],
+                       from: &Rows,
+                       input: LinearGroup,
+                       norm: Option<&Vec<f32>>,
+                       low_rank: &mut LowRank,
+                       observer: &mut Option<&mut dyn BlockObserver>| {
+            let w = weight(input);
+            let product = Product { isa, x: from, w, threads };
+            let update = low_rank.update(product, lora.get(input), runs.clone(), observer);
+            match norm {
+                None => linear(isa, x, from, w, update, Mode::Add, threads),
+                Some(norm) => {
+                    let branch = sized(branch, x.len());
+                    linear(isa, branch, from, w, update, Mode::Set, threads);
+                    add_rms_norm(isa, x, branch, norm, norm_epsilon);
+                }
+            }
+        };
+        let [after_attention, after_mlp] = block.post_norms.as_ref().map_or([None, None], |[a, b]| [Some(a), Some(b)]);
+        add(x, attended, LinearGroup::AttentionOut, after_attention, low_rank, &mut observer); // (outputs, hidden)
+
+        rms_norm(isa, normed, x, &block.mlp_norm, norm_epsilon); // (outputs, hidden)
+        activations.resize(wanted, intermediate);
+        let w = weight(LinearGroup::GateUp);
+        let product = Product { isa, x: normed, w, threads };
+        let update = low_rank.update(product, lora.get(LinearGroup::GateUp), runs.clone(), &mut observer);
+        gated(isa, activations, normed, w, activation, update, threads); // (outputs, intermediate)
+        add(x, activations, LinearGroup::Down, after_mlp, low_rank, &mut observer); // (outputs, hidden)
+    }
+
+    /// Rotates queries and keys in `qkv (rows, q | k | v)`, extends the caches, and computes the attention of all
+    /// segments.
+    fn attend(
+        &self,
+        layer: usize,
+        segments: &mut [Segment<'_>],
+        qkv: &mut [f32],
+        buffers: AttentionBuffers<'_>,
+        ropes: &Ropes,
+        threads: Threads,
+    ) {
+        let AttentionBuffers { keys, attended, scratch } = buffers;
+        let Config { heads, kv_heads, head_dim, .. } = self.config;
+        let Precision { isa, .. } = self.precision;
+        let LayerAttention { window, rope } = self.config.attention[layer];
+        let rule = AttentionRule { scale: self.config.attention_scale, softcap: self.config.attention_softcap, window };
+        let width = self.attention_shape().width();
         let mut to = 0;
         for segment in segments.iter_mut() {
             let outputs = segment.outputs();
@@ -288,14 +349,14 @@ impl Transformer {
             let table = ropes.of(rope, *length);
             rotate(isa, qkv, heads + kv_heads, head_dim, table, own.len()..own.len() + rows.len());
             own.extend(isa, qkv);
-            // Those that are not kept share one memory, which the next one overwrites.
+            // Segments without a cache share one buffer, which the next segment overwrites.
             if !is_kept {
                 let attention = [Attention { to, qkv, wanted: *wanted, past: *past, own }];
-                attend(isa, mixed, rule, &attention, threads, hands);
+                attend(isa, attended, rule, &attention, threads, scratch);
             }
             to += outputs;
         }
-        // Those whose keys and values are kept can be attended to all at once.
+        // Segments with a cache are computed in one call.
         let (mut kept, mut to) = (Vec::new(), 0);
         for segment in segments.iter() {
             let Segment { rows, past, cache, wanted, .. } = segment;
@@ -305,51 +366,11 @@ impl Transformer {
             }
             to += segment.outputs();
         }
-        attend(isa, mixed, rule, &kept, threads, hands); // (outputs, heads · head_dim)
-
-        let rows = segments.iter().flat_map(|segment| {
-            let all = segment.wanted.is_none().then(|| segment.rows.clone()).into_iter().flatten();
-            let some = segment.wanted.unwrap_or_default().iter().map(|row| segment.rows.start + row);
-            all.chain(some)
-        });
-        for (to, row) in rows.enumerate().filter(|(to, row)| to != row) {
-            x.copy_within(row * hidden..(row + 1) * hidden, to * hidden);
-        }
-        x.truncate(wanted * hidden);
-        let runs = output_runs(segments);
-
-        // What a branch gives goes into the residual stream: as it is, or normed first.
-        let mut add = |x: &mut [f32],
-                       from: &Rows,
-                       input: LinearGroup,
-                       norm: Option<&Vec<f32>>,
-                       low_rank: &mut LowRank,
-                       observer: &mut Option<&mut dyn BlockObserver>| {
-            let w = weight(input);
-            let update = low_rank.update(isa, lora.get(input), from, w, runs.clone(), threads, observer);
-            match norm {
-                None => linear(isa, x, from, w, update, Mode::Add, threads),
-                Some(norm) => {
-                    let branch = sized(branch, x.len());
-                    linear(isa, branch, from, w, update, Mode::Set, threads);
-                    add_rms_norm(isa, x, branch, norm, norm_epsilon);
-                }
-            }
-        };
-        let [after_attention, after_mlp] = block.post_norms.as_ref().map_or([None, None], |[a, b]| [Some(a), Some(b)]);
-        add(x, mixed, LinearGroup::AttentionOut, after_attention, low_rank, &mut observer); // (outputs, hidden)
-
-        rms_norm(isa, normed, x, &block.mlp_norm, norm_epsilon); // (outputs, hidden)
-        activations.resize(wanted, intermediate);
-        let w = weight(LinearGroup::GateUp);
-        let update =
-            low_rank.update(isa, lora.get(LinearGroup::GateUp), normed, w, runs.clone(), threads, &mut observer);
-        gated(isa, activations, normed, w, activation, update, threads); // (outputs, intermediate)
-        add(x, activations, LinearGroup::Down, after_mlp, low_rank, &mut observer); // (outputs, hidden)
+        attend(isa, attended, rule, &kept, threads, scratch);
     }
 
-    /// Scores `tokens[i]` as what follows the hidden state `x[i]`, with `x (rows, hidden)` taken after any layer: the
-    /// final norm and the head are applied here. After the last layer this is the model's own prediction, before it
+    /// Scores `tokens[i]` as the prediction of the hidden state `x[i]`, with `x (rows, hidden)` after any layer. The
+    /// final norm and the head are applied. After the last layer this is the model's prediction, after earlier layers
     /// the logit lens.
     pub fn score(&self, x: &[f32], tokens: &[u32], scratch: &mut Scratch) -> Vec<TokenScore> {
         let Precision { isa, .. } = self.precision;
@@ -380,10 +401,10 @@ impl Transformer {
     }
 }
 
-/// A model's rotary embeddings, for sequences of some lengths.
+/// Tables of a model's rotary embeddings for given sequence lengths.
 #[derive(Debug)]
 pub struct Ropes {
-    /// For each rotary embedding of the model the tables of the classes of length that it tells apart.
+    /// For each rotary embedding of the model, the tables by class of length, see [`Rope::class`].
     tables: Vec<(Rope, BTreeMap<usize, RopeTable>)>,
 }
 
@@ -391,7 +412,7 @@ impl Ropes {
     fn new(config: &Config, lengths: impl IntoIterator<Item = usize>) -> Self {
         let lengths: Vec<usize> = lengths.into_iter().collect();
         let tables = config.ropes.iter().map(|rope| {
-            // The longest of each class: all of a class have the same frequencies.
+            // The longest of each class: lengths of one class have the same frequencies.
             let mut longest = BTreeMap::new();
             for &length in &lengths {
                 let longest = longest.entry(rope.class(length)).or_default();
@@ -406,10 +427,10 @@ impl Ropes {
         Self { tables: tables.collect() }
     }
 
-    /// The table of one rotary embedding for a sequence of so many tokens.
+    /// The table of one rotary embedding for a sequence of this length.
     ///
     /// # Panics
-    /// If it was made for no such sequence.
+    /// If `self` was not made for this length.
     fn of(&self, rope: usize, length: usize) -> &RopeTable {
         let (rope, tables) = &self.tables[rope];
         &tables[&rope.class(length)]
@@ -417,18 +438,35 @@ impl Ropes {
 }
 
 impl Segment<'_> {
-    /// Rows whose output is wanted.
+    /// Number of rows whose output is wanted.
     fn outputs(&self) -> usize {
         self.wanted.map_or(self.rows.len(), <[usize]>::len)
     }
 }
 
-/// Rows of each segment, with its gates.
+/// Moves the rows of `x (rows, hidden)` whose output is wanted to the front, and removes the others.
+fn keep_wanted_rows(segments: &[Segment<'_>], x: &mut Vec<f32>, hidden: usize) {
+    let rows = segments.iter().flat_map(|segment| {
+        let all = segment.wanted.is_none().then(|| segment.rows.clone()).into_iter().flatten();
+        let some = segment.wanted.unwrap_or_default().iter().map(|row| segment.rows.start + row);
+        all.chain(some)
+    });
+    let mut outputs = 0;
+    for row in rows {
+        if outputs != row {
+            x.copy_within(row * hidden..(row + 1) * hidden, outputs * hidden);
+        }
+        outputs += 1;
+    }
+    x.truncate(outputs * hidden);
+}
+
+/// Rows of each segment, with their LoRA strengths.
 fn runs(segments: &[Segment<'_>]) -> Vec<(Range<usize>, LayerGates)> {
     joined(segments.iter().map(|segment| (segment.rows.clone(), segment.gates)))
 }
 
-/// The same for the rows whose output is wanted.
+/// Rows of each segment among those whose output is wanted, with their LoRA strengths.
 fn output_runs(segments: &[Segment<'_>]) -> Vec<(Range<usize>, LayerGates)> {
     let mut at = 0;
     joined(segments.iter().map(|segment| {
@@ -438,7 +476,7 @@ fn output_runs(segments: &[Segment<'_>]) -> Vec<(Range<usize>, LayerGates)> {
     }))
 }
 
-/// Neighbours with the same gates as one run.
+/// Joins neighbouring runs with the same LoRA strengths.
 fn joined(runs: impl Iterator<Item = (Range<usize>, LayerGates)>) -> Vec<(Range<usize>, LayerGates)> {
     let mut joined: Vec<(Range<usize>, LayerGates)> = Vec::new();
     for (rows, gates) in runs {

@@ -1,32 +1,33 @@
-//! How the linear modules of a block are packed: those with the same input in one product.
+//! Packing of the projections of a block: projections that share an input are one product.
 
 use super::config::Config;
 use crate::lora::Projection;
 
-/// Gate and up projections come in turns of so many columns, so that the product can gate its own sums.
-const TURN: usize = 16;
+/// Columns of the gate and up projections are interleaved in groups of this size, so that the kernel can apply the gate
+/// to its own sums.
+const INTERLEAVE: usize = 16;
 
-/// What a linear module of a block reads.
+/// The projections of a block that share an input, packed as one product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LinearGroup {
-    /// The normed hidden state before attention: q, k, v, one after the other.
+    /// Input: the normed hidden state before attention. Columns: q, k, v.
     Qkv,
-    /// What attention mixed: o.
+    /// Input: the output of attention. Columns: o.
     AttentionOut,
-    /// The normed hidden state before the MLP: gate and up, in turns.
+    /// Input: the normed hidden state before the MLP. Columns: gate and up, interleaved.
     GateUp,
-    /// The gated activations: down.
+    /// Input: the gated activations. Columns: down.
     Down,
 }
 
 impl LinearGroup {
-    /// How many there are.
+    /// Number of groups.
     pub(super) const COUNT: usize = 4;
 
-    /// All of them, in the order in which a block comes to them.
+    /// All groups, in the order in which a block computes them.
     pub(super) const ALL: [Self; Self::COUNT] = [Self::Qkv, Self::AttentionOut, Self::GateUp, Self::Down];
 
-    /// The linear maps of it.
+    /// The projections of the group.
     pub(super) fn projections(self) -> &'static [Projection] {
         match self {
             Self::Qkv => &[Projection::Q, Projection::K, Projection::V],
@@ -36,7 +37,7 @@ impl LinearGroup {
         }
     }
 
-    /// The modules that read it: each of these maps, or all of them in one.
+    /// The modules of the group: each projection, or one fused module.
     pub(super) fn modules(self, config: &Config) -> &'static [Projection] {
         match self {
             Self::Qkv if config.is_fused => &[Projection::Qkv],
@@ -45,7 +46,7 @@ impl LinearGroup {
         }
     }
 
-    /// Which output of which module a column is; none where it only fills up a turn.
+    /// The module and its output at a column; `None` for padding.
     pub(super) fn module_output(self, config: &Config, column: usize) -> Option<(Projection, usize)> {
         let (projection, row) = self.source(config, column)?;
         let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
@@ -59,7 +60,7 @@ impl LinearGroup {
         })
     }
 
-    /// Its width.
+    /// Width of the input.
     pub(super) fn width(self, config: &Config) -> usize {
         match self {
             Self::Qkv | Self::GateUp => config.hidden,
@@ -68,16 +69,16 @@ impl LinearGroup {
         }
     }
 
-    /// Columns of its product.
+    /// Number of columns of the product.
     pub(super) fn columns(self, config: &Config) -> usize {
         match self {
             Self::Qkv => (config.heads + 2 * config.kv_heads) * config.head_dim,
             Self::AttentionOut | Self::Down => config.hidden,
-            Self::GateUp => config.intermediate.div_ceil(TURN) * 2 * TURN,
+            Self::GateUp => config.intermediate.div_ceil(INTERLEAVE) * 2 * INTERLEAVE,
         }
     }
 
-    /// Which output of which linear map a column is; none where it only fills up a turn.
+    /// The projection and its output at a column; `None` for padding.
     pub(super) fn source(self, config: &Config, column: usize) -> Option<(Projection, usize)> {
         let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         match self {
@@ -87,8 +88,9 @@ impl LinearGroup {
             Self::AttentionOut => Some((Projection::O, column)),
             Self::Down => Some((Projection::Down, column)),
             Self::GateUp => {
-                let projection = if column % (2 * TURN) < TURN { Projection::Gate } else { Projection::Up };
-                let output = column / (2 * TURN) * TURN + column % TURN;
+                let is_gate = column % (2 * INTERLEAVE) < INTERLEAVE;
+                let projection = if is_gate { Projection::Gate } else { Projection::Up };
+                let output = column / (2 * INTERLEAVE) * INTERLEAVE + column % INTERLEAVE;
                 (output < config.intermediate).then_some((projection, output))
             }
         }

@@ -1,12 +1,13 @@
-//! The one LoRA linear: an adapter's layer packed beside the base weights, and its update of a product.
+//! The LoRA linear: the LoRA of a layer packed for the decoder, and its update of a product.
 //!
-//! `y = W·x + γ·s·B·(A·x)` (Hu et al., arXiv:2106.09685). Modules with the same input share one product with their A's,
-//! stacked; what comes out, scaled by γ·s for each module and sequence, is `z`, and the product with W adds `B·z` to its
-//! sums before they leave the registers. Rows whose gates are all 0 cost nothing.
+//! `y = W·x + γ·s·B·(A·x)` (Hu et al., arXiv:2106.09685), with the LoRA strength γ. Modules with the same input share
+//! one product with their stacked A's. Its result, scaled by γ·s for each module and sequence, is `z`. The product with
+//! W adds `B·z` to its sums in registers. Rows whose strengths are all 0 cost nothing.
 //!
-//! DoRA (Liu et al., arXiv:2402.09353) gives every row of `W' = W + s·B·A` a length m of its own: `y = c·W'·x` with
-//! `c = m / ‖w'‖`, a bias coming after it. Here a gate blends that with the base model, `(1 − γ)·W·x + γ·c·W'·x`, which
-//! is `(1 + γ·(c − 1))·W·x + γ·s·(c·B)·(A·x)`: a factor for each column, and the same low-rank update.
+//! DoRA (Liu et al., arXiv:2402.09353) gives every row of `W' = W + s·B·A` its own norm m: `y = c·W'·x` with
+//! `c = m / ‖w'‖`; a bias is added after it. Here the strength interpolates between this and the base model:
+//! `(1 − γ)·W·x + γ·c·W'·x`, which is `(1 + γ·(c − 1))·W·x + γ·s·(c·B)·(A·x)`: a factor for each column, and the same
+//! low-rank update.
 
 use std::ops::Range;
 
@@ -19,40 +20,40 @@ use super::observer::{AdaptedProduct, BlockObserver};
 use crate::lora::adapter::{LayerLora, LoraWeights};
 use crate::lora::{LayerGates, Projection};
 
-/// The LoRA of one layer, packed for one model.
+/// The LoRA of one layer, packed for the decoder.
 #[derive(Debug)]
 pub struct Lora {
     groups: [Option<Group>; LinearGroup::COUNT],
 }
 
-/// The modules with one input.
+/// The LoRA modules that share one input.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// All A's: a column for each number of `z`.
+    /// The stacked A's: one column for each element of `z`.
     a: Packed,
     b: PackedUpdate,
     modules: Vec<Module>,
-    /// For each column, and each that fills up the last 32, the module and its `c − 1`, where it has magnitudes; empty
-    /// where none of the modules has.
+    /// With DoRA, for each column (padded to a multiple of 32) the module and its `c − 1`; `None` for columns without
+    /// magnitudes. Empty without DoRA.
     excess: Vec<Option<(usize, f32)>>,
 }
 
 #[derive(Debug)]
 struct Module {
     projection: Projection,
-    /// Its numbers in `z`.
+    /// Its elements of `z`.
     z: Range<usize>,
     scale: f32,
 }
 
 impl Lora {
-    /// Packs the LoRA of a layer, whose packed weights of each group of modules are `weights`.
+    /// Packs the LoRA of a layer. `weights` are the layer's packed weights, by group.
     pub(super) fn new(config: &Config, dtype: Dtype, weights: &[Packed; LinearGroup::COUNT], lora: &LayerLora) -> Self {
         let group = |group: LinearGroup| Group::new(config, dtype, &weights[group as usize], lora, group);
         Self { groups: LinearGroup::ALL.map(group) }
     }
 
-    /// The modules with one input, if any.
+    /// The LoRA modules with this input; `None` if there are none.
     pub(super) fn get(&self, input: LinearGroup) -> Option<&Group> {
         self.groups[input as usize].as_ref()
     }
@@ -67,7 +68,7 @@ impl Group {
         let mut width = 0;
         for (projection, lora) in present() {
             modules.push(Module { projection, z: width..width + lora.rank, scale: lora.scale });
-            // Each begins with a word.
+            // Each module begins at a 32-bit word: two `bf16`.
             width = (width + lora.rank).next_multiple_of(2);
         }
         let mut a = vec![0.0; width * inputs];
@@ -105,7 +106,7 @@ impl Group {
     }
 }
 
-/// `‖w + s·b·A‖` of one row of a module.
+/// The norm `‖w + s·b·A‖` of one row of a module.
 fn norm(w: &Packed, column: usize, lora: &LoraWeights, row: usize) -> f32 {
     let mut sums = vec![0.0; w.inputs()];
     w.unpack(column, &mut sums);
@@ -116,7 +117,17 @@ fn norm(w: &Packed, column: usize, lora: &LoraWeights, row: usize) -> f32 {
     sums.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt() as f32
 }
 
-/// The low-rank activations of a product; memory that is meant to be used again.
+/// The product of rows and frozen weights that an update is added to.
+#[derive(Clone, Copy)]
+pub(super) struct Product<'a> {
+    pub(super) isa: Isa,
+    /// `(rows, inputs)`
+    pub(super) x: &'a Rows,
+    pub(super) w: &'a Packed,
+    pub(super) threads: Threads,
+}
+
+/// Buffers for the low-rank activations of a product, reused across products.
 #[derive(Debug)]
 pub(super) struct LowRank {
     numbers: Vec<f32>,
@@ -130,17 +141,16 @@ impl LowRank {
         Self { numbers: Vec::new(), z: Rows::new(dtype), rows: Vec::new(), factors: Vec::new() }
     }
 
-    /// The update of the rows whose gates are not all 0, if there are any. Runs are in the order of the rows.
+    /// Computes the update of the rows whose LoRA strengths are not all 0; `None` if there are none. `runs` are in the
+    /// order of the rows.
     pub(super) fn update<'a>(
         &'a mut self,
-        isa: Isa,
+        product: Product<'_>,
         group: Option<&'a Group>,
-        x: &Rows,
-        w: &Packed,
         runs: Vec<(Range<usize>, LayerGates)>,
-        threads: Threads,
         observer: &mut Option<&mut dyn BlockObserver>,
     ) -> Option<Update<'a>> {
+        let Product { isa, x, w, threads } = product;
         let Group { a, b, modules, excess } = group?;
         let width = b.width();
         let is_on = |gates: &LayerGates| modules.iter().any(|module| gates.get(module.projection) != 0.0);
@@ -180,7 +190,7 @@ impl LowRank {
     }
 }
 
-/// The first `len` numbers of a buffer that grows as needed.
+/// The first `len` elements of a buffer, which grows as needed.
 pub(super) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if buffer.len() < len {
         buffer.resize(len, 0.0);

@@ -1,4 +1,16 @@
-//! The base model: its facts, its weights, and the one decoder.
+//! The base model: configuration, weights, and the decoder.
+//!
+//! ```
+//! use plimsoll::lora::Projection;
+//! use plimsoll::{Adapter, Model};
+//!
+//! let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/golden/tiny-gqa-tied");
+//! let model = Model::open(folder)?;
+//! assert_eq!((model.config().architecture.as_str(), model.config().layers), ("llama", 4));
+//! assert_eq!(model.module_shape(Projection::K), Some((16, 32)));
+//! model.check(&Adapter::open(format!("{folder}/adapters/plain"))?)?;
+//! # Ok::<(), plimsoll::Error>(())
+//! ```
 
 mod config;
 mod decoder;

@@ -1,19 +1,19 @@
-//! An observer of a pass through a block: it sees low-rank updates, and changes nothing.
+//! Observers of the low-rank updates in a block.
 
 use plimsoll_kernels::{Isa, Mode, Packed, Rows, Threads, Update, linear};
 
 use crate::lora::Projection;
 
-/// Called while a block is computed.
+/// An observer that is called during the computation of a block. It does not change the result.
 pub trait BlockObserver {
-    /// The low-rank activations `γ·s·A·x` of one row in one module: `(rank)`.
+    /// Receives the low-rank activations `γ·s·A·x` of one row in one module: `(rank)`.
     fn low_rank(&mut self, projection: Projection, z: &[f32]);
 
-    /// A product of the modules with one input, after all its low-rank activations.
+    /// Receives a product of modules that share an input, after all of its low-rank activations.
     fn product(&mut self, product: &AdaptedProduct<'_>);
 }
 
-/// A product `W·x` with an update, of modules that share their input.
+/// A product `W·x` with a LoRA update, of modules that share an input.
 #[derive(Debug)]
 pub struct AdaptedProduct<'a> {
     pub(super) isa: Isa,
@@ -21,18 +21,18 @@ pub struct AdaptedProduct<'a> {
     pub(super) w: &'a Packed,
     pub(super) update: Update<'a>,
     pub(super) threads: Threads,
-    /// For each column, the module whose magnitudes (DoRA) rescale it; empty where none has magnitudes.
+    /// For each column, the module whose magnitudes (DoRA) rescale it; empty without DoRA.
     pub(super) rescaled: Vec<Option<Projection>>,
 }
 
 impl AdaptedProduct<'_> {
-    /// Whether any module has magnitudes, so that the update is more than `B·z`.
+    /// Whether a module has magnitudes (DoRA), so that the update is more than `B·z`.
     pub fn is_rescaled(&self) -> bool {
         !self.rescaled.is_empty()
     }
 
-    /// By how much the update changes each number of the columns that magnitudes rescale, with the column's module. It
-    /// takes two products of its own.
+    /// The change by the update of each element of the columns that magnitudes rescale, with the column's module.
+    /// Computes two more products.
     pub fn changes(&self) -> impl Iterator<Item = (Projection, f32)> {
         let columns = self.w.columns();
         let [with, without] = [Some(self.update), None].map(|update| {

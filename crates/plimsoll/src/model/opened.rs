@@ -1,9 +1,9 @@
-//! A model on disk, in either of two forms, under one set of names.
+//! A base model on disk: a GGUF file or a Hugging Face folder.
 //!
-//! Everything above this file speaks Hugging Face's tensor names and row orders. A GGUF file differs in its names, and
-//! that of a Llama in its rows, too: those of its query and key projections are interleaved, because llama.cpp rotates
-//! neighbouring dimensions there, where Hugging Face rotates the two halves of a head. Both forms keep some models' q, k
-//! and v in one tensor: what is asked for here is always a part of its own.
+//! The rest of the library uses Hugging Face's tensor names and row orders. A GGUF file has other names. For Llama it
+//! also has another order of the rows of query and key projections: llama.cpp rotates neighbouring dimensions, so the
+//! rows are interleaved, while Hugging Face rotates the two halves of a head. Some models store q, k and v in one fused
+//! tensor; here they are always separate weights.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::lora::adapter::{Adapter, BaseShapes, BoundAdapter, OtherBase, other_b
 use crate::result::ModelFacts;
 use crate::tokenizer::Tokenizer;
 
-/// A base model that was opened and whose facts are known; its weights are read on demand.
+/// A base model that was opened: its configuration is read and its tensors are checked. Weights are read on demand.
 #[derive(Debug)]
 pub struct Model {
     pub(super) path: PathBuf,
@@ -33,17 +33,17 @@ pub struct Model {
 pub(super) enum Source {
     Folder {
         tensors: Tensors,
-        /// What stands before `layers.0`: `model.`, but where a vision model has its decoder elsewhere.
+        /// The prefix of the decoder's tensor names: `model.`, or that of the decoder in a vision model.
         prefix: &'static str,
     },
     Gguf {
         gguf: Box<Gguf>,
-        /// Whether the rows of queries and keys are in llama.cpp's own order.
+        /// Whether the rows of queries and keys are interleaved.
         is_interleaved: bool,
     },
 }
 
-/// Where folders keep the decoder, with where they keep its head, and the other parts of such a model.
+/// Prefix of the decoder's tensor names, name of the head's weight, and prefixes of the other parts of such a model.
 pub(super) const PREFIXES: [(&str, &str, &[&str]); 3] = [
     ("model.", "lm_head.weight", &[]),
     ("language_model.model.", "language_model.lm_head.weight", &["vision_tower.", "multi_modal_projector."]),
@@ -51,14 +51,14 @@ pub(super) const PREFIXES: [(&str, &str, &[&str]); 3] = [
 ];
 
 impl Model {
-    /// Opens a GGUF file, or a folder with `config.json` and safetensors.
+    /// Opens a GGUF file, or a Hugging Face folder with `config.json` and safetensors.
     ///
     /// # Errors
-    /// Neither of the two, unreadable, not a supported architecture, or with tensors that the decoder would ignore.
+    /// Neither of the two, an unreadable file, an unsupported architecture, or tensors that the decoder would ignore.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let metadata = fs::metadata(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound if reads_like_an_id(path) => Error::input(path, ModelProblem::NoSuchPath),
+            io::ErrorKind::NotFound if may_be_repository_id(path) => Error::input(path, ModelProblem::NoSuchPath),
             _ => Error::read(path)(error),
         })?;
         let model = if metadata.is_dir() {
@@ -74,7 +74,7 @@ impl Model {
             let source = Source::Folder { prefix: prefix.unwrap_or("model."), tensors };
             Self { path: path.to_owned(), config, source }
         } else if path.extension().is_some_and(|extension| extension == "safetensors") {
-            let found = "a safetensors file: give the folder that it lies in".to_owned();
+            let found = "a safetensors file: pass its folder".to_owned();
             return Err(Error::input(path, ModelProblem::NotAModel(found)));
         } else {
             let gguf = Gguf::open(path)?;
@@ -97,18 +97,17 @@ impl Model {
         Ok(model)
     }
 
-    /// Where it lies, as the user gave it.
+    /// The path as the user gave it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What kind of model it is.
+    /// The configuration of the decoder.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// What an adapter makes of this model: the LoRA of each layer, and what it changes besides; without an adapter,
-    /// nothing.
+    /// Binds an adapter to this model, see [`Adapter::bind`]. Without an adapter, nothing is changed.
     ///
     /// # Errors
     /// The adapter does not fit.
@@ -119,15 +118,15 @@ impl Model {
         }
     }
 
-    /// Whether an adapter fits this model, whatever becomes of LoRA on the ends of the model.
+    /// Checks that an adapter fits this model, see [`Adapter::check`].
     ///
     /// # Errors
-    /// It does not.
+    /// The adapter does not fit.
     pub fn check(&self, adapter: &Adapter) -> Result<()> {
         self.as_base(|base| adapter.check(base))
     }
 
-    /// What an adapter must know of this model.
+    /// Calls a function with the shapes of this model.
     fn as_base<T>(&self, use_base: impl FnOnce(&BaseShapes<'_>) -> Result<T>) -> Result<T> {
         let layers = self.config.layers;
         let shape = |_, projection| self.module_shape(projection);
@@ -140,7 +139,7 @@ impl Model {
         use_base(&BaseShapes { layers, shape: &shape, weight: &weight })
     }
 
-    /// A weight's name in Hugging Face's decoders.
+    /// The Hugging Face name of a weight.
     pub(super) fn public_name(&self, weight: Weight) -> String {
         match weight {
             Weight::Head => "lm_head.weight".to_owned(),
@@ -148,7 +147,7 @@ impl Model {
         }
     }
 
-    /// Facts of the model for a result, with its path as the user gave it and its hash.
+    /// The facts of the model for a result, with this path and hash.
     pub fn facts(&self, path: &Path, sha256: &str) -> ModelFacts {
         ModelFacts {
             path: path.display().to_string(),
@@ -162,10 +161,10 @@ impl Model {
         }
     }
 
-    /// Reads the tokenizer that comes with the model.
+    /// Reads the model's tokenizer.
     ///
     /// # Errors
-    /// It is missing, broken or of a kind that is not supported.
+    /// The tokenizer is missing, malformed or not supported.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         match &self.source {
             Source::Gguf { gguf, .. } => Tokenizer::from_gguf(&self.path, gguf.metadata()),
@@ -173,7 +172,7 @@ impl Model {
         }
     }
 
-    /// SHA-256 of the GGUF file, or of the folder's configuration and weight files taken together.
+    /// SHA-256 of the GGUF file, or of the folder's weight files and `config.json` together.
     ///
     /// # Errors
     /// An unreadable file.
@@ -188,12 +187,12 @@ impl Model {
         }
     }
 
-    /// Whether the name of the base model that an adapter was trained on says that this is another one.
+    /// Compares the name of this model with the base model that an adapter names; `None` if there is no mismatch.
     pub fn other_base(&self, adapter: &Adapter) -> Option<OtherBase> {
         other_base(adapter.config().base_model()?, &self.names())
     }
 
-    /// What this model is called: by where it lies, and by a GGUF file's metadata.
+    /// Names of this model: its path, and the names in a GGUF file's metadata.
     fn names(&self) -> Vec<String> {
         let mut names = vec![self.path.display().to_string()];
         names.extend(self.path.canonicalize().ok().map(|path| path.display().to_string()));
@@ -206,8 +205,8 @@ impl Model {
         names
     }
 
-    /// What the weights are stored in, such as `BF16`; of a mixture each block type's share of the bytes, behind the file
-    /// type of a GGUF file: `Q4_K_M (Q4_K 71 %, Q6_K 29 %)`. Shares below 1 % are left out.
+    /// The dtype or block type of the stored weights, such as `BF16`. For a mixture, the file type of a GGUF file with
+    /// each block type's share of the bytes: `Q4_K_M (Q4_K 71 %, Q6_K 29 %)`. Shares below 1 % are left out.
     pub fn stored_as(&self) -> String {
         let mut bytes: BTreeMap<&str, usize> = BTreeMap::new();
         let file_type = match &self.source {
@@ -228,17 +227,17 @@ impl Model {
         stored_as(file_type, &bytes)
     }
 
-    /// Number of weights, a tied head counted once.
+    /// Number of parameters, with a tied head counted once.
     pub fn parameters(&self) -> u64 {
         self.weights().map(|weight| self.len(weight) as u64).sum()
     }
 
-    /// Shape of a linear module of any layer, (outputs, inputs); none where the layers have no such module.
+    /// Shape (outputs, inputs) of a linear module of the layers; `None` if they have no such module.
     pub fn module_shape(&self, projection: Projection) -> Option<(usize, usize)> {
         self.config.modules().contains(&projection).then(|| self.linear_shape(projection))
     }
 
-    /// Shape of a linear map of any layer, whether it is a module of its own or a part of a fused one: (outputs, inputs).
+    /// Shape (outputs, inputs) of a projection, whether it is a module or a part of a fused one.
     pub(super) fn linear_shape(&self, projection: Projection) -> (usize, usize) {
         let Config { hidden, intermediate, heads, kv_heads, head_dim, .. } = self.config;
         match projection {
@@ -252,7 +251,7 @@ impl Model {
         }
     }
 
-    /// Every tensor of the decoder is there in the right shape, and no tensor is there that it would ignore.
+    /// Checks that every tensor of the decoder has the right shape, and that no other tensor exists.
     fn check_tensors(&self) -> Result<()> {
         let mut used = std::collections::HashSet::new();
         for weight in self.weights() {
@@ -271,21 +270,21 @@ impl Model {
             }
             used.insert(name);
         }
-        let (names, apart): (Box<dyn Iterator<Item = &str>>, &[&str]) = match &self.source {
+        let (names, other_parts): (Box<dyn Iterator<Item = &str>>, &[&str]) = match &self.source {
             Source::Folder { tensors, prefix } => {
-                let apart = PREFIXES.iter().find(|(own, ..)| own == prefix).map_or(&[][..], |(.., apart)| apart);
-                (Box::new(tensors.names()), apart)
+                let parts = PREFIXES.iter().find(|(own, ..)| own == prefix).map_or(&[][..], |(.., parts)| parts);
+                (Box::new(tensors.names()), parts)
             }
             Source::Gguf { gguf, .. } => (Box::new(gguf.names()), &[]),
         };
         for name in names {
-            // Derived from the configuration, or, for a tied head, from the embedding: nothing is lost with them. Nor is
-            // with what sees pictures: text does not pass through it.
+            // These are not needed: rotary tensors follow from the configuration, a tied head is the embedding, and
+            // text does not use the vision parts.
             let derived = name.ends_with("rotary_emb.inv_freq")
                 || ["rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"].contains(&name);
             let tied = self.config.tied_head && name.ends_with("lm_head.weight");
-            let apart = apart.iter().any(|part| name.starts_with(part));
-            if !derived && !tied && !apart && !used.contains(name) {
+            let other_part = other_parts.iter().any(|part| name.starts_with(part));
+            if !derived && !tied && !other_part && !used.contains(name) {
                 return Err(self.problem(ModelProblem::UnusedTensor(name.to_owned())));
             }
         }
@@ -297,13 +296,13 @@ impl Model {
     }
 }
 
-/// Whether a path could be the id of a repository, such as `owner/name`.
-fn reads_like_an_id(path: &Path) -> bool {
+/// Whether a path has the form of a repository id: `owner/name`.
+fn may_be_repository_id(path: &Path) -> bool {
     let parts: Vec<Component<'_>> = path.components().collect();
     parts.len() == 2 && parts.iter().all(|part| matches!(part, Component::Normal(_)))
 }
 
-/// A folder without `config.json`, and what in it may have been meant.
+/// Describes a folder without `config.json`, with a hint if it has a GGUF file.
 fn without_config(folder: &Path) -> Result<String> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(Error::read(folder))? {
@@ -315,11 +314,11 @@ fn without_config(folder: &Path) -> Result<String> {
     names.sort();
     Ok(match names.first() {
         None => "a folder without config.json".to_owned(),
-        Some(name) => format!("a folder with a GGUF file in it: give the file itself, such as {}", shown(name)),
+        Some(name) => format!("a folder with a GGUF file: pass the file itself, such as {}", shown(name)),
     })
 }
 
-/// The file type of a mixture, and each block type's share of the bytes.
+/// The file type, and the share of bytes of each block type.
 fn stored_as(file_type: Option<&str>, bytes: &BTreeMap<&str, usize>) -> String {
     let all = bytes.values().sum::<usize>().max(1);
     let mut shares: Vec<(&str, usize)> = bytes.iter().map(|(name, bytes)| (*name, *bytes)).collect();
@@ -338,9 +337,9 @@ fn stored_as(file_type: Option<&str>, bytes: &BTreeMap<&str, usize>) -> String {
     }
 }
 
-/// llama.cpp's name of a `general.file_type` (`llama_ftype` in `llama.h`); none of a number that it has no name for.
+/// llama.cpp's name of a `general.file_type` (`llama_ftype` in `llama.h`); `None` for an unknown number.
 fn file_type(number: u64) -> Option<&'static str> {
-    /// Set where llama.cpp guessed the type from the tensors.
+    /// Flag: llama.cpp guessed the type from the tensors.
     const GUESSED: u64 = 1024;
     Some(match number & !GUESSED {
         0 => "F32",
@@ -395,7 +394,7 @@ mod tests {
         let plain = BTreeMap::from([("F32", 4), ("Q8_0", 996)]);
         assert_eq!(stored_as(file_type(7), &plain), "Q8_0");
         assert_eq!(stored_as(None, &BTreeMap::from([("BF16", 10)])), "BF16");
-        // What the file says and what is in it may differ.
+        // The stated file type may differ from the content.
         assert_eq!(stored_as(file_type(0), &plain), "F32 (Q8_0 100 %)");
     }
 }

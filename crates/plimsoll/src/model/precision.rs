@@ -1,25 +1,25 @@
-//! What a model is computed in: the dtype and the instruction set.
+//! The dtype and the instruction set of the computation.
 
 use plimsoll_kernels::{Dtype, Isa};
 
-/// What a model is computed in.
+/// The dtype and the instruction set of the computation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Precision {
     /// The instruction set.
     pub isa: Isa,
-    /// What weights, and what is multiplied with them, are held as. Sums are `f32`.
+    /// The dtype of weights and of their inputs. Sums are `f32`.
     pub dtype: Dtype,
 }
 
 impl Precision {
-    /// One type of number on the best instruction set of this processor.
+    /// A dtype with the best instruction set of this processor.
     pub fn new(dtype: Dtype) -> Self {
         Self { isa: Isa::best(), dtype }
     }
 }
 
 impl Default for Precision {
-    /// `bf16` where the processor multiplies such numbers, `f32` elsewhere.
+    /// `bf16` if the processor has `bf16` products, else `f32`.
     fn default() -> Self {
         Self::new(if Isa::best().has_bf16_products() { Dtype::Bf16 } else { Dtype::F32 })
     }

@@ -1,59 +1,60 @@
-//! What is wrong with a base model.
+//! Problems of base models.
 
 use plimsoll_formats::text::shown;
 
-/// What is wrong with a base model.
+/// A problem of a base model: its path, configuration or tensors.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ModelProblem {
-    /// Neither of the two forms a model is read in.
+    /// Neither a GGUF file nor a Hugging Face folder.
     #[error("expected a GGUF file, or a folder with config.json and safetensors weights; found {0}")]
     NotAModel(String),
-    /// Nothing lies there, and the path reads like the id of a repository.
-    #[error("no such file or folder; repository ids are not downloaded: give a local folder or a GGUF file")]
+    /// The path does not exist and has the form of a repository id.
+    #[error("no such file or folder; repository ids are not downloaded: pass a local folder or a GGUF file")]
     NoSuchPath,
-    /// `config.json` is not what it should be.
+    /// `config.json` is not JSON, or has a field that is missing or of the wrong type.
     #[error("not a model configuration: {0}")]
     Config(serde_json::Error),
-    /// A fact without which the model cannot be run.
+    /// A required key is missing.
     #[error("{} is missing", shown(.0))]
     MissingKey(String),
-    /// A fact of the wrong type.
+    /// A metadata key of the wrong type.
     #[error("{}: expected {expected}", shown(.key))]
     BadKey {
         /// The metadata key.
         key: String,
-        /// What it should hold.
+        /// The expected type.
         expected: &'static str,
     },
-    /// Something that is not implemented.
+    /// A setting that is not supported.
     #[error("{} is {}, which is not supported: expected {supported}", shown(.key), shown(.found))]
     Unsupported {
-        /// Where it stands.
+        /// The setting.
         key: String,
-        /// What stands there.
+        /// The value in the file.
         found: String,
-        /// What is supported.
+        /// The values that are supported.
         supported: String,
     },
-    /// A dimension that is zero or absurdly large.
+    /// A dimension that is zero or above its limit.
     #[error("{name} is {value}: expected 1 to {limit}")]
     OutOfRange {
         /// The dimension.
         name: &'static str,
-        /// What it is.
+        /// The value in the file.
         value: usize,
-        /// The largest that is read.
+        /// The limit.
         limit: usize,
     },
     /// A number that must be positive.
     #[error("{name} is {value:?}: expected a positive number")]
     NotPositive {
-        /// Its name.
+        /// The setting.
         name: &'static str,
-        /// What it is.
+        /// The value in the file.
         value: f64,
     },
-    /// Heads that cannot share keys and values evenly.
+    /// A number of query heads that is no multiple of the key and value heads.
     #[error("{heads} attention heads are not a multiple of {kv_heads} key and value heads")]
     Heads {
         /// Query heads.
@@ -61,37 +62,37 @@ pub enum ModelProblem {
         /// Key and value heads.
         kv_heads: usize,
     },
-    /// Divisors of rotary frequencies that do not fit the head.
-    #[error("{name} has {found} divisors: expected {expected}, one for each pair of dimensions that are rotated")]
+    /// A wrong number of divisors of rotary frequencies.
+    #[error("{name} has {found} divisors: expected {expected}, one for each pair of rotated dimensions")]
     RopeDivisors {
-        /// Where they stand.
+        /// The setting or tensor.
         name: &'static str,
-        /// How many there are.
+        /// The number in the file.
         found: usize,
-        /// How many there should be.
+        /// The expected number.
         expected: usize,
     },
-    /// A tensor that the architecture needs and the file lacks.
+    /// A tensor that the architecture needs is missing.
     #[error("tensor {} is missing", shown(.0))]
     MissingTensor(String),
-    /// A tensor of another shape than the configuration says.
-    #[error("tensor {} has shape {found:?}: the configuration says {expected:?}", shown(.name))]
+    /// A tensor whose shape differs from the configuration.
+    #[error("tensor {} has shape {found:?}: the configuration requires {expected:?}", shown(.name))]
     Shape {
-        /// Its name in the file.
+        /// The tensor's name in the file.
         name: String,
-        /// Its shape in the file.
+        /// The shape in the file.
         found: Vec<usize>,
-        /// What the configuration makes it.
+        /// The shape by the configuration.
         expected: Vec<usize>,
     },
-    /// A tensor that the decoder would leave out of its computation.
+    /// A tensor that the decoder does not use.
     #[error(
         "tensor {} is not part of this architecture as it is implemented: the result would be wrong without it",
         shown(.0)
     )]
     UnusedTensor(String),
     /// A weight that is infinite or not a number.
-    #[error("tensor {} holds a value that is not finite", shown(.0))]
+    #[error("tensor {} has a value that is not finite", shown(.0))]
     NotFinite(String),
 }
 
@@ -103,7 +104,7 @@ pub(super) fn unsupported(key: &str, found: String, supported: impl Into<String>
     ModelProblem::Unsupported { key: key.into(), found, supported: supported.into() }
 }
 
-/// Names in a sentence: `a, b or c`.
+/// Names as text: `a, b or c`.
 pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.into_iter().collect();
     match names.split_last() {

@@ -1,4 +1,4 @@
-//! The reader of weights: their names in either form, their shapes, and their rows.
+//! Reader of weights: names in GGUF files and Hugging Face folders, shapes, and rows.
 
 use plimsoll_formats::Stored;
 
@@ -11,8 +11,8 @@ use crate::lora::Projection;
 use crate::lora::adapter::{BoundAdapter, LoraWeights};
 
 impl Model {
-    /// A weight whose rows can be read one by one, in Hugging Face's order, as an adapter changes it in every variant
-    /// (`model.bind(None)` changes nothing).
+    /// The rows of a weight in Hugging Face's order, with the changes of an adapter outside the layers.
+    /// `model.bind(None)` changes nothing.
     ///
     /// ```
     /// use plimsoll::Model;
@@ -27,9 +27,9 @@ impl Model {
     /// ```
     ///
     /// # Errors
-    /// A tensor that is not there, or of a type that is not read.
+    /// A tensor that is missing, or of an unsupported dtype.
     pub fn rows<'a>(&'a self, weight: Weight, bound: &'a BoundAdapter) -> Result<WeightRows<'a>> {
-        // A tied head is the embedding, but for what an adapter changes in it alone.
+        // A tied head is the embedding, plus the adapter's changes of the head.
         let place = match weight {
             Weight::Head if self.config.tied_head => self.place(Weight::Embedding),
             _ => self.place(weight),
@@ -49,13 +49,13 @@ impl Model {
         Ok(WeightRows { model: self, name, stored, first, width: self.width(weight), order, added })
     }
 
-    /// Whether the head has weights of its own: those of the model, or those that an adapter makes of the embedding's.
+    /// Whether the head differs from the embedding: in the model, or through changes of an adapter.
     pub fn has_own_head(&self, bound: &BoundAdapter) -> bool {
         let is_changed = |weight| bound.patch(&self.public_name(weight)).is_some();
         !self.config.tied_head || is_changed(Weight::Embedding) || is_changed(Weight::Head)
     }
 
-    /// A weight of one row: a norm or a bias.
+    /// The values of a norm or a bias.
     ///
     /// # Errors
     /// As [`rows`](Self::rows), and a value that is not finite.
@@ -71,14 +71,14 @@ impl Model {
             values.iter_mut().enumerate().for_each(|(row, value)| *value = stored[at(row)]);
         }
         if matches!(weight, Weight::FinalNorm | Weight::Norm(..)) {
-            // An adapter has it as Hugging Face has it, whatever form the model comes in.
+            // An adapter stores norms as Hugging Face models do, also if the model is a GGUF file.
             let offset = if is_replaced { self.config.adapter_norm_offset } else { self.config.norm_offset };
             values.iter_mut().for_each(|value| *value += offset);
         }
         Ok(values)
     }
 
-    /// Numbers of a weight.
+    /// Number of elements of a weight.
     pub(super) fn len(&self, weight: Weight) -> usize {
         let Config { hidden, vocabulary, head_dim, .. } = self.config;
         match weight {
@@ -94,7 +94,7 @@ impl Model {
         }
     }
 
-    /// Numbers of a weight's row.
+    /// Number of elements of a row of a weight.
     pub(super) fn width(&self, weight: Weight) -> usize {
         match weight {
             Weight::Embedding | Weight::Head => self.config.hidden,
@@ -103,19 +103,19 @@ impl Model {
         }
     }
 
-    /// Rows of a head of a weight that is stored interleaved.
+    /// The rows per head of a weight that is stored interleaved; `None` for other weights.
     pub(super) fn order(&self, weight: Weight) -> Option<usize> {
-        let is_turned = |projection| matches!(projection, Projection::Q | Projection::K);
+        let is_rotated = |projection| matches!(projection, Projection::Q | Projection::K);
         match (&self.source, weight) {
             (
                 Source::Gguf { is_interleaved: true, .. },
                 Weight::Linear(_, projection) | Weight::Bias(_, projection),
-            ) if is_turned(projection) => Some(self.config.head_dim),
+            ) if is_rotated(projection) => Some(self.config.head_dim),
             _ => None,
         }
     }
 
-    /// Every weight that the decoder uses.
+    /// All weights that the decoder uses.
     pub(super) fn weights(&self) -> impl Iterator<Item = Weight> {
         let Config { layers, tied_head, query_key_norm, post_norms, ref biased, .. } = self.config;
         let head = (!tied_head).then_some(Weight::Head);
@@ -130,7 +130,7 @@ impl Model {
         [Weight::Embedding, Weight::FinalNorm].into_iter().chain(head).chain(blocks)
     }
 
-    /// Where a weight lies in this model.
+    /// The location of a weight in this model.
     pub(super) fn place(&self, weight: Weight) -> Place {
         let name = match &self.source {
             Source::Folder { prefix, .. } => {
@@ -182,7 +182,7 @@ impl Model {
         Place { name, shape, first }
     }
 
-    /// The module that a linear map is, or is a part of.
+    /// The module of a projection: itself, or the fused module that contains it.
     pub(super) fn module(&self, projection: Projection) -> Projection {
         match projection {
             Projection::Q | Projection::K | Projection::V if self.config.is_fused => Projection::Qkv,
@@ -191,7 +191,7 @@ impl Model {
         }
     }
 
-    /// The name of a weight's tensor in Hugging Face's folders, below `model.`.
+    /// The name of a weight's tensor in a Hugging Face folder, below `model.`.
     pub(super) fn folder_name(&self, weight: Weight) -> String {
         match weight {
             Weight::Embedding => "embed_tokens.weight".into(),
@@ -200,7 +200,7 @@ impl Model {
             Weight::Norm(layer, norm) => {
                 let name = match norm {
                     Norm::Attention => "input_layernorm",
-                    // The name that other models have for the norm before the MLP.
+                    // In models without post-norms, this is the name of the norm before the MLP.
                     Norm::PostAttention => "post_attention_layernorm",
                     Norm::Mlp if self.config.post_norms => "pre_feedforward_layernorm",
                     Norm::Mlp => "post_attention_layernorm",
@@ -222,18 +222,18 @@ pub struct WeightRows<'a> {
     model: &'a Model,
     name: String,
     stored: Stored<'a>,
-    /// The weight's first row in what is stored.
+    /// The weight's first row in the stored tensor.
     first: usize,
-    /// Numbers of a row.
+    /// Number of elements of a row.
     width: usize,
-    /// Rows of a head, where they are stored interleaved.
+    /// Rows per head, if they are stored interleaved.
     order: Option<usize>,
-    /// LoRA that an adapter adds in every variant.
+    /// LoRA on embeddings.
     added: Option<&'a LoraWeights>,
 }
 
 impl WeightRows<'_> {
-    /// Reads one row, as many numbers as `out` has.
+    /// Reads one row into `out`, which has the width of a row.
     ///
     /// # Errors
     /// A value that is not finite.
@@ -251,8 +251,8 @@ impl WeightRows<'_> {
     }
 }
 
-/// Where a row of a head of `head_dim` rows is stored, when the rotation there pairs dimensions `2i` and `2i + 1` and here
-/// `i` and `i + head_dim / 2`.
+/// The stored position of a row of a head with `head_dim` rows. The file pairs dimensions `2i` and `2i + 1` for the
+/// rotation, Hugging Face pairs `i` and `i + head_dim / 2`.
 fn interleaved(row: usize, head_dim: usize) -> usize {
     let half = head_dim / 2;
     row % half * 2 + row / half
@@ -263,7 +263,7 @@ mod tests {
     use super::interleaved;
 
     #[test]
-    fn the_halves_of_a_head_are_its_even_and_its_odd_rows() {
+    fn the_halves_of_a_head_are_stored_as_even_and_odd_rows() {
         assert_eq!([0, 1, 2, 3, 4, 5].map(|row| interleaved(row, 6)), [0, 2, 4, 1, 3, 5]);
     }
 }

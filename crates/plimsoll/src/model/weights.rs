@@ -1,21 +1,21 @@
-//! Weights of a model by what they are for.
+//! Weights of a decoder by their role.
 
 use crate::lora::Projection;
 
-/// A tensor of the decoder, or a part of one.
+/// A weight of the decoder: a tensor, or a part of a fused one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
-    /// The embedding: a row for each token.
+    /// The embedding: one row for each token.
     Embedding,
-    /// The head: a row for each token.
+    /// The head: one row for each token.
     Head,
     /// The norm before the head.
     FinalNorm,
     /// A norm of a layer.
     Norm(usize, Norm),
-    /// A linear map of a layer: a row for each output. Never a fused one.
+    /// A projection of a layer: one row for each output. Never a fused one.
     Linear(usize, Projection),
-    /// A bias of a layer. Never a fused one.
+    /// The bias of a projection of a layer. Never a fused one.
     Bias(usize, Projection),
 }
 
@@ -24,11 +24,11 @@ pub enum Weight {
 pub enum Norm {
     /// Before attention.
     Attention,
-    /// Of what attention gives.
+    /// After attention.
     PostAttention,
     /// Before the MLP.
     Mlp,
-    /// Of what the MLP gives.
+    /// After the MLP.
     PostMlp,
     /// Of each head's query.
     Query,
@@ -36,18 +36,18 @@ pub enum Norm {
     Key,
 }
 
-/// Where a weight lies.
+/// The location of a weight in the files.
 #[derive(Debug)]
 pub(super) struct Place {
     /// The tensor's name.
     pub(super) name: String,
     /// The tensor's shape.
     pub(super) shape: Vec<usize>,
-    /// The weight's first row in it.
+    /// The weight's first row in the tensor.
     pub(super) first: usize,
 }
 
-/// The name of a module's tensors in a GGUF file.
+/// The name of a module in tensor names of a GGUF file.
 pub(super) fn gguf_name(projection: Projection) -> &'static str {
     match projection {
         Projection::Q => "attn_q",
@@ -55,7 +55,7 @@ pub(super) fn gguf_name(projection: Projection) -> &'static str {
         Projection::V => "attn_v",
         Projection::O => "attn_output",
         Projection::Gate => "ffn_gate",
-        // Where gate and up are one module, llama.cpp calls it so.
+        // llama.cpp uses this name for fused gate and up projections, too.
         Projection::Up | Projection::GateUp => "ffn_up",
         Projection::Down => "ffn_down",
         Projection::Qkv => "attn_qkv",

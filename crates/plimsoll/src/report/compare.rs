@@ -1,8 +1,7 @@
-//! Several searches side by side: what each found, and whether they can be compared at all.
+//! Comparisons of several searches: results, size and cost, and inputs of each run.
 //!
-//! Every number of a run is its own, with its own interval. Runs are not tested against each other: that takes their
-//! samples' scores, paired, which a result does not hold. Where they differ in data, or in which samples were held out,
-//! their gains were not measured on the same thing, and every form says so.
+//! Runs are not tested against each other: that needs the scores of their samples, paired, which a result does not
+//! hold. If runs differ in data or in held-out samples, their gains cannot be compared, and every form warns.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +17,9 @@ use super::html::STYLE;
 use super::sections::{self, p_cell, with_interval};
 use super::svg::{Axis, INNER_HEIGHT, Mark, Plot, Point, Series, Shape, Start, Ticks, Tone, Weight};
 use super::terminal::Look;
-use super::words::{self, NONE, Retained, Sign, bytes, count, counted, fixed, glued, number, percent, tame};
+use super::words::{
+    self, NONE, Retained, Sign, bytes, count, counted, fixed, non_breaking, number, percent, printable,
+};
 use super::{boundaries, full};
 use crate::result::{ComparedRun, Comparison, CurvePoint, Same, SearchResult};
 
@@ -30,10 +31,11 @@ const COMPARISON_SCHEMA: u32 = 1;
 /// Longest name of a run in a table, in characters.
 const NAME: usize = 18;
 
-/// In which order runs stand.
+/// Order of the runs in a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Sort {
-    /// As they were given.
+    /// The order of the input.
     Given,
     /// By the candidate's gain over the full adapter, the largest first.
     Gain,
@@ -41,7 +43,7 @@ pub enum Sort {
     Name,
 }
 
-/// Puts named results side by side.
+/// Compares named results.
 pub fn compare(runs: &[(String, SearchResult)], sort: Sort) -> Comparison {
     let same = |of: fn(&SearchResult) -> String| {
         runs.windows(2).all(|pair| matches!(pair, [(_, a), (_, b)] if of(a) == of(b)))
@@ -105,11 +107,11 @@ fn curve(result: &SearchResult) -> Vec<CurvePoint> {
     points.filter(|point| point.over_full.is_finite()).collect()
 }
 
-/// Names for results by where they lie: the last part that says something, with its parent where two are alike, and a
-/// number where they still are.
+/// Distinct names for results by their paths: the folder or file name, with the parent folder if two are equal, and a
+/// number if they still are.
 pub fn unique_names(files: &[&Path]) -> Vec<String> {
     let parts = |file: &Path| -> Vec<String> {
-        // `result.json` says nothing; a file of another name does.
+        // `result.json` is no name; its folder is.
         let named = match file.file_name() {
             Some(name) if name == "result.json" => file.parent().unwrap_or(file).to_owned(),
             _ => file.with_extension(""),
@@ -120,10 +122,10 @@ pub fn unique_names(files: &[&Path]) -> Vec<String> {
     let parts: Vec<Vec<String>> = files.iter().map(|file| parts(file)).collect();
     let name = |parts: &[String], length: usize| parts.iter().take(length).rev().cloned().collect::<Vec<_>>().join("/");
     let mut names: Vec<String> = parts.iter().map(|parts| name(parts, 1)).collect();
-    let is_twice = |names: &[String], name: &str| names.iter().filter(|other| *other == name).count() > 1;
-    let twice: Vec<bool> = names.iter().map(|name| is_twice(&names, name)).collect();
-    for ((short, parts), is_twice) in names.iter_mut().zip(&parts).zip(twice) {
-        if is_twice {
+    let is_repeated = |names: &[String], name: &str| names.iter().filter(|other| *other == name).count() > 1;
+    let repeated: Vec<bool> = names.iter().map(|name| is_repeated(&names, name)).collect();
+    for ((short, parts), is_repeated) in names.iter_mut().zip(&parts).zip(repeated) {
+        if is_repeated {
             *short = name(parts, 2);
         }
     }
@@ -154,16 +156,16 @@ pub fn comparison(comparison: &Comparison, form: Form) -> String {
     out
 }
 
-/// What the runs found, what that saves and costs, and what they were given.
+/// Results, size and cost, and inputs of the runs.
 fn grids(comparison: &Comparison) -> [(&'static str, Grid); 3] {
     let mut found = Grid::new(&[
         ("run", Side::Left),
-        ("answer", Side::Left),
+        ("verdict", Side::Left),
         ("candidate", Side::Left),
-        ("over full", Side::Right),
+        ("gain", Side::Right),
         ("95 % interval", Side::Left),
         ("p", Side::Left),
-        ("adapter over base", Side::Right),
+        ("adapter gain", Side::Right),
     ]);
     let mut kept = Grid::new(&[
         ("run", Side::Left),
@@ -187,7 +189,7 @@ fn grids(comparison: &Comparison) -> [(&'static str, Grid); 3] {
         let [adapter_gain, _] = with_interval(&run.adapter_gain);
         let cells = vec![
             name.clone(),
-            answer(run.verdict).to_owned(),
+            verdict(run.verdict).to_owned(),
             clipped(&run.candidate, 14),
             gain,
             interval,
@@ -220,10 +222,10 @@ fn grids(comparison: &Comparison) -> [(&'static str, Grid); 3] {
             run.seed.to_string(),
         ]);
     }
-    [("What they found", found), ("What it saves and costs", kept), ("What they were given", given)]
+    [("Results", found), ("Size and cost", kept), ("Inputs", given)]
 }
 
-fn answer(verdict: Verdict) -> &'static str {
+fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Trim => "trim",
         Verdict::KeepFull => "keep full",
@@ -231,31 +233,31 @@ fn answer(verdict: Verdict) -> &'static str {
     }
 }
 
-/// The last part of a path with the start of the hash, which tells what two of one name are.
+/// The last part of a path with the start of the hash, which differs for different files of one name.
 fn input(path: &str, sha256: &str) -> String {
     let last = path.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next().unwrap_or(path);
-    format!("{} {}", clipped(last, 14), tame(&sha256.chars().take(7).collect::<String>()))
+    format!("{} {}", clipped(last, 14), printable(&sha256.chars().take(7).collect::<String>()))
 }
 
-/// What keeps the runs from being compared, and what the tables show.
+/// Warnings on what cannot be compared, and the legend of the tables.
 fn notes(comparison: &Comparison) -> Vec<(Look, String)> {
     let Same { model, adapter, data, samples, metric } = comparison.same;
     let mut notes = Vec::new();
     if !data {
-        let note = "The runs are on different data: their gains are not measured on the same samples, and which of them is \
-                    larger says little.";
+        let note =
+            "The runs are on different data: their gains are measured on different samples and cannot be compared.";
         notes.push((Look::Warning, note.to_owned()));
     } else if !samples {
-        let note = "The runs drew or split the same data differently: a difference of their gains holds the luck of the \
-                    draw too.";
+        let note = "The runs sampled or split the same data differently: a difference between their gains includes the \
+                    variation between samples.";
         notes.push((Look::Warning, note.to_owned()));
     }
     if !metric {
-        let note = "The runs chose by different measures: their gains are in different units.";
+        let note = "The runs used different metrics to choose: their gains are in different units.";
         notes.push((Look::Warning, note.to_owned()));
     }
     let inputs = [("base model", model), ("adapter", adapter), ("data", data)];
-    let told = |wanted: bool| {
+    let names = |wanted: bool| {
         let names: Vec<&str> = inputs.iter().filter(|(_, same)| *same == wanted).map(|(name, _)| *name).collect();
         match names[..] {
             [] => None,
@@ -263,27 +265,27 @@ fn notes(comparison: &Comparison) -> Vec<(Look, String)> {
             [ref first @ .., last] => Some(format!("{} and {last}", first.join(", "))),
         }
     };
-    let shared = told(true).map(|names| format!("The same in all runs: {names}.")).unwrap_or_default();
-    let differ = told(false).map(|names| format!("Not the same: {names}.")).unwrap_or_default();
+    let shared = names(true).map(|names| format!("The same in all runs: {names}.")).unwrap_or_default();
+    let differ = names(false).map(|names| format!("Not the same: {names}.")).unwrap_or_default();
     let unit = match comparison.runs.first().and_then(|run| run.metric.as_ref()) {
         _ if !metric => "the unit of each run".to_owned(),
         Some(name) => format!("points of {}", clipped(name, 40)),
         None => "nats per answer token".to_owned(),
     };
     let note = format!(
-        "{shared} {differ} Gains are in {unit}, on each run's own held-out samples; above 0 is better. Intervals and \
-         p-values are of each run alone: runs are not tested against each other. Samples are those that chose and those \
-         that judged."
+        "{shared} {differ} Gain: the candidate over the full adapter. Adapter gain: the full adapter over the base \
+         model. Gains are in {unit}, on each run's own held-out samples; above 0 is better. Intervals and p-values \
+         are of single runs: runs are not tested against each other. Samples: selection + held-out."
     );
     let mut note = note.trim_start().replace("  ", " ");
     if comparison.runs.iter().any(|run| run.resumed > 0) {
-        note.push_str(" † After an interruption: the samples scored before it are not in the seconds.");
+        note.push_str(" † Interrupted: without the time of samples that were scored before the interruption.");
     }
     notes.push((Look::Dim, note));
     notes
 }
 
-/// What the template is handed: words only.
+/// The fields of the template: texts only.
 #[derive(Serialize)]
 struct Page {
     style: &'static str,
@@ -308,12 +310,12 @@ struct Figure {
     svg: String,
 }
 
-/// A comparison as one self-contained page.
+/// A comparison as one self-contained HTML page, without script.
 pub fn comparison_html(comparison: &Comparison) -> String {
-    const RENDERS: &str = "the built-in template parses, and the page has all that it asks for";
+    const RENDERS: &str = "the built-in template parses, and the page has all its fields";
     let (warnings, others): (Vec<_>, Vec<_>) =
         notes(comparison).into_iter().partition(|(look, _)| matches!(look, Look::Warning));
-    let text = |notes: Vec<(Look, String)>| notes.into_iter().map(|(_, note)| glued(&note)).collect::<Vec<_>>();
+    let text = |notes: Vec<(Look, String)>| notes.into_iter().map(|(_, note)| non_breaking(&note)).collect::<Vec<_>>();
     let tables = grids(comparison).map(|(title, grid)| PageTable { title, head: grid.head(), rows: grid.rows });
     let page = Page {
         style: STYLE,
@@ -322,9 +324,10 @@ pub fn comparison_html(comparison: &Comparison) -> String {
         note: text(others).join(" "),
         tables: tables.into(),
         figures: figures(comparison),
-        caption: "Mean NLL of each boundary on the selection samples, less that of the full adapter: below 0 the cut is \
-                  better. Drawn over the share of the layers that keep their LoRA, since models differ in depth. The lowest \
-                  of many points looks better than it is: gains are in the table, from other samples.",
+        caption: "Mean NLL of each boundary on the selection samples, minus the full adapter's: below 0 the boundary \
+                  is better. The horizontal axis is the share of layers that keep LoRA, because models differ in \
+                  depth. The lowest of many points looks better than it is; the gains in the table are from other \
+                  samples.",
     };
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
@@ -333,10 +336,10 @@ pub fn comparison_html(comparison: &Comparison) -> String {
     environment.render_named_str("compare.html", TEMPLATE, Value::from(Serde(page))).expect(RENDERS)
 }
 
-/// Runs share a figure as far as it has looks for them.
+/// Figures of the runs, as many runs in each as there are tones.
 fn figures(comparison: &Comparison) -> Vec<Figure> {
-    let drawn: Vec<&ComparedRun> = comparison.runs.iter().filter(|run| !run.curve.is_empty()).collect();
-    drawn.chunks(Tone::ALL.len()).map(figure).collect()
+    let with_curve: Vec<&ComparedRun> = comparison.runs.iter().filter(|run| !run.curve.is_empty()).collect();
+    with_curve.chunks(Tone::ALL.len()).map(figure).collect()
 }
 
 fn figure(runs: &[&ComparedRun]) -> Figure {
@@ -345,15 +348,19 @@ fn figure(runs: &[&ComparedRun]) -> Figure {
         name,
         tone,
         shape: Shape::Line,
-        // What was measured of a race lies far apart: two steps of its layers are the most that a line may cross.
+        // A race leaves gaps between the scored boundaries: a line crosses gaps of up to two layers.
         reach: 2.5 / run.layers.max(1) as f64,
         points: run.curve.iter().map(|point| plotted(name, run, point)).collect(),
     });
     let plot = Plot {
-        label: "Line plot of the mean negative log-likelihood relative to the full adapter, over the share of layers that \
-                keep LoRA",
-        x: Axis { name: "share of the layers that keep LoRA", start: Start::Data, ticks: Ticks::Percent },
-        y: Axis { name: "nats per answer token over full", start: Start::Data, ticks: Ticks::Plain },
+        label: "Line plot of the mean negative log-likelihood relative to the full adapter, by the share of layers \
+                that keep LoRA",
+        x: Axis { name: "share of layers that keep LoRA", start: Start::Data, ticks: Ticks::Percent },
+        y: Axis {
+            name: "NLL minus the full adapter's, nats per answer token",
+            start: Start::Data,
+            ticks: Ticks::Plain,
+        },
         height: INNER_HEIGHT,
         series: series.collect(),
         marks: vec![Mark { x: 1.0, label: "full adapter".to_owned(), weight: Weight::Light }],

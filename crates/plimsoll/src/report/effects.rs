@@ -1,21 +1,21 @@
-//! The figures of places: what each layer and module contributes, and which cheap number predicts it.
+//! Figures of effects: measures of layers and modules, and the rank correlation of measures.
 
 use std::collections::BTreeSet;
 
 use super::evidence::{self, effect, effect_note, is_signed};
 use super::page::{Extra, Figure, Panel, Row, Table};
 use super::svg::{Axis, Cell, Heat, HeatRow, Legend, Palette, Plot, Point, Series, Shape, Start, Ticks, Tone};
-use super::words::{NONE, Sign, count, counted, decimals, fixed, glued, p_value, tame};
+use super::words::{NONE, Sign, count, counted, decimals, fixed, non_breaking, p_value, printable};
 use crate::lora::Projection;
 use crate::result::{EffectKind, EffectMeasure, EffectValue, Effects, SearchResult};
 
-/// The figures and tables of effects that there is something for.
+/// The figures of effects that have data.
 pub(super) fn figures(result: &SearchResult) -> Vec<Figure> {
     let Some(effects) = &result.effects else { return Vec::new() };
     [by_module(effects), by_layer(effects), with_intervals(effects)].into_iter().flatten().collect()
 }
 
-/// How well measures agree on the order of the layers.
+/// The rank correlation of measures over the layers.
 pub(super) fn agreement(result: &SearchResult) -> Option<Extra> {
     let effects = result.effects.as_ref().filter(|effects| !effects.agreement.is_empty())?;
     let rows = effects.agreement.iter().map(|row| {
@@ -27,18 +27,18 @@ pub(super) fn agreement(result: &SearchResult) -> Option<Extra> {
             count(row.layers as u64),
         ])
     });
-    let caption = "Spearman's ρ of two orders of the layers, its two-sided permutation p-value (not adjusted for their \
-                   number), and the number of layers.";
+    let caption = "ρ: Spearman's rank correlation over the layers; 1 is the same order, 0 no relation. p: two-sided \
+                   permutation test, not adjusted for the number of tests. n: number of layers.";
     Some(Extra {
         id: "agreement",
-        title: "Which cheap number to trust",
-        text: evidence::agreement(result).map(|text| glued(&text)).into_iter().collect(),
+        title: "Rank correlation of measures",
+        text: evidence::agreement(result).map(|text| non_breaking(&text)).into_iter().collect(),
         tables: vec![Table::new(caption, ["cheap measure", "measured effect", "ρ", "p", "n"], rows.collect()).named(2)],
         folded: Vec::new(),
     })
 }
 
-/// What a measure was measured on: `leave-one-out (64 samples)`.
+/// Name of a measure, and what it was measured on: `alone on the base model (64 samples)`.
 fn title(measure: &EffectMeasure) -> String {
     let mut name = effect(measure.kind).to_owned();
     let mut grounds = Vec::new();
@@ -54,19 +54,20 @@ fn title(measure: &EffectMeasure) -> String {
     name
 }
 
-/// Decimals of a measure: four significant digits of its largest value.
+/// Decimals of a measure: four significant digits of its largest absolute value.
 fn digits(measure: &EffectMeasure) -> usize {
     let sizes = measure.values.iter().map(|value| value.value.abs()).filter(|size| size.is_finite());
     decimals(sizes.fold(0.0, f64::max), 4).min(7)
 }
 
-/// The interval of a value; none where it is no estimate.
+/// The interval of a value; `None` for a value without interval.
 fn interval(value: &EffectValue, digits: usize) -> Option<String> {
     let [low, high] = value.interval?.map(|end| fixed(end, digits, Sign::Minus));
     Some(format!("{low} to {high}"))
 }
 
-fn told(value: &EffectValue, digits: usize) -> String {
+/// A value with its interval.
+fn value_text(value: &EffectValue, digits: usize) -> String {
     let number = fixed(value.value, digits, Sign::Minus);
     match interval(value, digits) {
         Some(interval) => format!("{number} (95 % interval {interval})"),
@@ -86,16 +87,16 @@ fn of_modules(measure: &EffectMeasure) -> impl Iterator<Item = (&EffectValue, &s
 
 fn palette<'a>(kind: EffectKind, values: impl Iterator<Item = &'a EffectValue>) -> Palette {
     let values = values.map(|value| value.value);
-    if is_signed(kind) { Palette::round_zero(values) } else { Palette::rising(values) }
+    if is_signed(kind) { Palette::around_zero(values) } else { Palette::rising(values) }
 }
 
-/// What the ends of a palette mean.
+/// The legend of a measure's palette.
 fn legend(measure: &EffectMeasure, palette: Palette) -> Legend {
     let number = |value| fixed(value, digits(measure), Sign::Minus);
     let (low, high) = match palette {
         Palette::Diverging { most } => {
             let (low, high) = match measure.kind {
-                EffectKind::Lens => ("lowers the right token", "raises it"),
+                EffectKind::Lens => ("lowers the probability", "raises it"),
                 _ => ("harms", "helps"),
             };
             (format!("{low} −{}", number(most)), format!("+{} {high}", number(most)))
@@ -105,7 +106,7 @@ fn legend(measure: &EffectMeasure, palette: Palette) -> Legend {
     Legend { palette, low, high }
 }
 
-/// Layers × modules, a field for each measure.
+/// A heat map of layers × modules for each measure.
 fn by_module(effects: &Effects) -> Option<Figure> {
     let measures: Vec<&EffectMeasure> =
         effects.measures.iter().filter(|measure| of_modules(measure).next().is_some()).collect();
@@ -113,7 +114,7 @@ fn by_module(effects: &Effects) -> Option<Figure> {
         let layers: BTreeSet<usize> = of_modules(measure).map(|(value, _)| value.layer).collect();
         let colours = palette(measure.kind, of_modules(measure).map(|(value, _)| value));
         let row = |module: &String| HeatRow {
-            name: tame(module),
+            name: printable(module),
             palette: colours,
             scale: String::new(),
             cells: layers
@@ -124,15 +125,15 @@ fn by_module(effects: &Effects) -> Option<Figure> {
                     let note = format!(
                         "{}, layer {layer}, {}: {}",
                         effect(measure.kind),
-                        tame(module),
-                        told(value, digits(measure))
+                        printable(module),
+                        value_text(value, digits(measure))
                     );
                     Some(Cell { value: value.value, note })
                 })
                 .collect(),
         };
         let label =
-            format!("Heat map of {} by layer and module; its numbers stand in the table below", effect(measure.kind));
+            format!("Heat map by layer and module: {}; the values are in the table below", effect(measure.kind));
         let heat = Heat {
             label: &label,
             x: "layer (0 next to the embedding)",
@@ -153,29 +154,27 @@ fn by_module(effects: &Effects) -> Option<Figure> {
             Row::plain([vec![layer.to_string()], names.iter().map(value).collect()].concat())
         });
         let rows = rows.collect();
-        let head = [vec!["layer".to_owned()], names.iter().map(|name| tame(name)).collect()].concat();
+        let head = [vec!["layer".to_owned()], names.iter().map(|name| printable(name)).collect()].concat();
         let caption = format!("{}: {}", title(measure), effect_note(measure.kind));
         Table { caption, spans: Vec::new(), head, rows, names: 0 }
     };
     (!measures.is_empty()).then(|| Figure {
         id: "modules",
-        title: "What each module contributes",
+        title: "Effect of each module",
         picker: (measures.len() > 1).then_some("measure"),
         panels: measures.iter().map(panel).collect(),
-        caption:
-            "One cell for each place that has LoRA, from the embedding on the left. In measured effects blue helps \
-                  and orange, with a minus, harms: the answers are predicted better without it."
-                .to_owned(),
-        limits:
-            "Each place is measured by itself: what two of them do together is not the sum, and places that can stand \
-                 in for each other look unimportant one by one. Single cells are not tested. Each measure has its own \
-                 scale."
-                .to_owned(),
+        caption: "One cell for each module with LoRA, layer 0 on the left. For signed measures, blue is above 0: LoRA \
+             helps. Orange with a minus sign is below 0: LoRA harms, the NLL is lower without it."
+            .to_owned(),
+        limits: "Modules are measured one by one. The effect of two modules is not the sum of their effects, and \
+                 modules that can replace each other look unimportant. Single cells are not tested. Each measure has \
+                 its own scale."
+            .to_owned(),
         tables: measures.iter().map(table).collect(),
     })
 }
 
-/// The modules of a measure, in the order in which a block applies them.
+/// The modules of a measure, in the order of a block.
 fn modules(measure: &EffectMeasure) -> Vec<String> {
     let mut names: Vec<String> = of_modules(measure).map(|(_, module)| module.to_owned()).collect();
     let place = |name: &String| Projection::from_name(name).map_or(Projection::COUNT, |module| module as usize);
@@ -184,7 +183,7 @@ fn modules(measure: &EffectMeasure) -> Vec<String> {
     names
 }
 
-/// All measures of whole layers, a row for each, each by its own scale.
+/// A heat map of all measures of whole layers, one row for each, with its own scale.
 fn by_layer(effects: &Effects) -> Option<Figure> {
     let measures: Vec<&EffectMeasure> =
         effects.measures.iter().filter(|measure| of_layers(measure).next().is_some()).collect();
@@ -194,7 +193,7 @@ fn by_layer(effects: &Effects) -> Option<Figure> {
         let colours = palette(measure.kind, of_layers(measure));
         let cell = |layer: &usize| {
             let value = of_layers(measure).find(|value| value.layer == *layer)?;
-            let note = format!("{}, layer {layer}: {}", effect(measure.kind), told(value, digits(measure)));
+            let note = format!("{}, layer {layer}: {}", effect(measure.kind), value_text(value, digits(measure)));
             Some(Cell { value: value.value, note })
         };
         let number = |value| fixed(value, digits(measure), Sign::Minus);
@@ -218,8 +217,8 @@ fn by_layer(effects: &Effects) -> Option<Figure> {
         legends.push(Legend { palette, low: "least".to_owned(), high: "most".to_owned() });
     }
     let heat = Heat {
-        label: "Heat map with a row for each measure of the layers, each by its own scale; its numbers stand in the table \
-                below",
+        label: "Heat map with one row for each measure of the layers, each with its own scale; the values are in the \
+                table below",
         x: "layer (0 next to the embedding)",
         columns: layers.iter().map(ToString::to_string).collect(),
         rows: measures.iter().map(row).collect(),
@@ -234,7 +233,7 @@ fn by_layer(effects: &Effects) -> Option<Figure> {
     });
     let caption = measures.iter().map(|measure| format!("{}: {}", title(measure), effect_note(measure.kind)));
     let table = Table {
-        caption: glued(&caption.collect::<Vec<String>>().join("; ")),
+        caption: non_breaking(&caption.collect::<Vec<String>>().join("; ")),
         spans: Vec::new(),
         head: [vec!["layer".to_owned()], measures.iter().map(|measure| effect(measure.kind).to_owned()).collect()]
             .concat(),
@@ -243,19 +242,19 @@ fn by_layer(effects: &Effects) -> Option<Figure> {
     };
     (!measures.is_empty()).then(|| Figure {
         id: "layers",
-        title: "The layers by every measure",
+        title: "All measures by layer",
         picker: None,
         panels: Panel::alone(heat.render()),
         caption:
-            "One row for each measure of whole layers, on the right the values that its strongest colours stand for. \
-                  Rows of the same pattern order the layers alike."
+            "One row for each measure of whole layers, with the range of its colours on the right. Rows with the same \
+             pattern order the layers in the same way."
                 .to_owned(),
-        limits: "Each row has its own scale: colours compare layers within a row, never two rows.".to_owned(),
+        limits: "Each row has its own scale: colours compare layers within a row, not between rows.".to_owned(),
         tables: vec![table],
     })
 }
 
-/// Measured effects of whole layers as bars with their intervals.
+/// Bar plots of the measured effects of whole layers, with intervals.
 fn with_intervals(effects: &Effects) -> Option<Figure> {
     const MEASURED: [EffectKind; 3] = [EffectKind::LeaveOneOut, EffectKind::LeaveOneIn, EffectKind::Shapley];
     let measures = effects.measures.iter().filter(|measure| MEASURED.contains(&measure.kind));
@@ -263,11 +262,12 @@ fn with_intervals(effects: &Effects) -> Option<Figure> {
     let panel = |measure: &&EffectMeasure| {
         let point = |value: &EffectValue| {
             let [low, high] = value.interval.unwrap_or([value.value; 2]);
-            let note = format!("{}, layer {}: {}", effect(measure.kind), value.layer, told(value, digits(measure)));
+            let note =
+                format!("{}, layer {}: {}", effect(measure.kind), value.layer, value_text(value, digits(measure)));
             Point { x: value.layer as f64, y: value.value, low, high, note, label: String::new() }
         };
         let label = format!(
-            "Bar plot of {} by layer, with 95 % intervals; its numbers stand in the table below",
+            "Bar plot by layer with 95 % intervals: {}; the values are in the table below",
             effect(measure.kind)
         );
         let points = of_layers(measure).map(point).collect();
@@ -292,16 +292,18 @@ fn with_intervals(effects: &Effects) -> Option<Figure> {
     };
     (!measures.is_empty()).then(|| Figure {
         id: "effects",
-        title: "What each layer contributes",
+        title: "Effect of each layer",
         picker: None,
         panels: measures.iter().map(panel).collect(),
-        caption: "Above 0 the layer's LoRA helps. Leave-one-out is what is lost when it alone is dropped from the full \
-                  adapter, leave-one-in what it gains alone over the base model; the Shapley value is the mean of what it adds \
-                  to the layers before it, over orders of the layers. Whiskers are 95 % intervals."
+        caption: "Above 0, the LoRA of the layer helps. Removed from the full adapter: the loss without it \
+                  (leave-one-out). Alone on the base model: the gain of this layer only (leave-one-in). Shapley value: \
+                  the mean gain of adding the layer, over orders of the layers. Whiskers are 95 % intervals."
             .to_owned(),
-        limits: "Leave-one-out is small where other layers do the same work, leave-one-in where a layer needs others. Whiskers \
-                 hold for one layer at a time: among many, a few miss by chance."
-            .to_owned(),
+        limits:
+            "The effect of removing a layer is small if other layers can replace it; the effect of a layer alone is \
+                 small if it needs other layers. Each interval holds for one layer: of many, about 5 % miss the true \
+                 effect."
+                .to_owned(),
         tables: measures.iter().map(table).collect(),
     })
 }

@@ -1,16 +1,18 @@
-//! An evaluation told as tables: for the terminal, and as Markdown for a pull request or a model card.
+//! Tables of an evaluation, of efficiency and of a metric of generated answers, for the terminal and for Markdown.
 
 use plimsoll_stats::choose::Interval;
 use plimsoll_stats::metrics::compare::{Difference, Estimate};
 
 use super::grid::{Form, Grid, Side, clipped};
 use super::terminal::Look;
-use super::words::{self, NONE, Sign, bytes, count, counted, fixed, percent, plain, tame};
+use super::words::{self, NONE, Sign, bytes, count, counted, fixed, percent, plain, printable};
 use crate::result::{
     Better, Efficiency, EvalComparison, EvalResult, EvalVariant, MetricResult, MetricSummary, MetricVariant, Speed,
+    VariantEfficiency,
 };
 
-/// An evaluation as tables. Ends with a line feed.
+/// The tables of an evaluation: metrics, lengths of answers, efficiency, and a sentence for each comparison. Ends
+/// with a line feed.
 pub fn evaluation(result: &EvalResult, form: Form) -> String {
     let mut out = String::new();
     let mut paragraph = |look: Look, text: &str| {
@@ -31,7 +33,7 @@ pub fn evaluation(result: &EvalResult, form: Form) -> String {
     let compared = match result.metrics.iter().map(|metric| metric.comparisons.len()).sum() {
         0 => String::new(),
         comparisons => format!(
-            " Differences are paired by sample; p-values are of randomisation tests{}. A * marks those below 0.05.",
+            " Differences are paired by sample; p-values are from randomisation tests{}. * marks p-values below 0.05.",
             match comparisons {
                 1 => String::new(),
                 many => format!(", adjusted for all {} (Holm)", counted(many, "comparison")),
@@ -39,7 +41,7 @@ pub fn evaluation(result: &EvalResult, form: Form) -> String {
         ),
     };
     let note = format!(
-        "Values with 95 % intervals over samples: Wilson's of a rate such as exact match, the bootstrap's of all else.\
+        "Intervals are 95 % intervals over samples: Wilson for rates such as exact match, bootstrap for other metrics.\
          {compared}"
     );
     out.push('\n');
@@ -56,16 +58,17 @@ pub fn evaluation(result: &EvalResult, form: Form) -> String {
     }
     for warning in &result.warnings {
         out.push('\n');
-        form.paragraph(&mut out, Look::Warning, &format!("Warning: {warning}."));
+        form.paragraph(&mut out, Look::Warning, &format!("Warning: {warning}"));
     }
     out
 }
 
-/// How the speeds of an efficiency table were measured.
+/// The legend of an efficiency table.
 pub(super) fn efficiency_note(measured: &Efficiency) -> String {
     format!(
-        "Measured here: {} side by side, {}, {}; the median of {} rounds in turns, with the slowest and the fastest; load: \
-         the median of repeated loads. Merged into the weights an adapter costs nothing, whatever its boundary.",
+        "Measured on this machine: {} in one batch, {}, {}. Tokens/s: median of {} rounds, in which the variants take \
+         turns. Range: slowest to fastest round. Load: median of repeated loads. A merged adapter costs nothing at \
+         inference, so its speed is that of the base model.",
         counted(measured.batch, "sequence"),
         clipped(&measured.dtype, 28),
         counted(measured.threads, "thread"),
@@ -73,13 +76,13 @@ pub(super) fn efficiency_note(measured: &Efficiency) -> String {
     )
 }
 
-/// A metric of what boundaries wrote.
+/// The table of a metric of generated answers.
 pub(super) fn written(metric: &MetricSummary, layers: usize) -> Grid {
     let mut grid = Grid::new(&[
         ("k", Side::Right),
         ("selection", Side::Right),
         ("95 % interval", Side::Left),
-        ("held-out", Side::Right),
+        ("held out", Side::Right),
         ("95 % interval", Side::Left),
     ]);
     for MetricVariant { layers_kept, selection, holdout } in &metric.variants {
@@ -103,15 +106,15 @@ pub(super) fn written(metric: &MetricSummary, layers: usize) -> Grid {
     grid
 }
 
-/// What a table of what was written shows.
+/// The legend of [`written`].
 pub(super) fn written_note(metric: &MetricSummary) -> String {
     let by_nll = &metric.choice_by_nll;
     format!(
-        "{} of generated answers; higher is better; {}. Boundaries whose NLL is near the best answered the selection \
-         samples; the pick, the full adapter and the base model answered the held-out ones. By the NLL alone the pick is \
-         k = {}.",
-        tame(&metric.name),
-        tame(&metric.signature),
+        "{} of generated answers; higher is better; {}. The boundaries with an NLL near the best answered the \
+         selection samples. The pick, the full adapter and the base model answered the held-out samples. The NLL \
+         alone would pick k = {}.",
+        printable(&metric.name),
+        printable(&metric.signature),
         by_nll.one_se
     )
 }
@@ -126,10 +129,10 @@ fn heading(result: &EvalResult) -> String {
     let template = match data.template.as_str() {
         "none" => "no chat template".to_owned(),
         "tokenizer" => "the tokenizer's chat template".to_owned(),
-        other => format!("the template {}", tame(other)),
+        other => format!("the template {}", printable(other)),
     };
-    let picked = if result.generation.sampling.temperature == 0.0 {
-        "greedy".to_owned()
+    let decoding = if result.generation.sampling.temperature == 0.0 {
+        "greedy decoding".to_owned()
     } else {
         format!(
             "temperature {}, seed {}",
@@ -138,18 +141,18 @@ fn heading(result: &EvalResult) -> String {
         )
     };
     format!(
-        "{}: {samples}, {} before each prompt, {template}, {picked}, at most {}.",
-        tame(&result.task.name),
+        "{}: {samples}, {} before each prompt, {template}, {decoding}, answers of at most {}.",
+        printable(&result.task.name),
         counted(result.task.shots, "example"),
         counted(result.generation.max_tokens, "token"),
     )
 }
 
-/// Every metric of every variant, with what it is held against.
+/// Every metric of every variant, with its differences to the full adapter and to the base model.
 fn values(result: &EvalResult) -> Grid {
     let mut grid = Grid::new(&[
         ("metric", Side::Left),
-        ("LoRA kept", Side::Left),
+        ("variant", Side::Left),
         ("value", Side::Right),
         ("95 % interval", Side::Left),
         ("− full", Side::Right),
@@ -162,7 +165,7 @@ fn values(result: &EvalResult) -> Grid {
         for (index, (variant, value)) in result.variants.iter().zip(&metric.values).enumerate() {
             let Estimate { value, low, high, .. } = *value;
             let [value, low, high] = words::estimate(&Interval { value, low, high }, 1.0, 3, Sign::Minus);
-            let name = if index == 0 { format!("{}{arrow}", tame(&metric.name)) } else { String::new() };
+            let name = if index == 0 { format!("{}{arrow}", printable(&metric.name)) } else { String::new() };
             let [full, full_p] = against(metric, variant, result.model.layers);
             let [base, base_p] = against(metric, variant, 0);
             grid.row(vec![name, variant.name.clone(), value, format!("{low} to {high}"), full, full_p, base, base_p]);
@@ -171,8 +174,8 @@ fn values(result: &EvalResult) -> Grid {
     grid
 }
 
-/// A variant held against the base model or the full adapter. Results of earlier versions have no gates, and are of
-/// boundaries.
+/// The comparison of a variant with the base model (`against` = 0) or the full adapter. Results of earlier versions
+/// have boundaries only, without `gates`.
 fn comparison<'a>(metric: &'a MetricResult, of: &EvalVariant, against: usize) -> Option<&'a EvalComparison> {
     let is_it = |c: &&EvalComparison| c.gates == of.gates && c.layers_kept == of.layers_kept && c.against == against;
     metric.comparisons.iter().find(is_it)
@@ -192,8 +195,11 @@ fn against(metric: &MetricResult, variant: &EvalVariant, against: usize) -> [Str
 }
 
 fn answers(result: &EvalResult) -> Grid {
-    let mut grid =
-        Grid::new(&[("LoRA kept", Side::Left), ("tokens an answer", Side::Right), ("cut at the most", Side::Right)]);
+    let mut grid = Grid::new(&[
+        ("variant", Side::Left),
+        ("tokens per answer", Side::Right),
+        ("cut off at the limit", Side::Right),
+    ]);
     for variant in &result.variants {
         let tokens = variant.answer_tokens.map_or_else(|| NONE.to_owned(), |tokens| fixed(tokens, 1, Sign::Minus));
         grid.row(vec![variant.name.clone(), tokens, variant.cut.map_or_else(|| NONE.to_owned(), percent)]);
@@ -201,21 +207,21 @@ fn answers(result: &EvalResult) -> Grid {
     grid
 }
 
+/// The table of size, load time and decoding speed.
 pub(super) fn efficiency(measured: &Efficiency) -> Grid {
     let mut grid = Grid::new(&[
         ("adapter", Side::Left),
         ("bytes", Side::Right),
         ("load", Side::Right),
         ("tokens/s", Side::Right),
-        ("rounds", Side::Left),
-        ("of merged", Side::Right),
+        ("range", Side::Left),
+        ("vs merged", Side::Right),
     ]);
     let merged = measured.variants.first().map_or(0.0, |variant| variant.tokens_per_second.median);
     for variant in &measured.variants {
         let Speed { median, low, high, .. } = variant.tokens_per_second;
-        let name = clipped(&variant.name, 28);
         grid.row(vec![
-            if variant.layers_kept.is_some() { format!("unmerged, {name}") } else { name },
+            efficiency_label(variant),
             if variant.adapter_bytes > 0 { bytes(variant.adapter_bytes) } else { NONE.to_owned() },
             variant
                 .load_seconds
@@ -228,19 +234,28 @@ pub(super) fn efficiency(measured: &Efficiency) -> Grid {
     grid
 }
 
-/// For each cut, what the numbers say of it, in a sentence.
+/// The name of a row of the efficiency table.
+fn efficiency_label(variant: &VariantEfficiency) -> String {
+    match variant.layers_kept {
+        Some(_) => format!("unmerged, {}", clipped(&variant.name, 28)),
+        None if variant.name == "merged" => "merged (speed of the base model)".to_owned(),
+        None => clipped(&variant.name, 28),
+    }
+}
+
+/// A sentence for each comparison: in which metrics the variant is better or worse.
 fn verdicts(result: &EvalResult) -> Vec<String> {
     let layers = result.model.layers;
     let verdict = |variant: &EvalVariant, name: &str, against: usize, other: &str| {
-        let (mut better, mut worse, mut alike) = (Vec::new(), Vec::new(), 0);
+        let (mut better, mut worse, mut open) = (Vec::new(), Vec::new(), 0);
         for metric in &result.metrics {
             let found = comparison(metric, variant, against)?;
             let gain =
                 if metric.better == Better::Lower { -found.difference.difference } else { found.difference.difference };
             match (found.p_holm < 0.05, gain > 0.0) {
-                (true, true) => better.push(tame(&metric.name)),
-                (true, false) => worse.push(tame(&metric.name)),
-                (false, _) => alike += 1,
+                (true, true) => better.push(printable(&metric.name)),
+                (true, false) => worse.push(printable(&metric.name)),
+                (false, _) => open += 1,
             }
         }
         let mut parts = Vec::new();
@@ -250,17 +265,16 @@ fn verdicts(result: &EvalResult) -> Vec<String> {
         if !worse.is_empty() {
             parts.push(format!("worse in {}", worse.join(", ")));
         }
-        if alike > 0 {
-            let rest = if parts.is_empty() { "no difference is shown" } else { "no difference shown" };
-            parts.push(format!("{rest} in {} of {}", alike, counted(result.metrics.len(), "metric")));
+        if open > 0 {
+            parts.push(format!("no difference shown in {open} of {}", counted(result.metrics.len(), "metric")));
         }
-        Some(format!("{name} against {other}: {}.", parts.join("; ")))
+        Some(format!("{name} compared with {other}: {}.", parts.join("; ")))
     };
     let mut sentences = Vec::new();
     for variant in &result.variants {
         let name = match variant.layers_kept {
-            // What has another name is a boundary.
-            _ if variant.name == variant.gates => format!("LoRA at gates {}", variant.name),
+            // A boundary has another name than its LoRA strengths.
+            _ if variant.name == variant.gates => format!("LoRA strengths {}", variant.name),
             kept if kept == layers => "The full adapter".to_owned(),
             kept => format!("LoRA in {kept} of {layers} layers"),
         };

@@ -1,26 +1,27 @@
-//! The figures of cuts: how well they predict, how stable the pick is, what the controls gain, and what is best at its
-//! price.
+//! Figures of variants: NLL by boundary, the logit lens, stability of the pick, controls, and the Pareto front.
 
 use plimsoll_stats::choose::Gain;
 
-use super::evidence::{self, family};
+use super::evidence;
 use super::page::{Extra, Figure, Panel, Row, Table};
 use super::svg::{Axis, Estimate, Forest, INNER_HEIGHT, Mark, Plot, Point, Series, Shape, Start, Ticks, Tone, Weight};
 use super::words::{
-    self, NONE, Sign, count, counted, decimals, fixed, glued, number, p_value, percent, plus_minus, tame,
+    self, NONE, Sign, count, counted, decimals, fixed, non_breaking, number, p_value, percent, plus_minus, printable,
 };
 use super::{CHOSEN, boundaries, chosen, marks, picked};
 use crate::lora::Family;
-use crate::result::{Control, FamilySummary, LensPoint, LensSummary, ScoreSummary, SearchResult, VariantSummary};
+use crate::result::{
+    Control, FamilySummary, FrontPoint, LensPoint, LensSummary, ScoreSummary, SearchResult, VariantSummary,
+};
 
-/// Families whose members are so many layers as a cut has, and the looks of their lines.
-const BESIDE: [(Family, Tone); 4] =
+/// Families that also keep k layers, and the tones of their lines.
+const OTHERS: [(Family, Tone); 4] =
     [(Family::TopK, Tone::C), (Family::RandomK, Tone::D), (Family::MagnitudeK, Tone::E), (Family::OutputK, Tone::F)];
 
-/// The name of an axis of likelihoods.
+/// Name of an axis of NLL.
 const NATS: &str = "nats per answer token";
 
-/// Decimals of the likelihoods: five significant digits of the largest.
+/// Decimals of NLL: five significant digits of the largest.
 pub(super) fn nll_decimals<'a>(rows: impl IntoIterator<Item = &'a VariantSummary>) -> usize {
     let means = rows.into_iter().map(|row| row.selection().mean_nll).filter(|mean| mean.is_finite());
     decimals(means.fold(f64::NEG_INFINITY, f64::max), 5).min(5)
@@ -30,18 +31,18 @@ fn layers_axis() -> Axis<'static> {
     Axis { name: "layers kept (k)", start: Start::Whole, ticks: Ticks::Plain }
 }
 
-/// The score at every boundary, on both parts of the samples, and beside it other ways to keep as many layers.
+/// NLL by boundary on both parts of the samples, with other families that keep k layers.
 pub(super) fn ablation(result: &SearchResult) -> Option<Figure> {
     let rows: Vec<&VariantSummary> = boundaries(result).collect();
     let digits = nll_decimals(rows.iter().copied());
     let nats = |value| fixed(value, digits, Sign::Minus);
     let (selection, holdout) = (result.data.selection, result.data.holdout);
     let names = [format!("selection, ±1 standard error (n = {selection})"), format!("held out (n = {holdout})")];
-    let point = |k: usize, part: &str, score: &ScoreSummary, room: f64| Point {
+    let point = |k: usize, part: &str, score: &ScoreSummary, width: f64| Point {
         x: k as f64,
         y: score.mean_nll,
-        low: score.mean_nll - room,
-        high: score.mean_nll + room,
+        low: score.mean_nll - width,
+        high: score.mean_nll + width,
         note: format!("{k} layers kept, {part}: {} ± {} nats per token", nats(score.mean_nll), nats(score.se)),
         label: String::new(),
     };
@@ -54,19 +55,19 @@ pub(super) fn ablation(result: &SearchResult) -> Option<Figure> {
         Series { name: &names[0], tone: Tone::A, shape: Shape::Band, reach: 1.0, points: selected },
         Series { name: &names[1], tone: Tone::B, shape: Shape::Line, reach: 1.0, points: judged },
     ];
-    let beside: Vec<(Family, Tone, Vec<Point>)> = BESIDE
+    let others: Vec<(Family, Tone, Vec<Point>)> = OTHERS
         .into_iter()
         .map(|(name, tone)| (name, tone, by_count(result, name, digits)))
         .filter(|(.., points)| !points.is_empty())
         .collect();
-    for (name, tone, points) in &beside {
+    for (name, tone, points) in &others {
         let (shape, reach) = (Shape::Line, f64::INFINITY);
-        series.push(Series { name: family(*name), tone: *tone, shape, reach, points: points.clone() });
+        series.push(Series { name: name.name(), tone: *tone, shape, reach, points: points.clone() });
     }
     series.retain(|series| !series.points.is_empty());
     let layers = result.model.layers;
     let plot = Plot {
-        label: "Line plot of the mean negative log-likelihood over the number of layers kept; its numbers stand in the \
+        label: "Line plot of the mean negative log-likelihood by the number of layers kept; the values are in the \
                 table below",
         x: layers_axis(),
         y: Axis { name: NATS, start: Start::Data, ticks: Ticks::Plain },
@@ -74,7 +75,41 @@ pub(super) fn ablation(result: &SearchResult) -> Option<Figure> {
         series,
         marks: choice_marks(result),
     };
-    let numbers = |row: &&VariantSummary| Row {
+    let mut tables = vec![boundary_table(result, &rows, digits)];
+    let mut caption = format!(
+        "Each point is one boundary: LoRA is kept in the lowest k layers and dropped above, from the base model (k = \
+         0) to the full adapter (k = {layers}). The vertical axis is the negative log-likelihood (NLL) of the \
+         reference answers; lower is better. Marks: best = the lowest NLL on the selection samples; one-SE = the \
+         smallest k within one paired standard error of the best; curve = the change point of the logit lens; chosen \
+         = the boundary that the verdict keeps."
+    );
+    if !others.is_empty() {
+        caption.push_str(
+            " The other lines also keep k layers, on the selection samples: the highest (top-k), random ones \
+             (random-k, mean over draws), those with the largest norm of the update (magnitude-k), or with the most \
+             energy of the update (output-k). They are straight between the values of k that were scored.",
+        );
+        tables.push(others_table(&others, digits));
+    }
+    (!rows.is_empty()).then(|| Figure {
+        id: "ablation",
+        title: "NLL by boundary",
+        picker: None,
+        panels: Panel::alone(plot.render()),
+        caption: non_breaking(&caption),
+        limits: "The band is one standard error of the mean over samples. It is not the uncertainty of a difference \
+                 between two boundaries: those are paired by sample, so a difference well inside the band can be \
+                 significant. The lowest of many points looks better than it is; the gain comes from other samples. \
+                 The vertical axis does not start at 0."
+            .to_owned(),
+        tables,
+    })
+}
+
+/// The values of the boundaries in [`ablation`].
+fn boundary_table(result: &SearchResult, rows: &[&VariantSummary], digits: usize) -> Table {
+    let nats = |value| fixed(value, digits, Sign::Minus);
+    let row = |row: &&VariantSummary| Row {
         cells: vec![
             row.layers_kept.to_string(),
             nats(row.selection().mean_nll),
@@ -84,53 +119,34 @@ pub(super) fn ablation(result: &SearchResult) -> Option<Figure> {
         ],
         is_chosen: Some(row.layers_kept) == chosen(result),
     };
-    let caption =
-        format!("Mean and standard error, nats per answer token; {selection} selection and {holdout} held-out samples");
-    let table = Table::new(&caption, ["k", "NLL", "SE", "NLL", "SE"], rows.iter().map(numbers).collect());
-    let mut tables = vec![table.under([("", 1), ("selection", 2), ("held out", 2)])];
-    let mut caption = format!(
-        "Each point is the adapter cut at one boundary: LoRA stays in the lowest k layers and is dropped above, from the \
-         base model (k = 0) to the full adapter (k = {layers}). The height is the negative log-likelihood of the right \
-         answer, so lower is better. Marked are the lowest point on the selection samples (best), the smallest k that is \
-         within one paired standard error of it (one-SE, the candidate), the bend of the full adapter's probability \
-         curve (curve), and the answer (chosen)."
+    let caption = format!(
+        "Mean and standard error, nats per answer token; {} selection and {} held-out samples",
+        result.data.selection, result.data.holdout
     );
-    if !beside.is_empty() {
-        caption.push_str(
-            " The other lines keep as many layers, but others: the highest (top-k), drawn ones (random-k, mean over the \
-             draws), those with the largest update (magnitude-k), or with the most energy on samples (output-k), on the \
-             selection samples. They run straight over counts that were not scored.",
-        );
-        let rows = beside.iter().flat_map(|(name, _, points)| {
-            points.iter().map(move |point| {
-                let range = if point.low < point.high {
-                    format!("{} to {}", nats(point.low), nats(point.high))
-                } else {
-                    NONE.to_owned()
-                };
-                Row::plain(vec![family(*name).to_owned(), point.x.to_string(), nats(point.y), range])
-            })
-        });
-        let caption = "Other ways to keep as many layers: mean NLL on the selection samples, and where several were \
-                       drawn the least and the greatest.";
-        tables.push(Table::new(caption, ["family", "k", "NLL", "range over draws"], rows.collect()).named(1));
-    }
-    (!rows.is_empty()).then(|| Figure {
-        id: "ablation",
-        title: "How well each cut predicts the right answers",
-        picker: None,
-        panels: Panel::alone(plot.render()),
-        caption: glued(&caption),
-        limits: "The band is the spread between samples, easy and hard ones, not the uncertainty between two \
-                 boundaries: those are compared sample by sample, so even a difference well inside the band can be \
-                 sure. The lowest of many points looks better than it is, which is why no gain is read off this curve. \
-                 The vertical axis does not start at 0."
-            .to_owned(),
-        tables,
-    })
+    let table = Table::new(&caption, ["k", "NLL", "SE", "NLL", "SE"], rows.iter().map(row).collect());
+    table.under([("", 1), ("selection", 2), ("held out", 2)])
 }
 
-/// The members of a family by the number of layers that they keep: the mean where there are several of one number.
+/// The values of the other families in [`ablation`].
+fn others_table(others: &[(Family, Tone, Vec<Point>)], digits: usize) -> Table {
+    let nats = |value| fixed(value, digits, Sign::Minus);
+    let mut rows = Vec::new();
+    for (name, _, points) in others {
+        for point in points {
+            let range = if point.low < point.high {
+                format!("{} to {}", nats(point.low), nats(point.high))
+            } else {
+                NONE.to_owned()
+            };
+            rows.push(Row::plain(vec![name.to_string(), point.x.to_string(), nats(point.y), range]));
+        }
+    }
+    let caption = "Other families that keep k layers: mean NLL on the selection samples, with the lowest and the \
+                   highest of several draws.";
+    Table::new(caption, ["family", "k", "NLL", "range over draws"], rows).named(1)
+}
+
+/// The members of a family by the number of layers kept; the mean of several members with the same number.
 fn by_count(result: &SearchResult, name: Family, digits: usize) -> Vec<Point> {
     let nats = |value| fixed(value, digits, Sign::Minus);
     let members = result.variants.iter().filter(|variant| variant.family == name && variant.at.is_finite());
@@ -142,10 +158,9 @@ fn by_count(result: &SearchResult, name: Family, digits: usize) -> Vec<Point> {
         let low = draws.iter().map(|draw| draw.1).fold(f64::INFINITY, f64::min);
         let high = draws.iter().map(|draw| draw.1).fold(f64::NEG_INFINITY, f64::max);
         let note = match draws.len() {
-            1 => format!("{}, k = {}: {} nats per token", family(name), draws[0].0, nats(y)),
+            1 => format!("{name}, k = {}: {} nats per token", draws[0].0, nats(y)),
             count => format!(
-                "{}, k = {}: {} nats per token, mean of {count} draws ({} to {})",
-                family(name),
+                "{name}, k = {}: {} nats per token, mean of {count} draws ({} to {})",
                 draws[0].0,
                 nats(y),
                 nats(low),
@@ -157,7 +172,7 @@ fn by_count(result: &SearchResult, name: Family, digits: usize) -> Vec<Point> {
     members.chunk_by(|a, b| a.0 == b.0).map(point).collect()
 }
 
-/// The picks as marks over the number of layers kept.
+/// Marks at the boundaries that were picked.
 fn choice_marks(result: &SearchResult) -> Vec<Mark> {
     let mark = |k: usize| {
         let names = marks(result, k);
@@ -167,7 +182,7 @@ fn choice_marks(result: &SearchResult) -> Vec<Mark> {
     picked(result).into_iter().map(mark).collect()
 }
 
-/// The ground-truth probability after each layer, for base and full.
+/// The logit lens: ground-truth probability after each layer, for base and full.
 pub(super) fn lens(result: &SearchResult) -> Option<Figure> {
     let LensSummary { base, full, samples: n } = &result.lens;
     let n = *n;
@@ -178,7 +193,7 @@ pub(super) fn lens(result: &SearchResult) -> Option<Figure> {
             low: point.low,
             high: point.high,
             note: format!(
-                "{name}, after layer {layer}: {} (95 % interval {} to {}); right token on top {}",
+                "{name}, after layer {layer}: {} (95 % interval {} to {}); top-1 agreement {}",
                 number(point.probability),
                 number(point.low),
                 number(point.high),
@@ -193,23 +208,53 @@ pub(super) fn lens(result: &SearchResult) -> Option<Figure> {
         ("base model, 95 % interval", Tone::B, points("base", base)),
     ];
     let series = series.map(|(name, tone, points)| Series { name, tone, shape: Shape::Band, reach: 1.0, points });
-    // The change point is a number of layers: it lies between the last layer below and the first above.
-    let curve = result.choice.curve;
-    let is_bent = 0 < curve && curve < full.len();
-    let bend = || Mark {
+    // The change point is a number of layers: it lies between two layers.
+    let curve = result.choice.curve.unwrap_or(0);
+    let has_change_point = 0 < curve && curve < full.len();
+    let change_point = || Mark {
         x: curve as f64 - 0.5,
-        label: format!("bend between layers {} and {curve}", curve - 1),
+        label: format!("change point between layers {} and {curve}", curve - 1),
         weight: Weight::Strong,
     };
     let plot = Plot {
         label: "Line plot of the probability of the right token after each layer, for the base model and the full \
-                adapter; its numbers stand in the table below",
+                adapter; the values are in the table below",
         x: Axis { name: "layer (0 next to the embedding)", start: Start::Whole, ticks: Ticks::Plain },
         y: Axis { name: "probability of the right token", start: Start::Zero, ticks: Ticks::Plain },
         height: INNER_HEIGHT,
         series: series.into(),
-        marks: is_bent.then(bend).into_iter().collect(),
+        marks: has_change_point.then(change_point).into_iter().collect(),
     };
+    let found = if has_change_point {
+        format!(
+            "The vertical line is the change point of the full adapter's curve, where two straight lines fit best: \
+             between layers {} and {curve}.",
+            curve - 1
+        )
+    } else {
+        "The full adapter's curve has no change point: it is too short, or one straight line fits it.".to_owned()
+    };
+    (!base.is_empty() || !full.is_empty()).then(|| Figure {
+        id: "lens",
+        title: "Logit lens: probability of the right token by layer",
+        picker: None,
+        panels: Panel::alone(plot.render()),
+        caption: non_breaking(&format!(
+            "The hidden state after each layer is read with the final norm and the head (logit lens). The curve is the \
+             probability of the right token: mean over a sample's answer tokens, then over {}, with 95 % bootstrap \
+             intervals. {found}",
+            counted(n, "selection sample"),
+        )),
+        limits: "The head was trained for the last layer, so a low probability in an early layer does not mean that \
+                 the layer computes nothing useful. Both curves are of whole models, no boundary is tested, and the \
+                 change point does not decide."
+            .to_owned(),
+        tables: vec![lens_table(&result.lens)],
+    })
+}
+
+/// The values of [`lens`].
+fn lens_table(LensSummary { base, full, samples }: &LensSummary) -> Table {
     let interval =
         |point: &LensPoint| format!("{} to {}", fixed(point.low, 4, Sign::Minus), fixed(point.high, 4, Sign::Minus));
     let cells = |point: Option<&LensPoint>| match point {
@@ -223,46 +268,16 @@ pub(super) fn lens(result: &SearchResult) -> Option<Figure> {
     };
     let row =
         |layer: usize| Row::plain([vec![layer.to_string()], cells(base.get(layer)), cells(full.get(layer))].concat());
-    let found = if is_bent {
-        format!(
-            "The vertical line is the change point of the full curve, the split at which two straight lines fit it \
-             best: between layers {} and {curve}.",
-            curve - 1
-        )
-    } else {
-        "The full curve has no change point: it is too short, or one straight line fits it.".to_owned()
-    };
-    let length = base.len().max(full.len());
-    (length > 0).then(|| Figure {
-        id: "lens",
-        title: "Where the right answer appears",
-        picker: None,
-        panels: Panel::alone(plot.render()),
-        caption: glued(&format!(
-            "If the model had to answer after each layer, this is the probability it would give to the right token \
-             (the logit lens): the mean over a sample's answer tokens, then over {}, with 95 % bootstrap intervals. \
-             {found}",
-            counted(n, "selection sample"),
-        )),
-        limits: "An early layer's state is read with a head made for the last layer's, so a low value there does not \
-                 mean that nothing useful is computed. No cut is tested here: both curves are of whole models, and the \
-                 change point is an indication only."
-            .to_owned(),
-        tables: vec![
-            Table::new(
-                &format!(
-                    "Probability of the right token with its 95 % interval, share of positions with it on top, and mean \
-                     number of tokens above it; {n} selection samples"
-                ),
-                ["layer", "mean", "interval", "on top", "above", "mean", "interval", "on top", "above"],
-                (0..length).map(row).collect(),
-            )
-            .under([("", 1), ("base model", 4), ("full adapter", 4)]),
-        ],
-    })
+    let caption = format!(
+        "Probability of the right token with its 95 % interval, top-1 agreement (share of positions where it is the \
+         most probable token), and rank (mean number of tokens with a higher logit); {samples} selection samples"
+    );
+    let head = ["layer", "mean", "interval", "top-1", "rank", "mean", "interval", "top-1", "rank"];
+    let rows = (0..base.len().max(full.len())).map(row).collect();
+    Table::new(&caption, head, rows).under([("", 1), ("base model", 4), ("full adapter", 4)])
 }
 
-/// How often each boundary is picked when the samples are drawn again.
+/// Stability of the pick: how often resampled selection samples pick each boundary.
 pub(super) fn stability(result: &SearchResult) -> Option<Figure> {
     let shares = &result.choice.bootstrap;
     let (n, resamples) = (result.data.selection, count(result.rules.choice_resamples as u64));
@@ -277,8 +292,7 @@ pub(super) fn stability(result: &SearchResult) -> Option<Figure> {
     let points = shares.iter().enumerate().map(point).collect();
     let candidate = result.choice.one_se;
     let plot = Plot {
-        label: "Bar plot of how often each boundary is picked over bootstrap resamples; its numbers stand in the table \
-                below",
+        label: "Bar plot of the share of resamples that pick each boundary; the values are in the table below",
         x: layers_axis(),
         y: Axis { name: "share of resamples", start: Start::Zero, ticks: Ticks::Percent },
         height: INNER_HEIGHT,
@@ -292,20 +306,21 @@ pub(super) fn stability(result: &SearchResult) -> Option<Figure> {
         .map(|(k, &share)| Row { cells: vec![k.to_string(), percent(share)], is_chosen: Some(k) == chosen(result) });
     (!shares.is_empty()).then(|| Figure {
         id: "stability",
-        title: "How stable the pick is",
+        title: "Stability of the pick",
         picker: None,
         panels: Panel::alone(plot.render()),
         caption: format!(
-            "The {n} selection samples are drawn again with replacement {resamples} times, and each time the \
-             one-standard-error rule picks anew. One tall bar means that the pick does not hang on single samples; \
-             where the bars spread, read the boundary as a range."
+            "The {n} selection samples are resampled with replacement {resamples} times, and the one-standard-error \
+             rule picks on each resample. One tall bar: the pick does not depend on single samples. Several bars: \
+             read the boundary as a range."
         ),
-        limits: "It shows the chance in this sample of the data, not what other data or another task would give, and \
-                 it says nothing of whether the cut is worth it."
+        limits: "Resamples show the random error of these samples. They do not show what other data or another task \
+                 would give, or whether the candidate is better than the full adapter."
             .to_owned(),
         tables: vec![Table::new(
             &format!(
-                "Share of {resamples} bootstrap resamples of {n} selection samples; boundaries never picked are left out"
+                "Share of {resamples} bootstrap resamples of {n} selection samples; boundaries that are never picked \
+                 are left out"
             ),
             ["k", "share"],
             rows.collect(),
@@ -313,22 +328,22 @@ pub(super) fn stability(result: &SearchResult) -> Option<Figure> {
     })
 }
 
-/// What the cut and each control gain over the full adapter.
+/// Gains of the candidate and of each control over the full adapter.
 pub(super) fn controls(result: &SearchResult) -> Option<Figure> {
     let controls = result.controls.as_ref()?;
-    let (choice, cut) = (&result.choice, evidence::candidate(result));
+    let (choice, candidate) = (&result.choice, evidence::candidate(result));
     let estimate = |name: String, gain: &Gain, tone| {
         let [value, low, high] = words::gain_digits(gain, Sign::Both);
         let note =
             format!("{name} over the full adapter: {value} (95 % interval {low} to {high}, {})", p_value(gain.p));
         Estimate { name, ends: [gain.mean, gain.low, gain.high], tone, note }
     };
-    let named = |control: &Control| format!("{}: {}", family(control.family), tame(&control.label));
-    let mut rows = vec![estimate(format!("the cut: {cut}"), &choice.gain, Tone::A)];
+    let named = |control: &Control| format!("{}: {}", control.family, printable(&control.label));
+    let mut rows = vec![estimate(format!("candidate: {candidate}"), &choice.gain, Tone::A)];
     rows.extend(controls.rows.iter().map(|control| estimate(named(control), &control.over_full, Tone::B)));
     let forest = Forest {
-        label: "Estimates with 95 % intervals of what the cut and its controls gain over the full adapter; the numbers \
-                stand in the table below",
+        label: "Forest plot of the gains of the candidate and its controls over the full adapter, with 95 % intervals; \
+                the values are in the table below",
         x: Axis {
             name: "gain over the full adapter, nats per answer token (right of 0 is better)",
             start: Start::Data,
@@ -348,43 +363,43 @@ pub(super) fn controls(result: &SearchResult) -> Option<Figure> {
         }
         cells
     };
-    let mut rows = vec![Row { cells: cells(format!("the cut: {cut}"), &choice.gain, None), is_chosen: true }];
+    let mut rows = vec![Row { cells: cells(format!("candidate: {candidate}"), &choice.gain, None), is_chosen: true }];
     let others = controls.rows.iter();
     rows.extend(others.map(|control| Row::plain(cells(named(control), &control.over_full, Some(control)))));
     let caption = format!(
-        "Nats per answer token on {}, with 95 % bootstrap intervals; positive is better. p: of the difference between the \
-         cut and the control, adjusted for all controls (Holm).",
+        "Nats per answer token on {}, with 95 % bootstrap intervals; above 0 is better. p: difference between the \
+         candidate and the control, adjusted for all controls (Holm).",
         evidence::judged_on(&choice.gain, result)
     );
     let table = Table::new(&caption, ["", "gain", "95 % interval", "gain", "95 % interval", "p (Holm)"], rows);
     Some(Figure {
         id: "controls",
-        title: "Is it depth that helps?",
+        title: "Controls: does the choice of layers matter?",
         picker: None,
         panels: Panel::alone(forest.render()),
-        caption: glued(&format!(
-            "The cut beside controls that know nothing of depth, or the opposite of it: one tuned factor on the whole \
-             adapter (global-alpha), as many layers that were drawn (random-k), or as many of the highest (top-k). Lines \
-             are 95 % intervals; 0 is the full adapter. {}",
+        caption: non_breaking(&format!(
+            "The candidate compared with controls: one tuned LoRA strength for the whole adapter (global-alpha), \
+             equally many random layers (random-k), and equally many of the highest layers (top-k). Lines are 95 % \
+             intervals; 0 is the full adapter. {}",
             evidence::depth_shown(controls)
         )),
-        limits: "Two intervals that overlap can belong to variants that differ for sure, because these are compared \
-                 sample by sample: the comparison of the cut with each control stands in the table. A control that was \
-                 not tried could still do as well."
+        limits: "Variants are compared by paired samples, so a difference can be significant although intervals \
+                 overlap: the table has the comparison of the candidate with each control. Other controls may do as \
+                 well as the candidate."
             .to_owned(),
-        tables: vec![table.under([("", 1), ("over the full adapter", 2), ("the cut over it", 3)]).named(1)],
+        tables: vec![table.under([("", 1), ("over the full adapter", 2), ("candidate over the control", 3)]).named(1)],
     })
 }
 
-/// How families of candidates competed.
+/// Comparison of families by cross-validation.
 pub(super) fn arbitration(result: &SearchResult) -> Option<Extra> {
     let arbitration = result.arbitration.as_ref()?;
     let largest = arbitration.families.iter().map(|row| row.mean_nll).filter(|nll| nll.is_finite());
     let digits = decimals(largest.fold(f64::NEG_INFINITY, f64::max), 5).min(5);
     let row = |row: &FamilySummary| Row {
         cells: vec![
-            family(row.family).to_owned(),
-            tame(&row.pick.label),
+            row.family.to_string(),
+            printable(&row.pick.label),
             count(row.members as u64),
             words::bytes(row.pick.bytes),
             fixed(row.mean_nll, digits, Sign::Minus),
@@ -394,18 +409,18 @@ pub(super) fn arbitration(result: &SearchResult) -> Option<Extra> {
         is_chosen: row.is_chosen,
     };
     let caption = format!(
-        "From the simplest family. NLL: mean over {} of what the pick of the other folds scores on them, {} folds; deficit: \
-         above the best family's, ± one paired standard error.",
+        "The simplest family first. NLL: mean over {}, each scored with the pick of the other folds ({} folds). \
+         Deficit: difference to the best family ± one paired standard error.",
         counted(result.data.selection, "selection sample"),
         arbitration.folds,
     );
-    let head = ["family", "picks", "of variants", "size", "NLL", "deficit ± SE", ""];
+    let head = ["family", "pick", "of variants", "bytes", "NLL", "deficit ± SE", ""];
     Some(Extra {
         id: "arbitration",
-        title: "Which kind of cut",
-        text: vec![glued(
-            "Several families of variants offered a candidate. Each picked on some of the selection samples and was scored \
-             on the others, so that a family of many variants has no advantage from having more to pick from. The simplest \
+        title: "Comparison of families",
+        text: vec![non_breaking(
+            "Families were compared by cross-validation on the selection samples: the rule of each family picks on \
+             some folds and is scored on the others, so a family with many variants has no advantage. The simplest \
              family within one standard error of the best is taken.",
         )],
         tables: vec![Table::new(&caption, head, arbitration.families.iter().map(row).collect()).named(2)],
@@ -413,48 +428,30 @@ pub(super) fn arbitration(result: &SearchResult) -> Option<Extra> {
     })
 }
 
-/// What is best at its price: bytes against NLL.
+/// The Pareto front of bytes and NLL.
 pub(super) fn front(result: &SearchResult) -> Option<Figure> {
-    /// Longer names go into the table alone.
-    const LABEL: usize = 22;
     let has_guard = result.front.iter().any(|point| point.guard.is_some());
     let digits = {
         let largest = result.front.iter().map(|point| point.nll).filter(|nll| nll.is_finite());
         decimals(largest.fold(f64::NEG_INFINITY, f64::max), 5).min(5)
     };
     let nats = |value| fixed(value, digits, Sign::Minus);
-    let points = |is_on_front: bool| {
-        let mut points: Vec<Point> = result
-            .front
-            .iter()
-            .filter(|point| point.is_on_front == is_on_front)
-            .map(|point| {
-                let guard = point.guard.map(|guard| format!(", guard {}", nats(guard))).unwrap_or_default();
-                let name = tame(&point.label);
-                let note = format!(
-                    "{}, {name}: {} nats per token{guard}, {}",
-                    family(point.family),
-                    nats(point.nll),
-                    words::bytes(point.bytes)
-                );
-                let is_short = is_on_front && name.chars().count() <= LABEL;
-                let label = if is_short { name } else { String::new() };
-                Point { x: point.bytes as f64, y: point.nll, low: point.nll, high: point.nll, note, label }
-            })
-            .collect();
-        points.sort_by(|a, b| a.x.total_cmp(&b.x));
-        points
-    };
-    // With a third price, a front is no line in this plane.
+    // A front in three dimensions is no line in this plane.
     let shape = if has_guard { Shape::Dots } else { Shape::Stairs };
     let mut series = vec![
-        Series { name: "others", tone: Tone::Quiet, shape: Shape::Dots, reach: 1.0, points: points(false) },
-        Series { name: "on the front", tone: Tone::A, shape, reach: 1.0, points: points(true) },
+        Series {
+            name: "dominated",
+            tone: Tone::Quiet,
+            shape: Shape::Dots,
+            reach: 1.0,
+            points: front_points(result, false, digits),
+        },
+        Series { name: "on the front", tone: Tone::A, shape, reach: 1.0, points: front_points(result, true, digits) },
     ];
     series.retain(|series| !series.points.is_empty());
     let plot = Plot {
-        label: "Scatter plot of the mean negative log-likelihood over the bytes that a variant keeps; the numbers of the \
-                front stand in the table below",
+        label: "Scatter plot of the mean negative log-likelihood by the bytes that a variant keeps; the values of the \
+                front are in the table below",
         x: Axis { name: "bytes of the tensors kept", start: Start::Zero, ticks: Ticks::Bytes },
         y: Axis { name: NATS, start: Start::Data, ticks: Ticks::Plain },
         height: 340.0,
@@ -465,39 +462,64 @@ pub(super) fn front(result: &SearchResult) -> Option<Figure> {
     best.sort_by(|a, b| a.bytes.cmp(&b.bytes).then(a.nll.total_cmp(&b.nll)));
     let rows = best.iter().map(|point| {
         Row::plain(vec![
-            tame(&point.label),
-            family(point.family).to_owned(),
+            printable(&point.label),
+            point.family.to_string(),
             words::bytes(point.bytes),
             nats(point.nll),
             point.guard.map_or_else(|| NONE.to_owned(), nats),
-            tame(&point.gates),
+            printable(&point.gates),
         ])
     });
     let caption = format!(
-        "The variants on the front, from the smallest: mean NLL in nats per answer token on {}, and on the guard's where \
-         there is a guard; gates as plimsoll trim --gates takes them.",
+        "The variants on the front, the smallest first: mean NLL in nats per answer token on {}, and on the guard \
+         samples if there is a guard; LoRA strengths in the syntax of plimsoll trim --gates.",
         counted(result.data.selection, "selection sample")
     );
-    let head = ["variant", "family", "size", "NLL", "guard NLL", "gates"];
-    let guard = if has_guard { " and as good on the guard's samples" } else { "" };
+    let head = ["variant", "family", "bytes", "NLL", "guard NLL", "LoRA strengths"];
+    let measures = if has_guard { "bytes, NLL and NLL on the guard samples" } else { "bytes and NLL" };
     (!result.front.is_empty()).then(|| Figure {
         id: "front",
-        title: "What is best at its price",
+        title: "Pareto front: bytes and NLL",
         picker: None,
         panels: Panel::alone(plot.render()),
         caption: format!(
-            "Every variant that was scored, by what it keeps and by how well it predicts. Those on the front are beaten by \
-             nothing that is as small{guard}: whoever wants another trade than the answer's can pick there and cut with \
-             the gates in the table."
+            "All scored variants by bytes and NLL. A variant is on the front if no other variant is at least as good \
+             in {measures}, and better in one of them. To use another variant than the verdict's, give its LoRA \
+             strengths to plimsoll trim --gates."
         ),
-        limits: "The front is drawn from the selection samples, and the best of many is better there than elsewhere. \
-                 Neighbours on it may not differ: nothing here is tested. Where an adapter is merged, size saves nothing."
-            .to_owned(),
+        limits:
+            "The NLL is measured on the selection samples, where the lowest of many looks better than it is. Nothing \
+                 is tested: neighbours on the front may not differ. For a merged adapter, size saves no time."
+                .to_owned(),
         tables: vec![Table::new(&caption, head, rows.collect()).named(2)],
     })
 }
 
-/// What the samples of another kind say.
+/// The points of [`front`] that are on the front or dominated, by bytes. Short names on the front are labels.
+fn front_points(result: &SearchResult, is_on_front: bool, digits: usize) -> Vec<Point> {
+    /// Longer names are only in the table.
+    const LABEL: usize = 22;
+    let nats = |value| fixed(value, digits, Sign::Minus);
+    let point = |point: &FrontPoint| {
+        let guard = point.guard.map(|guard| format!(", guard {}", nats(guard))).unwrap_or_default();
+        let name = printable(&point.label);
+        let note = format!(
+            "{}, {name}: {} nats per token{guard}, {}",
+            point.family,
+            nats(point.nll),
+            words::bytes(point.bytes)
+        );
+        let is_short = is_on_front && name.chars().count() <= LABEL;
+        let label = if is_short { name } else { String::new() };
+        Point { x: point.bytes as f64, y: point.nll, low: point.nll, high: point.nll, note, label }
+    };
+    let mut points: Vec<Point> =
+        result.front.iter().filter(|point| point.is_on_front == is_on_front).map(point).collect();
+    points.sort_by(|a, b| a.x.total_cmp(&b.x));
+    points
+}
+
+/// The guard: gains on samples of other data.
 pub(super) fn guard(result: &SearchResult) -> Option<Extra> {
     let guard = result.guard.as_ref()?;
     let row = |name: &str, gain: &Gain| {
@@ -505,16 +527,16 @@ pub(super) fn guard(result: &SearchResult) -> Option<Extra> {
         Row::plain(vec![name.to_owned(), mean, format!("{low} to {high}"), p_value(gain.p), count(gain.samples as u64)])
     };
     let caption = format!(
-        "Nats per answer token with 95 % bootstrap intervals on the guard's held-out samples; positive is better. {} more \
-         kept variants from being picked.",
+        "Nats per answer token with 95 % bootstrap intervals on the guard's held-out samples; above 0 is better. {} \
+         more excluded variants before the pick.",
         counted(guard.selection, "sample"),
     );
     let candidate = format!("candidate ({}) over the full adapter", evidence::candidate(result));
     let rows = vec![row(&candidate, &guard.gain), row("full adapter over the base model", &guard.adapter_gain)];
     Some(Extra {
         id: "guard",
-        title: "What it does to other data",
-        text: vec![glued(&evidence::guard(guard))],
+        title: "Guard samples",
+        text: vec![non_breaking(&evidence::guard(guard))],
         tables: vec![Table::new(&caption, ["", "gain", "95 % interval", "p", "n"], rows).named(1)],
         folded: Vec::new(),
     })

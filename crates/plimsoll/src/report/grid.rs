@@ -1,23 +1,24 @@
-//! Tables of short texts, for a terminal and as Markdown.
+//! Tables of short texts for the terminal and for Markdown, and escaping of untrusted text in Markdown.
 
 use super::terminal::{Look, Style, WIDTH, wrap};
-use super::words::tame;
+use super::words::printable;
 
-/// How the tables are written.
+/// Output format of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Form {
-    /// For a terminal.
+    /// Text for a terminal.
     Text(Style),
-    /// As Markdown.
+    /// Markdown (GitHub's, for its tables).
     Markdown,
 }
 
-/// On which side of its column a text stands.
+/// Alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     Left,
     Right,
-    /// On the left; left out of Markdown, whose letters need not be of one width.
+    /// Left; left out of Markdown, whose font need not be monospaced.
     Bar,
 }
 
@@ -25,7 +26,7 @@ pub(super) enum Side {
 pub(super) struct Grid {
     columns: Vec<(&'static str, Side)>,
     pub(super) rows: Vec<Vec<String>>,
-    /// Rows that are set apart.
+    /// Indices of highlighted rows.
     chosen: Vec<usize>,
 }
 
@@ -43,7 +44,7 @@ impl Grid {
         self.rows.push(cells);
     }
 
-    /// Adds a row that is set apart.
+    /// Adds a highlighted row.
     pub(super) fn chosen(&mut self, cells: Vec<String>) {
         self.chosen.push(self.rows.len());
         self.rows.push(cells);
@@ -53,10 +54,10 @@ impl Grid {
         let header: Vec<String> = self.head().into_iter().map(str::to_owned).collect();
         match form {
             Form::Markdown => {
-                let is_told = |side: Side| side != Side::Bar;
+                let is_written = |side: Side| side != Side::Bar;
                 let line = |cells: &[String], around: &str| {
-                    let told = cells.iter().zip(&self.columns).filter(|(_, (_, side))| is_told(*side));
-                    let cells: Vec<String> = told
+                    let written = cells.iter().zip(&self.columns).filter(|(_, (_, side))| is_written(*side));
+                    let cells: Vec<String> = written
                         .map(|(cell, _)| match cell.trim() {
                             "" => String::new(),
                             cell => format!("{around}{}{around}", markup_free(cell)),
@@ -65,7 +66,7 @@ impl Grid {
                     format!("| {} |\n", cells.join(" | "))
                 };
                 out.push_str(&line(&header, ""));
-                let sides = self.columns.iter().map(|(_, side)| *side).filter(|side| is_told(*side));
+                let sides = self.columns.iter().map(|(_, side)| *side).filter(|side| is_written(*side));
                 let rule = sides.map(|side| if side == Side::Left { "---" } else { "---:" });
                 out.push_str(&format!("|{}|\n", rule.collect::<Vec<_>>().join("|")));
                 for (index, row) in self.rows.iter().enumerate() {
@@ -84,14 +85,14 @@ impl Grid {
                             Side::Left | Side::Bar => format!("{cell:<width$}"),
                             Side::Right => format!("{cell:>width$}"),
                         });
-                    // Only numbers beyond all reason make a row so long.
+                    // Only extreme numbers make a row too long.
                     clipped(cells.collect::<Vec<_>>().join("  ").trim_end(), WIDTH)
                 };
-                out.push_str(&style.dress(Look::Bold, &line(&header)));
+                out.push_str(&style.styled(Look::Bold, &line(&header)));
                 out.push('\n');
                 for (index, row) in self.rows.iter().enumerate() {
                     let look = if self.chosen.contains(&index) { Look::Chosen } else { Look::Plain };
-                    out.push_str(&style.dress(look, &line(row)));
+                    out.push_str(&style.styled(look, &line(row)));
                     out.push('\n');
                 }
             }
@@ -103,7 +104,7 @@ impl Form {
     pub(super) fn paragraph(self, out: &mut String, look: Look, text: &str) {
         match self {
             Self::Markdown => {
-                // A list, a numbered one or a heading's underline would begin so.
+                // These characters would start a list or underline a heading.
                 let number = text.trim_start_matches(|c: char| c.is_ascii_digit());
                 if text.starts_with(['-', '+', '=', ' ']) {
                     out.push_str(if text.starts_with(' ') { "&#32;" } else { "\\" });
@@ -120,7 +121,7 @@ impl Form {
             }
             Self::Text(style) => {
                 for line in wrap(text, 0) {
-                    out.push_str(&style.dress(look, &line));
+                    out.push_str(&style.styled(look, &line));
                     out.push('\n');
                 }
             }
@@ -128,15 +129,14 @@ impl Form {
     }
 }
 
-/// Text that Markdown shows as it is: what a stranger called something must not become markup, a link, or a call to
-/// somebody of that name.
+/// Escapes text for Markdown: untrusted text must not become markup, a link or a mention of a user.
 pub(super) fn markup_free(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
         let is_link = rest.starts_with("://") || rest.starts_with("www.");
         match c {
-            // An empty comment parts the sign from the name.
+            // An empty comment separates the sign from the name.
             '@' => out.push_str("@<!-- -->"),
             'w' if is_link => {
                 out.push_str("www\\.");
@@ -154,11 +154,10 @@ pub(super) fn markup_free(text: &str) -> String {
     out
 }
 
-/// A stranger's text as it was written, as code in Markdown.
+/// Untrusted text as code in Markdown.
 pub(super) fn code(text: &str) -> String {
-    let text = tame(text);
-    // A fence of backticks cannot hold all texts, and a table would part cells at a bar inside one. Character references
-    // are never markup.
+    let text = printable(text);
+    // Backticks cannot hold all texts, and a bar would split a cell of a table. Character references are never markup.
     if !text.is_empty() && !text.starts_with(' ') && !text.ends_with(' ') && !text.contains(['`', '|']) {
         return format!("`{text}`");
     }
@@ -166,9 +165,9 @@ pub(super) fn code(text: &str) -> String {
     format!("<code>{}</code>", text.chars().map(escape).collect::<String>())
 }
 
-/// Text of an untrusted file on one line and of a limited length.
+/// Untrusted text on one line, shortened to `most` characters.
 pub(super) fn clipped(text: &str, most: usize) -> String {
-    let text = tame(text);
+    let text = printable(text);
     if text.chars().count() <= most {
         return text;
     }
@@ -180,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_text_becomes_markup() {
+    fn text_does_not_become_markup() {
         let text = "a|b\\|c *d* <e> [f](http://g) @h www.i `j` &lt; ~~k~~";
         let free = "a\\|b\\\\\\|c \\*d\\* \\<e\\> \\[f\\](http\\://g) @<!-- -->h www\\.i \\`j\\` \\&lt; \\~\\~k\\~\\~";
         assert_eq!(markup_free(text), free);

@@ -1,51 +1,54 @@
-//! The report as one HTML file that needs nothing else: no network, and no program but the one script in it.
+//! The report of a search as one self-contained HTML file, without network access.
 //!
-//! Paths, names, prompts and answers come from strangers. The template escapes whatever it is handed but for the figures,
-//! which escape their own text, and the data of the samples, which the script shows as text only. A content security policy
-//! in the page forbids requests, and every script but the one whose hash it names. Everything a figure shows also stands in
-//! a table below it, and without the script all of the page but the samples can be read.
+//! Paths, names, prompts and answers are untrusted text. The template escapes all values except the figures, which
+//! escape their text themselves, and the data of the samples, which the script shows as text only. A content security
+//! policy in the page forbids requests, and all scripts except the one whose hash it names. The values of every
+//! figure are also in a table below it. Without the script, everything except the samples can be read.
 
 use std::sync::LazyLock;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
-use plimsoll_stats::choose::{Gain, Validation, Verdict};
+use plimsoll_stats::choose::{Gain, JudgingSamples, Verdict};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::evaluation::{efficiency, efficiency_note, written, written_note};
 use super::page::{Extra, Figure};
 use super::svg::{self, Kept};
-use super::words::{self, NONE, Retained, Sign, count, counted, fixed, glued, p_value, percent, plain, tame};
-use super::{beyond, effects, evidence, figures, samples, variants};
+use super::words::{
+    self, NONE, Retained, Sign, count, counted, fixed, non_breaking, p_value, percent, plain, printable,
+};
+use super::{effects, evidence, figures, other_candidate, samples, variants};
 use crate::lora::{Family, Variant};
 use crate::result::{AnswerEnding, DataFacts, SampleTokens, SearchResult};
 
 const TEMPLATE: &str = include_str!("report.html.jinja");
-/// The look of every page.
+/// The style sheet of all pages.
 pub(super) const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
 
-/// The script's hash, as a content security policy names it.
+/// The script's hash in the syntax of a content security policy.
 static SCRIPT_HASH: LazyLock<String> =
     LazyLock::new(|| format!("sha256-{}", base64(&Sha256::digest(SCRIPT.as_bytes()))));
 
-/// The report of a search as one self-contained page, with what each sample's tokens got where that is at hand.
+/// The report of a search as one self-contained HTML page. `samples` are the tokens of the samples with their NLL,
+/// which may be empty.
 pub fn html(result: &SearchResult, samples: &[SampleTokens]) -> String {
-    const RENDERS: &str = "the built-in template parses, and the page has all that it asks for";
+    const RENDERS: &str = "the built-in template parses, and the page has all its fields";
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().expect(RENDERS));
-    // The template is part of the program and is handed strings, lists and flags of a fixed shape only: no result can
-    // make it fail, and the tests render every branch of it.
+    // The template is built in and reads strings, lists and flags of a fixed structure, so no result can make it
+    // fail. The tests render every branch.
     environment
         .render_named_str("report.html", TEMPLATE, Value::from(Serde(Page::new(result, samples))))
         .expect(RENDERS)
 }
 
-/// What the template is handed: words only, nothing left to compute.
+/// The fields of the template: texts only.
 #[derive(Serialize)]
 struct Page {
     title: String,
@@ -54,7 +57,7 @@ struct Page {
     script_hash: &'static str,
     headline: String,
     grounds: String,
-    /// What has to be said beside the answer: that it is not shown, or not by depth.
+    /// Remarks on the answer: controls that may do as well.
     notes: Vec<String>,
     strip: String,
     tests: String,
@@ -63,7 +66,7 @@ struct Page {
     warnings: Vec<Remark>,
     /// Figures and tables, in the order of the page.
     sections: Vec<Section>,
-    /// The samples as JSON; null where there are none.
+    /// The samples as JSON; null without samples.
     samples: Option<String>,
     /// Whether nothing was generated.
     by_nll: bool,
@@ -80,7 +83,7 @@ enum Section {
     Extra(Extra),
 }
 
-/// A number with what it is, how sure it is, and what it was measured on.
+/// A number with its name, unit, interval and samples.
 #[derive(Serialize)]
 struct Fact {
     name: String,
@@ -91,8 +94,8 @@ struct Fact {
 
 #[derive(Serialize)]
 struct Remark {
-    matter: String,
-    remedy: &'static str,
+    problem: String,
+    action: &'static str,
 }
 
 #[derive(Serialize)]
@@ -105,45 +108,46 @@ struct Group {
 struct Entry {
     name: &'static str,
     value: String,
-    /// Whether it is a stranger's or a machine's string, set apart from words.
+    /// Whether it is printed as code.
     is_code: bool,
 }
 
 impl Page {
     fn new(result: &SearchResult, samples: &[SampleTokens]) -> Self {
         let words::Answer { headline, grounds } = words::answer(result);
-        let warnings = result.warnings.iter().map(|warning| words::advice(warning, result));
-        // What the samples settle, and how many would, is among the grounds.
+        let warnings = result.warnings.iter().map(|warning| words::warning_text(warning, result));
         let note = evidence::depth(result);
         Self {
             title: format!("{} · {}", base_name(&result.adapter.path), base_name(&result.model.path)),
             style: STYLE,
             script: SCRIPT,
             script_hash: &SCRIPT_HASH,
-            headline: glued(&headline),
-            grounds: glued(&grounds),
-            notes: note.iter().map(|note| glued(note)).collect(),
+            headline: non_breaking(&headline),
+            grounds: non_breaking(&grounds),
+            notes: note.iter().map(|note| non_breaking(note)).collect(),
             strip: strip(result),
             tests: how_judged(result),
-            race: words::race(result).map(|text| glued(&text)),
+            race: words::race(result).map(|text| non_breaking(&text)),
             facts: facts(result),
-            warnings: warnings.map(|advice| Remark { matter: glued(&advice.matter), remedy: advice.remedy }).collect(),
+            warnings: warnings
+                .map(|text| Remark { problem: non_breaking(&text.problem), action: text.action })
+                .collect(),
             sections: sections(result),
             samples: samples::data(result, samples),
             by_nll: result.metric.is_none(),
             provenance: provenance(result),
-            command: tame(&result.command),
-            tool: tame(&result.tool),
+            command: printable(&result.command),
+            tool: printable(&result.tool),
         }
     }
 }
 
-/// What there is to show, in the order of the page: the cut, what else could explain it, what the layers do, and then
-/// everything.
+/// The sections that have data, in the order of the page: the candidate and its controls, effects of layers, and all
+/// scored variants.
 fn sections(result: &SearchResult) -> Vec<Section> {
     let figure = |figure: Option<Figure>| figure.map(Section::Figure);
     let extra = |extra: Option<Extra>| extra.map(Section::Extra);
-    let cut = [
+    let candidate = [
         figure(figures::ablation(result)),
         figure(figures::controls(result)),
         extra(figures::arbitration(result)),
@@ -157,90 +161,90 @@ fn sections(result: &SearchResult) -> Vec<Section> {
         figure(figures::front(result)),
         extra(Some(variants::every_boundary(result))),
         extra(variants::everything(result)),
-        extra(what_was_written(result)),
-        extra(what_is_saved(result)),
+        extra(generated_answers(result)),
+        extra(efficiency_section(result)),
     ];
-    cut.into_iter().flatten().chain(layers).chain(all.into_iter().flatten()).collect()
+    candidate.into_iter().flatten().chain(layers).chain(all.into_iter().flatten()).collect()
 }
 
-/// What was generated, where it was.
-fn what_was_written(result: &SearchResult) -> Option<Extra> {
+/// The metric of generated answers, if a metric was to choose.
+fn generated_answers(result: &SearchResult) -> Option<Extra> {
     let metric = result.metric.as_ref()?;
     let chosen = metric.variants.iter().position(|variant| variant.layers_kept == result.choice.layers_kept);
     let (note, grid) = (written_note(metric), written(metric, result.model.layers));
-    Some(Extra::of_grid("written", "What the boundaries wrote", &note, grid, chosen))
+    Some(Extra::of_grid("written", "Metric of generated answers", &note, grid, chosen))
 }
 
-/// What a cut saves, where that was measured.
-fn what_is_saved(result: &SearchResult) -> Option<Extra> {
+/// Size, load time and speed of variants, if measured.
+fn efficiency_section(result: &SearchResult) -> Option<Extra> {
     let measured = result.efficiency.as_ref()?;
     let (note, grid) = (efficiency_note(measured), efficiency(measured));
-    Some(Extra::of_grid("efficiency", "What a cut saves", &note, grid, None))
+    Some(Extra::of_grid("efficiency", "Size, load time and speed", &note, grid, None))
 }
 
-/// The layers of the answer.
+/// The strip of the layers that the verdict keeps.
 fn strip(result: &SearchResult) -> String {
-    /// Beyond this the answer is drawn by its number of layers alone.
+    /// With more layers, only their number is drawn.
     const MOST: usize = 200;
     let (choice, layers) = (&result.choice, result.model.layers);
     let chosen = result.candidate.as_ref().filter(|candidate| {
         choice.verdict == Verdict::Trim && candidate.family != Family::BottomK && (1..=MOST).contains(&layers)
     });
-    let gates = chosen.and_then(|candidate| Variant::parse(&candidate.gates, layers).ok());
-    let Some(gates) = gates else { return svg::strip(choice.layers_kept, layers) };
-    let kept = gates.gates.iter().map(|gates| match &gates.0 {
-        gates if gates.iter().all(|gate| *gate == 0.0) => Kept::Nothing,
-        gates if gates.iter().all(|gate| *gate == 1.0) => Kept::Whole,
+    let variant = chosen.and_then(|candidate| Variant::parse(&candidate.gates, layers).ok());
+    let Some(variant) = variant else { return svg::strip(choice.layers_kept, layers) };
+    let kept = variant.gates.iter().map(|layer| match &layer.0 {
+        strengths if strengths.iter().all(|strength| *strength == 0.0) => Kept::Nothing,
+        strengths if strengths.iter().all(|strength| *strength == 1.0) => Kept::Whole,
         _ => Kept::Part,
     });
     svg::strip_of(&kept.collect::<Vec<Kept>>())
 }
 
-/// How the numbers of the answer came about.
+/// How the numbers of the answer were measured.
 fn how_judged(result: &SearchResult) -> String {
     let SearchResult { data, rules, choice, .. } = result;
     let judged = match choice.validation {
-        Validation::Holdout => format!(
-            "The candidate was picked on {}, and judged on {} that had no part in picking it.",
+        JudgingSamples::Holdout => format!(
+            "The candidate was picked on {} and judged on {}, which had no part in the pick.",
             counted(data.selection, "selection sample"),
-            counted(data.holdout, "other sample"),
+            counted(data.holdout, "held-out sample"),
         ),
-        Validation::Nested { folds } => format!(
-            "The candidate was picked on {}. They were judged in {}: the rule picks on all folds but one, and its pick is \
-             judged on that one, so what is judged is the rule's picks and not one boundary.",
+        JudgingSamples::Nested { folds } => format!(
+            "The candidate was picked on {}. It was judged by nested cross-validation in {}: for each fold, the rule \
+             picks on the other folds, and its pick is judged on the fold left out. So the gain is the gain of the \
+             rule's picks, not of one boundary.",
             counted(data.selection, "sample"),
             counted(folds, "fold"),
         ),
     };
-    let power = if choice.abstains { None } else { evidence::power(result) };
-    glued(&format!(
-        "{judged} Every comparison is paired: the same sample under both variants. Intervals are 95 % percentile bootstrap \
-         intervals ({} resamples by sample), p-values are two-sided, the larger of the paired randomisation test's and that of a t-test corrected for skewness; \
-         {}. {}",
+    non_breaking(&format!(
+        "{judged} Every comparison is paired by sample. Intervals are 95 % percentile bootstrap intervals over \
+         samples ({} resamples). p-values are two-sided: the larger of a paired randomisation test and a t-test \
+         corrected for skewness; {}.",
         count(rules.resamples as u64),
         words::counts_as_shown(choice.gain.samples, rules.alpha),
-        power.unwrap_or_default(),
     ))
 }
 
 fn facts(result: &SearchResult) -> Vec<Fact> {
     let SearchResult { choice, adapter, data, rules, model, .. } = result;
     let candidate = evidence::candidate(result);
-    let adapter_gain = gain_fact("Full adapter over the base model".to_owned(), &choice.adapter_gain, result);
-    // Where the candidate is the full adapter, there is nothing to compare.
-    let mut facts = if choice.one_se >= model.layers && beyond(result).is_none() {
+    let adapter_gain =
+        gain_fact("Gain of the full adapter over the base model".to_owned(), &choice.adapter_gain, result);
+    // A candidate that is the full adapter is not compared with it.
+    let mut facts = if choice.one_se >= model.layers && other_candidate(result).is_none() {
         vec![adapter_gain]
     } else {
         vec![
-            gain_fact(format!("Candidate ({candidate}) over the full adapter"), &choice.gain, result),
-            gain_fact(format!("Candidate ({candidate}) over the base model"), &choice.base_gain, result),
+            gain_fact(format!("Gain of the candidate ({candidate}) over the full adapter"), &choice.gain, result),
+            gain_fact(format!("Gain of the candidate ({candidate}) over the base model"), &choice.base_gain, result),
             adapter_gain,
-            retained_fact(format!("Share of the adapter's gain that {candidate} retains"), result),
+            retained_fact(format!("Retained share of the adapter's gain ({candidate})"), result),
         ]
     };
     let stable = choice.bootstrap.get(choice.one_se).copied().unwrap_or(f64::NAN);
     facts.push(Fact {
-        name: format!("Resamples that pick k = {} of the boundaries as well", choice.one_se),
+        name: format!("Stability: resamples that pick k = {}", choice.one_se),
         value: fixed(stable * 100.0, 1, Sign::Minus),
         unit: "%".to_owned(),
         lines: vec![
@@ -254,7 +258,7 @@ fn facts(result: &SearchResult) -> Vec<Fact> {
         value: words::bytes(adapter.bytes_kept),
         unit: String::new(),
         lines: vec![
-            glued(&format!("of {} ({})", words::bytes(adapter.bytes), percent(share))),
+            non_breaking(&format!("of {} ({})", words::bytes(adapter.bytes), percent(share))),
             format!("{} of {} layers", choice.layers_kept, model.layers),
         ],
     });
@@ -270,31 +274,67 @@ fn retained_fact(name: String, result: &SearchResult) -> Fact {
         lines: vec![why, held_out.clone()],
     };
     let share = match Retained::of(result.choice.retained, &result.choice.adapter_gain) {
-        None => return none("not given: the adapter's own gain is not clear of 0".to_owned()),
+        None => return none("not given: the adapter's own gain is not clearly above 0".to_owned()),
         Some(Retained::GainTooSmall { .. }) => return none(format!("not given: {}", words::NO_SHARE)),
         Some(Retained::Share(share)) => share,
     };
     let [value, low, high] = words::estimate(&share, 100.0, 2, Sign::Minus);
-    let lines = vec![glued(&format!("95 % interval {low} to {high} %")), held_out];
+    let lines = vec![non_breaking(&format!("95 % interval {low} to {high} %")), held_out];
     Fact { name, value, unit: "%".to_owned(), lines }
 }
 
 fn gain_fact(name: String, gain: &Gain, result: &SearchResult) -> Fact {
     let [value, low, high] = words::gain_digits(gain, Sign::Both);
     let mut lines = vec![
-        glued(&format!("95 % interval {low} to {high}")),
-        glued(&format!("{}, {}", p_value(gain.p), evidence::judged_on(gain, result))),
+        non_breaking(&format!("95 % interval {low} to {high}")),
+        non_breaking(&format!("{}, {}", p_value(gain.p), evidence::judged_on(gain, result))),
     ];
-    lines.extend(words::disagreement(gain, gain.p, result.rules.alpha).map(|why| glued(&why)));
+    lines.extend(words::disagreement(gain, gain.p, result.rules.alpha).map(|why| non_breaking(&why)));
     Fact { name, value, unit: words::unit(result), lines }
 }
 
+/// Inputs, settings and cost.
 fn provenance(result: &SearchResult) -> Vec<Group> {
-    let SearchResult { model, adapter, data, cost, rules, .. } = result;
-    let text = |name, value: String| Entry { name, value: glued(&value), is_code: false };
-    let code = |name, value: &str| Entry { name, value: tame(value), is_code: true };
-    let ranks: Vec<String> = adapter.ranks.iter().map(ToString::to_string).collect();
+    let SearchResult { cost, rules, .. } = result;
     let saved = 1.0 - cost.layer_passes as f64 / cost.layer_passes_naive.max(1) as f64;
+    let mut groups = inputs(result);
+    groups.push(Group {
+        name: "Search",
+        entries: vec![
+            code("program", &result.tool),
+            text("seed", &result.seed.to_string()),
+            text("significance level", &plain(rules.alpha)),
+            text(
+                "margin",
+                &match rules.margin_nats {
+                    None => format!("retains more than {} % of the adapter's gain", plain(rules.margin * 100.0)),
+                    Some(nats) => format!("loses less than {} {}", plain(nats), words::unit(result)),
+                },
+            ),
+            text("resamples", &format!("{} of the pick", count(rules.choice_resamples as u64))),
+            text("", &format!("{} of each interval and test", count(rules.resamples as u64))),
+        ],
+    });
+    groups.push(Group {
+        name: "Cost",
+        entries: vec![
+            text("layer passes", &format!("{} per sample", count(cost.layer_passes as u64))),
+            text(
+                "one run per variant",
+                &format!("{} per sample: {} saved", count(cost.layer_passes_naive as u64), percent(saved)),
+            ),
+            text("scoring time", &words::scoring_seconds(cost.seconds, cost.resumed)),
+            text("threads", &count(cost.threads as u64)),
+            text("arithmetic", &words::arithmetic(&cost.dtype, &cost.instructions)),
+        ],
+    });
+    groups
+}
+
+/// Model, adapter, data and guard.
+fn inputs(result: &SearchResult) -> Vec<Group> {
+    let SearchResult { model, adapter, data, .. } = result;
+    let ranks: Vec<String> = adapter.ranks.iter().map(ToString::to_string).collect();
     let mut groups = vec![
         Group {
             name: "Base model",
@@ -302,10 +342,10 @@ fn provenance(result: &SearchResult) -> Vec<Group> {
                 code("path", &model.path),
                 code("SHA-256", &model.sha256),
                 code("architecture", &model.architecture),
-                text("layers", count(model.layers as u64)),
-                text("hidden size", count(model.hidden_size as u64)),
-                text("vocabulary", count(model.vocab_size as u64)),
-                text("parameters", count(model.parameters)),
+                text("layers", &count(model.layers as u64)),
+                text("hidden size", &count(model.hidden_size as u64)),
+                text("vocabulary", &count(model.vocab_size as u64)),
+                text("parameters", &count(model.parameters)),
                 code("stored as", &model.stored_as),
             ],
         },
@@ -314,10 +354,10 @@ fn provenance(result: &SearchResult) -> Vec<Group> {
             entries: vec![
                 code("path", &adapter.path),
                 code("SHA-256", &adapter.sha256),
-                text("layers with LoRA", count(adapter.layers as u64)),
-                text("ranks", ranks.join(", ")),
+                text("layers with LoRA", &count(adapter.layers as u64)),
+                text("ranks", &ranks.join(", ")),
                 code("modules", &adapter.modules.join(", ")),
-                text("tensors", format!("{} bytes", count(adapter.bytes))),
+                text("tensors", &format!("{} bytes", count(adapter.bytes))),
             ],
         },
         Group {
@@ -325,64 +365,45 @@ fn provenance(result: &SearchResult) -> Vec<Group> {
             entries: vec![
                 code("path", &data.path),
                 code("SHA-256", &data.sha256),
-                text("selection", counted(data.selection, "sample")),
-                text("held out", counted(data.holdout, "sample")),
-                text("too long, left out", counted(data.skipped, "sample")),
-                text("too long, cut", counted(data.cut, "sample")),
-                text("answers end with", endings(data)),
-                text("scored", counted(data.answer_tokens, "answer token")),
+                text("selection", &counted(data.selection, "sample")),
+                text("held out", &counted(data.holdout, "sample")),
+                text("too long, left out", &counted(data.skipped, "sample")),
+                text("too long, cut off", &counted(data.cut, "sample")),
+                text("answers end with", &endings(data)),
+                text("scored", &counted(data.answer_tokens, "answer token")),
                 code("template", &data.template),
             ],
         },
-        Group {
-            name: "Search",
-            entries: vec![
-                code("program", &result.tool),
-                text("seed", result.seed.to_string()),
-                text("shown below", format!("p = {}", plain(rules.alpha))),
-                match rules.margin_nats {
-                    None => text("not worse above", format!("{} % of the adapter's gain", plain(rules.margin * 100.0))),
-                    Some(nats) => {
-                        text("not worse", format!("where less than {} {} is lost", plain(nats), words::unit(result)))
-                    }
-                },
-                text("resamples", format!("{} of the pick", count(rules.choice_resamples as u64))),
-                text("", format!("{} of each interval and test", count(rules.resamples as u64))),
-            ],
-        },
-        Group {
-            name: "Cost",
-            entries: vec![
-                text("layer passes", format!("{} per sample", count(cost.layer_passes as u64))),
-                text(
-                    "one run per variant",
-                    format!("{} per sample: {} saved", count(cost.layer_passes_naive as u64), percent(saved)),
-                ),
-                text("scoring took", words::scoring_seconds(cost.seconds, cost.resumed)),
-                text("threads", count(cost.threads as u64)),
-                text("arithmetic", format!("{} on {}", tame(&cost.dtype), tame(&cost.instructions))),
-            ],
-        },
     ];
-    if let Some(guard) = &result.guard {
-        let entries = vec![
+    groups.extend(result.guard.as_ref().map(|guard| Group {
+        name: "Guard",
+        entries: vec![
             code("path", &guard.path),
             code("SHA-256", &guard.sha256),
-            text("selection", counted(guard.selection, "sample")),
-            text("held out", counted(guard.holdout, "sample")),
-        ];
-        groups.insert(3, Group { name: "Guard", entries });
-    }
+            text("selection", &counted(guard.selection, "sample")),
+            text("held out", &counted(guard.holdout, "sample")),
+        ],
+    }));
     groups
+}
+
+/// An entry of words and numbers.
+fn text(name: &'static str, value: &str) -> Entry {
+    Entry { name, value: non_breaking(value), is_code: false }
+}
+
+/// An entry of untrusted or technical text.
+fn code(name: &'static str, value: &str) -> Entry {
+    Entry { name, value: printable(value), is_code: true }
 }
 
 /// The tokens that answers end with: `<|im_end|> (46), a token of the text (2)`.
 fn endings(data: &DataFacts) -> String {
     if data.endings.is_empty() {
-        return "what the data has: no chat template".to_owned();
+        return "their own text: no chat template".to_owned();
     }
     let ending = |ending: &AnswerEnding| {
-        let token = ending.token.as_deref().map_or_else(|| "a token of the text".to_owned(), tame);
+        let token = ending.token.as_deref().map_or_else(|| "a token of the text".to_owned(), printable);
         format!("{token} ({})", count(ending.samples as u64))
     };
     data.endings.iter().map(ending).collect::<Vec<_>>().join(", ")
@@ -391,7 +412,7 @@ fn endings(data: &DataFacts) -> String {
 /// The last part of a path.
 fn base_name(path: &str) -> String {
     let path = path.trim_end_matches(['/', '\\']);
-    tame(path.rsplit(['/', '\\']).next().unwrap_or(path))
+    printable(path.rsplit(['/', '\\']).next().unwrap_or(path))
 }
 
 /// Bytes in base64, with padding (RFC 4648).
@@ -414,7 +435,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_is_that_of_the_standard() {
+    fn base64_is_as_in_rfc_4648() {
         let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
         for (bytes, expected) in cases {
             assert_eq!(base64(bytes.as_bytes()), expected);
@@ -422,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn script_and_style_end_no_element() {
+    fn script_and_style_cannot_end_their_elements() {
         for text in [SCRIPT, STYLE] {
             assert!(!text.contains("</") && !text.contains("<!--") && text.is_ascii());
         }

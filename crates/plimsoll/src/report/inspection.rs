@@ -1,11 +1,12 @@
-//! What is in an adapter, as a text for the terminal: facts, the norm of every update, and what each runtime does.
+//! The inspection of an adapter, and the result of a trim, as text for the terminal.
 
 use std::collections::BTreeSet;
 
-use super::words::{NONE, bytes, count, number, plain, tame};
-use crate::lora::adapter::{Inspection, ModuleInspection, Support, Written, ranges};
+use super::words::{NONE, bytes, count, number, plain, printable};
+use crate::lora::adapter::{Inspection, ModuleInspection, Support, TrimSummary, ranges};
 
-/// The table of an inspection, where `supported` names the architectures that can be scored. Ends with a line feed.
+/// The table of an inspection: facts of the adapter, norms of the updates, and runtimes. `supported` lists the
+/// architectures that can be scored. Ends with a line feed.
 pub fn inspection(inspection: &Inspection, supported: &str) -> String {
     let mut out = String::new();
     let ranks: Vec<f64> = inspection.ranks.iter().map(|&rank| rank as f64).collect();
@@ -13,7 +14,7 @@ pub fn inspection(inspection: &Inspection, supported: &str) -> String {
     let formula = if inspection.rank_stabilised { "alpha/√r" } else { "alpha/r" };
     let equals = if inspection.scales.len() > 1 { ":\n" } else { " = " };
     let facts = [
-        ("base model", inspection.base_model.as_deref().map_or_else(|| NONE.to_owned(), tame)),
+        ("base model", inspection.base_model.as_deref().map_or_else(|| NONE.to_owned(), printable)),
         ("layers", format!("{} with LoRA: {}", inspection.layers.len(), ranges(&inspection.layers))),
         ("modules", inspection.modules.join(", ")),
         ("rank", by_value(inspection, &ranks, |module| module.rank as f64)),
@@ -24,8 +25,8 @@ pub fn inspection(inspection: &Inspection, supported: &str) -> String {
     ];
     if let Some(model_type) = inspection.unsupported_base {
         let text = format!(
-            "No base model of this adapter can be scored: its name says that it is of the architecture {model_type}, which is \
-             not supported. Supported are {supported}."
+            "No base model of this adapter can be scored: its name indicates architecture {model_type}, which is not \
+             supported. Supported architectures: {supported}."
         );
         out.push_str(&format!("{}\n\n", wrapped(&text, 0)));
     }
@@ -35,35 +36,35 @@ pub fn inspection(inspection: &Inspection, supported: &str) -> String {
     }
     let mut more = Vec::new();
     if inspection.dora {
-        more.push("DoRA: each module has a trained magnitude, which a cut drops with its LoRA".to_owned());
+        more.push("DoRA: each module has a trained magnitude, which is dropped with its LoRA".to_owned());
     }
-    if !inspection.ends.is_empty() {
+    if !inspection.embedding_modules.is_empty() {
         more.push(format!(
-            "LoRA on {} too: give --embedding-lora keep or --embedding-lora drop",
-            inspection.ends.join(" and ")
+            "LoRA on {}: needs --embedding-lora keep or --embedding-lora drop",
+            inspection.embedding_modules.join(" and ")
         ));
     }
     if !inspection.saved.is_empty() {
-        let names: Vec<String> = inspection.saved.iter().map(|name| tame(name)).collect();
-        more.push(format!("trained in full, and part of every cut: {}", names.join(", ")));
+        let names: Vec<String> = inspection.saved.iter().map(|name| printable(name)).collect();
+        more.push(format!("trained in full, kept in every variant: {}", names.join(", ")));
     }
     for line in more {
-        out.push_str(&format!("{:12}{}\n", "besides", wrapped(&line, 12)));
+        out.push_str(&format!("{:12}{}\n", "also", wrapped(&line, 12)));
     }
-    out.push_str("\nNorm of each update, ‖s·B·A‖ (Frobenius); layer 0 is next to the embedding\n");
+    out.push_str("\nFrobenius norm of each update, ‖s·B·A‖; layer 0 is next to the embedding\n");
     out.push_str(&norms(inspection));
     if inspection.untrained {
-        out.push_str("\nEvery B is zero: this adapter was never trained and changes nothing.\n");
+        out.push_str("\nEvery B is zero: this adapter was never trained and has no effect.\n");
     }
     if inspection.only_upper_layers {
-        let text = "LoRA is in the upper layers only: a cut from the top removes what there is of it before it reaches \
-                    the layers that a bottom-k search is about.";
+        let text = "LoRA is in the upper layers only. A boundary drops LoRA from the top, so low boundaries keep no \
+                    LoRA at all.";
         out.push_str(&format!("\n{}\n", wrapped(text, 0)));
     }
-    let text = "Whether each runtime loads the adapter, whole and trimmed; \"as GGUF\" means once it is converted. A \
-                dropped layer is free where it costs no LoRA computation any more; elsewhere a trim saves bytes only.";
+    let text = "Which runtimes load the adapter, full and trimmed; \"as GGUF\" means after conversion. \"Dropped \
+                layer is free\": a dropped layer costs no LoRA computation; elsewhere trimming saves bytes only.";
     out.push_str(&format!("\n{}\n", wrapped(text, 0)));
-    out.push_str("\nRuntimes                 loads      trimmed    a dropped layer is free\n");
+    out.push_str("\nruntime                  full          trimmed       dropped layer is free\n");
     for runtime in &inspection.runtimes {
         let free = match runtime.dropped_layer_is_free {
             Some(true) => "yes",
@@ -71,7 +72,7 @@ pub fn inspection(inspection: &Inspection, supported: &str) -> String {
             None => NONE,
         };
         let (loads, trimmed) = (support(runtime.loads), support(runtime.loads_trimmed));
-        out.push_str(&format!("{:<25}{loads:<11}{trimmed:<11}{free}\n", runtime.runtime));
+        out.push_str(&format!("{:<25}{loads:<14}{trimmed:<14}{free}\n", runtime.runtime));
         for note in &runtime.notes {
             out.push_str(&format!("    {}\n", wrapped(note, 4)));
         }
@@ -79,8 +80,8 @@ pub fn inspection(inspection: &Inspection, supported: &str) -> String {
     out
 }
 
-/// What a trim left, in a line for the terminal. Ends with a line feed.
-pub fn trimmed(written: &Written) -> String {
+/// The result of a trim in one line for the terminal: layers, modules and bytes kept. Ends with a line feed.
+pub fn trimmed(written: &TrimSummary) -> String {
     let (kept, dropped) = (written.layers_kept.len(), written.layers_dropped.len());
     let strengths: Vec<String> = written.strengths.iter().map(f32::to_string).collect();
     let more = if !strengths.is_empty() {
@@ -103,30 +104,30 @@ pub fn trimmed(written: &Written) -> String {
     )
 }
 
-/// The values that occur; where there are several, a line for each with the modules that have it.
+/// The distinct values; if there are several, one line for each with the modules that have it.
 fn by_value(inspection: &Inspection, values: &[f64], of: fn(&ModuleInspection) -> f64) -> String {
     if let [value] = values {
         return plain(*value);
     }
-    // Values were compared bit by bit where they were gathered, so that equality finds each again.
-    let told = values.iter().map(|value| format!("{} in {}", plain(*value), places(inspection, |m| of(m) == *value)));
-    told.collect::<Vec<_>>().join("\n")
+    // `values` holds exact copies, so equality finds the modules.
+    let lines = values.iter().map(|value| format!("{} in {}", plain(*value), places(inspection, |m| of(m) == *value)));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The modules that are such, with their layers where the module is not such in all of its layers.
-fn places(inspection: &Inspection, is_such: impl Fn(&ModuleInspection) -> bool) -> String {
-    let mut told = Vec::new();
+/// The modules that match, with their layers unless the module matches in all of its layers.
+fn places(inspection: &Inspection, matches: impl Fn(&ModuleInspection) -> bool) -> String {
+    let mut places = Vec::new();
     for &name in &inspection.modules {
         let named = || inspection.per_module.iter().filter(|module| module.module == name);
-        let layers: BTreeSet<usize> = named().filter(|module| is_such(module)).map(|module| module.layer).collect();
+        let layers: BTreeSet<usize> = named().filter(|module| matches(module)).map(|module| module.layer).collect();
         if layers.len() == named().count() {
-            told.push(name.to_owned());
+            places.push(name.to_owned());
         } else if !layers.is_empty() {
             let word = if layers.len() == 1 { "layer" } else { "layers" };
-            told.push(format!("{name} ({word} {})", ranges(&layers.into_iter().collect::<Vec<_>>())));
+            places.push(format!("{name} ({word} {})", ranges(&layers.into_iter().collect::<Vec<_>>())));
         }
     }
-    told.join(", ")
+    places.join(", ")
 }
 
 /// One row for each layer, one column for each module.
@@ -152,7 +153,7 @@ fn support(support: Support) -> &'static str {
     match support {
         Support::Yes => "yes",
         Support::AfterConversion => "as GGUF",
-        Support::WrongResult => "wrongly",
+        Support::WrongResult => "wrong result",
         Support::No => "no",
     }
 }

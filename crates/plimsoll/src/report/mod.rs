@@ -1,11 +1,24 @@
-//! One search, told four ways: `result.json`, a table for the terminal, Markdown, and one self-contained HTML file; and
-//! several searches side by side ([`compare`]).
+//! Reports of a search as a table for the terminal, Markdown, JSON and a self-contained HTML page; comparisons of
+//! several searches ([`compare`]); tables of evaluations ([`evaluation`](evaluation())) and of adapters
+//! ([`inspection`](inspection())).
 //!
-//! All render the same [`SearchResult`]; nothing is computed here that the struct does not hold, but differences
-//! of its means. Figures are SVG drawn by `svg`, the page is a template with escaping on, and both stand without a
-//! network or a script. Numbers and sentences come from `words`, and what stands below the boundaries from `sections`,
-//! so that the terminal, Markdown and the page say the same. What was written is read back by [`read`](read()), with
-//! limits: a result may come from a stranger.
+//! All forms render the same [`SearchResult`] and compute only differences of its means. The HTML page needs no
+//! network; its figures are SVG and need no script. Texts and formats of numbers are in `words`, and the tables after
+//! the boundaries in `sections`, so that all forms agree. [`read`](read()) reads results back; it treats them as
+//! untrusted files, with limits on sizes and counts.
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! use plimsoll::report::{self, Style};
+//!
+//! let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures"));
+//! let (file, result) = report::read(&folder.join("result.json"))?;
+//! let table = report::table(&result, Style::Plain);
+//! let page = report::html(&result, &report::read_tokens(&file)?);
+//! assert!(table.contains("picked by") && page.starts_with("<!DOCTYPE html>"));
+//! # Ok::<(), plimsoll::Error>(())
+//! ```
 
 mod compare;
 mod effects;
@@ -44,62 +57,65 @@ use crate::error::{Error, Result};
 use crate::lora::Family;
 use crate::result::{Candidate, SearchResult, VariantSummary};
 
-/// A result as `result.json` holds it.
+/// A result as indented JSON, in the format of `result.json`. Ends with a line feed.
 ///
 /// # Errors
-/// A number that is not finite has no form in JSON.
+/// A result that serde cannot serialise.
 pub fn json(result: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(result).map_err(|error| Error::Internal(error.to_string()))?;
     Ok(text + "\n")
 }
 
-/// What the boundary of the answer is called among the marks.
+/// The mark of the boundary that the verdict keeps.
 const CHOSEN: &str = "chosen";
 
-/// The bottom-k variants, in the order of the result: the ablation curve.
+/// The boundaries (`bottom-k`) in the order of the result: the ablation curve.
 fn boundaries(result: &SearchResult) -> impl Iterator<Item = &VariantSummary> {
     result.variants.iter().filter(|variant| variant.family == Family::BottomK)
 }
 
-/// What became of a boundary in the race, where it did not reach the end of it.
-fn lost(result: &SearchResult, k: usize) -> Option<String> {
+/// Why a boundary was not scored on all samples: `dropped after 8` samples of the race, or `not scored`.
+fn race_status(result: &SearchResult, k: usize) -> Option<String> {
     let race = result.race.as_ref()?;
     let dropped = race.dropped.iter().find(|dropped| dropped.layers_kept == k);
     match dropped {
-        Some(dropped) => Some(format!("worse after {}", dropped.samples)),
-        None => race.skipped.contains(&k).then(|| "not raced".to_owned()),
+        Some(dropped) => Some(format!("dropped after {}", dropped.samples)),
+        None => race.skipped.contains(&k).then(|| "not scored".to_owned()),
     }
 }
 
-/// The full adapter's scores, where it was scored.
+/// The full adapter's scores, if it was scored.
 fn full(result: &SearchResult) -> Option<&VariantSummary> {
     boundaries(result).find(|variant| variant.layers_kept == result.model.layers)
 }
 
-/// What was judged, where that is no boundary.
-fn beyond(result: &SearchResult) -> Option<&Candidate> {
+/// The candidate, if it is not a boundary.
+fn other_candidate(result: &SearchResult) -> Option<&Candidate> {
     result.candidate.as_ref().filter(|candidate| candidate.family != Family::BottomK)
 }
 
-/// The boundary that the answer comes to, if it comes to one.
+/// The boundary that the verdict keeps, if it keeps one.
 fn chosen(result: &SearchResult) -> Option<usize> {
-    let is_boundary = result.choice.verdict != Verdict::Trim || beyond(result).is_none();
+    let is_boundary = result.choice.verdict != Verdict::Trim || other_candidate(result).is_none();
     is_boundary.then_some(result.choice.layers_kept)
 }
 
-/// Which rules picked the boundary `k`: of `best`, `one-SE`, `curve` and `chosen`.
+/// The rules that picked the boundary `k`: `best`, `one-SE`, `curve` and `chosen`.
 fn marks(result: &SearchResult, k: usize) -> Vec<&'static str> {
     let choice = &result.choice;
-    let rules = [("best", choice.best), ("one-SE", choice.one_se), ("curve", choice.curve)];
-    let chosen = chosen(result).map(|k| (CHOSEN, k));
-    rules.into_iter().chain(chosen).filter_map(|(name, picked)| (picked == k).then_some(name)).collect()
+    let rules = [("best", Some(choice.best)), ("one-SE", Some(choice.one_se)), ("curve", choice.curve)];
+    let rules = rules.into_iter().chain([(CHOSEN, chosen(result))]);
+    rules
+        .filter_map(|(name, picked)| Some((name, picked?)))
+        .filter_map(|(name, picked)| (picked == k).then_some(name))
+        .collect()
 }
 
-/// Every boundary that some rule picked, once each, ascending.
+/// The boundaries that any rule picked, ascending, without duplicates.
 fn picked(result: &SearchResult) -> Vec<usize> {
     let choice = &result.choice;
-    let mut picked = vec![choice.best, choice.one_se, choice.curve];
-    picked.extend(chosen(result));
+    let mut picked = vec![choice.best, choice.one_se];
+    picked.extend(choice.curve.into_iter().chain(chosen(result)));
     picked.sort_unstable();
     picked.dedup();
     picked

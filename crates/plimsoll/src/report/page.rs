@@ -1,20 +1,20 @@
-//! What the page's template is handed: words only, nothing left to compute.
+//! Figures and tables of the HTML page, as its template reads them: texts only.
 
 use serde::Serialize;
 
 use super::grid::Grid;
-use super::words::glued;
+use super::words::non_breaking;
 
 /// A section with a figure, and the tables behind it.
 #[derive(Serialize)]
 pub(super) struct Figure {
     pub(super) id: &'static str,
     pub(super) title: &'static str,
-    /// What the panels are to pick from, where only one is to be seen at a time.
+    /// What a panel shows, such as `measure`, if a reader picks one of several; all panels are visible without it.
     pub(super) picker: Option<&'static str>,
     pub(super) panels: Vec<Panel>,
     pub(super) caption: String,
-    /// What it does not show.
+    /// Limitations.
     pub(super) limits: String,
     pub(super) tables: Vec<Table>,
 }
@@ -22,31 +22,31 @@ pub(super) struct Figure {
 /// One drawing of a figure.
 #[derive(Serialize)]
 pub(super) struct Panel {
-    /// What it is called; empty where the figure has no other.
+    /// Its name; empty for the only panel of a figure.
     pub(super) name: String,
     pub(super) svg: String,
 }
 
 impl Panel {
-    /// The one drawing of a figure.
+    /// The only panel of a figure.
     pub(super) fn alone(svg: String) -> Vec<Self> {
         vec![Self { name: String::new(), svg }]
     }
 }
 
-/// A section with words and tables.
+/// A section with text and tables.
 #[derive(Serialize)]
 pub(super) struct Extra {
     pub(super) id: &'static str,
     pub(super) title: &'static str,
-    /// What stands before the tables.
+    /// Paragraphs before the tables.
     pub(super) text: Vec<String>,
     pub(super) tables: Vec<Table>,
-    /// Tables that are closed until somebody wants them, with what they are opened by.
+    /// Tables that are folded at first.
     pub(super) folded: Vec<Folded>,
 }
 
-/// A table that is closed.
+/// A folded table with its summary line.
 #[derive(Serialize)]
 pub(super) struct Folded {
     pub(super) summary: String,
@@ -54,7 +54,7 @@ pub(super) struct Folded {
 }
 
 impl Extra {
-    /// A section of one grid, with the row that is the answer.
+    /// A section of one grid; `chosen` is the row of the verdict.
     pub(super) fn of_grid(
         id: &'static str,
         title: &'static str,
@@ -65,7 +65,7 @@ impl Extra {
         let head = grid.head().into_iter().map(str::to_owned).collect();
         let rows = grid.rows.into_iter().enumerate();
         let rows = rows.map(|(index, cells)| Row { cells, is_chosen: Some(index) == chosen }).collect();
-        let table = Table { caption: glued(note), spans: Vec::new(), head, rows, names: 1 };
+        let table = Table { caption: non_breaking(note), spans: Vec::new(), head, rows, names: 1 };
         Self { id, title, text: Vec::new(), tables: vec![table], folded: Vec::new() }
     }
 }
@@ -73,26 +73,26 @@ impl Extra {
 #[derive(Serialize)]
 pub(super) struct Table {
     pub(super) caption: String,
-    /// Names over several columns each; none where every column stands for itself.
+    /// Names of groups of columns; empty without groups.
     pub(super) spans: Vec<Span>,
     pub(super) head: Vec<String>,
     pub(super) rows: Vec<Row>,
-    /// So many columns from the left are words and not numbers.
+    /// Number of columns from the left that hold words, not numbers.
     pub(super) names: usize,
 }
 
 impl Table {
-    /// A table whose rows begin with one word or number, and whose columns stand for themselves.
+    /// A table without groups of columns.
     pub(super) fn new<const N: usize>(caption: &str, head: [&str; N], rows: Vec<Row>) -> Self {
-        Self { caption: glued(caption), spans: Vec::new(), head: head.map(str::to_owned).into(), rows, names: 0 }
+        Self { caption: non_breaking(caption), spans: Vec::new(), head: head.map(str::to_owned).into(), rows, names: 0 }
     }
 
-    /// With names over several columns.
+    /// With groups of columns: a name and a number of columns each.
     pub(super) fn under<const N: usize>(self, spans: [(&'static str, usize); N]) -> Self {
         Self { spans: spans.map(|(name, columns)| Span { name, columns }).into(), ..self }
     }
 
-    /// With so many columns of words.
+    /// With this number of columns of words.
     pub(super) fn named(self, names: usize) -> Self {
         Self { names, ..self }
     }
@@ -111,7 +111,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// A row that is not the answer's.
+    /// A row without highlight.
     pub(super) fn plain(cells: Vec<String>) -> Self {
         Self { cells, is_chosen: false }
     }

@@ -1,5 +1,5 @@
-//! Reads what a search wrote, to tell it again. A result may come from a stranger, so that there are limits, and a
-//! message says what was expected.
+//! Reading of `result.json` and `tokens.jsonl`. The files are untrusted: sizes and counts are limited, and layouts are
+//! checked.
 
 use std::path::{Path, PathBuf};
 
@@ -16,38 +16,40 @@ use crate::result::{SCHEMA, SampleTokens, SearchResult};
 /// The oldest layout that is read.
 const OLDEST: u32 = 1;
 
-/// The file that is read from a folder.
+/// The file of a search's result in its folder.
 const RESULT: &str = "result.json";
-/// The samples' tokens, beside it.
+/// The samples' tokens, in the same folder.
 const TOKENS: &str = "tokens.jsonl";
-/// Larger results are refused: with every effect of a large model's modules they reach some megabytes.
+/// Largest result. Results with all effects of a large model's modules have some megabytes.
 const MAX_RESULT_BYTES: u64 = 64 << 20;
-/// Larger files of tokens are refused: all of one is held in memory.
+/// Largest file of tokens: it is held in memory.
 const MAX_TOKENS_BYTES: u64 = 256 << 20;
-/// More samples are refused.
+/// Largest number of samples.
 const MAX_SAMPLES: usize = 1_000_000;
 
-/// Why a file is not what a search writes.
+/// What is wrong with a file of results.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReportProblem {
-    /// Not JSON, or not the fields of a result.
+    /// Not JSON, or not the fields of a search result.
     #[error("not the result of a search: {0}")]
     Json(#[source] serde_json::Error),
-    /// Another layout.
+    /// A version of the layout that cannot be read.
     #[error(
-        "`schema` is {found}: expected {OLDEST} to {SCHEMA}. {} wrote it: render it with that version, or repeat its search with this one",
+        "`schema` is {found}: expected {OLDEST} to {SCHEMA}. {} wrote it: render it with that version, or repeat its \
+         search with this one",
         shown(tool)
     )]
     Schema {
-        /// What it says.
+        /// The version in the file.
         found: u64,
-        /// What wrote it.
+        /// The program that wrote the file.
         tool: String,
     },
-    /// JSON of something else.
+    /// JSON of another kind.
     #[error("not the result of a search: found {found}, expected the result.json that plimsoll search writes")]
     Other {
-        /// What it seems to be.
+        /// What the file holds.
         found: &'static str,
     },
     /// A folder without a result.
@@ -56,46 +58,45 @@ pub enum ReportProblem {
         /// What to do.
         hint: &'static str,
     },
-    /// A search that picked no gates.
-    #[error("has no candidate.gates: expected the result.json of a search that picked some")]
+    /// A search without a candidate.
+    #[error("has no candidate.gates: expected the result.json of a search with a candidate")]
     NoCandidate,
     /// A search of another adapter.
     #[error("is of another adapter: expected one of SHA-256 {}, found {found}", shown(expected))]
     OtherAdapter {
-        /// The hash of the adapter that was searched.
+        /// The hash of the adapter of the search.
         expected: String,
-        /// The hash of the adapter at hand.
+        /// The hash of the given adapter.
         found: String,
     },
-    /// More layers than any model has.
-    #[error("model.layers is {found}: at most {MAX_LAYERS} are read")]
+    /// More layers than are supported.
+    #[error("model.layers is {found}: expected at most {MAX_LAYERS}")]
     Layers {
-        /// How many it says there are.
+        /// The number of layers in the file.
         found: usize,
     },
-    /// Gates that cannot be read.
+    /// LoRA strengths that cannot be read.
     #[error("candidate.gates: {0}")]
     Gates(String),
-    /// A line of tokens that is not one.
+    /// A line that is not the tokens of a sample.
     #[error("line {line}: {problem}")]
     Tokens {
-        /// From 1.
+        /// The line, from 1.
         line: usize,
         /// What is wrong with it.
         problem: String,
     },
 }
 
-/// Reads a result: the path of a `result.json`, or of the folder that a search wrote it into. Also says which file it
-/// read.
+/// Reads the result of a search. `path` is a `result.json`, or the folder that holds it. Returns the file's path too.
 ///
 /// # Errors
-/// Unreadable, too large, another layout, or not the result of a search.
+/// A file that cannot be read, is too large, has another layout, or is not the result of a search.
 pub fn read(path: &Path) -> Result<(PathBuf, SearchResult)> {
     let file = if path.is_dir() { path.join(RESULT) } else { path.to_owned() };
     if path.is_dir() && !file.exists() {
         let hint = if path.join("journal.jsonl").exists() {
-            "it holds an interrupted search; run that again to finish it"
+            "it holds an interrupted search; run the same command again to finish it"
         } else {
             "expected a folder that plimsoll search wrote into, or a result.json"
         };
@@ -106,10 +107,10 @@ pub fn read(path: &Path) -> Result<(PathBuf, SearchResult)> {
     Ok((file, result))
 }
 
-/// The gates that a search picked for the adapter of this SHA-256: see [`read`].
+/// The LoRA strengths of a search's candidate, and what the search did with LoRA on embeddings. `path` as in [`read`].
 ///
 /// # Errors
-/// A result that cannot be read, one without a candidate, or one of another adapter.
+/// A result that cannot be read, has no candidate, or is of another adapter than the one with this SHA-256.
 pub fn picked_gates(path: &Path, adapter_sha256: &str) -> Result<(Variant, Option<EmbeddingLora>)> {
     let (file, result) = read(path)?;
     let problem = |problem| Err(Error::input(&file, problem));
@@ -121,14 +122,13 @@ pub fn picked_gates(path: &Path, adapter_sha256: &str) -> Result<(Variant, Optio
     if result.model.layers > MAX_LAYERS {
         return problem(ReportProblem::Layers { found: result.model.layers });
     }
-    let gates = Variant::parse(&candidate.gates, result.model.layers);
-    match gates {
-        Ok(gates) => Ok((gates, result.adapter.embedding_lora)),
+    match Variant::parse(&candidate.gates, result.model.layers) {
+        Ok(variant) => Ok((variant, result.adapter.embedding_lora)),
         Err(error) => problem(ReportProblem::Gates(error.to_string())),
     }
 }
 
-/// What tells a result from other JSON, and its layout from others.
+/// The fields that identify the kind and the layout of a file.
 #[derive(Deserialize)]
 struct Head {
     schema: Option<u64>,
@@ -140,7 +140,7 @@ struct Head {
 }
 
 fn parse(text: &str) -> Result<SearchResult, ReportProblem> {
-    // serde takes a list for the fields of a struct in their order.
+    // serde would read a list as the fields of a struct in their order.
     if !text.trim_start().starts_with('{') {
         return Err(ReportProblem::Other { found: "something else than a JSON object" });
     }
@@ -157,10 +157,10 @@ fn parse(text: &str) -> Result<SearchResult, ReportProblem> {
     }
 }
 
-/// Reads the tokens of the samples that lie beside a result; none where there is no such file.
+/// Reads the `tokens.jsonl` in the folder of a `result.json`; empty if there is no such file.
 ///
 /// # Errors
-/// Unreadable, too large, or a line that is not a sample's tokens with one number for each.
+/// A file that cannot be read or is too large, or a line that is not the tokens of a sample with one number for each.
 pub fn read_tokens(result: &Path) -> Result<Vec<SampleTokens>> {
     let path = result.with_file_name(TOKENS);
     if !path.exists() {

@@ -1,13 +1,13 @@
-// What the report does when it is touched: the theme, hints on what is pointed at, figures to pick from and to save, and
-// the table of the samples. The page can be read without it. Text from outside is only ever shown as text: elements are
-// made one by one, and no string is read as markup.
+// Interaction of the report: theme, tooltips, choice and download of figures, and the table of samples. The page can be
+// read without it. Untrusted text is only shown as text: elements are created one by one, and no string is parsed as
+// markup.
 (() => {
   "use strict";
 
   const root = document.documentElement;
   root.classList.add("scripted");
 
-  // An element with properties and children; strings become text.
+  // Creates an element with properties and children; strings become text.
   const make = (name, properties = {}, ...children) => {
     const element = document.createElement(name);
     for (const [key, value] of Object.entries(properties)) {
@@ -18,7 +18,7 @@
     return element;
   };
 
-  // ---- Theme: that of the system until the button is used.
+  // ---- Theme: the system's until the button is used.
 
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : dark.matches);
@@ -38,15 +38,15 @@
     name();
   };
 
-  // ---- Hints: what a point, a cell or a token says. Without the script a figure's own <title> does.
+  // ---- Tooltips of points, cells and tokens. Without the script, figures have the browser's own (<title>).
 
   const tip = make("div", { className: "tip", role: "tooltip", id: "tip", hidden: true });
 
-  // What the hint is of.
-  let hinted = null;
+  // The element of the tooltip.
+  let tipped = null;
 
   const showTip = (element) => {
-    hinted = element;
+    tipped = element;
     tip.textContent = element.dataset.tip;
     tip.hidden = false;
     const box = element.getBoundingClientRect();
@@ -66,27 +66,27 @@
     const follow = (event) => {
       const element = event.target instanceof Element ? event.target.closest("[data-tip]") : null;
       if (!element) hideTip();
-      else if (element !== hinted || tip.hidden) showTip(element);
+      else if (element !== tipped || tip.hidden) showTip(element);
     };
     document.addEventListener("pointermove", follow);
     document.addEventListener("focusin", (event) => {
-      // A click focuses too, and its hint is there already.
+      // A click focuses too, but its tooltip is already visible.
       if (event.target.matches(":focus-visible")) follow(event);
     });
     document.addEventListener("focusout", hideTip);
-    // The arrows scroll as well: a hint goes with what it is of, as long as that is pointed at or has the focus.
-    const settle = () => {
+    // Arrow keys scroll too: the tooltip follows its element while that is hovered or has the keyboard focus.
+    const reposition = () => {
       if (tip.hidden) return;
-      if (hinted.matches(":hover, :focus-visible")) showTip(hinted);
+      if (tipped.matches(":hover, :focus-visible")) showTip(tipped);
       else hideTip();
     };
-    document.addEventListener("scroll", settle, { passive: true, capture: true });
+    document.addEventListener("scroll", reposition, { passive: true, capture: true });
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape") hideTip();
     });
   };
 
-  // ---- Many points, one stop of the Tab key: arrows go from one to the next.
+  // ---- Roving focus: a group of points is one Tab stop, and arrow keys move between its points.
 
   const centre = (element) => {
     const box = element.getBoundingClientRect();
@@ -94,7 +94,7 @@
   };
 
   // The nearest element above (-1) or below (1) another.
-  const beyond = (elements, from, direction) => {
+  const neighbour = (elements, from, direction) => {
     const [x, y] = centre(from);
     let best = null;
     let least = Infinity;
@@ -107,7 +107,7 @@
     return best;
   };
 
-  const rove = (container, elements) => {
+  const startRoving = (container, elements) => {
     if (elements.length === 0) return;
     let current = elements[0];
     const enter = (element) => {
@@ -123,8 +123,8 @@
       const next = {
         ArrowRight: () => elements[at + 1],
         ArrowLeft: () => elements[at - 1],
-        ArrowDown: () => beyond(elements, elements[at], 1),
-        ArrowUp: () => beyond(elements, elements[at], -1),
+        ArrowDown: () => neighbour(elements, elements[at], 1),
+        ArrowUp: () => neighbour(elements, elements[at], -1),
         Home: () => elements[0],
         End: () => elements[elements.length - 1],
       }[event.key];
@@ -139,7 +139,7 @@
 
   // ---- Figures.
 
-  // A title becomes a hint, so that the browser's own does not cover ours.
+  // A title becomes our tooltip, so that the browser's does not cover it.
   const startFigure = (svg) => {
     const points = [];
     for (const title of svg.querySelectorAll("title")) {
@@ -150,16 +150,16 @@
       title.remove();
       points.push(point);
     }
-    // The parts of an image are hidden from a screen reader, those of a group are not.
+    // Screen readers skip the parts of an image, but not those of a group.
     if (points.length > 0) svg.setAttribute("role", "group");
-    rove(svg, points);
+    startRoving(svg, points);
   };
 
-  // A choice of one panel out of several.
+  // Radio buttons that select one of several panels.
   const startPicker = (figure) => {
     const panels = [...figure.querySelectorAll(".panel")];
     const show = (chosen) => panels.forEach((panel, at) => { panel.hidden = at !== chosen; });
-    const group = make("fieldset", { className: "picker" }, make("legend", {}, `Pick a ${figure.dataset.picker}:`));
+    const group = make("fieldset", { className: "picker" }, make("legend", {}, `Select a ${figure.dataset.picker}:`));
     panels.forEach((panel, at) => {
       const id = `${figure.dataset.name}-${at}`;
       const input = make("input", { type: "radio", id, name: figure.dataset.name, checked: at === 0 });
@@ -172,11 +172,11 @@
   };
 
   const STYLES = [
-    "fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "paint-order", "text-anchor", "font-family",
-    "font-size", "font-weight",
+    "fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "paint-order", "text-anchor",
+    "font-family", "font-size", "font-weight",
   ];
 
-  // Programs that draw papers know colours, and opacity beside them, but not colours that hold it.
+  // Many SVG programs read a colour and an opacity, but not a colour with an alpha value.
   const setStyle = (element, name, value) => {
     const parts = value.match(/^rgba\((.+), ([\d.]+)\)$/);
     if (parts) {
@@ -187,7 +187,7 @@
     }
   };
 
-  // A figure as a file of its own: what the page's style sheet gives it, in light colours, is written into it.
+  // A figure as a standalone file, with the styles of the page's light theme written into it.
   const standalone = (svg) => {
     const copy = svg.cloneNode(true);
     const theme = root.dataset.theme;
@@ -240,13 +240,14 @@
   // ---- Samples.
 
   const MINUS = "\u2212";
-  const LIMITS = [0.05, 0.2, 0.5, 1, 2]; // nats: where a token's colour grows stronger
+  const LIMITS = [0.05, 0.2, 0.5, 1, 2]; // nats: lower ends of the colour steps
   const PARTS = ["selection", "held out"];
 
   const digits = (value) => (value === null ? "\u2013" : value.toFixed(3).replace("-", MINUS));
   const signed = (value) => (value > 0 ? `+${digits(value)}` : digits(value));
-  // Control characters and those that reorder text, as what they are.
-  const plain = (text) => text.replace(/[\p{Cc}\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu, (c) => (c === "\n" ? c : "\ufffd"));
+  // Replaces control characters and characters that reorder text.
+  const UNPRINTABLE = /[\p{Cc}\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu;
+  const plain = (text) => text.replace(UNPRINTABLE, (c) => (c === "\n" ? c : "\ufffd"));
 
   const mean = (values) => {
     const known = values.filter((value) => value !== null);
@@ -259,16 +260,17 @@
     return `heat-${change > 0 ? "n" : "p"}${step}`;
   };
 
-  // The means of a sample, and what changes from one of its variants to another.
+  // The row of a sample: its means.
   const summary = (sample) => {
     const row = { sample, line: sample.l, part: sample.h, tokens: sample.x.length };
     for (const name of ["b", "f", "c"]) row[name] = mean(sample[name] || []);
     return row;
   };
 
+  // The change of the mean from one variant to another.
   const change = (row, [from, to]) => (row[from] === null || row[to] === null ? null : row[to] - row[from]);
 
-  // The colours of tokens, explained.
+  // The legend of the token colours.
   const key = () => {
     const limit = LIMITS[LIMITS.length - 1];
     const box = (name) => make("i", { className: name });
@@ -276,15 +278,17 @@
     return make("p", { className: "key" },
       make("span", {}, `${MINUS}${limit} nats: more probable`),
       make("span", { className: "scale" },
-        ...steps.map((step) => box(`heat-p${step}`)).reverse(), box("heat-p0"), ...steps.map((step) => box(`heat-n${step}`))),
+        ...steps.map((step) => box(`heat-p${step}`)).reverse(), box("heat-p0"),
+        ...steps.map((step) => box(`heat-n${step}`))),
       make("span", {}, `+${limit} nats: less probable (steps at ${LIMITS.join(", ")})`));
   };
 
-  // A token of the text between the answers.
+  // A token that is not scored.
   const unscored = (sample, place) => {
     const text = plain(sample.t[place]);
     const hint = `${JSON.stringify(text)}\nid ${sample.i[place]}, not scored`;
-    return make("span", { className: "unscored", "data-tip": hint, "aria-label": hint, role: "img" }, text.replace(/\n/g, "\u21b5\n"));
+    return make("span", { className: "unscored", "data-tip": hint, "aria-label": hint, role: "img" },
+      text.replace(/\n/g, "\u21b5\n"));
   };
 
   const token = (sample, at, [from, to], names) => {
@@ -306,11 +310,11 @@
     const tokens = sample.t.map((_, place) =>
       scored.has(place) ? token(sample, scored.get(place), compared, names) : unscored(sample, place));
     answer.append(...tokens);
-    rove(answer, tokens);
+    startRoving(answer, tokens);
     return make("tr", { className: "detail" }, make("td", { colSpan: columns },
       make("h4", {}, "The end of the prompt"),
       make("pre", { className: "prompt", tabIndex: 0 }, make("bdi", {}, plain(sample.q))),
-      make("h4", {}, `The answer, by ${names[compared[1]]} less ${names[compared[0]]} (grey: not scored)`),
+      make("h4", {}, `The answer: ${names[compared[1]]} minus ${names[compared[0]]} (grey: not scored)`),
       answer));
   };
 
@@ -339,7 +343,7 @@
     const shown = make("span", { className: "count", "aria-live": "polite" });
     const heads = new Map();
 
-    // What is no number comes last either way.
+    // Missing values come last in both directions.
     const compare = (value) => (one, other) => {
       const [a, b] = [value(one), value(other)];
       if (a === null || b === null) return (a === null) - (b === null);
@@ -356,8 +360,10 @@
       const button = make("button", { type: "button", className: "open", "aria-expanded": isOpen }, String(row.line));
       const cells = [PARTS[row.part], String(row.tokens), digits(row.b), digits(row.f)];
       if (data.candidate !== null) cells.push(digits(row.c));
-      const last = make("td", { className: colour(difference) }, difference === null ? digits(null) : signed(difference));
-      const element = make("tr", {}, make("th", { scope: "row" }, button), ...cells.map((cell) => make("td", {}, cell)), last);
+      const shownChange = difference === null ? digits(null) : signed(difference);
+      const last = make("td", { className: colour(difference) }, shownChange);
+      const first = make("th", { scope: "row" }, button);
+      const element = make("tr", {}, first, ...cells.map((cell) => make("td", {}, cell)), last);
       element.addEventListener("click", () => {
         toggle(row);
         button.setAttribute("aria-expanded", state.open.has(row));
@@ -394,17 +400,20 @@
     const controls = make("div", { className: "controls" },
       select("Samples", parts, (part) => { state.part = part; draw(); }));
     if (pairs.length > 1) {
-      const options = pairs.map((pair) => [pair, `${names[pair[1]]} less ${names[pair[0]]}`]);
+      const options = pairs.map((pair) => [pair, `${names[pair[1]]} minus ${names[pair[0]]}`]);
       controls.append(select("Change", options, (pair) => { state.pair = pair; draw(); }));
     }
     controls.append(shown);
-    const caption = make("caption", {}, "Mean negative log-likelihood of each answer's tokens; a change below 0 is better.");
-    const table = make("table", { className: "samples" }, caption, make("thead", {}, make("tr", {}, ...heads.values())), body);
-    place.append(controls, key(), make("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Samples" }, table));
+    const caption = make("caption", {},
+      "Mean negative log-likelihood of each answer's tokens. A change below 0 is better.");
+    const head = make("thead", {}, make("tr", {}, ...heads.values()));
+    const table = make("table", { className: "samples" }, caption, head, body);
+    const region = { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Samples" };
+    place.append(controls, key(), make("div", region, table));
     draw();
   };
 
-  // Hundreds of samples cost time and memory: the table is made when a reader comes near it, or prints.
+  // Hundreds of samples cost time and memory: the table is built when it is near the viewport, or for printing.
   const startSamples = () => {
     const place = document.getElementById("sample-table");
     if (!place) return;

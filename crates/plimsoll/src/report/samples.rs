@@ -1,8 +1,8 @@
-//! The samples, token by token, as the page's script reads them.
+//! The samples of the HTML page, token by token, as JSON for the page's script.
 //!
-//! A search of some hundreds of samples has hundreds of thousands of numbers. They go into the page as one line of JSON,
-//! NLLs in whole thousandths of a nat, and the script makes a table of them when a reader gets there. What strangers wrote
-//! stands in it as data: no `<` that could end it, and no character that could reorder the page's text.
+//! Some hundreds of samples have hundreds of thousands of numbers. NLLs are whole thousandths of a nat, and the
+//! script builds the table when the reader scrolls near it. The texts are untrusted: the JSON holds no `<`, which
+//! could end its element, and no character that could reorder text.
 
 use std::fmt::Write as _;
 
@@ -10,39 +10,39 @@ use plimsoll_stats::choose::Part;
 use serde::Serialize;
 
 use super::evidence;
-use super::words::is_unruly;
+use super::words::is_unprintable;
 use crate::result::{SampleTokens, SearchResult};
 
-/// Of a prompt so many characters are shown, the last ones.
+/// Characters of a prompt that are shown, from its end.
 const PROMPT: usize = 600;
-/// Of a prompt's tokens so many are shown one by one, the last ones.
+/// Tokens of a prompt that are shown one by one, from its end.
 const PROMPT_TOKENS: usize = 24;
-/// Beyond this an NLL is not a number that a model gives; the script shows none.
+/// Larger NLLs are not plausible for a model, and are left out.
 const MOST_MILLINATS: f64 = 1e9;
 
 #[derive(Serialize)]
 struct Data<'a> {
-    /// What the candidate is called; null where there is none beside base and full.
+    /// The candidate's name; null if there is no candidate beside base and full.
     candidate: Option<String>,
     samples: Vec<Sample<'a>>,
 }
 
-/// One sample. Names are of one letter: they stand in the page once for each.
+/// One sample. Field names have one letter, because they are repeated for every sample.
 #[derive(Serialize)]
 struct Sample<'a> {
     /// Line in the file.
     l: usize,
-    /// Whether it was held out.
+    /// 1 if it was held out.
     h: u8,
     /// The end of the prompt.
     q: String,
     /// Its tokens as text, from the end of the prompt on.
     t: Vec<&'a str>,
-    /// Their ids; none where they are not known.
+    /// Their ids; empty if unknown.
     i: Vec<u32>,
-    /// Which of them are scored: their places in `t`.
+    /// Indices in `t` of the scored tokens.
     x: Vec<usize>,
-    /// NLL of each that is scored with the base model.
+    /// NLL of each scored token with the base model.
     b: Vec<Option<i64>>,
     /// With the full adapter.
     f: Vec<Option<i64>>,
@@ -51,7 +51,7 @@ struct Sample<'a> {
     c: Vec<Option<i64>>,
 }
 
-/// The samples as a line of JSON that can stand in a page; none where there are none.
+/// The samples as a line of JSON that is safe inside a page; `None` without samples.
 pub(super) fn data(result: &SearchResult, samples: &[SampleTokens]) -> Option<String> {
     if samples.is_empty() {
         return None;
@@ -61,9 +61,9 @@ pub(super) fn data(result: &SearchResult, samples: &[SampleTokens]) -> Option<St
         candidate: has_candidate.then(|| evidence::candidate(result)),
         samples: samples.iter().map(Sample::of).collect(),
     };
-    // Strings and whole numbers only: it cannot fail, and a page without the samples would still be one.
+    // Cannot fail: strings and integers only.
     let text = serde_json::to_string(&data).unwrap_or_default();
-    (!text.is_empty()).then(|| harmless(&text))
+    (!text.is_empty()).then(|| safe_json(&text))
 }
 
 impl<'a> Sample<'a> {
@@ -71,7 +71,7 @@ impl<'a> Sample<'a> {
         let length = sample.prompt.chars().count();
         let first = sample.sequence.iter().position(|token| token.scored).unwrap_or(0);
         let shown = &sample.sequence[first.saturating_sub(PROMPT_TOKENS)..];
-        // An earlier version knew the scored tokens alone, and not their ids.
+        // Earlier versions wrote only the scored tokens, without ids.
         let is_old = sample.sequence.is_empty();
         let texts = shown.iter().map(|token| &token.text).chain(is_old.then_some(&sample.tokens).into_iter().flatten());
         let end: String = sample.prompt.chars().skip(length.saturating_sub(PROMPT)).collect();
@@ -93,17 +93,17 @@ impl<'a> Sample<'a> {
     }
 }
 
-/// Whole thousandths; none for what is not a number.
+/// Whole thousandths; `None` for a value that is not finite.
 fn millinats(values: &[f32]) -> Vec<Option<i64>> {
     let rounded = values.iter().map(|value| (f64::from(*value) * 1000.0).round());
     rounded.map(|value| (value.abs() <= MOST_MILLINATS).then_some(value as i64)).collect()
 }
 
-/// JSON without what could end an element or reorder text: such characters as JSON's escapes.
-fn harmless(json: &str) -> String {
+/// JSON with escapes for characters that could end an element or reorder text.
+fn safe_json(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
-        if c == '<' || is_unruly(c) {
+        if c == '<' || is_unprintable(c) {
             let mut units = [0; 2];
             for unit in c.encode_utf16(&mut units) {
                 // Writing to a string cannot fail.
@@ -121,21 +121,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn data_ends_no_element_and_is_read_back() {
+    fn data_cannot_end_its_element_and_is_read_back() {
         let text = "</script><!--\u{202e}\u{85}é\"\n";
         let json = serde_json::to_string(text).unwrap();
-        let harmless = harmless(&json);
-        assert!(!harmless.contains(['<', '\u{202e}', '\u{85}']), "{harmless}");
-        assert_eq!(serde_json::from_str::<String>(&harmless).unwrap(), text);
+        let safe = safe_json(&json);
+        assert!(!safe.contains(['<', '\u{202e}', '\u{85}']), "{safe}");
+        assert_eq!(serde_json::from_str::<String>(&safe).unwrap(), text);
     }
 
     #[test]
-    fn likelihoods_are_whole_thousandths() {
+    fn nlls_are_whole_thousandths() {
         assert_eq!(millinats(&[0.0, 1.2345, f32::NAN, f32::INFINITY]), [Some(0), Some(1235), None, None]);
     }
 
     #[test]
-    fn of_a_long_prompt_the_end_is_shown() {
+    fn the_end_of_a_long_prompt_is_shown() {
         let prompt = format!("{}é", "a".repeat(2 * PROMPT));
         let sample = SampleTokens {
             line: 1,

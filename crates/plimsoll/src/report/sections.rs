@@ -1,10 +1,10 @@
-//! What stands below the boundaries, where it was measured: other families, how they competed, controls, effects, the
-//! guard and what is best at its price. One telling for the terminal and for Markdown.
+//! Tables below the boundaries, for the terminal and for Markdown: other families and their comparison, controls,
+//! effects, the guard and the Pareto front. Each is left out if it was not measured.
 
 use plimsoll_stats::choose::Gain;
 
 use super::boundaries;
-use super::evidence::{effect, judged_on};
+use super::evidence::{effect, effect_column, effect_note, judged_on};
 use super::grid::{Grid, Side, clipped};
 use super::words::{
     self, NONE, Retained, Sign, bytes, count, counted, decimals, fixed, gain_digits, p_value, percent, plain,
@@ -16,38 +16,38 @@ use crate::result::{
     FrontPoint, GuardSummary, ScoreSummary, SearchResult, VariantSummary,
 };
 
-/// Columns of a bar.
+/// Width of a bar, in columns.
 const BAR: usize = 10;
 /// Longest name of a variant in a table, in characters.
 const NAME: usize = 28;
-/// At most so many rows of a family, of effects and of the front are shown where room is short.
+/// Most rows of a family, of the effects and of the front in [`Extent::Short`].
 const FEW: usize = 10;
 
-/// How much of it is told.
+/// How many rows are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// The most telling rows.
+    /// The most important rows.
     Short,
-    /// All.
+    /// All rows.
     Whole,
 }
 
-/// A table, or a few, under a title.
+/// Tables under a title.
 pub(super) struct Section {
-    /// What it is about.
+    /// Its title.
     pub(super) title: &'static str,
-    /// The tables, each with a name where there are several.
+    /// The tables, each with a name if there are several.
     pub(super) grids: Vec<(Option<String>, Grid)>,
-    /// What they say, and what is left out.
+    /// The legend, and what is left out.
     pub(super) note: String,
 }
 
-/// Everything that was measured beside the boundaries. Empty where nothing was.
+/// The sections of everything that was measured beside the boundaries.
 pub(super) fn sections(result: &SearchResult, extent: Extent) -> Vec<Section> {
     let all = [
         families(result, extent),
         result.arbitration.as_ref().map(arbitration),
-        result.controls.as_ref().map(|controls| told_controls(controls, result)),
+        result.controls.as_ref().map(|controls| controls_section(controls, result)),
         result.effects.as_ref().and_then(|measured| effects(measured, extent)),
         result.effects.as_ref().and_then(agreement),
         result.guard.as_ref().map(guard),
@@ -56,9 +56,9 @@ pub(super) fn sections(result: &SearchResult, extent: Extent) -> Vec<Section> {
     all.into_iter().flatten().collect()
 }
 
-/// Scores of every family but the boundaries, a table each.
+/// Scores of the members of every family but the boundaries, one table per family.
 fn families(result: &SearchResult, extent: Extent) -> Option<Section> {
-    let told_as_effect = |family| match (&result.effects, family) {
+    let is_effect = |family| match (&result.effects, family) {
         (Some(effects), Family::LeaveOneOut) => effects.of(EffectKind::LeaveOneOut).is_some(),
         (Some(effects), Family::LeaveOneIn) => effects.of(EffectKind::LeaveOneIn).is_some(),
         _ => false,
@@ -66,7 +66,7 @@ fn families(result: &SearchResult, extent: Extent) -> Option<Section> {
     let mut of_family: Vec<(Family, Vec<&VariantSummary>)> = Vec::new();
     for variant in &result.variants {
         let family = variant.family;
-        if family == Family::BottomK || told_as_effect(family) {
+        if family == Family::BottomK || is_effect(family) {
             continue;
         }
         match of_family.iter_mut().find(|(other, _)| *other == family) {
@@ -87,7 +87,7 @@ fn families(result: &SearchResult, extent: Extent) -> Option<Section> {
     let mut grids = Vec::new();
     for (family, mut members) in of_family {
         if extent == Extent::Short && members.len() > FEW {
-            // The lowest, in the order that they had.
+            // The members with the lowest NLL, in their order.
             let mut ranked: Vec<f64> = members.iter().map(|variant| nll(variant)).collect();
             ranked.sort_by(|a, b| a.is_nan().cmp(&b.is_nan()).then(a.total_cmp(b)));
             let limit = ranked[FEW - 1];
@@ -123,7 +123,8 @@ fn families(result: &SearchResult, extent: Extent) -> Option<Section> {
         grids.push((Some(Family::name(family).to_owned()), grid));
     }
     let mut note =
-        "Nats per answer token on the selection samples; bars span the lowest to the highest NLL of all variants."
+        "NLL in nats per answer token on the selection samples. Bars span the lowest to the highest NLL of all \
+             variants."
             .to_owned();
     if !left_out.is_empty() {
         note.push_str(&format!(" Left out, with a higher NLL: {}.", left_out.join(", ")));
@@ -158,41 +159,46 @@ fn arbitration(Arbitration { folds, families }: &Arbitration) -> Section {
         add(&mut grid, cells, *is_chosen);
     }
     let note = format!(
-        "Each family's rule picks on all but one of {} folds of the selection samples and is scored on that one: NLL is the \
-         mean, and the deficit what it is above the best family's. The first, simplest family within one standard error of the \
-         best is taken.",
+        "Cross-validation with {} folds of the selection samples: each family's rule picks one of its variants on the \
+         other folds, and the pick is scored on the fold left out. Of: number of variants. NLL: mean of these scores. \
+         Deficit: difference to the best family. The simplest family within one standard error of the best is taken; \
+         the simplest is listed first.",
         count(*folds as u64)
     );
-    Section { title: "How the families competed", grids: vec![(None, grid)], note }
+    Section { title: "Comparison of families", grids: vec![(None, grid)], note }
 }
 
-fn told_controls(Controls { rows, depth }: &Controls, result: &SearchResult) -> Section {
+fn controls_section(Controls { rows, depth }: &Controls, result: &SearchResult) -> Section {
     let mut grid = Grid::new(&[
         ("control", Side::Left),
-        ("over full", Side::Right),
+        ("gain", Side::Right),
         ("95 % interval", Side::Left),
-        ("cut over it", Side::Right),
+        ("candidate over", Side::Right),
         ("95 % interval", Side::Left),
-        ("p (Holm)", Side::Left),
+        ("p", Side::Left),
     ]);
     for control in rows {
         let [over_full, over_full_interval] = with_interval(&control.over_full);
-        let [cut, cut_interval] = with_interval(&control.cut_over);
+        let [candidate, candidate_interval] = with_interval(&control.cut_over);
         let name = clipped(&control.label, NAME + 4);
-        grid.row(vec![name, over_full, over_full_interval, cut, cut_interval, p_cell(control.p_holm)]);
+        grid.row(vec![name, over_full, over_full_interval, candidate, candidate_interval, p_cell(control.p_holm)]);
     }
     let found = match depth {
-        Depth::Shown => "The cut is shown to be better than every control: it is which layers are kept that helps.",
-        Depth::NotShown => "Some control is not shown to be worse than the cut: that depth is what helps is not shown.",
+        Depth::Shown => "The candidate is shown to be better than every control: it matters which layers are kept.",
+        Depth::NotShown => {
+            "At least one control is not shown to be worse than the candidate: it is not shown that the choice of \
+             layers matters."
+        }
     };
     let alpha = result.rules.alpha;
     let differ = rows.iter().any(|control| words::disagreement(&control.cut_over, control.p_holm, alpha).is_some());
     let note = format!(
-        "{found} On {}; above 0 is better, and \"cut over it\" is what the cut gains over the control.{}",
-        rows.first().map_or_else(String::new, |control| judged_on(&control.cut_over, result)),
+        "{found} Measured on {}. Gain: the control over the full adapter. Candidate over: the candidate over the \
+         control, with p adjusted for all controls (Holm). Above 0 is better.{}",
+        judged_on(rows.first().map_or(&result.choice.gain, |control| &control.cut_over), result),
         if differ {
-            " An interval and its p differ where the interval is the bootstrap's and p is of tests that allow for few \
-                    and skewed samples, adjusted for all controls: both have to agree."
+            " A bootstrap interval and its p can disagree: only the tests correct for few and skewed samples and for \
+             the number of controls. A difference is shown if both agree."
         } else {
             ""
         },
@@ -200,13 +206,13 @@ fn told_controls(Controls { rows, depth }: &Controls, result: &SearchResult) -> 
     Section { title: "Controls", grids: vec![(None, grid)], note }
 }
 
-/// What is shown of effects beside the measure that orders them.
-const BESIDE: [EffectKind; 3] = [EffectKind::LeaveOneOut, EffectKind::LeaveOneIn, EffectKind::Shapley];
+/// Measured effects in the table; the first that is present orders it.
+const MEASURED: [EffectKind; 3] = [EffectKind::LeaveOneOut, EffectKind::LeaveOneIn, EffectKind::Shapley];
 
 fn effects(effects: &Effects, extent: Extent) -> Option<Section> {
-    let first = BESIDE.into_iter().find_map(|kind| effects.of(kind))?;
-    let beside: Vec<&EffectMeasure> =
-        BESIDE.into_iter().filter(|kind| *kind != first.kind).filter_map(|kind| effects.of(kind)).collect();
+    let first = MEASURED.into_iter().find_map(|kind| effects.of(kind))?;
+    let others: Vec<&EffectMeasure> =
+        MEASURED.into_iter().filter(|kind| *kind != first.kind).filter_map(|kind| effects.of(kind)).collect();
     let of_layers: Vec<&EffectValue> = first.values.iter().filter(|value| value.module.is_none()).collect();
     let mut places = if of_layers.is_empty() { first.values.iter().collect() } else { of_layers };
     let all = places.len();
@@ -215,12 +221,13 @@ fn effects(effects: &Effects, extent: Extent) -> Option<Section> {
         places.truncate(FEW);
     }
     let most = places.iter().map(|place| place.value.abs()).filter(|value| value.is_finite()).fold(0.0, f64::max);
-    // From what helps most to what harms most.
+    // From the most helpful to the most harmful.
     places.sort_by(|a, b| b.value.total_cmp(&a.value));
     let digits = decimals(most, 3).min(6);
 
-    let mut columns = vec![("place", Side::Left), (effect(first.kind), Side::Right), ("95 % interval", Side::Left)];
-    columns.extend(beside.iter().map(|measure| (effect(measure.kind), Side::Right)));
+    let mut columns =
+        vec![("place", Side::Left), (effect_column(first.kind), Side::Right), ("95 % interval", Side::Left)];
+    columns.extend(others.iter().map(|measure| (effect_column(measure.kind), Side::Right)));
     columns.push(("harms │ helps", Side::Bar));
     let mut grid = Grid::new(&columns);
     for place in places {
@@ -228,7 +235,7 @@ fn effects(effects: &Effects, extent: Extent) -> Option<Section> {
             format!("{} to {}", fixed(low, digits, Sign::Both), fixed(high, digits, Sign::Both))
         });
         let mut cells = vec![place_name(place), fixed(place.value, digits, Sign::Both), interval];
-        cells.extend(beside.iter().map(|measure| {
+        cells.extend(others.iter().map(|measure| {
             let same = |other: &&EffectValue| other.layer == place.layer && other.module == place.module;
             fixed(measure.values.iter().find(same).map_or(f64::NAN, |value| value.value), digits, Sign::Both)
         }));
@@ -236,22 +243,24 @@ fn effects(effects: &Effects, extent: Extent) -> Option<Section> {
         grid.row(cells);
     }
     let left_out = all.saturating_sub(grid.rows.len());
-    let mut note = format!(
-        "Nats per answer token on {}; above 0 it helps. {}",
-        counted(first.samples, "sample"),
-        BESIDE.into_iter().filter(|kind| effects.of(*kind).is_some()).map(effect_meaning).collect::<Vec<_>>().join(" "),
-    );
+    let meaning = |measure: &&EffectMeasure| {
+        let (column, note) = (effect_column(measure.kind), effect_note(measure.kind));
+        format!("{column}: {note}")
+    };
+    let meanings: Vec<String> = [first].iter().chain(&others).map(meaning).collect();
+    let mut note =
+        format!("{}. On {}; above 0 the layer helps.", meanings.join("; "), counted(first.samples, "sample"));
     if left_out > 0 {
-        note.push_str(&format!(" The strongest {FEW} are shown; {left_out} weaker ones are left out."));
+        note.push_str(&format!(" The {FEW} largest effects are shown; {left_out} smaller ones are left out."));
     }
-    Some(Section { title: "What each layer contributes", grids: vec![(None, grid)], note })
+    Some(Section { title: "Effect of each layer", grids: vec![(None, grid)], note })
 }
 
 fn agreement(effects: &Effects) -> Option<Section> {
     let mut grid = Grid::new(&[
         ("cheaper measure", Side::Left),
         ("measured effect", Side::Left),
-        ("Spearman's ρ", Side::Right),
+        ("ρ", Side::Right),
         ("p", Side::Left),
         ("layers", Side::Right),
         ("−1 │ 1", Side::Bar),
@@ -267,11 +276,11 @@ fn agreement(effects: &Effects) -> Option<Section> {
         ]);
     }
     let note =
-        "Whether cheaper numbers would have put the layers in the same order: 1 is the same, 0 no relation, −1 the \
-                reverse."
+        "Spearman's ρ of two orders of the layers: 1 is the same order, 0 no relation, −1 the reverse order. p is \
+                not adjusted."
             .to_owned();
     (!effects.agreement.is_empty()).then_some(Section {
-        title: "What predicts the effects",
+        title: "Rank correlation of measures",
         grids: vec![(None, grid)],
         note,
     })
@@ -295,7 +304,7 @@ fn guard(guard: &GuardSummary) -> Section {
     let excluded = match guard.excluded {
         0 => String::new(),
         excluded => format!(
-            " {} shown to be worse than that on {} and could not be picked.",
+            " {} excluded before the pick: a larger loss was shown on {}.",
             if excluded == 1 {
                 "1 variant was".to_owned()
             } else {
@@ -305,20 +314,22 @@ fn guard(guard: &GuardSummary) -> Section {
         ),
     };
     let note = format!(
-        "{found}: on {} of another kind the candidate is {not}shown to lose less than {} nats per answer token.{excluded}",
+        "{found}: on {} of the guard the candidate is {not}shown to lose less than {} nats per answer token against \
+         the full adapter.{excluded}",
         counted(guard.holdout, "held-out sample"),
         plain(guard.margin),
     );
     Section { title: "Guard", grids: vec![(None, grid)], note }
 }
 
+/// The Pareto front of bytes, NLL and, with a guard, the guard's NLL.
 fn front(result: &SearchResult, extent: Extent) -> Option<Section> {
     let mut points: Vec<&FrontPoint> = result.front.iter().filter(|point| point.is_on_front).collect();
-    let beaten = result.front.len() - points.len();
+    let dominated = result.front.len() - points.len();
     points.sort_by_key(|point| point.bytes);
     let all = points.len();
     if extent == Extent::Short && all > FEW {
-        // EmbeddingLora and what lies evenly between them.
+        // Both ends and points at even steps between them.
         points = (0..FEW).map(|place| points[place * (all - 1) / (FEW - 1)]).collect();
     }
     let has_guard = points.iter().any(|point| point.guard.is_some());
@@ -347,39 +358,30 @@ fn front(result: &SearchResult, extent: Extent) -> Option<Section> {
         cells.push(if point.bytes > 0 { bar(point.bytes as f64, (0.0, most)) } else { String::new() });
         add(&mut grid, cells, is_chosen);
     }
-    let beaten = match beaten {
+    let dominated = match dominated {
         0 => String::new(),
-        beaten => format!(
-            " {} beaten and left out.",
-            if beaten == 1 { "1 is".to_owned() } else { format!("{} are", count(beaten as u64)) }
-        ),
+        dominated => format!(" {} left out.", counted(dominated, "dominated variant")),
     };
-    let thinned = match all - points.len() {
+    let more = match all - points.len() {
         0 => String::new(),
-        thinned => format!(" {} more are on the front.", count(thinned as u64)),
+        more => format!(" {} more on the front.", count(more as u64)),
     };
-    let guard = if has_guard { ", the guard's NLL" } else { "" };
+    let measures = if has_guard {
+        "bytes, NLL on the selection samples and NLL on the guard samples"
+    } else {
+        "bytes and NLL on the selection samples"
+    };
     let note = format!(
-        "No other variant is better in one of NLL on the selection samples{guard} and bytes, and as good in the \
-         others.{beaten}{thinned} Chosen from these, an NLL looks better than it is.",
+        "Variants that no other variant dominates in {measures}.{dominated}{more} The lowest of many NLLs looks better \
+         than it is."
     );
-    (!points.is_empty()).then_some(Section { title: "Best at its price", grids: vec![(None, grid)], note })
+    (!points.is_empty()).then_some(Section { title: "Pareto front", grids: vec![(None, grid)], note })
 }
 
 impl Effects {
-    /// One measure.
+    /// The measure of a kind, if it has values.
     pub(super) fn of(&self, kind: EffectKind) -> Option<&EffectMeasure> {
         self.measures.iter().find(|measure| measure.kind == kind && !measure.values.is_empty())
-    }
-}
-
-fn effect_meaning(kind: EffectKind) -> &'static str {
-    match kind {
-        EffectKind::LeaveOneOut => "Leave-one-out: what the full adapter loses without it.",
-        EffectKind::LeaveOneIn => "One-in: what the base model gains by it alone.",
-        EffectKind::Increment => "Increment: what it adds to the layers below it, a step of the ablation curve.",
-        EffectKind::Shapley => "Shapley: what it adds to those before it, mean over orders.",
-        EffectKind::Magnitude | EffectKind::Output | EffectKind::Lens => "",
     }
 }
 
@@ -391,7 +393,7 @@ pub(super) fn place_name(place: &EffectValue) -> String {
     }
 }
 
-/// Whether these are the gates that were judged, told by the family that they were picked from.
+/// Whether a variant is the candidate.
 fn is_candidate(result: &SearchResult, family: Family, gates: &str) -> bool {
     result.candidate.as_ref().is_some_and(|candidate| candidate.family == family && candidate.gates == gates)
 }
@@ -423,7 +425,7 @@ fn name(label: &str, extent: Extent) -> String {
     }
 }
 
-/// A value between the ends of a range: the lowest a sliver, the highest the whole width.
+/// The bar of a value in a range: shortest for the lowest value, the full width for the highest.
 pub(super) fn bar(value: f64, range: (f64, f64)) -> String {
     const EIGHTHS: [char; 8] = ['█', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
     if !value.is_finite() {
@@ -437,15 +439,15 @@ pub(super) fn bar(value: f64, range: (f64, f64)) -> String {
     bar
 }
 
-/// A value on one side of a line in the middle: to the left below 0, to the right above.
+/// The bar of a signed value: to the left of a middle line below 0, to the right above.
 fn signed_bar(value: f64, most: f64) -> String {
-    /// Columns of one side.
+    /// Width of one side, in columns.
     const HALF: usize = 6;
     if !value.is_finite() {
         return NONE.to_owned();
     }
     let share = if most > 0.0 { (value.abs() / most).clamp(0.0, 1.0) } else { 0.0 };
-    // Blocks that grow to the left exist in whole and in half.
+    // Block characters that are filled on the right exist as whole and half.
     let halves = (share * (HALF * 2) as f64).round() as usize;
     let (whole, half) = (halves / 2, halves % 2 == 1);
     if value < 0.0 {
@@ -456,7 +458,7 @@ fn signed_bar(value: f64, most: f64) -> String {
     }
 }
 
-/// What the answer and its tests come to, by name and value.
+/// The numbers of the answer: gains, retained share, stability and size.
 pub(super) fn facts(result: &SearchResult) -> Grid {
     let SearchResult { choice, adapter, rules, model, .. } = result;
     let candidate = candidate_name(result);
@@ -467,10 +469,10 @@ pub(super) fn facts(result: &SearchResult) -> Grid {
         grid.row(vec![name, value, interval, p_cell(gain.p)]);
     };
     if choice.one_se < model.layers || result.candidate.as_ref().is_some_and(|c| c.family != Family::BottomK) {
-        gain(format!("{candidate} over the full adapter"), &choice.gain);
-        gain(format!("{candidate} over the base model"), &choice.base_gain);
+        gain(format!("gain of {candidate} over the full adapter"), &choice.gain);
+        gain(format!("gain of {candidate} over the base model"), &choice.base_gain);
     }
-    gain("full adapter over the base model".to_owned(), &choice.adapter_gain);
+    gain("gain of the full adapter over the base model".to_owned(), &choice.adapter_gain);
     if let Some(retained) = Retained::of(choice.retained, &choice.adapter_gain) {
         let [value, interval] = match retained {
             Retained::Share(share) => {
@@ -479,11 +481,11 @@ pub(super) fn facts(result: &SearchResult) -> Grid {
             }
             Retained::GainTooSmall { .. } => [NONE.to_owned(), words::NO_SHARE.to_owned()],
         };
-        grid.row(vec!["share of the adapter's gain that is retained".to_owned(), value, interval, String::new()]);
+        grid.row(vec!["retained share of the adapter's gain".to_owned(), value, interval, String::new()]);
     }
     if let Some(share) = choice.bootstrap.get(choice.one_se) {
         grid.row(vec![
-            format!("of {} resamples, those that pick the same k", count(rules.choice_resamples as u64)),
+            format!("share of {} resamples that pick the same k", count(rules.choice_resamples as u64)),
             percent(*share),
             String::new(),
             String::new(),
@@ -498,7 +500,7 @@ pub(super) fn facts(result: &SearchResult) -> Grid {
     grid
 }
 
-/// What the judged gates are called: `18 layers`.
+/// The candidate's label, such as `18 layers`.
 pub(super) fn candidate_name(result: &SearchResult) -> String {
     match &result.candidate {
         Some(candidate) if !candidate.label.is_empty() => clipped(&candidate.label, NAME),
@@ -521,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_name_is_cut() {
+    fn a_long_name_is_shortened() {
         assert_eq!(clipped("abc\n", 4), "abc\u{fffd}");
         assert_eq!(clipped("abcdef", 4), "abc…");
     }

@@ -1,98 +1,61 @@
-//! The terminal's table: one row for each boundary, then the answer and what to mind.
+//! The table of a search for the terminal: boundaries, sections of what else was measured, the answer, and warnings.
 //!
-//! Never wider than [`WIDTH`] columns. It holds numbers and this crate's own words; the few names that a result gives to
-//! variants and metrics are cut to a length, and nothing in them can steer a terminal.
+//! At most `WIDTH` (100) columns. Names of variants and metrics come from untrusted files: they are shortened, and
+//! their control characters are replaced.
 
-use plimsoll_stats::choose::Validation;
+use plimsoll_stats::choose::JudgingSamples;
 
 use super::evaluation::{efficiency, efficiency_note, written, written_note};
 use super::grid::Form;
 use super::sections::{self, Extent, Section};
 use super::terminal::{Look, Style, wrap};
 use super::words::{self, Sign, count, decimals, fixed, percent, plus_minus};
-use super::{CHOSEN, beyond, boundaries, chosen, full, lost, marks};
+use super::{CHOSEN, boundaries, chosen, full, marks, other_candidate, race_status};
 use crate::result::{SearchResult, VariantSummary};
 
-/// Columns of the bar.
+/// Width of the bar, in columns.
 const BAR: usize = 10;
 
-/// What the names in the last column mean.
+/// Legend of the column "picked by".
 fn picks(result: &SearchResult) -> String {
     let best = match result.metric.as_ref().filter(|metric| metric.decided) {
-        Some(metric) => format!("the highest {} of those that answered", words::tame(&metric.name)),
+        Some(metric) => format!("the highest {} of the boundaries that answered", words::printable(&metric.name)),
         None => "the lowest NLL".to_owned(),
     };
     let samples = match result.choice.validation {
-        Validation::Holdout => "the selection samples",
-        Validation::Nested { .. } => "all samples",
+        JudgingSamples::Holdout => "the selection samples",
+        JudgingSamples::Nested { .. } => "all samples",
     };
-    let is_candidate = if beyond(result).is_none() { ", which is the candidate" } else { "" };
+    let is_candidate = if other_candidate(result).is_none() { " (the candidate)" } else { "" };
     format!(
-        "Picked by, on {samples}: best, {best}; one-SE, the smallest k within one paired standard error of the best\
-         {is_candidate}; curve, the bend of the probability after each layer."
+        "Picked by, on {samples}: best = {best}; one-SE = the smallest k within one paired standard error of the best\
+         {is_candidate}; curve = the change point of the logit lens."
     )
 }
 
-/// The table of a search's result, with the answer and the warnings below. Ends with a line feed.
+/// The table of a search for the terminal, at most 100 columns wide. Ends with a line feed.
 pub fn table(result: &SearchResult, style: Style) -> String {
-    let rows: Vec<&VariantSummary> = boundaries(result).collect();
-    let column = Column::new(&rows);
-    let data = &result.data;
-    let mut out = String::new();
-    let mut line = |look: Look, text: &str| {
-        out.push_str(&style.dress(look, text.trim_end()));
-        out.push('\n');
-    };
-
-    let samples = match result.choice.validation {
-        Validation::Holdout => {
-            format!("{} selection and {} held-out samples", count(data.selection as u64), count(data.holdout as u64))
-        }
-        Validation::Nested { folds } => {
-            format!("{} samples, each of which judges in turn ({folds} folds)", count(data.selection as u64))
-        }
-    };
-    let note = format!(
-        "Nats per answer token, mean over samples; lower is better. {samples}, {} answer tokens. k layers keep LoRA, counted from the embedding: k = 0 is the base model, k = {} the full adapter. \
-         Bars span the lowest to the highest NLL of the selection. ▶ marks the answer.",
-        count(data.answer_tokens as u64),
-        result.model.layers,
-    );
-    for text in wrap(&note, 0) {
-        line(Look::Dim, &text);
-    }
-    line(Look::Plain, "");
-    line(Look::Dim, &Column::groups());
-    line(Look::Bold, &Column::header());
-    let full = full(result);
-    for row in &rows {
-        let mut marks = marks(result, row.layers_kept);
-        let lost = lost(result, row.layers_kept);
-        marks.extend(lost.as_deref());
-        let look = if Some(row.layers_kept) == chosen(result) { Look::Chosen } else { Look::Plain };
-        line(look, &column.row(row, full, &marks));
-    }
-    line(Look::Plain, "");
-    for text in wrap(&picks(result), 0) {
-        line(Look::Dim, &text);
-    }
-    if let Some(race) = words::race(result) {
-        line(Look::Plain, "");
-        for text in wrap(&race, 0) {
-            line(Look::Dim, &text);
-        }
-    }
     let form = Form::Text(style);
+    let mut out = String::new();
+    form.paragraph(&mut out, Look::Dim, &legend(result));
+    out.push('\n');
+    boundary_rows(&mut out, result, style);
+    out.push('\n');
+    form.paragraph(&mut out, Look::Dim, &picks(result));
+    if let Some(race) = words::race(result) {
+        out.push('\n');
+        form.paragraph(&mut out, Look::Dim, &race);
+    }
     for Section { title, grids, note } in sections::sections(result, Extent::Short) {
         out.push('\n');
-        out.push_str(&style.dress(Look::Bold, title));
+        out.push_str(&style.styled(Look::Bold, title));
         out.push('\n');
         for (index, (name, grid)) in grids.iter().enumerate() {
             if index > 0 {
                 out.push('\n');
             }
             if let Some(name) = name {
-                out.push_str(&style.dress(Look::Dim, name));
+                out.push_str(&style.styled(Look::Dim, name));
                 out.push('\n');
             }
             grid.write(&mut out, form);
@@ -111,42 +74,78 @@ pub fn table(result: &SearchResult, style: Style) -> String {
         out.push('\n');
         form.paragraph(&mut out, Look::Dim, &efficiency_note(measured));
     }
-    let mut line = |look: Look, text: &str| {
-        out.push_str(&style.dress(look, text.trim_end()));
-        out.push('\n');
-    };
-    line(Look::Plain, "");
-    for text in wrap(&words::sentence(result), 0) {
-        line(Look::Bold, &text);
-    }
+    out.push('\n');
+    form.paragraph(&mut out, Look::Bold, &words::sentence(result));
     for warning in &result.warnings {
-        let words::Advice { matter, remedy } = words::advice(warning, result);
-        line(Look::Plain, "");
-        for (i, text) in wrap(&format!("{matter} {remedy}"), 9).iter().enumerate() {
-            line(Look::Warning, &format!("{:9}{text}", if i == 0 { "Warning:" } else { "" }));
+        let words::WarningText { problem, action } = words::warning_text(warning, result);
+        out.push('\n');
+        for (index, text) in wrap(&format!("{problem} {action}"), 9).iter().enumerate() {
+            let start = if index == 0 { "Warning:" } else { "" };
+            out.push_str(&style.styled(Look::Warning, &format!("{start:9}{text}")));
+            out.push('\n');
         }
     }
     out
 }
 
-/// What the rows have in common.
-struct Column {
-    /// Decimals of everything in nats.
+/// Units and samples of the boundaries' rows.
+fn legend(result: &SearchResult) -> String {
+    let data = &result.data;
+    let samples = match result.choice.validation {
+        JudgingSamples::Holdout => {
+            format!("{} selection and {} held-out samples", count(data.selection as u64), count(data.holdout as u64))
+        }
+        JudgingSamples::Nested { folds } => {
+            format!("{} samples in nested cross-validation ({folds} folds)", count(data.selection as u64))
+        }
+    };
+    format!(
+        "NLL in nats per answer token, mean over samples; lower is better. {samples}, {} answer tokens. The lowest k \
+         layers keep LoRA: k = 0 is the base model, k = {} the full adapter. Bars span the lowest to the highest NLL \
+         on the selection samples. ▶ marks what the verdict keeps.",
+        count(data.answer_tokens as u64),
+        result.model.layers,
+    )
+}
+
+/// The header and the rows of the boundaries.
+fn boundary_rows(out: &mut String, result: &SearchResult, style: Style) {
+    let rows: Vec<&VariantSummary> = boundaries(result).collect();
+    let format = RowFormat::new(&rows);
+    let mut line = |look: Look, text: &str| {
+        out.push_str(&style.styled(look, text.trim_end()));
+        out.push('\n');
+    };
+    line(Look::Dim, &RowFormat::groups());
+    line(Look::Bold, &RowFormat::header());
+    let full = full(result);
+    for row in &rows {
+        let mut marks = marks(result, row.layers_kept);
+        let status = race_status(result, row.layers_kept);
+        marks.extend(status.as_deref());
+        let look = if Some(row.layers_kept) == chosen(result) { Look::Chosen } else { Look::Plain };
+        line(look, &format.row(row, full, &marks));
+    }
+}
+
+/// Format of the rows.
+struct RowFormat {
+    /// Decimals of values in nats.
     decimals: usize,
-    /// Lowest and highest mean on the selection samples: the ends of the bar.
+    /// The lowest and the highest mean on the selection samples: the ends of the bar.
     range: (f64, f64),
 }
 
-impl Column {
+impl RowFormat {
     fn new(rows: &[&VariantSummary]) -> Self {
         let means = || rows.iter().map(|row| row.selection().mean_nll).filter(|mean| mean.is_finite());
         let range = (means().fold(f64::INFINITY, f64::min), means().fold(f64::NEG_INFINITY, f64::max));
         Self { decimals: decimals(range.1, 5).min(5), range }
     }
 
-    /// The names of the samples that the columns below stand for.
+    /// The line above the header: which samples the columns are of.
     fn groups() -> String {
-        // From the first column that the selection samples have to the bar.
+        // The columns of the selection samples, from the NLL to the bar.
         const SELECTION: usize = 17 + 2 + 9 + 2 + 6 + 2 + 8 + 2 + BAR;
         format!("{:7}{:─^SELECTION$}  {:>8}", "", " selection ", "held out")
     }
@@ -159,7 +158,7 @@ impl Column {
     fn row(&self, row: &VariantSummary, full: Option<&VariantSummary>, marks: &[&str]) -> String {
         let nats = |value| fixed(value, self.decimals, Sign::Minus);
         let delta = full.map_or(f64::NAN, |full| row.selection().mean_nll - full.selection().mean_nll);
-        // The arrow takes the place of the word, for which the line has no room.
+        // The arrow stands for `chosen`, which is too long for the line.
         let (chosen, marks): (Vec<&str>, Vec<&str>) = marks.iter().partition(|mark| **mark == CHOSEN);
         let cells = [
             if chosen.is_empty() { "" } else { "▶" }.to_owned(),
@@ -175,14 +174,13 @@ impl Column {
         layout(&cells)
     }
 
-    /// The mean between the lowest, a sliver, and the highest, the whole width.
+    /// The bar of a mean: shortest for the lowest, the full width for the highest.
     fn bar(&self, mean: f64) -> String {
         sections::bar(mean, self.range)
     }
 }
 
-/// One line of cells: the selection samples' from the mean to the bar, the held-out samples', and the names. Numbers
-/// are right-aligned.
+/// One line of cells, numbers right-aligned.
 fn layout([chosen, k, nll, delta, probability, accuracy, bar, holdout, marks]: &[String; 9]) -> String {
     format!(
         "{chosen:1} {k:>3}  {nll:>17}  {delta:>9}  {probability:>6}  {accuracy:>8}  {bar:BAR$}  {holdout:>8}  {marks}"
@@ -194,11 +192,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bars_grow_from_a_sliver_to_the_whole_width() {
-        let column = Column { decimals: 4, range: (1.0, 2.0) };
-        assert_eq!(column.bar(1.0), "▏");
-        assert_eq!(column.bar(2.0), "█".repeat(BAR));
-        assert_eq!(column.bar(1.5).chars().count(), 6);
-        assert_eq!(Column { decimals: 4, range: (1.0, 1.0) }.bar(1.0), "▏");
+    fn bars_grow_to_the_full_width() {
+        let format = RowFormat { decimals: 4, range: (1.0, 2.0) };
+        assert_eq!(format.bar(1.0), "▏");
+        assert_eq!(format.bar(2.0), "█".repeat(BAR));
+        assert_eq!(format.bar(1.5).chars().count(), 6);
+        assert_eq!(RowFormat { decimals: 4, range: (1.0, 1.0) }.bar(1.0), "▏");
     }
 }

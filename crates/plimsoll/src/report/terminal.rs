@@ -1,20 +1,21 @@
-//! Lines of text for a terminal.
+//! Lines of text for a terminal: colours and line breaks.
 
 use super::words;
 
-/// Widest line, in columns.
+/// Largest width of a line, in columns.
 pub(super) const WIDTH: usize = 100;
 
-/// How the table is dressed.
+/// Style of terminal output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Style {
-    /// Text only.
+    /// Plain text.
     Plain,
-    /// With ANSI escapes for bold, dim and colour.
+    /// Text with ANSI escapes for bold, dim and colours.
     Colour,
 }
 
-/// How a line looks in colour.
+/// Look of a line in [`Style::Colour`].
 #[derive(Clone, Copy)]
 pub(super) enum Look {
     Plain,
@@ -25,7 +26,7 @@ pub(super) enum Look {
 }
 
 impl Style {
-    pub(super) fn dress(self, look: Look, text: &str) -> String {
+    pub(super) fn styled(self, look: Look, text: &str) -> String {
         let code = match look {
             Look::Plain => return text.to_owned(),
             Look::Bold => "1",
@@ -41,12 +42,12 @@ impl Style {
     }
 }
 
-/// Breaks text at spaces, but those that [`glued`](words::glued) keeps, into lines of at most [`WIDTH`] columns less an
-/// indent; a longer word has a line of its own.
+/// Breaks text into lines of at most [`WIDTH`] columns minus an indent, at spaces that
+/// [`non_breaking`](words::non_breaking) leaves breakable. A longer word is a line by itself.
 pub(super) fn wrap(text: &str, indent: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut used = 0;
-    for word in words::glued(text).split(' ') {
+    for word in words::non_breaking(text).split(' ') {
         let word = word.replace('\u{a0}', " ");
         let length = word.chars().count();
         if used > 0 && used + 1 + length > WIDTH - indent {

@@ -1,14 +1,14 @@
-//! The tables of all that was scored: every boundary, and every other variant by its family.
+//! The page's tables of scored variants: all boundaries, and the members of every other family.
 
-use super::evidence::{family, family_note};
+use super::evidence::family_note;
 use super::figures::nll_decimals;
 use super::page::{Extra, Folded, Row, Table};
-use super::words::{self, NONE, Sign, count, counted, fixed, percent, plus_minus, tame};
-use super::{boundaries, chosen, full, lost, marks};
+use super::words::{self, NONE, Sign, count, counted, fixed, percent, plus_minus, printable};
+use super::{boundaries, chosen, full, marks, race_status};
 use crate::lora::Family;
 use crate::result::{ScoreSummary, SearchResult, VariantSummary};
 
-/// Every boundary, with what picked it.
+/// All boundaries, with the rules that picked them.
 pub(super) fn every_boundary(result: &SearchResult) -> Extra {
     let rows: Vec<&VariantSummary> = boundaries(result).collect();
     let digits = nll_decimals(rows.iter().copied());
@@ -28,24 +28,24 @@ pub(super) fn every_boundary(result: &SearchResult) -> Extra {
                 plus_minus(nats(holdout.mean_nll), &nats(holdout.se)),
                 fixed(holdout.mean_probability, 4, Sign::Minus),
                 percent(holdout.token_accuracy),
-                marks(result, k).into_iter().map(str::to_owned).chain(lost(result, k)).collect::<Vec<_>>().join(", "),
+                picked_by(result, k),
             ],
             is_chosen: Some(k) == chosen(result),
         }
     };
     let caption = format!(
-        "NLL: nats per answer token, mean ± standard error; Δ: difference to the full adapter, below 0 is better; prob.: \
-         mean probability of the right token; acc.: share of tokens with the right one on top. {} selection samples, {} \
-         held-out samples.",
+        "NLL: nats per answer token, mean ± standard error. Δ: difference to the full adapter; below 0 is better. \
+         prob.: mean probability of the right token. acc.: share of tokens for which the right token is the most \
+         probable one. {} selection samples, {} held-out samples.",
         result.data.selection, result.data.holdout
     );
     let head = ["k", "NLL", "Δ to full", "prob.", "acc.", "NLL", "prob.", "acc.", "picked by"];
     let table = Table::new(&caption, head, rows.iter().map(row).collect());
     let table = table.under([("", 1), ("selection", 4), ("held out", 3), ("", 1)]);
-    Extra { id: "boundaries", title: "Every boundary", text: Vec::new(), tables: vec![table], folded: Vec::new() }
+    Extra { id: "boundaries", title: "All boundaries", text: Vec::new(), tables: vec![table], folded: Vec::new() }
 }
 
-/// Everything that was scored, by family; none where that is the boundaries alone.
+/// All scored variants by family; none if only boundaries were scored.
 pub(super) fn everything(result: &SearchResult) -> Option<Extra> {
     let mut families: Vec<Family> = result.variants.iter().map(|variant| variant.family).collect();
     families.sort_unstable();
@@ -62,30 +62,31 @@ pub(super) fn everything(result: &SearchResult) -> Option<Extra> {
         let scored = members.iter().filter(|variant| variant.selection().mean_nll.is_finite());
         let best = scored.min_by(|a, b| a.selection().mean_nll.total_cmp(&b.selection().mean_nll));
         Row::plain(vec![
-            family(name).to_owned(),
+            name.to_string(),
             family_note(name).to_owned(),
             count(members.len() as u64),
-            best.map_or_else(|| NONE.to_owned(), |best| called(best)),
+            best.map_or_else(|| NONE.to_owned(), |best| label(best)),
             best.map_or_else(|| NONE.to_owned(), |best| nats(best.selection().mean_nll)),
         ])
     });
     let caption = format!(
-        "The family's lowest mean NLL, in nats per answer token on {}: the lowest of many is lower there than elsewhere.",
+        "Lowest: the variant with the lowest mean NLL of its family, in nats per answer token on {}. The lowest of \
+         many looks better there than on other samples.",
         counted(result.data.selection, "selection sample")
     );
-    let head = ["family", "what it is", "variants", "lowest", "NLL"];
+    let head = ["family", "definition", "variants", "lowest", "NLL"];
     let table = Table::new(&caption, head, overview.collect()).named(2);
     let others = families.iter().filter(|name| **name != Family::BottomK);
     let folded = others.map(|&name| {
         let members = members(name);
         Folded {
-            summary: format!("{} ({})", family(name), counted(members.len(), "variant")),
+            summary: format!("{name} ({})", counted(members.len(), "variant")),
             table: of_family(result, name, &members, digits),
         }
     });
     Some(Extra {
         id: "everything",
-        title: "Everything that was scored",
+        title: "All scored variants",
         text: Vec::new(),
         tables: vec![table],
         folded: folded.collect(),
@@ -96,18 +97,18 @@ fn of_family(result: &SearchResult, name: Family, members: &[&VariantSummary], d
     let nats = |value| fixed(value, digits, Sign::Minus);
     let has_guard = members.iter().any(|variant| variant.guard.is_some());
     let full = full(result).map_or(f64::NAN, |full| full.selection().mean_nll);
-    let told = |score: &ScoreSummary| plus_minus(nats(score.mean_nll), &nats(score.se));
+    let cell = |score: &ScoreSummary| plus_minus(nats(score.mean_nll), &nats(score.se));
     let row = |variant: &&VariantSummary| {
         let mut cells = vec![
-            called(variant),
+            label(variant),
             variant.layers_kept.to_string(),
             words::bytes(variant.bytes),
-            told(&variant.selection()),
+            cell(&variant.selection()),
             fixed(variant.selection().mean_nll - full, digits, Sign::Both),
-            told(&variant.holdout()),
+            cell(&variant.holdout()),
         ];
         if has_guard {
-            cells.push(variant.guard.as_ref().map_or_else(|| NONE.to_owned(), told));
+            cells.push(variant.guard.as_ref().map_or_else(|| NONE.to_owned(), cell));
         }
         let is_chosen = result
             .candidate
@@ -116,11 +117,11 @@ fn of_family(result: &SearchResult, name: Family, members: &[&VariantSummary], d
         Row { cells, is_chosen }
     };
     let caption = format!(
-        "{}: {}. NLL: nats per answer token, mean ± standard error; Δ: difference to the full adapter, below 0 is better.",
-        family(name),
+        "{name}: {}. NLL: nats per answer token, mean ± standard error. Δ: difference to the full adapter; below 0 is \
+         better.",
         family_note(name)
     );
-    let mut head = vec!["variant", "layers", "size", "NLL, selection", "Δ to full", "NLL, held out"];
+    let mut head = vec!["variant", "layers", "bytes", "NLL, selection", "Δ to full", "NLL, held out"];
     if has_guard {
         head.push("NLL, guard");
     }
@@ -128,7 +129,13 @@ fn of_family(result: &SearchResult, name: Family, members: &[&VariantSummary], d
     Table { caption, spans: Vec::new(), head, rows: members.iter().map(row).collect(), names: 1 }
 }
 
-/// What users call a variant, also in results of before it had a name.
-fn called(variant: &VariantSummary) -> String {
-    if variant.label.is_empty() { format!("{} layers", variant.layers_kept) } else { tame(&variant.label) }
+/// The rules that picked a boundary, and its status in the race.
+fn picked_by(result: &SearchResult, k: usize) -> String {
+    let marks = marks(result, k).into_iter().map(str::to_owned);
+    marks.chain(race_status(result, k)).collect::<Vec<_>>().join(", ")
+}
+
+/// A variant's label, also in results of versions without labels.
+fn label(variant: &VariantSummary) -> String {
+    if variant.label.is_empty() { format!("{} layers", variant.layers_kept) } else { printable(&variant.label) }
 }

@@ -1,47 +1,47 @@
-//! Generated answers.
+//! Generated answers and the settings of sampling.
 
 use serde::{Deserialize, Serialize};
 
-/// One answer.
+/// A generated answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generated {
-    /// The text, without special tokens, up to the text that ended it.
+    /// The text without special tokens, up to the stop text that ended it.
     pub text: String,
-    /// The tokens, without an end token; those of a stop text are among them.
+    /// The tokens without the end token; those of a stop text are included.
     pub tokens: Vec<u32>,
-    /// Why it ended.
+    /// Why generation ended.
     pub finish: Finish,
 }
 
-/// Why an answer ended.
+/// Why generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Finish {
-    /// With a token or a text that ends it.
+    /// At an end token or a stop text.
     Stop,
-    /// It has as many tokens as it may have.
+    /// At the limit of tokens.
     Length,
 }
 
-/// How the next token is picked.
+/// Settings of sampling: how the next token is picked.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
-    /// Logits are divided by it; 0 picks the most probable token, and leaves the three filters below without effect.
+    /// Divisor of the logits. 0 is greedy decoding: the three filters below have no effect.
     pub temperature: f32,
-    /// Keep the so many most probable tokens, and those equal to the last of them; 0 keeps all.
+    /// Keep this many of the most probable tokens, and tokens equal to the last of them; 0 keeps all.
     pub top_k: usize,
     /// Keep the most probable tokens that together reach this probability; 1 keeps all.
     pub top_p: f32,
-    /// Keep the tokens whose probability is at least this share of the largest; 0 keeps all.
+    /// Keep tokens whose probability is at least this share of the largest; 0 keeps all.
     pub min_p: f32,
-    /// Logits of tokens that have occurred are divided by it where positive, multiplied where negative; 1 leaves them.
+    /// Logits of tokens that have occurred are divided by it if positive, multiplied if negative; 1 has no effect.
     pub repetition_penalty: f32,
-    /// Seed of the draws.
+    /// Seed of the random stream.
     pub seed: u64,
 }
 
 impl Sampling {
-    /// The most probable token, always.
+    /// Greedy decoding: always the most probable token.
     pub const GREEDY: Self =
         Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 };
 }

@@ -1,11 +1,12 @@
-//! Several searches side by side.
+//! The comparison of several searches.
 
 use plimsoll_stats::choose::{Gain, Interval, Reason, Verdict};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Several searches side by side. What `report --format json` prints of them.
+/// The comparison of several searches, as `plimsoll report --format json` prints it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
 pub struct Comparison {
     /// Version of this layout.
     #[schemars(range(min = 1, max = 1))]
@@ -16,8 +17,9 @@ pub struct Comparison {
     pub runs: Vec<ComparedRun>,
 }
 
-/// What all runs of a comparison have in common, told by hashes.
+/// What all runs of a comparison have in common; files are compared by their hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
 pub struct Same {
     /// The base model.
     pub model: bool,
@@ -25,71 +27,74 @@ pub struct Same {
     pub adapter: bool,
     /// The file of samples.
     pub data: bool,
-    /// The samples that chose and those that were held out: the data, the seed, and how many there are of each.
+    /// The selection and the held-out samples: data, seed and numbers of samples.
     pub samples: bool,
-    /// What gains are given in.
+    /// The unit of the gains.
     pub metric: bool,
 }
 
-/// One search among others.
+/// One search of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
 pub struct ComparedRun {
-    /// What it is called here: its folder's name.
+    /// Name of the run: its folder's name.
     pub name: String,
-    /// The base model, as its user gave it.
+    /// Path of the base model, as the user gave it.
     pub model: String,
     /// SHA-256 of the base model.
     pub model_sha256: String,
-    /// The adapter, as its user gave it.
+    /// Path of the adapter, as the user gave it.
     pub adapter: String,
     /// SHA-256 of the adapter.
     pub adapter_sha256: String,
-    /// The data, as its user gave it.
+    /// Path of the data, as the user gave it.
     pub data: String,
     /// SHA-256 of the data.
     pub data_sha256: String,
-    /// Seed of the draw and the split of the samples.
+    /// Seed of the sampling and of the split of the samples.
     pub seed: u64,
-    /// How many samples chose.
+    /// Number of selection samples.
     pub selection: usize,
-    /// How many samples judged.
+    /// Number of held-out samples.
     pub holdout: usize,
-    /// What to do.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Why.
+    /// The reason of the verdict.
     pub reason: Reason,
-    /// What was judged: `18 layers`.
+    /// Label of the candidate, such as `18 layers`.
     pub candidate: String,
-    /// Number of decoder layers.
+    /// Number of layers of the model.
     pub layers: usize,
-    /// The metric that gains are in the points of; null where they are in nats per answer token.
+    /// The metric whose points the gains are in; null for nats per answer token.
     pub metric: Option<String>,
-    /// What the candidate gains over the full adapter. Positive is better.
+    /// Gain of the candidate over the full adapter. Positive is better.
     pub gain: Gain,
-    /// What the full adapter gains over the base model. Positive is better.
+    /// Gain of the full adapter over the base model. Positive is better.
     pub adapter_gain: Gain,
-    /// Share of the adapter's gain over the base model that the candidate retains, where that gain is clear of 0.
+    /// Share of the adapter's gain over the base model that the candidate retains; null if that gain is not clearly
+    /// above 0.
     pub retained: Option<Interval>,
-    /// Bytes of the adapter's tensors that the answer keeps.
+    /// Bytes of the adapter's tensors that the verdict keeps.
     pub bytes_kept: u64,
-    /// Bytes of all its tensors.
+    /// Bytes of all tensors of the adapter.
     pub bytes: u64,
     /// Wall-clock seconds of scoring.
     pub seconds: f64,
-    /// Samples whose scores an interrupted run had left: their share is not in `seconds`.
+    /// Samples that were scored before an interruption; `seconds` does not include them.
     #[serde(default)]
     pub resumed: usize,
-    /// Every boundary that was scored on all selection samples.
+    /// All boundaries that were scored on all selection samples.
     pub curve: Vec<CurvePoint>,
 }
 
-/// One boundary of a run, in terms that models of any depth share.
+/// One boundary of a run, relative to the depth of the model and to its full adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
 pub struct CurvePoint {
-    /// Layers that keep their LoRA.
+    /// Number of layers that keep LoRA.
     pub layers_kept: usize,
-    /// Their share of all layers.
+    /// Share of the model's layers that keep LoRA.
     pub depth: f64,
-    /// Mean NLL on the selection samples, less that of the full adapter: below 0 the cut is better.
+    /// Mean NLL on the selection samples minus the full adapter's, in nats per answer token. Below 0 is better.
     pub over_full: f64,
 }

@@ -1,52 +1,53 @@
-//! What a variant costs at inference on this machine.
+//! Size, load time and decoding speed of variants on one machine.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What was measured of some variants on this machine.
+/// Size, load time and decoding speed of some variants, measured on this machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Efficiency {
-    /// Sequences that were decoded side by side.
+    /// Sequences that are decoded in one batch.
     pub batch: usize,
     /// Worker threads.
     pub threads: usize,
-    /// Type of number of weights.
+    /// Dtype of the weights.
     pub dtype: String,
-    /// The adapter merged first, then what was asked for.
+    /// The merged adapter first, then the other variants.
     pub variants: Vec<VariantEfficiency>,
 }
 
-/// What was measured of one variant.
+/// Size, load time and decoding speed of one variant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VariantEfficiency {
-    /// `merged`, `full`, or the number of layers.
+    /// `merged`, `full`, or the number of layers. `merged` is an adapter that is merged into the base weights: its
+    /// speed is that of the base model, which is measured.
     pub name: String,
-    /// Layers that keep their LoRA; null for a merged adapter, whose boundary makes no difference.
+    /// Number of layers that keep LoRA; null for `merged`, whose speed does not depend on it.
     pub layers_kept: Option<usize>,
-    /// Bytes of the adapter's weight file.
+    /// Bytes of the adapter's weight file; 0 for `merged`.
     pub adapter_bytes: u64,
-    /// Seconds to read, check and pack the adapter, the files being in the system's cache: the median of several loads; none
-    /// where there is none to load.
+    /// Seconds to read, check and pack the adapter from the system's file cache, median of several loads; null for
+    /// `merged`.
     pub load_seconds: Option<f64>,
-    /// Decoding speed of all sequences together.
+    /// Decoding speed in tokens per second, all sequences together.
     pub tokens_per_second: Speed,
 }
 
-/// A speed that was measured several times.
+/// A speed that was measured in several rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Speed {
     /// The median round.
     pub median: f64,
-    /// The slowest round.
+    /// The lowest value.
     pub low: f64,
-    /// The fastest round.
+    /// The highest value.
     pub high: f64,
-    /// How many rounds there were.
+    /// Number of rounds.
     pub rounds: usize,
 }
 
 impl Speed {
-    /// Of the speeds of several rounds, or of the seconds of several runs.
+    /// The median, lowest and highest of several values.
     pub fn of(mut rounds: Vec<f64>) -> Self {
         rounds.sort_by(f64::total_cmp);
         let at = |index: usize| rounds.get(index).copied().unwrap_or(0.0);

@@ -1,17 +1,19 @@
-//! What an evaluation found: the one struct that the table and `result.json` render.
+//! The result of an evaluation: the struct of its `result.json`, from which its tables are rendered.
 //!
-//! Fields are added over time and never renamed or taken away; `schema` counts breaking changes.
+//! New versions may add fields; `schema` counts breaking changes.
 
-use plimsoll_formats::text::shown;
 use plimsoll_stats::metrics::compare::{Difference, Estimate};
 use serde::{Deserialize, Serialize};
 
 use super::answers::Sampling;
 use super::efficiency::Efficiency;
 use super::search::{AdapterFacts, ModelFacts};
+use super::warning::OTHER_BASE_ADVICE;
+use crate::lora::adapter::OtherBase;
 
-/// The whole result of `eval`. Written as `result.json`.
+/// The result of `plimsoll eval`, as `result.json` holds it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct EvalResult {
     /// Version of this layout.
     pub schema: u32,
@@ -23,102 +25,107 @@ pub struct EvalResult {
     pub task: TaskFacts,
     /// The base model.
     pub model: ModelFacts,
-    /// The adapter, where there is one.
+    /// The adapter; absent if the base model alone was evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterFacts>,
     /// The samples.
     pub data: EvalData,
-    /// How answers were generated.
+    /// Settings of generation.
     pub generation: Generation,
-    /// What was evaluated: by the number of layers that keep their LoRA, ascending, then by gates as they were given.
+    /// The variants: boundaries by number of layers, ascending, then the variants of `--gates` in their order.
     pub variants: Vec<EvalVariant>,
-    /// What came out.
+    /// The metrics.
     pub metrics: Vec<MetricResult>,
-    /// What a cut saves on this machine, where it was measured.
+    /// Size, load time and speed of variants on this machine; absent if not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub efficiency: Option<Efficiency>,
-    /// What the reader should know before trusting the numbers.
+    /// Warnings.
     pub warnings: Vec<EvalWarning>,
-    /// What it cost.
+    /// Cost of the evaluation.
     pub cost: EvalCost,
 }
 
 /// The task of an evaluation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct TaskFacts {
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Its description.
     pub about: String,
-    /// The file it was read from; null where it is built in.
+    /// Its file; null for a built-in task.
     pub file: Option<String>,
-    /// Examples before each prompt.
+    /// Number of examples before each prompt.
     pub shots: usize,
 }
 
 /// The samples of an evaluation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct EvalData {
-    /// As the user gave it.
+    /// Path of the data, as the user gave it.
     pub path: String,
-    /// SHA-256 of the bytes that were read.
+    /// SHA-256 of the file as it is on disk.
     pub sha256: String,
-    /// Samples that were evaluated.
+    /// Number of samples that were evaluated.
     pub samples: usize,
-    /// Samples that the file holds.
+    /// Number of samples in the file.
     pub available: usize,
-    /// Samples that were left out because they do not fit into the model's context.
+    /// Number of samples that were left out because they do not fit into the model's context.
     pub skipped: usize,
-    /// How prompts were rendered: `tokenizer`, `none`, or the path of a template.
+    /// Template of the prompts: `tokenizer`, `none`, or the path of a template.
     pub template: String,
-    /// Prompt tokens, mean over samples.
+    /// Mean number of prompt tokens per sample.
     pub prompt_tokens: f64,
 }
 
-/// How answers were generated.
+/// Settings of generation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Generation {
-    /// Tokens of an answer at most.
+    /// Largest number of tokens of an answer.
     pub max_tokens: usize,
     /// Texts that end an answer.
     pub stop: Vec<String>,
-    /// How tokens were picked. Its seed is that of the sample and of all resampling too.
+    /// Settings of sampling. The seed is also that of the choice of samples and of all resampling.
     #[serde(flatten)]
     pub sampling: Sampling,
 }
 
-/// What one variant answered.
+/// One variant of an evaluation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct EvalVariant {
-    /// Layers that keep any LoRA.
+    /// Number of layers that keep any LoRA.
     pub layers_kept: usize,
-    /// `base`, `full`, the number of layers, or the gates.
+    /// `base`, `full`, the number of layers, or the LoRA strengths.
     pub name: String,
-    /// Its gates, as `trim --gates` takes them: no two variants have the same.
+    /// Its LoRA strengths, in the syntax of `trim --gates`; different for all variants.
     #[serde(default)]
     pub gates: String,
-    /// Tokens of an answer, mean over samples; null where nothing was generated.
+    /// Mean number of tokens per answer; null if nothing was generated.
     pub answer_tokens: Option<f64>,
-    /// Share of answers that were cut at the most tokens there may be; null where nothing was generated.
+    /// Share of answers that were cut off at the limit of tokens; null if nothing was generated.
     pub cut: Option<f64>,
 }
 
-/// One metric.
+/// One metric of an evaluation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct MetricResult {
-    /// The task's name for it.
+    /// Its name in the task.
     pub name: String,
-    /// Which program's number this equals, and with which options.
+    /// The reference implementation that the values equal, with its options.
     pub signature: String,
-    /// Which direction is better.
+    /// Whether higher or lower values are better.
     pub better: Better,
-    /// One for each variant, in their order.
+    /// The value of each variant, in their order.
     pub values: Vec<Estimate>,
-    /// Paired differences on the same samples.
+    /// Differences between variants, paired by sample.
     pub comparisons: Vec<EvalComparison>,
 }
 
-/// Which direction of a metric is better.
+/// Whether higher or lower values of a metric are better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Better {
@@ -128,58 +135,60 @@ pub enum Better {
     Lower,
 }
 
-/// One variant held against the base model or the full adapter.
+/// The comparison of a variant with the base model or the full adapter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct EvalComparison {
-    /// Layers kept of the one.
+    /// Number of layers that the variant keeps.
     pub layers_kept: usize,
-    /// Gates of the one.
+    /// LoRA strengths of the variant, in the syntax of `trim --gates`.
     #[serde(default)]
     pub gates: String,
-    /// Layers kept of the other, which is taken off: none of the base model, all of the full adapter.
+    /// Number of layers that the other keeps: 0 for the base model, all for the full adapter.
     pub against: usize,
-    /// The difference, its interval and its p-value.
+    /// The variant's value minus the other's, with interval and p-value.
     #[serde(flatten)]
     pub difference: Difference,
     /// The p-value adjusted for all comparisons of the result (Holm).
     pub p_holm: f64,
 }
 
-/// What the reader should know. Displayed, it says what to do.
+/// A warning of an evaluation. `Display` gives sentences: the problem, and what to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum EvalWarning {
-    /// Too few samples for intervals to mean much.
+    /// Few samples: the intervals are rough.
     FewSamples {
-        /// How many there are.
+        /// Number of samples.
         samples: usize,
     },
-    /// Samples longer than the model's context.
+    /// Samples longer than the model's context were left out.
     Skipped {
-        /// How many.
+        /// Number of samples.
         samples: usize,
         /// The model's context, in tokens.
         context: usize,
     },
-    /// A reference template without text in any sample: a field that no row has, or that is empty in all.
+    /// A reference template that has no text in any sample: its field is missing or empty in all rows.
     UnfilledReference {
-        /// The template, as `references[1]`.
+        /// The template, such as `references[1]`.
         template: String,
     },
     /// The base model has another name than the one that the adapter was trained on.
     OtherBase {
         /// The base model that the adapter names.
         adapter: String,
-        /// What the base model of this evaluation is called.
+        /// The name of the base model of this evaluation.
         model: String,
     },
-    /// Many answers were cut.
+    /// Many answers were cut off at the limit of tokens.
     Cut {
-        /// Whose.
+        /// The variant.
         variant: String,
-        /// Which share of them.
+        /// Share of its answers.
         share: f64,
-        /// Where.
+        /// The limit of tokens.
         max_tokens: usize,
     },
 }
@@ -188,50 +197,45 @@ impl std::fmt::Display for EvalWarning {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::FewSamples { samples } => {
-                write!(f, "{samples} samples are few: intervals from so few are too narrow; evaluate more")
+                write!(f, "{samples} samples are few: 95 % intervals are too narrow. Evaluate more samples.")
             }
             Self::Skipped { samples, context } => {
                 write!(
                     f,
-                    "{samples} samples were left out: they do not fit into the model's context of {context} tokens"
+                    "{samples} samples were left out: they do not fit into the model's context of {context} tokens."
                 )
             }
             Self::UnfilledReference { template } => {
-                write!(
-                    f,
-                    "the task's `{template}` has no text in any sample: do its fields have the names of the data's?"
-                )
+                write!(f, "the task's `{template}` has no text in any sample. Check the names of its fields.")
             }
-            Self::OtherBase { adapter, model } => write!(
-                f,
-                "the adapter names {} as its base model, and this one is {}: check that this is the base model of its \
-                 training",
-                shown(adapter),
-                shown(model)
-            ),
+            Self::OtherBase { adapter, model } => {
+                let found = OtherBase { adapter: adapter.clone(), model: model.clone() };
+                write!(f, "{found}. {OTHER_BASE_ADVICE}")
+            }
             Self::Cut { variant, share, max_tokens } => write!(
                 f,
-                "{:.0} % of the answers of `{variant}` were cut at {max_tokens} tokens: give more with --max-tokens, or \
-                 an end with the task's `stop`",
+                "{:.0} % of the answers of `{variant}` were cut off at {max_tokens} tokens. Raise --max-tokens, or \
+                 add a text that ends answers to the task's `stop`.",
                 share * 100.0
             ),
         }
     }
 }
 
-/// What an evaluation cost.
+/// The cost of an evaluation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct EvalCost {
-    /// Seconds of the last run.
+    /// Wall-clock seconds of the last run.
     pub seconds: f64,
-    /// Tokens that were generated in the last run.
+    /// Number of tokens that were generated in the last run.
     pub tokens: usize,
-    /// Answers that an earlier run had left.
+    /// Number of answers that an interrupted run had finished.
     pub resumed: usize,
     /// Worker threads.
     pub threads: usize,
-    /// Type of number of weights and of what is multiplied with them.
+    /// Dtype of weights and activations.
     pub dtype: String,
-    /// Instruction set.
+    /// Instruction set of the engine, such as `avx512bf16`.
     pub instructions: String,
 }

@@ -1,4 +1,4 @@
-//! Evidence beside the choice: controls, effects of layers, guard samples and probability curves.
+//! Evidence beside the verdict: controls, effects of layers, guard samples and logit-lens curves.
 
 use plimsoll_stats::choose::Gain;
 use schemars::JsonSchema;
@@ -6,88 +6,89 @@ use serde::{Deserialize, Serialize};
 
 use crate::lora::Family;
 
-/// Controls beside a cut: if one of them does as well, it is not depth that helped.
+/// Controls that the candidate is compared with: if one of them does as well, the choice of layers may not matter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Controls {
     /// The controls.
     pub rows: Vec<Control>,
-    /// What they say.
+    /// The result of the comparison.
     pub depth: Depth,
 }
 
-/// Whether it is which layers are kept that makes the cut as good as it is.
+/// Whether it is shown that the choice of layers matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Depth {
-    /// The cut is shown to be better than every control.
+    /// The candidate is shown to be better than every control.
     Shown,
-    /// Some control is not shown to be worse than the cut.
+    /// At least one control is not shown to be worse than the candidate.
     NotShown,
 }
 
-/// One control, on the held-out samples (or those left out in turn).
+/// One control and its gains on the judging samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Control {
-    /// `global-alpha`: a factor on the whole adapter, tuned on the selection samples. `random-k`: as many layers as the cut
-    /// keeps, drawn; the mean over the draws. `top-k`: as many of the highest layers.
+    /// `global-alpha`: one LoRA strength for the whole adapter, tuned on the selection samples. `random-k`: as many
+    /// random layers as the candidate keeps, mean over draws. `top-k`: as many of the highest layers.
     pub family: Family,
-    /// What users call it: `strength 0.75`, `18 random layers, 8 draws`.
+    /// Its label, such as `strength 0.75` or `18 random layers, 8 draws`.
     pub label: String,
-    /// The gates of each draw; one where nothing is drawn.
+    /// The LoRA strengths of each draw, in the syntax of `trim --gates`; one entry for a control without draws.
     pub gates: Vec<String>,
-    /// What the control gains over the full adapter. Positive is better.
+    /// Gain of the control over the full adapter. Positive is better.
     pub over_full: Gain,
-    /// What the cut gains over the control. Positive means that the cut is better.
+    /// Gain of the candidate over the control. Positive: the candidate is better.
     pub cut_over: Gain,
     /// The p-value of `cut_over`, adjusted for all controls (Holm).
     pub p_holm: f64,
 }
 
-/// What layers and modules contribute: measured effects, and numbers that are cheaper and may predict them.
+/// Effects of layers and modules: measured effects, and cheaper measures that may predict them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Effects {
-    /// Every measure, one value for each place.
+    /// The measures, with one value for each layer or module.
     pub measures: Vec<EffectMeasure>,
-    /// How well the order of the layers by one measure agrees with that by another.
+    /// Rank correlations of the measures over the layers.
     pub agreement: Vec<Agreement>,
 }
 
-/// One measure of all places.
+/// One measure of layers and modules.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EffectMeasure {
-    /// What is measured.
+    /// The kind of measure.
     pub kind: EffectKind,
-    /// Samples that it was measured on; 0 where it needs none.
+    /// Number of samples that it was measured on; 0 if it needs none.
     pub samples: usize,
-    /// Permutations behind a Shapley estimate; 0 elsewhere.
+    /// Number of permutations of a Shapley estimate; 0 for other measures.
     #[serde(default)]
     pub permutations: usize,
-    /// By layer, then by module: layers as a whole have no module.
+    /// The values, by layer, then by module. Values of whole layers have no module.
     pub values: Vec<EffectValue>,
 }
 
-/// What is measured of a layer or a module. Effects are in nats per answer token, and positive where it helps.
+/// A measure of a layer or a module. Effects are in nats per answer token, and positive if its LoRA helps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum EffectKind {
-    /// NLL without it, less NLL of the full adapter.
+    /// NLL of the full adapter without it, minus NLL of the full adapter.
     LeaveOneOut,
-    /// NLL of the base model, less NLL with it alone.
+    /// NLL of the base model, minus NLL of the base model with it alone.
     #[serde(alias = "one-in")]
     LeaveOneIn,
-    /// NLL with the layers below it, less NLL with it on top of them: a step of the ablation curve.
+    /// NLL with all lower layers, minus NLL with it added on top of them: a step of the ablation curve.
     Increment,
-    /// Mean over orders of the layers of what it adds to those before it (Shapley, 1953).
+    /// Shapley value (Shapley, 1953): mean gain of adding it to the layers before it, over orders of the layers.
     Shapley,
-    /// Frobenius norm of its update, `‖s·B·A‖`.
+    /// Frobenius norm of the update, `‖s·B·A‖`.
     Magnitude,
-    /// Energy of its update on samples: mean over tokens of `‖s·B·A·x‖²`.
+    /// Activation energy of the update on samples: mean over tokens of `‖s·B·A·x‖²` (LoRA-drop, arXiv:2402.07721).
     Output,
-    /// By how much the ground truth's probability rises over the layer, full adapter less base model (logit lens).
+    /// Rise of the ground truth's probability over the layer (logit lens), full adapter minus base model.
     Lens,
 }
 
-/// One number of one place.
+/// One value of a measure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EffectValue {
     /// The layer, 0 next to the embedding.
@@ -95,70 +96,70 @@ pub struct EffectValue {
     /// The module, such as `q_proj`; null for the whole layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
-    /// The number.
+    /// The value.
     pub value: f64,
-    /// Ends of its 95 % interval, where it is an estimate.
+    /// Ends of its 95 % interval; absent for a value that is not an estimate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
 }
 
-/// A rank correlation of two measures over layers.
+/// Rank correlation of two measures over the layers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Agreement {
     /// The cheaper measure.
     pub proxy: EffectKind,
     /// The measured effect.
     pub truth: EffectKind,
-    /// Spearman's ρ.
+    /// Spearman's ρ, from −1 to 1.
     pub rho: f64,
-    /// Two-sided p-value of the permutation test that there is no relation.
+    /// Two-sided p-value of a permutation test of no correlation.
     pub p: f64,
-    /// How many layers were ranked.
+    /// Number of layers.
     pub layers: usize,
 }
 
-/// Samples of another kind, and what the candidate does to them.
+/// The guard: samples on which the candidate must not get worse.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GuardSummary {
-    /// As the user gave it.
+    /// Path of the file, as the user gave it.
     pub path: String,
     /// SHA-256 of the file that was read.
     pub sha256: String,
-    /// Samples that kept variants from being picked.
+    /// Number of samples that exclude variants before the pick.
     pub selection: usize,
-    /// Samples that judged the candidate.
+    /// Number of samples that judge the candidate.
     pub holdout: usize,
-    /// How many samples were left out because they are too long.
+    /// Number of samples that were left out because they are too long.
     #[serde(default)]
     pub skipped: usize,
-    /// How many samples lost the end of their answer because they are too long.
+    /// Number of samples that lost the end of their answer because they are too long.
     #[serde(default)]
     pub cut: usize,
-    /// What counts as not worse: a loss of less than this, in nats per answer token.
+    /// The margin: a smaller loss counts as not worse, in nats per answer token.
     pub margin: f64,
-    /// Variants that were shown to be worse than the margin on the selection samples, and could not be picked.
+    /// Number of variants that were excluded because a loss above the margin was shown on the selection samples.
     pub excluded: usize,
-    /// What the candidate gains over the full adapter on the guard's held-out samples. Positive is better.
+    /// Gain of the candidate over the full adapter on the guard's held-out samples. Positive is better.
     pub gain: Gain,
-    /// What the full adapter gains over the base model there.
+    /// Gain of the full adapter over the base model on these samples.
     pub adapter_gain: Gain,
-    /// Whether the candidate is shown not to be worse than the margin.
+    /// Whether the candidate is shown to lose less than the margin.
     pub is_held: bool,
 }
 
-/// The ground-truth probability curves: one entry for each layer.
+/// Logit-lens curves of the base model and the full adapter: one entry for each layer.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LensSummary {
-    /// With every LoRA update dropped.
+    /// The base model: every LoRA update dropped.
     pub base: Vec<LensPoint>,
-    /// With the whole adapter.
+    /// The full adapter.
     pub full: Vec<LensPoint>,
-    /// How many of the selection samples the curves are drawn from.
+    /// Number of selection samples that the curves are measured on.
     #[serde(default)]
     pub samples: usize,
 }
 
-/// What the model would say after one layer.
+/// The logit lens after one layer.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LensPoint {
     /// Mean over samples of the mean probability of the ground truth.

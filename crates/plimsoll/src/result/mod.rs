@@ -1,7 +1,7 @@
 //! Types of the files that plimsoll writes: `result.json`, `scores.jsonl`, `tokens.jsonl`, comparisons and evaluations.
 //!
-//! They hold no logic: `search` and `eval` fill them, `report` renders them. Fields are added over time; `schema` counts
-//! breaking changes, and [`schema()`] gives the JSON Schema of each document.
+//! The types hold no logic: `search` and `eval` fill them, `report` renders them. New versions may add fields; `schema`
+//! counts breaking changes. [`schema()`] gives the JSON Schema of each document.
 //!
 //! ```
 //! use plimsoll::result::{Document, schema};
@@ -22,7 +22,7 @@ mod tokens;
 mod variants;
 mod warning;
 
-/// Version of the layout of `result.json`. It counts breaking changes: fields that were renamed or taken away.
+/// Version of the layout of `result.json`. It counts breaking changes: fields that were renamed or removed.
 pub const SCHEMA: u32 = 2;
 
 pub use answers::{Finish, Generated, Sampling};
@@ -37,7 +37,7 @@ pub use evidence::{
     LensSummary,
 };
 pub use schema::{Document, schema};
-pub use scores::{LensCurve, SampleScores, ScoreRow, Source, VariantScore};
+pub use scores::{DataSource, LensCurve, SampleScores, ScoreRow, VariantScore};
 pub use search::{AdapterFacts, AnswerEnding, Cost, DataFacts, ModelFacts, Rules, SearchResult};
 pub use tokens::{SampleTokens, Token};
 pub use variants::{
@@ -45,3 +45,5 @@ pub use variants::{
     ScoreSummary, VariantSummary,
 };
 pub use warning::Warning;
+
+pub(crate) use warning::OTHER_BASE_ADVICE;

@@ -1,7 +1,7 @@
-//! JSON Schema (draft 2020-12) of what a search writes, derived from the structs that it is written from.
+//! JSON Schema (draft 2020-12) of the files of a search, derived from the structs.
 //!
-//! A schema holds for every file of its layout, whichever version wrote it: what was added later is optional, and what
-//! a later version may add is let through. Descriptions are the structs' own documentation.
+//! A schema holds for every file of its layout, whichever version wrote it: fields that were added later are
+//! optional, and unknown fields are allowed. Descriptions are the documentation of the structs.
 
 use schemars::generate::SchemaSettings;
 use schemars::transform::{RecursiveTransform, Transform as _};
@@ -12,8 +12,9 @@ use super::scores::ScoreRow;
 use super::search::SearchResult;
 use super::tokens::SampleTokens;
 
-/// A document that has a schema.
+/// A document with a JSON Schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Document {
     /// `result.json`.
     Result,
@@ -21,27 +22,29 @@ pub enum Document {
     Tokens,
     /// One line of `scores.jsonl`.
     Scores,
-    /// A comparison of several results, as JSON.
+    /// The comparison of several searches, as JSON.
     Comparison,
 }
 
-/// The schema of a document, as indented JSON. Ends with a line feed.
+/// The JSON Schema of a document, as indented JSON. Ends with a line feed.
 pub fn schema(document: Document) -> String {
     match document {
         Document::Result => schema_of::<SearchResult>("The result of plimsoll search: result.json"),
         Document::Tokens => {
-            schema_of::<SampleTokens>("What one sample's answer got, token by token: a line of tokens.jsonl")
+            schema_of::<SampleTokens>("The tokens of one sample with their NLL: a line of tokens.jsonl")
         }
         Document::Scores => schema_of::<ScoreRow>("Scores of one sample: a line of scores.jsonl"),
-        Document::Comparison => schema_of::<Comparison>("Several searches side by side: plimsoll report --format json"),
+        Document::Comparison => {
+            schema_of::<Comparison>("The comparison of several searches: plimsoll report --format json")
+        }
     }
 }
 
-/// The schema of whatever is read by serde, under a title.
+/// The JSON Schema of a type, with a title.
 fn schema_of<T: JsonSchema>(title: &str) -> String {
     let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
     RecursiveTransform(plain_description).transform(&mut schema);
-    // What a reader looks for first.
+    // The most important keys first.
     let mut ordered = Schema::default();
     for name in ["$schema", "title", "description"] {
         let value = if name == "title" { Some(title.into()) } else { schema.remove(name) };
@@ -55,7 +58,7 @@ fn schema_of<T: JsonSchema>(title: &str) -> String {
     format!("{:#}\n", ordered.as_value())
 }
 
-/// Takes the links of our documentation out of a description: they lead nowhere outside of it.
+/// Removes rustdoc links from a description.
 fn plain_description(schema: &mut Schema) {
     let Some(text) = schema.get("description").and_then(|text| text.as_str()) else { return };
     let mut plain = String::new();

@@ -4,19 +4,19 @@ use plimsoll_stats::choose::Part;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// All that was measured on one sample. One line of `scores.jsonl`.
+/// The scores of one sample.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SampleScores {
     /// The sample's line in its file, from 1.
     pub line: usize,
-    /// How many answer tokens were scored. The same for every variant.
+    /// Number of answer tokens that were scored; the same for every variant.
     pub tokens: usize,
-    /// One entry for each variant of the request.
+    /// One entry for each variant.
     pub variants: Vec<VariantScore>,
-    /// One curve for each entry of the request's `lens`; empty where it was not asked for.
+    /// Logit-lens curves of the requested variants; empty if not requested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lens: Vec<LensCurve>,
-    /// For each variant the NLL of every answer token, in nats; empty where it was not asked for.
+    /// For each variant the NLL of every answer token, in nats; empty if not requested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub token_nll: Vec<Vec<f32>>,
 }
@@ -28,14 +28,14 @@ impl SampleScores {
     }
 }
 
-/// How well one variant predicts one sample's answer.
+/// The score of one variant on one sample.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VariantScore {
     /// Negative log-likelihood of the whole answer, in nats: the sum over its tokens.
     pub nll: f64,
-    /// Probability given to the right token, mean over the answer's tokens.
+    /// Probability of the right token, mean over the answer's tokens.
     pub probability: f64,
-    /// How many answer tokens were the most probable ones.
+    /// Number of answer tokens that were the most probable token.
     pub correct: usize,
 }
 
@@ -50,32 +50,32 @@ pub struct LensCurve {
     pub rank: Vec<f64>,
 }
 
-/// Which file a sample is from.
+/// The file that a sample is from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Source {
-    /// The samples that the adapter is for.
+pub enum DataSource {
+    /// The file of `--data`.
     #[default]
     Data,
-    /// The samples on which it must not be worse.
+    /// The file of `--guard`.
     Guard,
 }
 
-/// One line of the journal and of `scores.jsonl`: scores of one sample under some gates.
+/// The scores of one sample under some variants: a line of `scores.jsonl` and of the journal.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ScoreRow {
-    /// Which file the sample is from.
+    /// The file that the sample is from.
     #[serde(default, skip_serializing_if = "is_data")]
-    pub source: Source,
-    /// Which part of the file it is in.
+    pub source: DataSource,
+    /// Whether it is a selection or a held-out sample.
     pub part: Part,
-    /// What the entries of `variants` are, in their order.
+    /// The LoRA strengths of the entries of `variants`, in their order and in the syntax of `--gates`.
     pub gates: Vec<String>,
     /// The scores.
     #[serde(flatten)]
     pub scores: SampleScores,
 }
 
-fn is_data(source: &Source) -> bool {
-    *source == Source::Data
+fn is_data(source: &DataSource) -> bool {
+    *source == DataSource::Data
 }

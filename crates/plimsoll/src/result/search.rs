@@ -1,10 +1,10 @@
-//! What a search found: the one struct that the terminal's table, `result.json` and the HTML report render.
+//! The result of a search: the struct of `result.json`, from which all reports are rendered.
 //!
-//! Fields are added over time and never renamed or taken away; `schema` counts breaking changes.
+//! New versions may add fields; `schema` counts breaking changes.
 
 use std::path::Path;
 
-use plimsoll_stats::choose::{Choice, Margin, Options};
+use plimsoll_stats::choose::{Choice, ChooseOptions, Margin};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ use super::warning::Warning;
 use crate::lora::Variant;
 use crate::lora::adapter::{Adapter, EmbeddingLora};
 
-/// The whole result of `search`. Written as `result.json`.
+/// The result of `plimsoll search`, as `result.json` holds it.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SearchResult {
     /// Version of this layout.
@@ -25,7 +25,7 @@ pub struct SearchResult {
     pub tool: String,
     /// The command that repeats the search.
     pub command: String,
-    /// Seed of the split, of the bootstrap and of the randomisation test.
+    /// Seed of sampling, split, bootstrap and randomisation tests.
     pub seed: u64,
     /// The base model.
     pub model: ModelFacts,
@@ -33,51 +33,51 @@ pub struct SearchResult {
     pub adapter: AdapterFacts,
     /// The samples.
     pub data: DataFacts,
-    /// Every variant that was scored, in order of `layers_kept`.
+    /// All variants that were scored, the boundaries in order of `layers_kept`.
     pub variants: Vec<VariantSummary>,
-    /// What racing left out; none where every boundary was scored on every sample.
+    /// Boundaries that racing dropped or skipped; absent without a race.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub race: Option<RaceSummary>,
-    /// Ground-truth probability after each layer, on the selection samples.
+    /// Logit lens: ground-truth probability after each layer, on the selection samples.
     pub lens: LensSummary,
-    /// The answer.
+    /// The verdict, with the gains and tests behind it.
     pub choice: Choice,
-    /// What was judged: the gates that the rule picked, whatever the verdict on them.
+    /// The candidate: the variant that was picked and judged, whatever the verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<Candidate>,
-    /// How the candidate's family was picked, where several competed.
+    /// Comparison of the families; absent if only one was searched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arbitration: Option<Arbitration>,
-    /// What else could explain what the candidate gains; none where there was no cut to explain.
+    /// Controls that the candidate was compared with; absent if there was nothing to compare.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controls: Option<Controls>,
-    /// What each layer and module contributes, and what predicts it.
+    /// Effects of layers and modules, and measures that may predict them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effects: Option<Effects>,
-    /// Samples of another kind, on which the cut must not be worse.
+    /// Guard: samples on which the candidate must not get worse.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<GuardSummary>,
-    /// What is best at its price: NLL, the guard's NLL and bytes of everything that was scored.
+    /// All scored variants by bytes, NLL and the guard's NLL, with the Pareto front.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub front: Vec<FrontPoint>,
-    /// The metric that was to choose, where that is not the NLL: where it decided, gains are in its points.
+    /// The metric of `--metric`; if it chose, gains are in its points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<MetricSummary>,
-    /// What a cut saves on this machine.
+    /// Size, load time and speed of variants on this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub efficiency: Option<Efficiency>,
-    /// What the answer was decided by.
+    /// The rules and settings of the verdict.
     pub rules: Rules,
-    /// What the reader should know before trusting the answer: few samples, skipped lines and the like.
+    /// Warnings, such as few samples or skipped samples.
     pub warnings: Vec<Warning>,
-    /// What the search cost.
+    /// Cost of the search.
     pub cost: Cost,
 }
 
 /// The base model of a search.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ModelFacts {
-    /// As the user gave it.
+    /// Path, as the user gave it.
     pub path: String,
     /// SHA-256 of the file, or of the folder's model files taken together.
     pub sha256: String,
@@ -89,21 +89,21 @@ pub struct ModelFacts {
     pub hidden_size: usize,
     /// Size of the vocabulary.
     pub vocab_size: usize,
-    /// Number of weights, a tied head counted once.
+    /// Number of parameters; a tied head is counted once.
     pub parameters: u64,
-    /// How the weights are stored in the file, such as `BF16`, or `Q4_K_M (Q4_K 71 %, Q6_K 29 %)` with each block type's
-    /// share of the bytes.
+    /// Storage of the weights in the file, such as `BF16`, or `Q4_K_M (Q4_K 71 %, Q6_K 29 %)` with the share of bytes
+    /// of each block type.
     pub stored_as: String,
 }
 
 /// The adapter of a search.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct AdapterFacts {
-    /// As the user gave it.
+    /// Path, as the user gave it.
     pub path: String,
     /// SHA-256 of the adapter's config and weights taken together.
     pub sha256: String,
-    /// Ranks that occur, ascending.
+    /// Distinct ranks, ascending.
     pub ranks: Vec<usize>,
     /// Names of the modules that have LoRA, such as `q_proj`.
     pub modules: Vec<String>,
@@ -111,15 +111,15 @@ pub struct AdapterFacts {
     pub layers: usize,
     /// Bytes of all its tensors.
     pub bytes: u64,
-    /// Bytes of the tensors that the answer keeps.
+    /// Bytes of the tensors that the verdict keeps.
     pub bytes_kept: u64,
-    /// What became of LoRA on `embed_tokens` and `lm_head`, where there is such LoRA.
+    /// Whether LoRA on `embed_tokens` and `lm_head` was kept; absent if there is none.
     #[serde(default, alias = "ends", skip_serializing_if = "Option::is_none")]
     pub embedding_lora: Option<EmbeddingLora>,
 }
 
 impl AdapterFacts {
-    /// Of an adapter of which a variant is kept, with the path that the user gave.
+    /// The facts of an adapter, given the path of the user and the variant that is kept.
     pub fn of(adapter: &Adapter, path: &Path, sha256: &str, kept: &Variant) -> Self {
         let mut ranks: Vec<usize> = adapter.modules().map(|module| module.rank).collect();
         ranks.sort_unstable();
@@ -143,62 +143,63 @@ impl AdapterFacts {
 /// The samples of a search.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DataFacts {
-    /// As the user gave it.
+    /// Path, as the user gave it.
     pub path: String,
     /// SHA-256 of the file that was read.
     pub sha256: String,
-    /// How many samples the boundary was chosen on.
+    /// Number of selection samples: they pick the candidate.
     pub selection: usize,
-    /// How many samples were held out for the gain.
+    /// Number of held-out samples: they judge the candidate. 0 in nested cross-validation.
     pub holdout: usize,
-    /// How many samples were left out because they are too long.
+    /// Number of samples that were left out because they are too long.
     pub skipped: usize,
-    /// How many samples lost the end of their answer because they are too long.
+    /// Number of samples that lost the end of their answer because they are too long.
     #[serde(default)]
     pub cut: usize,
     /// Longest sample that is scored, in tokens.
     #[serde(default)]
     pub max_length: usize,
-    /// The tokens that answers end with, as a chat template wrote them, the most frequent first; empty without a template.
+    /// The tokens that answers end with in the chat template, the most frequent first; empty without a template.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endings: Vec<AnswerEnding>,
-    /// Answer tokens that were scored, selection and held-out together.
+    /// Number of answer tokens that were scored, in selection and held-out samples.
     pub answer_tokens: usize,
-    /// How prompts were rendered: `tokenizer`, `none`, or the path of a template.
+    /// Template of the prompts: `tokenizer`, `none`, or the path of a template.
     pub template: String,
 }
 
-/// How answers end.
+/// A token that answers end with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AnswerEnding {
-    /// The token that ends generation, as text; null where an answer ends with a token of its text.
+    /// The token that ends generation, as text; null if the answer ends with a token of its text.
     pub token: Option<String>,
-    /// How many samples end so.
+    /// Number of samples that end with it.
     pub samples: usize,
 }
 
-/// What the answer was decided by: the options of [`choose`](plimsoll_stats::choose::choose), but for the seed.
+/// The rules of the verdict: the options of [`choose`](plimsoll_stats::choose::choose), without the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rules {
-    /// A p-value below this shows a difference.
+    /// Significance level: a p-value below it shows a difference (below half of it with fewer than 20 judging samples).
     pub alpha: f64,
-    /// Share of the adapter's gain over the base that a cut must surely keep to count as not worse. Where `margin_nats` is
-    /// given, the share that it stands for is not a fixed one, and this is 0.
+    /// Share of the adapter's gain over the base model that a candidate must retain to count as not worse (lower end
+    /// of the 95 % interval). 0 if `margin_nats` is given.
     pub margin: f64,
-    /// What a cut must surely lose less than to count as not worse, in nats per answer token, where that decides.
+    /// Margin in nats per answer token: a candidate that loses less counts as not worse (end of the 95 % interval).
+    /// Absent if `margin` decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin_nats: Option<f64>,
-    /// An adapter that surely gains less than this over the base model gains nothing that matters.
+    /// An adapter that is shown to gain less than this over the base model counts as useless, in the unit of the gains.
     #[serde(default)]
     pub negligible: f64,
-    /// Bootstrap resamples behind the shares of [`Choice::bootstrap`].
+    /// Number of bootstrap resamples of the pick, for [`Choice::bootstrap`].
     pub choice_resamples: usize,
-    /// Bootstrap resamples behind each interval, and sign patterns behind each p-value.
+    /// Number of bootstrap resamples of each interval, and of sign patterns of each randomisation test.
     pub resamples: usize,
 }
 
-impl From<&Options> for Rules {
-    fn from(options: &Options) -> Self {
+impl From<&ChooseOptions> for Rules {
+    fn from(options: &ChooseOptions) -> Self {
         let (margin, margin_nats) = match options.margin {
             Margin::Share(share) => (share, None),
             Margin::Nats(nats) => (0.0, Some(nats)),
@@ -214,23 +215,23 @@ impl From<&Options> for Rules {
     }
 }
 
-/// What the search cost.
+/// The cost of a search.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Cost {
-    /// Layers computed for a sample, mean over the samples.
+    /// Layer passes per sample, mean over samples.
     pub layer_passes: usize,
-    /// Layers that one run per variant would have computed.
+    /// Layer passes per sample that one run per variant would need.
     pub layer_passes_naive: usize,
     /// Wall-clock seconds of scoring.
     pub seconds: f64,
-    /// Samples whose scores an interrupted run had left: their share is not in `seconds`.
+    /// Samples that were scored before an interruption; `seconds` does not include them.
     pub resumed: usize,
     /// Worker threads.
     pub threads: usize,
-    /// What weights and their factors were held as: `f32` or `bf16`.
+    /// Dtype of weights and activations: `f32` or `bf16`.
     #[serde(default)]
     pub dtype: String,
-    /// Instruction set that was used.
+    /// Instruction set of the engine, such as `avx512bf16`.
     #[serde(default)]
     pub instructions: String,
 }

@@ -3,53 +3,57 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Something the reader should know before trusting the answer.
+/// What to do about [`Warning::OtherBase`]; the evaluation's warning has the same text.
+pub(crate) const OTHER_BASE_ADVICE: &str = "Check that this is the base model that the adapter was trained on.";
+
+/// A warning of a search: a reason to trust its result less.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
+#[non_exhaustive]
 pub enum Warning {
-    /// Too few samples for intervals to mean much.
+    /// Few samples: the intervals are rough.
     FewSamples {
-        /// On which the boundary was chosen.
+        /// Number of selection samples.
         selection: usize,
-        /// On which the gain was measured.
+        /// Number of judging samples.
         holdout: usize,
     },
-    /// So few samples judge that the tests can show nothing, whatever the scores are.
+    /// Too few judging samples: the tests cannot show anything, whatever the scores are.
     CannotShow {
-        /// Samples that judge.
+        /// Number of judging samples.
         judging: usize,
-        /// Samples that have to judge, at least.
+        /// Smallest number of judging samples with which the tests can show a difference.
         needed: usize,
-        /// How many samples that takes in all, judged in the same way.
+        /// Smallest number of samples in all, with the same validation.
         samples: usize,
     },
-    /// A race was asked for, but drops nothing on so few samples: the search was exact.
+    /// Racing was requested, but drops nothing on so few samples: the search was exact.
     NotRaced {
-        /// Samples that a race would have chosen on.
+        /// Number of selection samples that a race would have.
         selection: usize,
-        /// Samples to choose on that a race needs, at least.
+        /// Smallest number of selection samples with which a race can drop a boundary.
         needed: usize,
     },
-    /// Samples that are too long, and were left out.
+    /// Samples that are too long were left out.
     Skipped {
-        /// How many.
+        /// Number of samples.
         samples: usize,
-        /// The longest that is scored, in tokens.
+        /// Longest sample that is scored, in tokens.
         context: usize,
     },
-    /// Samples that are too long, and whose answer was cut.
+    /// Samples that are too long lost the end of their answer.
     Cut {
-        /// How many.
+        /// Number of samples.
         samples: usize,
-        /// The longest that is scored, in tokens.
+        /// Longest sample that is scored, in tokens.
         max_length: usize,
     },
-    /// Answers that end with no token that ends generation.
+    /// Answers end without a token that ends generation.
     OpenEnding {
-        /// How many.
+        /// Number of samples.
         samples: usize,
     },
-    /// One token makes up much of what the adapter gains.
+    /// One token makes up a large share of the adapter's gain.
     TokenShare {
         /// The token, as text.
         token: String,
@@ -57,30 +61,30 @@ pub enum Warning {
         id: u32,
         /// Its share of the gain.
         share: f64,
-        /// How often it stands in the answers that this was measured on.
+        /// How often it occurs in these answers.
         count: usize,
-        /// On how many samples it was measured.
+        /// Number of samples that the share was measured on.
         samples: usize,
     },
-    /// The bootstrap does not agree on one boundary.
+    /// The bootstrap resamples do not agree on one boundary.
     Unstable {
-        /// Share of resamples that chose the reported boundary.
+        /// Share of resamples that picked the reported boundary.
         share: f64,
     },
-    /// The cut was not compared with controls, because that was asked for.
+    /// The candidate was not compared with controls, because of `--no-controls`.
     ControlsOmitted,
     /// The base model has another name than the one that the adapter was trained on.
     OtherBase {
         /// The base model that the adapter names.
         adapter: String,
-        /// What the base model of this search is called.
+        /// The name of the base model of this search.
         model: String,
     },
-    /// The metric cannot tell the full adapter from the base model on the held-out samples, so the NLL chose.
+    /// The metric does not separate the full adapter from the base model on the held-out samples, so the NLL chose.
     MetricUndecided,
-    /// The held-out samples do not show that the adapter beats the base.
+    /// The held-out samples do not show that the adapter is better than the base model.
     AdapterUnproven {
-        /// p-value of the adapter's own gain.
+        /// p-value of the adapter's gain over the base model.
         p: f64,
     },
 }

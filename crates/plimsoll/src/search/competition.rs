@@ -1,44 +1,44 @@
-//! Which variant is to be judged: each family's rule picks among its members, and the families compete.
+//! Competition of families for the candidate.
 //!
-//! A family's rule is the paired one-standard-error rule over its members, from the one that is preferred. A richer family
-//! has more to pick from and so looks better on the samples that picked: families are therefore compared by their picks on
-//! samples that did not pick (cross-validation), and the simplest that is within one paired standard error of the best is
-//! taken. The held-out samples have no part in any of this.
+//! The rule of a family is the paired one-standard-error rule over its members, the most preferred one first. A family
+//! with more members fits the samples that pick better. So families are compared by their picks on samples that did not
+//! pick (cross-validation), and the simplest family within one paired standard error of the best wins. The held-out
+//! samples have no part in this.
 //!
-//! Adaptive families ask for scores as they go. Each fold follows a path of its own on the other folds' samples.
+//! Adaptive families ask for scores step by step. Each fold has its own path, on the samples of the other folds.
 
-use plimsoll_stats::choose::greedy::{Greedy, Options, Preference, Step};
+use plimsoll_stats::choose::greedy::{Greedy, GreedyOptions, GreedyStep, Preference};
 use plimsoll_stats::choose::{Part, Scores, Standing, arbitrate, cross_validate};
 
 use crate::error::{Error, Result};
 use crate::lora::{Facts, Family, LoraTable, Member, Place, Places, Position, Variant};
 use crate::result::{Arbitration, Candidate, FamilySummary};
 
-/// Rounds of a greedy family at most.
+/// Maximum number of rounds of a greedy family.
 const ROUNDS: usize = 8;
 
-/// Moves that a greedy family goes on trying after the first round.
+/// Number of moves that a greedy family tries in each round after the first.
 const BREADTH: usize = 8;
 
-/// Factors that `strengths` tries in a layer.
+/// LoRA strengths that the family `strengths` tries in a layer.
 const STRENGTHS: [f32; 3] = [0.0, 0.5, 1.5];
 
-/// A family with the NLL of its members on the selection samples.
+/// A competing family: its members with their NLL on the selection samples.
 pub(super) struct Class {
     family: Family,
     members: Vec<Member>,
     scores: Scores,
-    /// Variants that it had to choose from.
+    /// Number of variants that the family picked from.
     tried: usize,
-    /// NLL of its picks on samples that did not pick.
+    /// NLL of the family's picks on samples that did not pick.
     unseen: Vec<f64>,
 }
 
-/// The mean NLL of the selection samples under some gates, where all of them were scored.
+/// The mean NLL of the selection samples under a variant; `None` if one of them was not scored.
 pub(super) type Nll<'a> = &'a dyn Fn(&Variant) -> Option<Vec<f64>>;
 
 impl Class {
-    /// Of the members that are scored; none where there are none.
+    /// The family with its members that are scored; `None` if there are none.
     pub(super) fn new(family: Family, members: Vec<Member>, nll: Nll<'_>, folds: &[usize]) -> Result<Option<Self>> {
         let (mut scored, mut columns) = (Vec::new(), Vec::new());
         for member in members {
@@ -60,14 +60,14 @@ impl Class {
         Ok(Some(Self { family, members: scored, scores, tried, unseen }))
     }
 
-    /// What its rule picks on all selection samples.
+    /// The member that the family's rule picks on all selection samples.
     pub(super) fn pick(&self) -> &Member {
         &self.members[self.scores.pick()]
     }
 }
 
-/// The members of a family that may be picked, from the one that is preferred: those that `is_allowed` lets through, and the
-/// full adapter beside them.
+/// The members of a family that may be picked, the most preferred first: those that `is_allowed` accepts, and the full
+/// adapter if it is accepted.
 pub(super) fn allowed(
     family: Family,
     members: impl Iterator<Item = Member>,
@@ -83,7 +83,7 @@ pub(super) fn allowed(
     }
     members.retain(|member| is_allowed(&member.variant));
     match family {
-        // Nothing leaves the files: what is nearest to the adapter as trained comes first.
+        // These save no bytes: the adapter as trained comes first.
         Family::GlobalAlpha | Family::Ramp | Family::Strengths => {
             members.sort_by_key(|member| member.variant != full);
         }
@@ -92,7 +92,7 @@ pub(super) fn allowed(
     members
 }
 
-/// Has the families compete: the index of the winner, and how each did.
+/// Runs the competition. Returns the index of the winner, and the summaries of all families.
 pub(super) fn decide(classes: &[Class], folds: usize, table: &LoraTable) -> (usize, Arbitration) {
     let unseen: Vec<Vec<f64>> = classes.iter().map(|class| class.unseen.clone()).collect();
     let (winner, standings) = arbitrate(&unseen);
@@ -112,7 +112,7 @@ pub(super) fn decide(classes: &[Class], folds: usize, table: &LoraTable) -> (usi
     (winner, Arbitration { folds, families })
 }
 
-/// A member as the result has it.
+/// A member as a candidate of the result.
 pub(super) fn candidate(member: &Member, table: &LoraTable) -> Candidate {
     Candidate {
         family: member.family,
@@ -123,14 +123,14 @@ pub(super) fn candidate(member: &Member, table: &LoraTable) -> Candidate {
     }
 }
 
-/// One thing that an adaptive family can do to the full adapter.
+/// A move of an adaptive family: it sets the LoRA strength of one place.
 #[derive(Clone, Copy, Debug)]
 struct Move {
     place: Place,
     gate: f32,
 }
 
-/// An adaptive family on its way.
+/// An adaptive family: a greedy selection of moves, applied to the full adapter.
 pub(super) struct Adaptive {
     family: Family,
     layers: usize,
@@ -139,7 +139,7 @@ pub(super) struct Adaptive {
 }
 
 impl Adaptive {
-    /// Begins with the full adapter.
+    /// Starts with the full adapter.
     pub(super) fn new(family: Family, facts: &Facts<'_>, folds: &[usize]) -> Self {
         let places = if family == Family::GreedyModules { Places::Modules } else { Places::Layers };
         let gates: &[f32] = if family == Family::Strengths { &STRENGTHS } else { &[0.0] };
@@ -149,45 +149,45 @@ impl Adaptive {
             Family::Strengths => Preference::FewestMoves,
             _ => Preference::MostMoves,
         };
-        let at: Vec<usize> = (0..moves.len()).map(|index| index / gates.len()).collect();
-        let greedy = Greedy::new(&at, folds, Options { rounds: ROUNDS, breadth: BREADTH, preference });
+        let place_of: Vec<usize> = (0..moves.len()).map(|index| index / gates.len()).collect();
+        let greedy = Greedy::new(&place_of, folds, GreedyOptions { rounds: ROUNDS, breadth: BREADTH, preference });
         Self { family, layers: facts.layers(), moves, greedy }
     }
 
-    /// How many variants are scored at most.
+    /// Maximum number of variants that are scored.
     pub(super) fn most(&self) -> usize {
         self.greedy.most()
     }
 
-    /// How many variants are scored from here on at most.
+    /// Maximum number of variants that are still scored.
     pub(super) fn most_left(&self) -> usize {
         self.greedy.most_left()
     }
 
-    /// The variants that are to be scored next, with the sets of moves that they are; none when it has ended.
+    /// The variants to score next, with their sets of moves; `None` at the end.
     pub(super) fn step(&mut self) -> Option<(Vec<Vec<usize>>, Vec<Variant>)> {
         match self.greedy.step() {
-            Step::Score(sets) => {
+            GreedyStep::Score(sets) => {
                 let variants = sets.iter().map(|set| self.variant(set)).collect();
                 Some((sets, variants))
             }
-            Step::Done => None,
+            GreedyStep::Done => None,
         }
     }
 
-    /// Takes the NLL of every selection sample under the sets of moves of a step.
+    /// Records the NLL of every selection sample under the sets of moves of a step.
     pub(super) fn record(&mut self, sets: &[Vec<usize>], rows: &[Vec<f64>]) {
         self.greedy.record(sets, rows);
     }
 
-    /// The family with what its rule picks.
+    /// The family for the competition, with the pick of its rule.
     pub(super) fn class(&self, nll: Nll<'_>) -> Result<Option<Class>> {
         let pick = self.member(self.greedy.picked());
         let class = Class::new(self.family, vec![pick], nll, &vec![0; self.samples()])?;
         Ok(class.map(|class| Class { unseen: self.greedy.cross_validated(), tried: self.greedy.scored(), ..class }))
     }
 
-    /// The sets that it went through, as members of the family.
+    /// The sets of moves on the path, as members of the family.
     pub(super) fn members(&self) -> Vec<Member> {
         self.greedy.path().iter().map(|stop| self.member(&stop.moves)).collect()
     }

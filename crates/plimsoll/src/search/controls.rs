@@ -1,17 +1,18 @@
-//! Controls beside a cut. A cut helps because of *which* layers it drops only where other ways to take as much away, or to
-//! weaken the adapter as a whole, do worse.
+//! Controls of a cut: random layers, the layers of the other end, and a tuned strength on the whole adapter.
+//!
+//! Only if a cut is better than all of them, its gain comes from *which* layers it drops.
 
 use plimsoll_stats::mean;
 
 use crate::lora::{Facts, Family, LayerGates, Place, Places, Variant};
 
-/// Draws of `random-k`.
+/// Number of variants with random layers.
 const DRAWS: usize = 8;
 
-/// Variants of [`planned`] at most.
+/// Maximum number of variants of [`planned`].
 pub(super) const MOST: usize = DRAWS + 1;
 
-/// A control, and the variants whose mean NLL it is.
+/// A control, and the variants over which its NLL is averaged.
 #[derive(Clone, Debug)]
 pub(super) struct PlannedControl {
     pub(super) family: Family,
@@ -19,14 +20,14 @@ pub(super) struct PlannedControl {
     pub(super) variants: Vec<Variant>,
 }
 
-/// Whether a variant drops some of the adapter and keeps some.
+/// Whether a variant drops a part of the adapter and keeps a part.
 pub(super) fn is_cut(facts: &Facts<'_>, variant: &Variant) -> bool {
     let is_kept = |place: &Place| gate(variant, place) != 0.0;
     let kept = facts.places(Places::Modules).filter(is_kept).count();
     0 < kept && kept < facts.places(Places::Modules).count()
 }
 
-/// Controls of a cut that need no tuning: as many places, drawn; and as many layers from the other end.
+/// The controls of a cut that need no tuning: as many random places, and as many layers from the other end.
 pub(super) fn planned(facts: &Facts<'_>, cut: &Variant) -> Vec<PlannedControl> {
     let layers = facts.layers();
     let is_whole = |gates: &LayerGates| gates.0.iter().all(|gate| *gate == gates.0[0]);
@@ -51,7 +52,7 @@ pub(super) fn planned(facts: &Facts<'_>, cut: &Variant) -> Vec<PlannedControl> {
     if kind == Places::Layers {
         let top = of(&places[places.len() - kept..]);
         let bottom = of(&places[..kept]);
-        // Where the cut keeps the highest layers, the lowest are its control.
+        // If the cut keeps the highest layers, the lowest are its control.
         let is_top = places.iter().all(|place| (gate(cut, place) != 0.0) == (gate(&top, place) != 0.0));
         let (family, word, variant) =
             if is_top { (Family::BottomK, "lowest", bottom) } else { (Family::TopK, "highest", top) };
@@ -60,14 +61,14 @@ pub(super) fn planned(facts: &Facts<'_>, cut: &Variant) -> Vec<PlannedControl> {
     planned
 }
 
-/// Which of some variants has the lowest mean NLL on the samples with the given indices: its index, the first of equals.
+/// The index of the variant with the lowest mean NLL on some samples, given by their indices; the first of equals.
 pub(super) fn best(nll: &[Vec<f64>], samples: &[usize]) -> usize {
     let mean_of = |nll: &Vec<f64>| mean(&samples.iter().map(|&sample| nll[sample]).collect::<Vec<_>>());
     let means: Vec<f64> = nll.iter().map(mean_of).collect();
     (1..means.len()).fold(0, |best, next| if means[next] < means[best] { next } else { best })
 }
 
-/// The NLL of each sample under the variant that is best on the samples of the other folds.
+/// The NLL of each sample under the variant that is best on the other folds.
 pub(super) fn tuned_elsewhere(nll: &[Vec<f64>], folds: &[usize]) -> Vec<f64> {
     let picks: Vec<usize> = (0..=folds.iter().copied().max().unwrap_or(0))
         .map(|fold| {
@@ -84,6 +85,7 @@ pub(super) fn mean_columns(columns: &[Vec<f64>]) -> Vec<f64> {
     (0..samples).map(|sample| mean(&columns.iter().map(|column| column[sample]).collect::<Vec<_>>())).collect()
 }
 
+/// The LoRA strength of a place; of a layer with several strengths the first that is not 0.
 fn gate(variant: &Variant, place: &Place) -> f32 {
     let gates = &variant.gates[place.layer];
     match place.module {
@@ -110,7 +112,7 @@ mod tests {
         assert_eq!(controls[1].variants[0].spec(), "0-3=0");
         let top = planned(&facts, &Variant::of_layers(6, |layer| layer > 3));
         assert_eq!((top[1].family, top[1].variants[0].spec().as_str()), (Family::BottomK, "2-5=0"));
-        // Of modules, modules are drawn.
+        // For a cut of modules, random modules are the control.
         let modules = planned(&facts, &Variant::uniform(6, 1.0).with(2, Some(Projection::V), 0.0));
         assert_eq!(modules.len(), 1);
         assert!(modules[0].label.starts_with("53 random modules"));
@@ -118,7 +120,7 @@ mod tests {
 
     #[test]
     fn tuning_does_not_see_the_sample_that_it_is_judged_by() {
-        // Samples 0 and 1 like the first variant, 2 and 3 the second, 3 very much so.
+        // The first variant is better on samples 0 and 1, the second on 2 and 3, on 3 by far.
         let nll = [vec![1.0, 1.0, 2.0, 9.0], vec![2.0, 2.0, 1.0, 1.0]];
         assert_eq!(best(&nll, &[0, 1, 2, 3]), 1);
         assert_eq!(tuned_elsewhere(&nll, &[0, 1, 2, 3]), [2.0, 2.0, 1.0, 9.0]);

@@ -1,16 +1,17 @@
-//! What layers and modules contribute: which variants show it, and what their scores come to.
+//! Effects of layers and modules: the variants that measure them, and the estimates from their scores.
 //!
-//! An effect is a gain in nats per answer token: positive where the place helps. Three of them need runs of their own:
-//! *leave-one-out* (what is lost where the place alone is dropped from the full adapter), *leave-one-in* (what is gained where it
-//! alone is added to the base model), and the *Shapley value*, its mean gain over orders in which layers are added. Orders
-//! are taken in pairs, one and its reverse (antithetic sampling: Mitchell, Cooper, Frank & Holmes, Journal of Machine
-//! Learning Research 23:43, 2022; sampled permutations: Castro, Gómez & Tejada, Computers & Operations Research 36:5, 2009):
-//! the first is from the bottom and from the top, whose runs the families bottom-k and top-k need anyway, the others are
-//! drawn. Each chain adds up to the adapter's whole gain, so the values do too. In the trie a chain costs what the sweep over
-//! all boundaries costs: after layer l it has passed l + 2 different states, whatever the order.
+//! An effect is a gain in nats per answer token; positive means that the place helps. Three of them need additional
+//! runs. *Leave-one-out* is the loss when only this place is dropped from the full adapter. *Leave-one-in* is the gain
+//! when only this place is added to the base model. The *Shapley value* of a layer is its mean gain over orders in
+//! which the layers are added. Orders come in pairs, one and its reverse (antithetic sampling: Mitchell, Cooper, Frank
+//! & Holmes, Journal of Machine Learning Research 23:43, 2022; sampled permutations: Castro, Gómez & Tejada, Computers
+//! & Operations Research 36:5, 2009). The first pair is from the bottom and from the top, whose runs the families
+//! bottom-k and top-k need anyway; the others are random. The gains of each order sum to the adapter's gain, so the
+//! values do too. In the trie, an order costs as much as all boundaries: after layer l it has l + 2 different states,
+//! whatever the order.
 //!
-//! Intervals resample by sample; that of a Shapley value adds the spread between pairs of orders to it, the first pair taken
-//! as if it had been drawn.
+//! Intervals are by bootstrap over samples. The interval of a Shapley value also includes the spread between pairs of
+//! orders, with the first pair treated as random.
 
 use std::num::NonZeroUsize;
 
@@ -20,31 +21,31 @@ use super::journal::Known;
 use crate::lora::{Facts, Place, Places, Projection, Variant, VariantTable};
 use crate::result::{Agreement, EffectKind, EffectMeasure, EffectValue, LensPoint};
 
-/// Bootstrap resamples behind each interval.
+/// Bootstrap resamples of each interval.
 const RESAMPLES: usize = 2_000;
 
-/// Permutations behind the p-value of a rank correlation.
+/// Random permutations for the p-value of a rank correlation.
 const PERMUTATIONS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
-/// With fewer layers ranks say nothing.
+/// Minimum number of layers for a rank correlation.
 const FEWEST_LAYERS: usize = 4;
 
 /// Normal quantile of a 95 % interval.
 const Z: f64 = 1.959_963_984_540_054;
 
-/// Orders in which the layers with LoRA are added, two by two: one and its reverse.
+/// Orders in which the layers with LoRA are added, in pairs: one and its reverse.
 pub(super) fn orders(facts: &Facts<'_>, pairs: usize) -> Vec<Vec<usize>> {
     let layers = facts.lora_layers();
     let first = std::iter::once(layers.clone()).chain((1..pairs).map(|draw| facts.shuffled(&layers, draw)));
     first.take(pairs).flat_map(|order| [order.clone(), order.into_iter().rev().collect()]).collect()
 }
 
-/// The variants that an order passes, from the base model to the full adapter.
+/// The variants of an order, from the base model to the full adapter.
 fn chain(facts: &Facts<'_>, order: &[usize]) -> Vec<Variant> {
     let base = Variant::uniform(facts.layers(), 0.0);
     let mut chain = vec![base];
     for (added, &layer) in order.iter().enumerate() {
-        // The whole adapter is known by one name, whichever layers have no LoRA.
+        // The last variant is always the full adapter, whichever layers have no LoRA.
         let next = if added + 1 == order.len() {
             Variant::uniform(facts.layers(), 1.0)
         } else {
@@ -55,20 +56,22 @@ fn chain(facts: &Facts<'_>, order: &[usize]) -> Vec<Variant> {
     chain
 }
 
+/// The full adapter without a place.
 fn left_out(facts: &Facts<'_>, place: Place) -> Variant {
     place.set(Variant::uniform(facts.layers(), 1.0), 0.0)
 }
 
+/// The base model with a place.
 fn alone(facts: &Facts<'_>, place: Place) -> Variant {
     place.set(Variant::uniform(facts.layers(), 0.0), 1.0)
 }
 
-/// Every variant that the effects need: of layers, and of single modules too where those are asked for.
+/// All variants that the effects need: of layers, and with [`Places::Modules`] also of single modules.
 pub(super) fn variants(facts: &Facts<'_>, deepest: Places, pairs: usize) -> Vec<Variant> {
     let mut variants = vec![Variant::uniform(facts.layers(), 0.0), Variant::uniform(facts.layers(), 1.0)];
     variants.extend(orders(facts, pairs).iter().flat_map(|order| chain(facts, order)));
     let modules = (deepest == Places::Modules).then(|| facts.places(Places::Modules)).into_iter().flatten();
-    // Neighbours share the most where places ascend, so one kind after the other.
+    // Neighbours in the trie share the most if places ascend, so one kind comes after the other.
     let places: Vec<Place> = facts.places(Places::Layers).chain(modules).collect();
     variants.extend(places.iter().map(|place| left_out(facts, *place)));
     variants.extend(places.iter().map(|place| alone(facts, *place)));
@@ -77,7 +80,7 @@ pub(super) fn variants(facts: &Facts<'_>, deepest: Places, pairs: usize) -> Vec<
     variants
 }
 
-/// Per-sample scores of the samples that effects are measured on.
+/// The scores of the samples that effects are estimated from.
 pub(super) struct Measured<'a> {
     pub(super) facts: &'a Facts<'a>,
     pub(super) samples: &'a [&'a Known],
@@ -86,13 +89,14 @@ pub(super) struct Measured<'a> {
 }
 
 impl Measured<'_> {
-    /// NLL under `from` less NLL under `to`, sample by sample, where both are known.
+    /// The gain of `to` over `from` in NLL, sample by sample; `None` if a score is unknown.
     fn gains(&self, from: &Variant, to: &Variant) -> Option<Vec<f64>> {
         let (from, to) = (self.table.get(from)?, self.table.get(to)?);
         self.samples.iter().map(|known| Some(known.mean_nll(from)? - known.mean_nll(to)?)).collect()
     }
 
-    /// A mean gain with its bootstrap interval; all places share their resamples.
+    /// A mean gain with its bootstrap interval, widened by the standard error `spread`. All places share their
+    /// resamples.
     fn estimate(&self, place: Place, gains: &[f64], spread: f64) -> EffectValue {
         let n = gains.len() as f64;
         let mut resampler = Resampler::new(self.seed, Stream::Effects, gains.len());
@@ -100,7 +104,7 @@ impl Measured<'_> {
         let mut means: Vec<f64> = (0..RESAMPLES).map(resample).collect();
         let (low, high) = percentile_interval(&mut means);
         let value = mean(gains);
-        // Two independent errors: their squares add.
+        // Two independent errors: their squares are added.
         let widened = |end: f64| {
             let distance = end - value;
             value + distance.signum() * distance.hypot(Z * spread)
@@ -109,7 +113,7 @@ impl Measured<'_> {
         EffectValue { layer: place.layer, module: name(place.module), value, interval }
     }
 
-    /// Leave-one-out or leave-one-in, of all places that were scored.
+    /// Leave-one-out or leave-one-in effects of all places that were scored.
     pub(super) fn single(&self, kind: EffectKind) -> Option<EffectMeasure> {
         let layers = self.facts.layers();
         let (base, full) = (Variant::uniform(layers, 0.0), Variant::uniform(layers, 1.0));
@@ -124,7 +128,7 @@ impl Measured<'_> {
         self.measure(kind, 0, places.filter_map(value).collect())
     }
 
-    /// What each layer adds to those below it: the steps of the ablation curve.
+    /// The gain of each layer over the layers below it: the steps between boundaries.
     pub(super) fn increments(&self) -> Option<EffectMeasure> {
         let layers = self.facts.layers();
         let value = |place: Place| {
@@ -135,13 +139,13 @@ impl Measured<'_> {
         self.measure(EffectKind::Increment, 0, values)
     }
 
-    /// Shapley values over pairs of orders, where all of them were scored.
+    /// Shapley values over pairs of orders; `None` if a variant was not scored.
     pub(super) fn shapley(&self, pairs: usize) -> Option<EffectMeasure> {
         let orders = orders(self.facts, pairs);
         if orders.is_empty() {
             return None;
         }
-        // [pair][layer][sample], of the layers that have LoRA in ascending order.
+        // [pair][layer][sample], for the layers with LoRA in ascending order.
         let layers = self.facts.lora_layers();
         let mut by_pair = Vec::new();
         for pair in orders.chunks(2) {
@@ -173,17 +177,17 @@ impl Measured<'_> {
     }
 }
 
-/// A norm of each layer from those of its modules, which do not overlap: the root of the sum of their squares.
+/// Norms of layers from those of their modules: the root of the sum of squares.
 pub(super) fn joint_norms(modules: &[[f64; Projection::COUNT]]) -> Vec<f64> {
     modules.iter().map(|norms| norms.iter().map(|norm| norm * norm).sum::<f64>().sqrt()).collect()
 }
 
-/// Energies of each layer from those of its modules: their sum.
+/// Energies of layers from those of their modules: the sum.
 pub(super) fn joint_energies(modules: &[[f64; Projection::COUNT]]) -> Vec<f64> {
     modules.iter().map(|energies| energies.iter().sum()).collect()
 }
 
-/// A measure that is no estimate: of layers from `joint`, of modules from `modules`.
+/// A measure without intervals: values of layers from `joint`, of modules from `modules`.
 pub(super) fn plain(
     kind: EffectKind,
     facts: &Facts<'_>,
@@ -202,7 +206,7 @@ pub(super) fn plain(
     EffectMeasure { kind, samples, permutations: 0, values: places.map(value).collect() }
 }
 
-/// By how much the ground truth's probability rises over each layer, with the full adapter less with the base model.
+/// The rise of the ground-truth probability over each layer: with the full adapter, minus with the base model.
 pub(super) fn lens(facts: &Facts<'_>, base: &[LensPoint], full: &[LensPoint], samples: usize) -> Option<EffectMeasure> {
     let rise = |curve: &[LensPoint], layer: usize| {
         let before = layer.checked_sub(1).map_or(0.0, |before| curve[before].probability);
@@ -219,7 +223,7 @@ pub(super) fn lens(facts: &Facts<'_>, base: &[LensPoint], full: &[LensPoint], sa
     Some(EffectMeasure { kind: EffectKind::Lens, samples, permutations: 0, values })
 }
 
-/// How well the order of the layers by what is cheap agrees with that by what was measured.
+/// Rank correlations between cheap measures of the layers and measured effects.
 pub(super) fn agreement(measures: &[EffectMeasure], seed: u64) -> Vec<Agreement> {
     let of_layers = |measure: &EffectMeasure| -> Vec<f64> {
         measure.values.iter().filter(|value| value.module.is_none()).map(|value| value.value).collect()
@@ -228,12 +232,12 @@ pub(super) fn agreement(measures: &[EffectMeasure], seed: u64) -> Vec<Agreement>
         matches!(measure.kind, EffectKind::Magnitude | EffectKind::Output | EffectKind::Lens)
     };
     let mut agreement = Vec::new();
-    for truth in measures.iter().filter(|measure| !is_cheap(measure)) {
+    for effect in measures.iter().filter(|measure| !is_cheap(measure)) {
         for proxy in measures.iter().filter(is_cheap) {
-            let (x, y) = (of_layers(proxy), of_layers(truth));
+            let (x, y) = (of_layers(proxy), of_layers(effect));
             if x.len() == y.len() && x.len() >= FEWEST_LAYERS {
                 let (rho, p) = spearman(&x, &y, PERMUTATIONS, seed);
-                agreement.push(Agreement { proxy: proxy.kind, truth: truth.kind, rho, p, layers: x.len() });
+                agreement.push(Agreement { proxy: proxy.kind, truth: effect.kind, rho, p, layers: x.len() });
             }
         }
     }
@@ -254,12 +258,12 @@ mod tests {
 
     const LAYERS: usize = 5;
 
-    /// A sample whose NLL is `hard` less each kept layer's worth, and less 0.3 more where layers 1 and 3 are both there.
+    /// A sample whose NLL is lowered by the effect of each kept layer, and by 0.3 if layers 1 and 3 are both kept.
     fn sample(line: usize, hard: f64, facts: &Facts<'_>, pairs: usize, table: &mut VariantTable) -> Known {
-        let worth = |layer: usize| (layer as f64 - 1.0) * 0.1 * hard;
+        let effect = |layer: usize| (layer as f64 - 1.0) * 0.1 * hard;
         let score = |variant: &Variant| {
             let is_on = |layer: usize| variant.gates[layer].get(Projection::Q) != 0.0;
-            let own: f64 = (0..LAYERS).filter(|&layer| is_on(layer)).map(worth).sum();
+            let own: f64 = (0..LAYERS).filter(|&layer| is_on(layer)).map(effect).sum();
             let nll = 4.0 * hard - own - if is_on(1) && is_on(3) { 0.3 } else { 0.0 };
             VariantScore { nll, probability: 0.5, correct: 0 }
         };
@@ -280,7 +284,7 @@ mod tests {
         let known: Vec<&Known> = samples.iter().collect();
         let measured = Measured { facts: &facts, samples: &known, table: &table, seed: 1 };
         let close = |value: f64, expected: f64| (value - expected).abs() < 1e-12;
-        // The samples are 1.5 hard on the mean.
+        // The mean of `hard` is 1.5.
         let own = |layer: usize| (layer as f64 - 1.0) * 0.15;
         let of_layers = |measure: EffectMeasure| -> Vec<EffectValue> {
             measure.values.into_iter().filter(|value| value.module.is_none()).collect()
@@ -295,7 +299,7 @@ mod tests {
             assert!(close(out[layer].value, own(layer) + if is_paired { 0.3 } else { 0.0 }));
             assert!(close(alone[layer].value, own(layer)));
             assert!(close(steps[layer].value, own(layer) + if layer == 3 { 0.3 } else { 0.0 }));
-            // One of an order and its reverse has the pair's gain at 1, the other at 3: half each, exactly.
+            // The pair's gain is at layer 1 in one order and at layer 3 in its reverse: half for each, exactly.
             assert!(close(shapley[layer].value, own(layer) + if is_paired { 0.15 } else { 0.0 }), "{shapley:?}");
             let [low, high] = shapley[layer].interval.unwrap();
             assert!(low <= shapley[layer].value && shapley[layer].value <= high);
@@ -306,7 +310,7 @@ mod tests {
             measured.gains(&Variant::uniform(LAYERS, 0.0), &Variant::uniform(LAYERS, 1.0)).unwrap().iter().sum::<f64>()
                 / 6.0
         ));
-        // Nothing is made up where variants were not scored.
+        // Without scores of all variants there is no value.
         assert!(measured.shapley(9).is_none());
     }
 

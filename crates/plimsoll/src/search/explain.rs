@@ -1,4 +1,4 @@
-//! The last stage: evidence beside the answer. Effects of layers, scores of tokens, and what a cut saves.
+//! The last stage: evidence for the report. Effects of layers, scores of answer tokens, and efficiency.
 
 use std::collections::BTreeMap;
 
@@ -17,49 +17,58 @@ use crate::error::Result;
 use crate::lora::Variant;
 use crate::result::{EffectKind, EffectMeasure, Effects, Efficiency, SampleTokens, Token, Warning};
 
-/// Tokens of a prompt's end that are shown beside its answer.
+/// Number of tokens at the end of a prompt that are shown with its answer.
 const PROMPT_TOKENS: usize = 96;
 
-/// A warning stands beside the answer where one token makes up more than this share of what the adapter gains.
+/// A token that makes up more than this share of the adapter's gain is a warning.
 const TOKEN_SHARE: f64 = 1.0 / 3.0;
 
-/// Evidence beside the answer.
+/// The result of the last stage.
 #[derive(Debug)]
 pub(super) struct Explained {
     pub(super) effects: Effects,
     /// Scores of the answer tokens of some samples.
     pub(super) tokens: Vec<SampleTokens>,
-    /// What a cut saves at inference, where an engine measures it.
+    /// Speed and size of variants, if a benchmark measures them.
     pub(super) efficiency: Option<Efficiency>,
 }
 
-/// Text of token ids.
+/// Decodes token ids to text.
 pub(super) type Decode<'a> = &'a dyn Fn(&[u32]) -> String;
 
-/// Scores what effects and tokens need, and gathers the evidence. `scored_in` is called once nothing more is scored.
+/// The inputs of the last stage: the study, the results of the earlier stages, and the engines.
+#[derive(Clone, Copy)]
+pub(super) struct ExplainInputs<'a> {
+    pub(super) study: &'a Study,
+    pub(super) parts: &'a Parts<'a>,
+    pub(super) scored: &'a Scored,
+    pub(super) judged: &'a Judged,
+    pub(super) engines: &'a Engines<'a>,
+    /// Decodes the tokens that reports show.
+    pub(super) decode: Decode<'a>,
+}
+
+/// Scores the variants that effects and tokens need, and gathers the evidence. `after_scoring` is called after the last
+/// score.
 pub(super) fn explain(
-    study: &Study,
-    parts: &Parts<'_>,
-    scored: &Scored,
-    judged: &Judged,
+    inputs: ExplainInputs<'_>,
     scoring: &mut Scoring<'_>,
-    engines: &Engines<'_>,
-    decode: Decode<'_>,
-    scored_in: &mut dyn FnMut(),
+    after_scoring: &mut dyn FnMut(),
     observe: Observer<'_>,
 ) -> Result<Explained> {
+    let ExplainInputs { study, parts, scored, judged, engines, decode } = inputs;
     let set = Set::data(Part::Selection);
     let facts = scored.facts(study);
     scoring.begin(plan::EFFECTS);
     let variants = study.variants_of_effects(&facts);
     scoring.evaluate(Task::scores(set, &parts.effects, &variants), Counted::Samples, observe)?;
-    let [base, full] = study.ends();
-    let shown = distinct(&[base, judged.ends[2].clone(), full]);
+    let [base, full] = study.base_and_full();
+    let shown = distinct(&[base, judged.main[2].clone(), full]);
     let kept: Vec<&Sample> = parts.raced.iter().copied().filter(|sample| scoring.keeps_tokens(sample)).collect();
     scoring.begin(plan::TOKENS);
     let task = Task::scores(set, &kept, &shown).wanting(Wanted::Tokens);
     scoring.evaluate(task, Counted::Samples, observe)?;
-    scored_in();
+    after_scoring();
 
     let effects = gather_effects(study, parts, scored, judged, scoring);
     let tokens = tokens(study, parts, scoring, &judged.candidate.variant, decode);
@@ -72,16 +81,16 @@ pub(super) fn explain(
             let stages = scoring.stages();
             let mut go_on = || {
                 stages.spend(step);
-                observe(stages.at())
+                observe(stages.progress())
             };
-            Some(benchmark.efficiency(&distinct(&judged.ends), &prompts, &mut go_on)?)
+            Some(benchmark.efficiency(&distinct(&judged.main), &prompts, &mut go_on)?)
         }
         None => None,
     };
     Ok(Explained { effects, tokens, efficiency })
 }
 
-/// All measures of the layers, and how the cheap ones agree with the measured ones.
+/// All measures of the layers, and the rank correlations between cheap and measured ones.
 fn gather_effects(
     study: &Study,
     parts: &Parts<'_>,
@@ -118,7 +127,7 @@ fn gather_effects(
     Effects { measures, agreement }
 }
 
-/// Token by token, the scores of the answers of some samples: those that were held out first.
+/// The scores of the answer tokens of some samples, held-out samples first.
 fn tokens(
     study: &Study,
     parts: &Parts<'_>,
@@ -127,8 +136,8 @@ fn tokens(
     decode: Decode<'_>,
 ) -> Vec<SampleTokens> {
     let table = scoring.table();
-    let [base, full] = study.ends();
-    let is_end = [&base, &full].contains(&candidate);
+    let [base, full] = study.base_and_full();
+    let is_base_or_full = [&base, &full].contains(&candidate);
     let (Some(base), Some(full), Some(cut)) = (table.get(&base), table.get(&full), table.get(candidate)) else {
         return Vec::new();
     };
@@ -136,20 +145,20 @@ fn tokens(
         let of_sample = |sample: &&Sample| {
             let known = scoring.known(Set::data(part), sample);
             let of = |id| known.token_nll.get(&id).cloned();
-            let candidate = if is_end { Vec::new() } else { of(cut)? };
+            let candidate = if is_base_or_full { Vec::new() } else { of(cut)? };
             let first = sample.answer[0];
             let begin = first.saturating_sub(PROMPT_TOKENS);
-            let token = |at: usize| Token {
-                id: sample.tokens[at],
-                text: decode(&sample.tokens[at..=at]),
-                scored: sample.answer.binary_search(&at).is_ok(),
+            let token = |position: usize| Token {
+                id: sample.tokens[position],
+                text: decode(&sample.tokens[position..=position]),
+                scored: sample.answer.binary_search(&position).is_ok(),
             };
             Some(SampleTokens {
                 line: sample.line,
                 part,
                 prompt: decode(&sample.tokens[begin..first]),
                 sequence: (begin..sample.tokens.len()).map(token).collect(),
-                tokens: sample.answer.iter().map(|&at| decode(&sample.tokens[at..=at])).collect(),
+                tokens: sample.answer.iter().map(|&token| decode(&sample.tokens[token..=token])).collect(),
                 base: of(base)?,
                 full: of(full)?,
                 candidate,
@@ -160,8 +169,8 @@ fn tokens(
     [of_part(Part::Holdout, &parts.holdout), of_part(Part::Selection, &parts.selection)].concat()
 }
 
-/// The token that makes up most of what the adapter gains over the base model, where its share is large. Shares are of the
-/// sum over all answer tokens of some samples.
+/// A warning if one token has a large share of the adapter's gain over the base model, summed over all answer tokens of
+/// some samples.
 pub(super) fn token_share(samples: &[SampleTokens]) -> Option<Warning> {
     let mut gains: BTreeMap<u32, (f64, usize, &str)> = BTreeMap::new();
     let mut whole = 0.0;
@@ -206,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_makes_up_a_third_of_the_gain_is_named() {
-        // Gains by token: 1 has 1, 2 has 1 in two places, 3 has 4 of 6 in two samples.
+    fn a_token_with_more_than_a_third_of_the_gain_is_a_warning() {
+        // Token 1 gains 1, token 2 gains 1 in two places, and token 3 gains 4 of 6 in two samples.
         let samples = [sample(&[(1, 2.0, 1.0), (2, 1.0, 0.5), (3, 4.0, 2.0)]), sample(&[(2, 1.0, 0.5), (3, 2.0, 0.0)])];
         let expected = Warning::TokenShare { token: "<3>".into(), id: 3, share: 4.0 / 6.0, count: 2, samples: 2 };
         assert_eq!(token_share(&samples), Some(expected));
-        // A third of three tokens each is no more than a third.
+        // Three tokens with a third each: none has more than a third.
         assert_eq!(token_share(&[sample(&[(1, 2.0, 1.0), (2, 2.0, 1.0), (3, 2.0, 1.0)])]), None);
-        // Where nothing is gained there is nothing to have a share of.
+        // Without a gain there are no shares.
         assert_eq!(token_share(&[sample(&[(1, 1.0, 3.0), (2, 2.0, 1.0)])]), None);
         assert_eq!(token_share(&[]), None);
     }

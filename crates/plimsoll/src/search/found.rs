@@ -1,4 +1,4 @@
-//! What a search found, and what can be done with it.
+//! The result of a search, which can be rendered and written.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::lora::adapter::{self, Adapter};
 use crate::report;
 use crate::result::{SampleTokens, ScoreRow, SearchResult};
 
-/// What a search found. Nothing of it is written unless it is asked for.
+/// The result of a search. It writes files only on request.
 #[derive(Clone, Debug)]
 pub struct Found<'a> {
     result: SearchResult,
@@ -33,7 +33,7 @@ impl<'a> Found<'a> {
         Self { result, variant, scores, tokens, adapter }
     }
 
-    /// The answer in a sentence.
+    /// The verdict in a sentence.
     pub fn summary(&self) -> String {
         report::sentence(&self.result)
     }
@@ -53,42 +53,42 @@ impl<'a> Found<'a> {
         &self.tokens
     }
 
-    /// The adapter without what inference does not need, where the answer is to trim.
+    /// The trimmed adapter, if the verdict is to trim.
     pub fn trimmed(&self) -> Option<TrimmedAdapter<'_>> {
         (self.result.choice.verdict == Verdict::Trim).then_some(TrimmedAdapter { found: self })
     }
 
-    /// The report as one HTML page that needs no network.
+    /// The report as a self-contained HTML page.
     pub fn html(&self) -> String {
         report::html(&self.result, &self.tokens)
     }
 
-    /// Writes the report.
+    /// Writes the HTML report to a file.
     ///
     /// # Errors
-    /// The operating system's reason.
+    /// The file cannot be written.
     pub fn write_html(&self, path: impl AsRef<Path>) -> Result<()> {
         Ok(files::write_file(path.as_ref(), self.html().as_bytes())?)
     }
 }
 
-/// An adapter to be written without the layers that inference does not need.
+/// A trimmed adapter, ready to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct TrimmedAdapter<'a> {
     found: &'a Found<'a>,
 }
 
 impl TrimmedAdapter<'_> {
-    /// What is kept of the adapter.
+    /// The variant that is written.
     pub fn variant(&self) -> &Variant {
         &self.found.variant
     }
 
-    /// Writes it to a new folder, in the adapter's own layout, with a model card.
+    /// Writes the adapter to a new folder, in the layout of the original, with a model card.
     ///
     /// # Errors
     /// The folder exists already, or cannot be written.
-    pub fn save(&self, folder: impl AsRef<Path>) -> Result<adapter::Written> {
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<adapter::TrimSummary> {
         let Found { result, variant, adapter, .. } = self.found;
         adapter::write_trimmed(adapter, variant, &provenance(result), folder.as_ref())
     }

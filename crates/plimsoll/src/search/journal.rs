@@ -1,4 +1,4 @@
-//! What is known of samples: their scores by variant, and the rows of the journal that hold them.
+//! Known scores of samples by variant, and the journal's rows for them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,34 +6,34 @@ use plimsoll_stats::choose::Part;
 
 use crate::data::Sample;
 use crate::lora::{VariantId, VariantTable};
-use crate::result::{LensCurve, SampleScores, ScoreRow, Source, VariantScore};
+use crate::result::{DataSource, LensCurve, SampleScores, ScoreRow, VariantScore};
 
-/// A set of samples.
+/// A set of samples: a part of the data, or of the guard's samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Set {
-    pub(super) source: Source,
+    pub(super) source: DataSource,
     pub(super) part: Part,
 }
 
 impl Set {
-    /// Samples that the adapter is for.
+    /// A part of the data.
     pub(super) fn data(part: Part) -> Self {
-        Self { source: Source::Data, part }
+        Self { source: DataSource::Data, part }
     }
 
-    /// Samples on which it must not be worse.
+    /// A part of the guard's samples.
     pub(super) fn guard(part: Part) -> Self {
-        Self { source: Source::Guard, part }
+        Self { source: DataSource::Guard, part }
     }
 }
 
-/// All that is known of one sample.
+/// The known scores of one sample.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Known {
     pub(super) line: usize,
     pub(super) tokens: usize,
     pub(super) scores: BTreeMap<VariantId, VariantScore>,
-    /// Of the base model and of the full adapter, or empty.
+    /// The curves of the base model and of the full adapter, or none.
     pub(super) lens: Vec<LensCurve>,
     /// NLL of every answer token.
     pub(super) token_nll: BTreeMap<VariantId, Vec<f32>>,
@@ -44,7 +44,7 @@ impl Known {
         Self { line: sample.line, tokens: sample.answer.len(), ..Self::default() }
     }
 
-    /// Takes in scores under some variants.
+    /// Adds scores under some variants.
     pub(super) fn take(&mut self, variants: &[VariantId], scores: SampleScores) {
         self.token_nll.extend(variants.iter().copied().zip(scores.token_nll));
         self.scores.extend(variants.iter().copied().zip(scores.variants));
@@ -58,7 +58,7 @@ impl Known {
         self.scores.get(&variant).map(|score| score.nll / self.tokens as f64)
     }
 
-    /// Its scores, without those of single tokens, in the order of the gates as text.
+    /// A row with the scores, without those of tokens, ordered by the variants' texts.
     pub(super) fn row(&self, set: Set, table: &VariantTable) -> ScoreRow {
         let (line, tokens, lens) = (self.line, self.tokens, self.lens.clone());
         let by_gates: BTreeMap<&str, VariantScore> =
@@ -68,7 +68,7 @@ impl Known {
         ScoreRow { source, part, gates, scores: SampleScores { line, tokens, variants, lens, token_nll: Vec::new() } }
     }
 
-    /// Rows with all of it: those of single tokens apart.
+    /// The rows with all scores; those of tokens are in a separate row.
     pub(super) fn rows(&self, set: Set, table: &VariantTable) -> Vec<ScoreRow> {
         let mut rows = vec![self.row(set, table)];
         if !self.token_nll.is_empty() {
@@ -86,12 +86,12 @@ impl Known {
     }
 }
 
-/// Rows that earlier runs of the same search left.
+/// The rows of earlier runs of the same search, by sample.
 #[derive(Debug, Default)]
 pub(super) struct Memory(HashMap<(Set, usize), Vec<ScoreRow>>);
 
 impl Memory {
-    /// Of a journal's rows.
+    /// Groups the rows of a journal by sample.
     pub(super) fn of(rows: Vec<ScoreRow>) -> Self {
         let mut by_sample: HashMap<_, Vec<ScoreRow>> = HashMap::new();
         for row in rows {
@@ -101,12 +101,12 @@ impl Memory {
         Self(by_sample)
     }
 
-    /// What an earlier run left of one sample of a model with so many layers, as far as it is sound.
+    /// The scores of one sample from earlier runs, for a model with a number of `layers`. Invalid rows are skipped.
     pub(super) fn known(&self, set: Set, sample: &Sample, layers: usize, table: &mut VariantTable) -> Known {
         let mut known = Known::new(sample);
         let tokens = sample.answer.len();
         let share = 0.0..=1.0;
-        let is_sound = |score: &VariantScore| {
+        let is_valid = |score: &VariantScore| {
             score.nll.is_finite() && share.contains(&score.probability) && score.correct <= tokens
         };
         let is_curve = |curve: &LensCurve| {
@@ -121,7 +121,7 @@ impl Memory {
                 && [0, 2].contains(&scores.lens.len())
                 && [0, gates.len()].contains(&scores.token_nll.len())
                 && scores.token_nll.iter().all(|nll| nll.len() == tokens && nll.iter().all(|nll| nll.is_finite()));
-            if fits && scores.variants.iter().all(is_sound) && scores.lens.iter().all(is_curve) {
+            if fits && scores.variants.iter().all(is_valid) && scores.lens.iter().all(is_curve) {
                 let ids: Vec<VariantId> = gates.iter().map(|gates| table.insert_spec(gates.clone())).collect();
                 known.take(&ids, scores.clone());
             }

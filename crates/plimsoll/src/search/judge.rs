@@ -1,4 +1,4 @@
-//! The third stage: the candidate judged by samples that had no part in picking it, beside its controls.
+//! The third stage: judges the candidate by samples that had no part in picking it, and compares it with controls.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -22,35 +22,38 @@ use crate::error::{Error, Result};
 use crate::lora::{Family, Member, Place, Places, Position, Variant};
 use crate::result::{Control, Controls, Depth, LensSummary, MetricSummary, MetricVariant};
 
-/// What was judged, and the verdict.
+/// The result of the third stage: the candidate and the verdict.
 #[derive(Debug)]
 pub(super) struct Judged {
-    /// All that was scored, family by family.
+    /// All members that were scored, family by family.
     pub(super) members: Vec<Member>,
-    /// What was judged: the stage's own where the metric could not decide.
+    /// The candidate that was judged: the pick of the NLL if the metric could not decide.
     pub(super) candidate: Member,
-    /// The verdict, what it rests on, and what the rules picked.
+    /// The verdict with its comparisons, and the picks of the rules.
     pub(super) choice: Choice,
-    /// What a metric chose, where there is one.
+    /// The values of the metric, if there is one.
     pub(super) metric: Option<MetricSummary>,
     pub(super) controls: Option<Controls>,
     pub(super) guard: Option<GuardJudgement>,
     /// Probability curves on the selection samples.
     pub(super) lens: LensSummary,
-    /// The base model, what the NLL picks, the candidate as it was selected, and the full adapter.
-    pub(super) ends: [Variant; 4],
+    /// The main variants: the base model, the pick of the NLL, the candidate as it was selected, and the full adapter.
+    pub(super) main: [Variant; 4],
 }
 
-/// What the candidate does to the guard's samples.
+/// The candidate on the guard's samples.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct GuardJudgement {
-    pub(super) gain: Gain,
-    pub(super) adapter_gain: Gain,
-    /// Whether the candidate is shown not to be worse than the margin.
-    pub(super) is_held: bool,
+#[non_exhaustive]
+pub struct GuardJudgement {
+    /// The gain of the candidate over the full adapter, in nats per answer token.
+    pub gain: Gain,
+    /// The gain of the full adapter over the base model.
+    pub adapter_gain: Gain,
+    /// Whether the candidate is shown to lose less than the margin.
+    pub is_held: bool,
 }
 
-/// Scores the candidate and its controls on the samples that judge, and judges it.
+/// Scores the candidate and its controls on the judging samples, and judges the candidate.
 pub(super) fn judge_candidate(
     study: &Study,
     parts: &Parts<'_>,
@@ -65,12 +68,12 @@ pub(super) fn judge_candidate(
     let mut members = selected.members.clone();
     let planned = score_controls(study, parts, scored, candidate, &mut members, scoring, observe)?;
 
-    let [base, full] = study.ends();
-    // What the rule picks among boundaries is judged too, whichever family won.
+    let [base, full] = study.base_and_full();
+    // The boundary that the rule picks is judged too, whichever family won.
     let by_nll = Variant::bottom_k(layers, selected.boundary);
-    let ends = [base.clone(), by_nll, candidate.variant.clone(), full.clone()];
+    let main = [base.clone(), by_nll, candidate.variant.clone(), full.clone()];
     let mut variants = if scored.fates.is_none() { Variant::every_boundary(layers) } else { Vec::new() };
-    variants.extend(ends.iter().cloned());
+    variants.extend(main.iter().cloned());
     let variants = distinct(&variants);
     scoring.begin(plan::JUDGING);
     let task = Task::scores(judging, &parts.holdout, &variants).wanting(Wanted::Tokens);
@@ -91,23 +94,23 @@ pub(super) fn judge_candidate(
         valued = Some(Valued { holdout, ..found });
     }
 
-    let bench = Bench { study, parts, scoring, scored };
+    let judge = Judge { study, parts, scoring, scored };
     let options = study.choose_options();
-    let lens = bench.lens(&options);
+    let lens = judge.lens(&options);
     let curve: Vec<f64> = lens.full.iter().map(|point| point.probability).collect();
-    let by_boundary = bench.choose_boundary(&curve, &selected.excluded, &options)?;
+    let by_boundary = judge.choose_boundary(&curve, &selected.excluded, &options)?;
     let (mut choice, metric) = match &valued {
-        Some(valued) => bench.choose_by_metric(valued, by_boundary, &curve, &options)?,
-        None => (bench.judge(&candidate.variant, by_boundary, &options)?, None),
+        Some(valued) => judge.choose_by_metric(valued, by_boundary, &curve, &options)?,
+        None => (judge.judge(&candidate.variant, by_boundary, &options)?, None),
     };
-    let guard = bench.guard(&candidate.variant, &options)?;
+    let guard = judge.guard(&candidate.variant, &options)?;
     if choice.verdict == Verdict::Trim && guard.is_some_and(|guard| !guard.is_held) {
         (choice.verdict, choice.reason, choice.layers_kept) = (Verdict::KeepFull, Reason::GuardNotHeld, layers);
     }
-    let controls = bench.controls(&planned, &candidate.variant, &options)?;
+    let controls = judge.controls(&planned, &candidate.variant, &options)?;
     let undecided = metric.as_ref().filter(|metric| !metric.decided);
     let candidate = match undecided {
-        // The NLL chose after all.
+        // The metric could not decide: the pick of the NLL is the candidate.
         Some(metric) => {
             let k = metric.choice_by_nll.one_se;
             let variant = Variant::bottom_k(layers, k);
@@ -115,10 +118,10 @@ pub(super) fn judge_candidate(
         }
         None => selected.candidate,
     };
-    Ok(Judged { members, candidate, choice, metric, controls, guard, lens, ends })
+    Ok(Judged { members, candidate, choice, metric, controls, guard, lens, main })
 }
 
-/// Plans the controls of a cut, and scores on the selection samples those that are tuned there.
+/// Plans the controls of a cut, and scores the tuned ones on the selection samples.
 fn score_controls(
     study: &Study,
     parts: &Parts<'_>,
@@ -134,15 +137,19 @@ fn score_controls(
     }
     let (set, selection) = (Set::data(Part::Selection), parts.selection.as_slice());
     scoring.begin(plan::CONTROLS);
-    let alphas = Family::GlobalAlpha.members(&facts);
+    // Without strengths, only controls that need no tuning are possible.
+    let alphas = if scoring.has_strengths() { Family::GlobalAlpha.members(&facts) } else { Vec::new() };
     let variants: Vec<Variant> = alphas.iter().map(|member| member.variant.clone()).collect();
     let untuned = controls::planned(&facts, &candidate.variant);
-    // In folds all samples judge, so that what needs no tuning is scored in the same pass.
+    // With folds all samples judge, so untuned controls are scored in the same pass.
     let judging_too = untuned.iter().filter(|_| study.folds.is_some()).flat_map(|control| &control.variants);
     let all: Vec<Variant> = variants.iter().chain(judging_too).cloned().collect();
     scoring.evaluate(Task::scores(set, selection, &all), Counted::Samples, observe)?;
     if scored.set.of(Family::GlobalAlpha).next().is_none() {
         members.extend(alphas.iter().cloned());
+    }
+    if alphas.is_empty() {
+        return Ok(untuned);
     }
     let everyone: Vec<usize> = (0..selection.len()).collect();
     let nll = variants.iter().map(|variant| scoring.nll(set, selection, variant));
@@ -150,21 +157,21 @@ fn score_controls(
     let tuned = PlannedControl {
         family: Family::GlobalAlpha,
         label: alphas[best].label.clone(),
-        // In folds each one tunes for itself.
+        // With folds, the strength is tuned in each fold.
         variants: if study.folds.is_some() { variants } else { vec![variants[best].clone()] },
     };
     Ok(std::iter::once(tuned).chain(untuned).collect())
 }
 
-/// All scores, for the rules that judge.
-struct Bench<'a> {
+/// Applies the rules that judge to the scores.
+struct Judge<'a> {
     study: &'a Study,
     parts: &'a Parts<'a>,
     scoring: &'a Scoring<'a>,
     scored: &'a Scored,
 }
 
-impl Bench<'_> {
+impl Judge<'_> {
     fn known(&self, part: Part) -> Vec<&Known> {
         let samples = match part {
             Part::Selection => &self.parts.selection,
@@ -185,7 +192,7 @@ impl Bench<'_> {
     }
 
     /// The probability curves of the base model and of the full adapter.
-    fn lens(&self, options: &choose::Options) -> LensSummary {
+    fn lens(&self, options: &choose::ChooseOptions) -> LensSummary {
         let known = self.known(Part::Selection);
         let curve = |which: usize| {
             let curves: Vec<_> = known.iter().filter_map(|sample| sample.lens.get(which)).collect();
@@ -195,7 +202,7 @@ impl Bench<'_> {
         LensSummary { base, full, samples }
     }
 
-    /// The NLL of every sample at some boundaries.
+    /// The NLL of every sample of a part at some boundaries.
     fn scores(&self, part: Part, boundaries: &[usize]) -> Result<Scores> {
         let layers = self.study.layers();
         let column = |&k: &usize| self.nll(part, &Variant::bottom_k(layers, k));
@@ -206,31 +213,36 @@ impl Bench<'_> {
         Scores::new(part, boundaries, &rows).map_err(internal)
     }
 
-    /// Boundaries that every sample of a part was scored at.
+    /// The boundaries at which every sample of a part was scored.
     fn complete(&self, part: Part) -> Vec<usize> {
         let layers = self.study.layers();
         (0..=layers).filter(|&k| self.nll(part, &Variant::bottom_k(layers, k)).is_ok()).collect()
     }
 
-    /// What the rules say of the boundaries, judged as if nothing else competed.
-    fn choose_boundary(&self, curve: &[f64], excluded: &HashSet<String>, options: &choose::Options) -> Result<Choice> {
+    /// The choice among the boundaries, without other families.
+    fn choose_boundary(
+        &self,
+        curve: &[f64],
+        excluded: &HashSet<String>,
+        options: &choose::ChooseOptions,
+    ) -> Result<Choice> {
         let (layers, whole) = (self.study.layers(), self.study.table.layers_up_to_highest());
         let mut picks = self.study.allowed_boundaries(self.scored.fates.as_deref(), excluded);
         if let Some(folds) = self.study.folds {
             let scores = self.scores(Part::Selection, &picks)?;
-            return choose_nested(&scores, curve, whole, folds, options).map_err(internal);
+            return choose_nested(&scores, layers, curve, whole, folds, options).map_err(internal);
         }
         if picks.is_empty() {
             picks.push(layers);
         }
         let selection = self.scores(Part::Selection, &picks)?;
         let holdout = self.scores(Part::Holdout, &self.complete(Part::Holdout))?;
-        let input = Input::of(selection, holdout, curve).map_err(internal)?;
+        let input = Input::of(selection, holdout, layers, curve).map_err(internal)?;
         Ok(choose(&input.with_whole(whole), options))
     }
 
-    /// The choice with the judgement on the candidate, where that is of another family.
-    fn judge(&self, candidate: &Variant, by_boundary: Choice, options: &choose::Options) -> Result<Choice> {
+    /// The choice with the judgement on the candidate, if that is not the boundary that was judged.
+    fn judge(&self, candidate: &Variant, by_boundary: Choice, options: &choose::ChooseOptions) -> Result<Choice> {
         let (study, layers) = (self.study, self.study.layers());
         if *candidate == Variant::bottom_k(layers, by_boundary.one_se) {
             return Ok(by_boundary);
@@ -246,35 +258,35 @@ impl Bench<'_> {
         } else {
             CutKind::Cut
         };
-        let [base, full] = study.ends();
+        let [base, full] = study.base_and_full();
         let [base, full, cut] = [&base, &full, candidate].map(|variant| self.nll(Part::Holdout, variant));
         let judgement = judge(&base?, &full?, &cut?, kind, options);
         Ok(by_boundary.with(&judgement, candidate.layers_kept()))
     }
 
-    /// What the metric chooses, or the NLL where the metric cannot tell the full adapter from the base model.
+    /// The choice by the metric, or by the NLL if the metric cannot separate the full adapter from the base model.
     fn choose_by_metric(
         &self,
         valued: &Valued,
         by_nll: Choice,
         curve: &[f64],
-        options: &choose::Options,
+        options: &choose::ChooseOptions,
     ) -> Result<(Choice, Option<MetricSummary>)> {
         let selection = valued.scores(Part::Selection, &valued.candidates)?;
         let holdout = valued.scores(Part::Holdout, &valued.judged())?;
-        let input = Input::of(selection, holdout, curve).map_err(internal)?;
+        let input = Input::of(selection, holdout, self.study.layers(), curve).map_err(internal)?;
         let by_metric = choose(&input.with_whole(self.study.table.layers_up_to_highest()), options);
-        // Where it cannot tell the full adapter from the base model, it cannot choose between cuts either.
+        // If it cannot separate the full adapter from the base model, it cannot choose between cuts either.
         let Gain { low, high, .. } = by_metric.adapter_gain;
         let decided = low > 0.0 || high < 0.0;
         let choice = if decided { by_metric } else { by_nll.clone() };
         Ok((choice, self.metric_summary(valued, by_nll, decided)))
     }
 
-    /// Values of the metric, and what the NLL alone would have chosen.
+    /// The values of the metric, and the choice by the NLL.
     fn metric_summary(&self, valued: &Valued, by_nll: Choice, decided: bool) -> Option<MetricSummary> {
         let chooser = self.study.metric.as_ref()?;
-        let options = compare::Options { seed: self.study.settings.seed, ..compare::Options::default() };
+        let options = compare::CompareOptions { seed: self.study.settings.seed, ..compare::CompareOptions::default() };
         let metric = &chooser.measured.metric;
         let estimate = |samples: &[BTreeMap<usize, f64>], k: usize| {
             let rows: Vec<Vec<f64>> = samples.iter().filter_map(|values| Some(vec![*values.get(&k)?])).collect();
@@ -297,12 +309,12 @@ impl Bench<'_> {
         })
     }
 
-    /// What the candidate does to the guard's samples.
-    fn guard(&self, candidate: &Variant, options: &choose::Options) -> Result<Option<GuardJudgement>> {
+    /// The candidate on the guard's samples.
+    fn guard(&self, candidate: &Variant, options: &choose::ChooseOptions) -> Result<Option<GuardJudgement>> {
         if self.study.guard.is_none() {
             return Ok(None);
         }
-        let [base, full] = self.study.ends();
+        let [base, full] = self.study.base_and_full();
         let nll = |variant| self.scoring.nll(Set::guard(Part::Holdout), &self.parts.guard[1], variant);
         let (base, full, cut) = (nll(&base)?, nll(&full)?, nll(candidate)?);
         let gain = choose::paired_gain(&full, &cut, options);
@@ -310,18 +322,18 @@ impl Bench<'_> {
         Ok(Some(GuardJudgement { gain, adapter_gain, is_held: gain.low > -self.study.settings.guard_margin }))
     }
 
-    /// The cut against its controls, on samples that picked neither. In folds each one's own pick stands for the cut, and
-    /// its own factor for the tuned one; random layers are as many as the pick on all samples keeps.
+    /// Compares the cut with its controls, on samples that picked neither. With folds, each fold has its own pick as
+    /// the cut and its own tuned strength; the number of random layers is that of the pick on all samples.
     fn controls(
         &self,
         planned: &[PlannedControl],
         candidate: &Variant,
-        options: &choose::Options,
+        options: &choose::ChooseOptions,
     ) -> Result<Option<Controls>> {
         if planned.is_empty() {
             return Ok(None);
         }
-        let [_, full] = self.study.ends();
+        let [_, full] = self.study.base_and_full();
         let part = if self.study.folds.is_some() { Part::Selection } else { Part::Holdout };
         let folds = self.study.folds.map(|folds| stats::folds(self.samples(part).len(), folds, options.seed));
         let cut = match &folds {
@@ -351,12 +363,13 @@ impl Bench<'_> {
     }
 }
 
-/// Each variant once, in the order in which it comes first.
+/// The distinct variants, in the order of their first occurrence.
 pub(super) fn distinct(variants: &[Variant]) -> Vec<Variant> {
     let mut seen = HashSet::new();
     variants.iter().filter(|variant| seen.insert(variant.spec())).cloned().collect()
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "map_err passes a value")]
 fn internal(problem: ChooseProblem) -> Error {
     Error::Internal(problem.to_string())
 }

@@ -1,7 +1,9 @@
-//! Ground-truth probability after every layer: the curve that the paper (arXiv:2503.23360) reads its boundary from.
+//! The logit lens: ground-truth probability after every layer, the curve from which the paper (arXiv:2503.23360) reads
+//! its boundary.
 //!
-//! An engine draws one curve for each sample (logit lens, mean over the answer's positions); here they become one curve
-//! with its uncertainty. Samples count equally, whatever the length of their answers, and resampling is by sample.
+//! An engine computes one curve for each sample, the mean over the answer's positions. Here they are averaged to one
+//! curve with intervals. All samples have the same weight, whatever the length of their answers, and resampling is by
+//! sample.
 
 use std::num::NonZeroUsize;
 
@@ -9,10 +11,10 @@ use plimsoll_stats::{Resampler, Stream, percentile_interval};
 
 use crate::result::{LensCurve, LensPoint};
 
-/// Means over samples, one point for each layer; the probability with its 95 % percentile bootstrap interval.
+/// Means over samples, one point for each layer; the probability has a 95 % percentile bootstrap interval.
 ///
-/// All layers share their resamples. Curves come from one engine and are equally long; were one shorter, only the
-/// layers that all of them have would be given. No curves give no points.
+/// All layers share their resamples. If curves differ in length, the result has the layers that all of them have.
+/// Without curves it is empty.
 pub(super) fn summarise(curves: &[&LensCurve], seed: u64, resamples: NonZeroUsize) -> Vec<LensPoint> {
     let length = |curve: &&LensCurve| curve.probability.len().min(curve.top1.len()).min(curve.rank.len());
     let layers = curves.iter().map(length).min().unwrap_or(0);
@@ -58,7 +60,7 @@ mod tests {
 
     const RESAMPLES: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
 
-    /// Two layers: the first says the same of every sample, the second does not.
+    /// Curves of two layers: the first has the same values for every sample, the second has not.
     fn curves() -> Vec<LensCurve> {
         (0..40)
             .map(|sample| LensCurve {
@@ -82,13 +84,13 @@ mod tests {
         let values: Vec<f64> = curves.iter().map(|curve| curve.probability[1]).collect();
         let alone = plimsoll_stats::bootstrap_mean(&values, RESAMPLES, Resampler::new(3, Stream::Lens, values.len()));
         assert_eq!((second.low, second.high), alone);
-        // s = 0.2832 of 0, 1/4, 1/2, 3/4, ten times each; 1.96 · s/√40 = 0.0877. A quantile of 1,000 resamples strays
-        // by about 9 % of the standard error, 0.004; five of those.
+        // s = 0.2832 for 0, 1/4, 1/2, 3/4, ten times each; 1.96 · s/√40 = 0.0877. A quantile of 1,000 resamples has an
+        // error of about 9 % of the standard error, 0.004; the tolerance is five of those.
         assert!((second.low - (0.375 - 0.0877)).abs() < 0.02 && (second.high - (0.375 + 0.0877)).abs() < 0.02);
     }
 
     #[test]
-    fn nothing_measured_is_nothing_drawn() {
+    fn without_curves_there_are_no_points() {
         assert!(summarise(&[], 3, RESAMPLES).is_empty());
         let mut curves = curves();
         curves[7].rank.truncate(1);

@@ -1,9 +1,10 @@
-//! Choosing by what is generated: a task's metric in place of the NLL.
+//! Choosing by a metric of generated answers instead of the NLL.
 //!
-//! Generation is expensive, so the NLL decides first who takes part: boundaries whose mean NLL is within two paired standard
-//! errors of the best on the selection samples, thinned evenly to a few where they are many, and the full adapter. They
-//! answer the selection samples' prompts; the same rule then picks among them, with the metric's loss (its highest value
-//! less the sample's) in place of the NLL. The pick, the full adapter and the base model answer the held-out prompts.
+//! Generation is expensive, so the NLL selects a few boundaries first: those whose mean NLL is within two paired
+//! standard errors of the best on the selection samples (an even selection if there are many), and the full adapter.
+//! They answer the prompts of the selection samples. The rule of the NLL then picks one of them by the metric's loss,
+//! which is its highest value minus the sample's value. The pick, the full adapter and the base model answer the
+//! held-out prompts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -24,14 +25,14 @@ use crate::lora::Variant;
 use crate::result::{Generated, Sampling};
 use crate::tokenizer::Tokenizer;
 
-/// Standard errors that a boundary's mean NLL may lie above the best to take part.
+/// A boundary is near the best if its mean NLL is at most this many standard errors above it.
 const STANDARD_ERRORS: f64 = 2.0;
 
-/// A multiply-add of a token that is generated takes so many times as long as one of a sample that is scored: all weights
-/// are read for a few rows. Rough, for the time left.
+/// How many times slower a multiply-add is in generation than in scoring, because all weights are read for a few rows.
+/// Approximate, for the time left.
 pub(super) const DECODING: u64 = 3;
 
-/// A metric to choose by.
+/// A metric that chooses the boundary.
 #[derive(Debug)]
 pub(super) struct Chooser {
     pub(super) task: Task,
@@ -41,7 +42,7 @@ pub(super) struct Chooser {
 }
 
 impl Chooser {
-    /// From `TASK` or `TASK:METRIC`: the task's first metric that is a mean over samples where none is named.
+    /// Parses `TASK` or `TASK:METRIC`. The default is the task's first metric that is a mean over samples.
     pub(super) fn parse(text: &str, seed: u64) -> Result<Self> {
         let (task, name) = match Task::open(text) {
             Ok(task) => (task, None),
@@ -58,8 +59,8 @@ impl Chooser {
         let Some(&measured) = found else {
             let names: Vec<&str> = means.iter().map(|measured| measured.name.as_str()).collect();
             return Err(Error::Usage(format!(
-                "--metric {text}: expected one of the task's metrics that are means over samples ({}); others have no value \
-                 for each sample to compare",
+                "--metric {text}: expected a metric of the task that is a mean over samples ({}); others have no value \
+                 for each sample",
                 if names.is_empty() { "it has none".to_owned() } else { names.join(", ") }
             )));
         };
@@ -67,25 +68,25 @@ impl Chooser {
         Ok(Self { task, measured, seed })
     }
 
-    /// Work of an answer to a prompt that is as long as it may be.
+    /// Work of an answer of maximum length to a prompt.
     pub(super) fn work(&self, generator: &dyn Generator, prompt: &[u32]) -> u64 {
         (prompt.len() as u64 + DECODING * self.task.max_tokens as u64) * generator.token_work()
     }
 
-    /// What the result calls it: `gsm8k flexible`.
+    /// The metric's name in results, such as `gsm8k flexible`.
     pub(super) fn name(&self) -> String {
         format!("{} {}", self.task.name, self.measured.name)
     }
 }
 
-/// The metric's kind, as a task file has it.
+/// The metric's kind, as in a task file.
 fn kind(measured: &Measured) -> String {
     let value = serde_json::to_value(&measured.metric).unwrap_or_default();
     value["kind"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Boundaries that the NLL leaves: within two paired standard errors of the best, thinned evenly to about `most` where they
-/// are many; always the best, the one that the rule picks, and the full adapter of so many `layers`.
+/// The boundaries that answer: those within two paired standard errors of the best NLL, of many an even selection of
+/// about `most`. The best, the `pick` of the rule and the full adapter (`layers`) are always included.
 pub(super) fn candidates(
     nll: &[Vec<f64>],
     boundaries: &[usize],
@@ -114,7 +115,7 @@ pub(super) fn candidates(
     chosen
 }
 
-/// The metric's value of every sample at the boundaries that took part.
+/// The metric's value of every sample, at the boundaries that answered.
 #[derive(Clone, Debug)]
 pub(super) struct Valued {
     pub(super) candidates: Vec<usize>,
@@ -124,13 +125,13 @@ pub(super) struct Valued {
 }
 
 impl Valued {
-    /// Losses at some boundaries, for choosing.
+    /// Losses at some boundaries, for the rules.
     pub(super) fn scores(&self, part: Part, boundaries: &[usize]) -> Result<Scores> {
         let samples = match part {
             Part::Selection => &self.selection,
             Part::Holdout => &self.holdout,
         };
-        // Means of samples have 1 as their highest value.
+        // Metrics that are means have 1 as their highest value.
         let row = |values: &BTreeMap<usize, f64>| -> Vec<f64> {
             boundaries.iter().filter_map(|k| values.get(k)).map(|value| 1.0 - value).collect()
         };
@@ -154,7 +155,7 @@ pub(super) struct Row {
     answer: Generated,
 }
 
-/// Generates and measures, with a memory.
+/// Generates answers and computes the metric. Known answers are not generated again.
 pub(super) struct Answering<'a> {
     chooser: &'a Chooser,
     generator: &'a dyn Generator,
@@ -162,12 +163,12 @@ pub(super) struct Answering<'a> {
     tokenizer: &'a Tokenizer,
     journal: Option<Journal>,
     known: HashMap<(Part, usize, usize), Generated>,
-    /// Prompt and reference, by line.
+    /// Prompt and reference of each line.
     questions: HashMap<usize, (Vec<u32>, String)>,
 }
 
 impl<'a> Answering<'a> {
-    /// Begins with what the journal holds, where there is one.
+    /// Starts without answers and without a journal.
     pub(super) fn new(
         chooser: &'a Chooser,
         generator: &'a dyn Generator,
@@ -178,7 +179,7 @@ impl<'a> Answering<'a> {
         Self { chooser, generator, layers, tokenizer, journal: None, known: HashMap::new(), questions }
     }
 
-    /// The same, going on from a journal.
+    /// Starts with the answers of a journal, and journals new ones.
     ///
     /// # Errors
     /// A journal of another search; one that cannot be read or written.
@@ -186,7 +187,7 @@ impl<'a> Answering<'a> {
         let GenerateOptions { sampling, max_tokens, stop, .. } = options(self.chooser);
         let mut prompts: Vec<_> = self.questions.iter().map(|(line, (prompt, _))| (line, prompt)).collect();
         prompts.sort_unstable();
-        let work = format!("{sampling:?} {max_tokens} {stop:?} {:?} {prompts:?}", self.tokenizer.ends());
+        let work = format!("{sampling:?} {max_tokens} {stop:?} {:?} {prompts:?}", self.tokenizer.end_tokens());
         let fingerprint = fingerprint.with(&work);
         let (mut journal, rows): (_, Vec<Row>) = Journal::open(path, &fingerprint, "search", existing)?;
         if !rows.is_empty() {
@@ -197,7 +198,7 @@ impl<'a> Answering<'a> {
         Ok(Self { journal: Some(journal), known, ..self })
     }
 
-    /// The metric's values of some boundaries on some samples.
+    /// The metric's values of some boundaries on samples of a part. Generates the answers that are missing.
     pub(super) fn values(
         &mut self,
         part: Part,
@@ -246,7 +247,7 @@ impl<'a> Answering<'a> {
             if failed.is_some() {
                 return ControlFlow::Break(());
             }
-            observe(stages.at())
+            observe(stages.progress())
         });
         match failed {
             Some(error) => return Err(error),
@@ -282,8 +283,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nll_leaves_what_is_near_the_best() {
-        // Deficits of column 0: 1 on the mean with a standard error of 0.1; of column 1: 0.1 with 0.1.
+    fn boundaries_near_the_best_nll_answer() {
+        // Mean deficit of column 0: 1 with a standard error of 0.1; of column 1: 0.1 with 0.1.
         let nll: Vec<Vec<f64>> = (0..4)
             .map(|i| vec![2.0 + 0.2 * f64::from(i % 2), 1.1 + 0.2 * f64::from(i % 2), 1.1, 1.1, 1.1, 1.6])
             .collect();
@@ -291,12 +292,12 @@ mod tests {
         assert_eq!(candidates(&nll, &boundaries, 2, 5, 8), [1, 2, 3, 4, 5]);
         assert_eq!(candidates(&nll, &boundaries, 2, 5, 5), [1, 2, 4, 5]);
         assert_eq!(candidates(&nll, &boundaries, 2, 5, 1), [1, 2, 5]);
-        // The full adapter takes part even where it left a race.
+        // The full adapter is always included.
         assert_eq!(candidates(&nll, &boundaries, 2, 9, 1), [1, 2, 9]);
     }
 
     #[test]
-    fn a_metric_is_named_or_the_first() {
+    fn a_metric_is_named_or_the_first_mean() {
         let names = |text| Chooser::parse(text, 0).map(|chooser| chooser.name()).map_err(|error| error.to_string());
         assert_eq!(names("gsm8k").unwrap(), "gsm8k strict");
         assert_eq!(names("gsm8k:flexible").unwrap(), "gsm8k flexible");

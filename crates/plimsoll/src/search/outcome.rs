@@ -1,4 +1,4 @@
-//! What a search found, without the files that it read: scores of all variants, the verdict and the evidence.
+//! The findings of a search, without facts about files: scores of all variants, the verdict and the evidence.
 
 use std::collections::HashSet;
 
@@ -22,58 +22,58 @@ use crate::result::{
     MetricSummary, RaceSummary, Rules, SampleTokens, ScoreRow, ScoreSummary, VariantScore, VariantSummary, Warning,
 };
 
-/// Below these numbers of samples a warning stands beside the answer: intervals from fewer are too narrow to trust.
+/// With fewer samples than these there is a warning: the intervals are too narrow.
 const FEW_SELECTION: usize = 20;
 const FEW_HOLDOUT: usize = 10;
 
-/// Below this share of agreeing resamples a warning stands beside the answer.
+/// If a smaller share of resamples agrees, there is a warning.
 const STABLE_SHARE: f64 = 0.5;
 
-/// What a search found.
+/// The findings of a search, without facts about files.
 #[derive(Clone, Debug)]
 pub struct Findings {
     /// Every variant that was scored.
     pub variants: Vec<VariantSummary>,
-    /// All of them by NLL, guard's NLL and bytes, with the Pareto front.
+    /// All of them by NLL, NLL of the guard's samples and bytes, with the Pareto front.
     pub front: Vec<FrontPoint>,
-    /// What racing left out.
+    /// Boundaries that the race dropped or skipped.
     pub race: Option<RaceSummary>,
     /// Probability curves.
     pub lens: LensSummary,
-    /// The answer.
+    /// The verdict, with its comparisons.
     pub choice: Choice,
-    /// What was judged.
+    /// The candidate that was judged.
     pub candidate: Candidate,
-    /// Its gates.
+    /// The candidate's variant.
     pub variant: Variant,
-    /// How families competed.
+    /// The competition of families.
     pub arbitration: Option<Arbitration>,
-    /// What else could explain what the candidate gains.
+    /// The comparison with controls.
     pub controls: Option<Controls>,
-    /// What layers contribute.
+    /// Effects of layers.
     pub effects: Effects,
-    /// What the candidate does to the guard's samples.
-    pub(super) guard: Option<GuardJudgement>,
-    /// Variants that the guard's samples keep from being picked.
-    pub(super) excluded: usize,
-    /// What a metric chose.
+    /// The candidate on the guard's samples.
+    pub guard: Option<GuardJudgement>,
+    /// Number of variants that the guard excludes.
+    pub excluded: usize,
+    /// The values of the metric.
     pub metric: Option<MetricSummary>,
-    /// What a cut saves on this machine.
+    /// Speed and size of variants on this machine.
     pub efficiency: Option<Efficiency>,
-    /// What the answer was decided by.
+    /// The settings of the rules.
     pub rules: Rules,
     /// Warnings.
     pub warnings: Vec<Warning>,
-    /// Scores of all samples, one row each: what `scores.jsonl` holds.
+    /// Scores of all samples, one row each, as in `scores.jsonl`.
     pub scores: Vec<ScoreRow>,
-    /// Scores of the answer tokens of some samples: what `tokens.jsonl` holds.
+    /// Scores of the answer tokens of some samples, as in `tokens.jsonl`.
     pub tokens: Vec<SampleTokens>,
-    /// What the search cost.
+    /// The cost of the search.
     pub cost: Cost,
 }
 
 impl Findings {
-    /// What the verdict keeps of the adapter.
+    /// The variant that the verdict recommends.
     pub(super) fn kept(&self) -> Variant {
         let layers = self.variant.gates.len();
         match self.choice.verdict {
@@ -84,33 +84,41 @@ impl Findings {
     }
 }
 
-/// What is known of the data beside the samples, for warnings.
+/// Facts about the data and the base model that lead to warnings.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DataNotes {
-    /// Samples that were left out because they are too long.
+    /// Number of samples that were skipped because they are too long.
     pub(super) skipped: usize,
-    /// Samples whose answer was cut.
+    /// Number of samples whose answer was cut.
     pub(super) cut: usize,
-    /// Longest sample that is scored, in tokens.
+    /// Maximum length of a sample, in tokens.
     pub(super) max_length: usize,
-    /// Samples whose answer ends with no token that ends generation.
+    /// Number of samples whose answer does not end with a token that ends generation.
     pub(super) open_endings: Option<usize>,
-    /// The base model has another name than the one that the adapter was trained on.
+    /// The names of both models, if the base model has another name than the one that the adapter was trained on.
     pub(super) other_base: Option<OtherBase>,
 }
 
-/// Gathers what the stages found.
+/// The results of all stages of a search.
+pub(super) struct StageResults<'a> {
+    pub(super) scored: &'a Scored,
+    pub(super) arbitration: Option<Arbitration>,
+    /// Number of variants that the guard excludes.
+    pub(super) excluded: usize,
+    pub(super) judged: Judged,
+    pub(super) explained: Explained,
+    pub(super) cost: Cost,
+}
+
+/// Gathers the findings from the results of the stages.
 pub(super) fn gather(
     study: &Study,
     parts: &Parts<'_>,
-    scored: &Scored,
-    (arbitration, excluded): (Option<Arbitration>, usize),
-    judged: Judged,
-    explained: Explained,
+    results: StageResults<'_>,
     scoring: &Scoring<'_>,
     notes: &DataNotes,
-    cost: Cost,
 ) -> Findings {
+    let StageResults { scored, arbitration, excluded, judged, explained, cost } = results;
     let variants = variants(study, parts, scored, &judged.members, scoring);
     let warnings = warnings(study, &judged, &explained.tokens, notes);
     Findings {
@@ -136,7 +144,7 @@ pub(super) fn gather(
     }
 }
 
-/// All scores: of the samples that choose, of those that judge, and of the guard's.
+/// All scores: of the selection samples, of the held-out samples, and of the guard's samples.
 fn rows(parts: &Parts<'_>, scoring: &Scoring<'_>) -> Vec<ScoreRow> {
     let sets = [
         (Set::data(Part::Selection), &parts.selection),
@@ -148,7 +156,7 @@ fn rows(parts: &Parts<'_>, scoring: &Scoring<'_>) -> Vec<ScoreRow> {
     sets.into_iter().flat_map(|(set, samples)| samples.iter().map(move |sample| row(set, sample))).collect()
 }
 
-/// Mean scores of every family's members.
+/// Mean scores of the members of all families.
 fn variants(
     study: &Study,
     parts: &Parts<'_>,
@@ -172,12 +180,12 @@ fn variants(
         let fate = (member.family == Family::BottomK)
             .then(|| scored.fates.as_ref()?.get(member.variant.boundary()?).copied())
             .flatten();
-        let has_left = fate.is_some_and(|fate| fate != Fate::Skipped);
+        let was_raced = fate.is_some_and(|fate| fate != Fate::Skipped);
         let is_dropped = fate.is_some_and(|fate| fate != Fate::Raced);
         let selection = complete(&selection, id).filter(|_| !is_dropped);
         let holdout = complete(&holdout, id);
         let guard = complete(&guard, id);
-        (selection.is_some() || holdout.is_some() || has_left).then(|| VariantSummary {
+        (selection.is_some() || holdout.is_some() || was_raced).then(|| VariantSummary {
             family: member.family,
             label: member.label.clone(),
             at: member.position.number(),
@@ -207,22 +215,22 @@ fn race_summary(study: &Study, scored: &Scored) -> Option<RaceSummary> {
     Some(RaceSummary { error_rate, dropped: dropped.collect(), skipped: skipped.collect() })
 }
 
-/// Warnings, in the order of their weight.
+/// Warnings, the most important first.
 fn warnings(study: &Study, judged: &Judged, tokens: &[SampleTokens], notes: &DataNotes) -> Vec<Warning> {
     let choice = &judged.choice;
     let (selection, holdout) = (study.split.selection.len(), choice.gain.samples);
     let share = choice.bootstrap[choice.one_se];
-    // With a metric there are none to leave out.
+    // With a metric there are no controls.
     let is_uncontrolled = study.settings.controls == ControlScoring::Omitted
         && study.metric.is_none()
         && controls::is_cut(&study.facts(&[], &[]), &judged.candidate.variant);
     let is_proven = choice.adapter_gain.mean > 0.0
-        && choice.adapter_gain.p < choose::level(choice.adapter_gain.samples, choose::Options::default().alpha);
+        && choice.adapter_gain.p < choose::level(choice.adapter_gain.samples, choose::ChooseOptions::default().alpha);
     let is_few = selection < FEW_SELECTION || holdout < FEW_HOLDOUT;
-    let is_said = study.forewarnings.iter().any(|warning| matches!(warning, Warning::CannotShow { .. }));
+    let is_known_before = study.forewarnings.iter().any(|warning| matches!(warning, Warning::CannotShow { .. }));
     let DataNotes { skipped, cut, max_length, open_endings, other_base } = notes.clone();
     let warnings = [
-        (is_few && !is_said).then_some(Warning::FewSamples { selection, holdout }),
+        (is_few && !is_known_before).then_some(Warning::FewSamples { selection, holdout }),
         (skipped > 0).then_some(Warning::Skipped { samples: skipped, context: max_length }),
         (cut > 0).then_some(Warning::Cut { samples: cut, max_length }),
         open_endings.map(|samples| Warning::OpenEnding { samples }),
@@ -230,17 +238,17 @@ fn warnings(study: &Study, judged: &Judged, tokens: &[SampleTokens], notes: &Dat
         other_base.map(|OtherBase { adapter, model }| Warning::OtherBase { adapter, model }),
         is_uncontrolled.then_some(Warning::ControlsOmitted),
         judged.metric.as_ref().is_some_and(|metric| !metric.decided).then_some(Warning::MetricUndecided),
-        // The resamples pick among boundaries.
+        // The resamples pick boundaries only.
         (share < STABLE_SHARE && judged.candidate.family == Family::BottomK).then_some(Warning::Unstable { share }),
         (!is_proven).then_some(Warning::AdapterUnproven { p: choice.adapter_gain.p }),
     ];
     study.forewarnings.iter().cloned().chain(warnings.into_iter().flatten()).collect()
 }
 
-/// Everything that was scored, with what no other variant beats.
+/// All scored variants, with the Pareto front.
 fn front(variants: &[VariantSummary]) -> Vec<FrontPoint> {
     let mut seen = HashSet::new();
-    // With a guard, what was not scored on its samples cannot be compared.
+    // With a guard, variants without scores on its samples cannot be compared.
     let has_guard = variants.iter().any(|variant| variant.guard.is_some());
     let is_comparable = |variant: &&VariantSummary| {
         variant.selection.is_some() && variant.guard.is_some() == has_guard && seen.insert(variant.gates.clone())
@@ -265,7 +273,7 @@ fn front(variants: &[VariantSummary]) -> Vec<FrontPoint> {
     scored.iter().zip(is_best).map(point).collect()
 }
 
-/// Means over samples that are all scored under a variant.
+/// Mean scores under a variant, over samples that all have a score.
 fn summary(samples: &[&Known], id: VariantId) -> ScoreSummary {
     let of = |value: &dyn Fn(&Known, &VariantScore) -> f64| -> (f64, f64) {
         let values = samples.iter().filter_map(|sample| Some(value(sample, sample.scores.get(&id)?)));

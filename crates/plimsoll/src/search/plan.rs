@@ -1,4 +1,4 @@
-//! The stages of a search, and upper bounds of their work, before any score is known.
+//! The stages of a search with upper bounds of their work, before any score is known.
 
 use plimsoll_stats::choose::Part;
 use plimsoll_stats::choose::race::Race;
@@ -7,13 +7,13 @@ use super::competition::Adaptive;
 use super::journal::Set;
 use super::metric::DECODING;
 use super::progress::PlannedStage;
-use super::scoring::{Scoring, Task, Wanted};
+use super::scoring::{GROUP, Scoring, Task, Wanted};
 use super::settings::Strategy;
 use super::study::{Parts, Study};
 use super::{controls, effects};
 use crate::data::Sample;
 use crate::engine::{Engines, Generator, layer_passes};
-use crate::lora::{Facts, Family, Variant, VariantSet};
+use crate::lora::{Facts, Family, Member, Variant, VariantSet};
 
 pub(super) const OUTPUTS: &str = "outputs of layers";
 pub(super) const CHOOSING: &str = "choosing";
@@ -28,36 +28,58 @@ pub(super) const EFFECTS: &str = "effects";
 pub(super) const TOKENS: &str = "tokens";
 pub(super) const EFFICIENCY: &str = "efficiency";
 
-/// What efficiency is measured on, in tokens of all sequences of one variant: prompts that are read, answers that grow.
+/// Tokens of all sequences of a variant when efficiency is measured: of prompts, and of answers.
 const EFFICIENCY_TOKENS: (u64, u64) = (8 * 128, 7 * 8 * 12);
 
-/// Variants whose efficiency is measured: the base model, the pick, the pick of the NLL, the full adapter.
+/// Variants whose efficiency is measured: the base model, the candidate, the pick of the NLL, the full adapter.
 const EFFICIENCY_VARIANTS: u64 = 4;
 
-/// How often each of them reports: once when prompts are read, once a round, once when it is loaded.
+/// Reports for each of them: one after the prompts, one after each round, one after loading.
 const EFFICIENCY_REPORTS: u64 = 9;
 
-/// What will be scored of each sample that chooses.
+/// The variants that a search will score on each selection sample, and their cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SearchPlan {
-    /// Families, with the number of their members; an adaptive one's are not known beforehand.
+    /// Families with their numbers of members; members of adaptive families are not known in advance.
     pub families: Vec<(Family, usize)>,
-    /// Different variants among them.
+    /// Number of distinct variants.
     pub variants: usize,
-    /// Layers that are computed.
+    /// Layer passes for each sample.
     pub passes: usize,
-    /// Layers with one run for each variant.
+    /// Layer passes for each sample with one run per variant.
     pub naive: usize,
 }
 
-/// Work between two reports while efficiency is measured.
+/// The variants of a search that do not depend on scores, before the energies of updates are measured.
+struct PlannedVariants {
+    /// The members whose order is known.
+    known: VariantSet,
+    /// The members of output-k, for some order of the layers. They are nested sets of layers, which have the same number
+    /// of distinct prefixes at each layer whatever the order, and so the same cost.
+    by_energy: Vec<Variant>,
+}
+
+impl PlannedVariants {
+    /// An upper bound of the work on samples. Members of output-k may be other members too, but this is not known yet.
+    fn work(&self, scoring: &mut Scoring<'_>, set: Set, samples: &[&Sample], wanted: Wanted) -> u64 {
+        let known = self.known.variants();
+        let task = Task::scores(set, samples, known).wanting(wanted);
+        let work = scoring.work(task) + scoring.work(Task::scores(set, samples, &self.by_energy).wanting(wanted));
+        // If there are several groups, each cut of the sequence of nested sets adds at most one pass.
+        let is_cut = !self.by_energy.is_empty() && known.len() + self.by_energy.len() > GROUP;
+        let cuts = if is_cut { 1 + self.by_energy.len() / GROUP } else { 0 };
+        work + scoring.work_alone(samples) * cuts as u64
+    }
+}
+
+/// Work between two progress reports while efficiency is measured.
 pub(super) fn efficiency_step(generator: &dyn Generator) -> u64 {
     let (read, grown) = EFFICIENCY_TOKENS;
     (read + DECODING * grown) * generator.token_work() / EFFICIENCY_REPORTS
 }
 
 impl Study {
-    /// What will be scored of each sample that chooses, as far as it does not depend on scores.
+    /// The variants that will be scored on each selection sample, without those that depend on scores.
     pub fn plan(&self) -> SearchPlan {
         let (norms, mut reversed) = (effects::joint_norms(&self.table.norms), Vec::new());
         let set = VariantSet::new(self.members(&self.facts_before(&norms, &mut reversed)));
@@ -66,9 +88,8 @@ impl Study {
         SearchPlan { families, variants: set.variants().len(), passes, naive }
     }
 
-    /// Facts for what does not depend on scores. What activations will say of the order of layers is not known yet: any other
-    /// order costs as much, if it is not one that another family goes by.
-    pub(super) fn facts_before<'a>(&'a self, norms: &'a [f64], reversed: &'a mut Vec<f64>) -> Facts<'a> {
+    /// Facts for planning. The energies of updates are not measured yet: the reverse order of norms stands for theirs.
+    fn facts_before<'a>(&'a self, norms: &'a [f64], reversed: &'a mut Vec<f64>) -> Facts<'a> {
         *reversed = norms.iter().map(|norm| -norm).collect();
         self.facts(norms, reversed)
     }
@@ -84,17 +105,21 @@ impl Study {
         let choosing = Set::data(Part::Selection);
         let (norms, mut reversed) = (effects::joint_norms(&self.table.norms), Vec::new());
         let facts = self.facts_before(&norms, &mut reversed);
-        let set = VariantSet::new(self.members(&facts));
-        let not_in_set = |variants: Vec<Variant>| -> Vec<Variant> {
-            variants.into_iter().filter(|variant| !set.variants().contains(variant)).collect()
+        let (by_energy, known): (Vec<Member>, Vec<Member>) =
+            self.members(&facts).into_iter().partition(|member| member.family == Family::OutputK);
+        let by_energy = by_energy.into_iter().map(|member| member.variant);
+        let by_energy = by_energy.filter(|variant| !self.base_and_full().contains(variant)).collect();
+        let variants = PlannedVariants { known: VariantSet::new(known), by_energy };
+        let not_known = |others: Vec<Variant>| -> Vec<Variant> {
+            others.into_iter().filter(|variant| !variants.known.variants().contains(variant)).collect()
         };
         let alone =
             |scoring: &Scoring<'_>, samples: &[&Sample], variants: usize| scoring.work_alone(samples) * variants as u64;
 
         let for_energies: Vec<Sample> = some.iter().map(|&sample| sample.clone()).collect();
         let mut stages = vec![(OUTPUTS, engines.probe.map_or(0, |probe| probe.energy_work(&for_energies)))];
-        let [first, families] = self.stages_of_choosing(scoring, selection, &set);
-        let on_guard = scoring.work(Task::scores(Set::guard(Part::Selection), guard, set.variants()));
+        let [first, families] = self.stages_of_choosing(scoring, selection, &variants);
+        let on_guard = variants.work(scoring, Set::guard(Part::Selection), guard, Wanted::Scores);
         stages.extend([first, (GUARD, on_guard), families]);
         let mut rescored = usize::from(self.settings.strategy != Strategy::Exact) * 3;
         let folds = self.competition_folds();
@@ -114,13 +139,13 @@ impl Study {
         stages.extend(answers(selection, self.metric_boundaries()));
         if self.wants_controls() {
             let alphas = Family::GlobalAlpha.members(&facts).into_iter().map(|member| member.variant).collect();
-            let tuned = scoring.work(Task::scores(choosing, selection, &not_in_set(alphas)));
+            let tuned = scoring.work(Task::scores(choosing, selection, &not_known(alphas)));
             let drawn = if self.folds.is_some() { alone(scoring, selection, controls::MOST) } else { 0 };
             stages.push((CONTROLS, tuned + drawn));
         }
         stages.extend(self.stages_of_judging(scoring, holdout, guard_after));
         stages.extend(answers(holdout, 3));
-        let of_effects = not_in_set(self.variants_of_effects(&facts));
+        let of_effects = not_known(self.variants_of_effects(&facts));
         stages.push((EFFECTS, scoring.work(Task::scores(choosing, some, &of_effects))));
         let kept: Vec<&Sample> = selection.iter().copied().filter(|sample| scoring.keeps_tokens(sample)).collect();
         stages.push((TOKENS, alone(scoring, &kept, rescored)));
@@ -129,7 +154,7 @@ impl Study {
         stages
     }
 
-    /// Scoring of the candidate and its controls, on the samples that judge.
+    /// Scoring of the candidate and its controls on the judging samples.
     fn stages_of_judging(
         &self,
         scoring: &mut Scoring<'_>,
@@ -144,7 +169,7 @@ impl Study {
                 let task = Task::scores(Set::data(Part::Holdout), holdout, &all).wanting(Wanted::Tokens);
                 scoring.work(task)
             }
-            // Base, full, the candidate, and what the NLL would have picked where a metric chooses.
+            // Base, full, the candidate, and with a metric the pick of the NLL.
             Strategy::Racing { .. } => alone(scoring, holdout, 3 + usize::from(self.metric.is_some())),
         };
         let of_other_families = alone(scoring, holdout, usize::from(self.families().len() > 1));
@@ -156,38 +181,41 @@ impl Study {
         stages
     }
 
-    /// Scoring of what does not depend on scores, on the samples that choose.
+    /// Scoring of variants that do not depend on scores, on the selection samples.
     fn stages_of_choosing(
         &self,
         scoring: &mut Scoring<'_>,
         selection: &[&Sample],
-        set: &VariantSet,
+        variants: &PlannedVariants,
     ) -> [PlannedStage; 2] {
-        let mut work = |variants: &[Variant]| {
-            let task = Task::scores(Set::data(Part::Selection), selection, variants);
-            scoring.work(task.wanting(Wanted::TokensAndLens))
-        };
+        let set = Set::data(Part::Selection);
         match self.settings.strategy {
-            Strategy::Exact => [(CHOOSING, work(set.variants())), (FAMILIES, 0)],
+            Strategy::Exact => {
+                [(CHOOSING, variants.work(scoring, set, selection, Wanted::TokensAndLens)), (FAMILIES, 0)]
+            }
             Strategy::Racing { error_rate } => {
                 let layers = self.layers();
-                // A race scores a grid first, and what lies between the boundaries of the grid later.
+                // A race scores a grid of boundaries first, and the boundaries between them later.
                 let grid = Race::new(layers, selection.len(), error_rate).left();
                 let (first, later): (Vec<usize>, Vec<usize>) = (0..=layers).partition(|k| grid.contains(k));
                 let of = |boundaries: Vec<usize>| -> Vec<Variant> {
                     boundaries.into_iter().map(|k| Variant::bottom_k(layers, k)).collect()
                 };
-                let others = set.members().iter().filter(|member| member.family != Family::BottomK);
-                let others: Vec<Variant> = others.map(|member| member.variant.clone()).collect();
+                let [first, later] = [of(first), of(later)].map(|variants| {
+                    scoring.work(Task::scores(set, selection, &variants).wanting(Wanted::TokensAndLens))
+                });
+                let others = variants.known.members().iter().filter(|member| member.family != Family::BottomK);
+                let others = VariantSet::new(others.cloned().collect());
+                let others = PlannedVariants { known: others, by_energy: variants.by_energy.clone() };
+                let others = others.work(scoring, set, selection, Wanted::TokensAndLens);
                 // Other families are compared with base and full, which the race may have dropped.
-                let (choosing, others) = (work(&of(first)) + work(&of(later)), work(&others));
-                let ends = if self.families().len() > 1 { 2 * scoring.work_alone(selection) } else { 0 };
-                [(CHOOSING, choosing), (FAMILIES, others + ends)]
+                let base_and_full = if self.families().len() > 1 { 2 * scoring.work_alone(selection) } else { 0 };
+                [(CHOOSING, first + later), (FAMILIES, others + base_and_full)]
             }
         }
     }
 
-    /// The variants whose scores effects are made of.
+    /// The variants whose scores are needed for effects.
     pub(super) fn variants_of_effects(&self, facts: &Facts<'_>) -> Vec<Variant> {
         match self.settings.effects.places {
             Some(places) => effects::variants(facts, places, self.settings.effects.order_pairs),
@@ -195,9 +223,9 @@ impl Study {
         }
     }
 
-    /// Boundaries that answer the selection samples at most.
+    /// Maximum number of boundaries that answer the selection samples.
     fn metric_boundaries(&self) -> usize {
-        // The best, the pick of the NLL and the full adapter, and one of those that are near.
+        // At least four: the best, the pick of the NLL, the full adapter, and one near the best.
         self.settings.metric_candidates.max(4).min(self.layers() + 1)
     }
 }

@@ -1,33 +1,33 @@
-//! How far a search is: one total that is known before the first stage begins.
+//! Progress of a search: the work done, of a total that is known before the first stage begins.
 //!
-//! Work is counted in multiply-adds. Every stage has an upper bound of its work, and the total is the sum of the bounds. What
-//! a stage does not need of its bound (a race drops boundaries, a greedy family stops early, nothing is cut and there are no
-//! controls) is credited when a later stage begins. So progress never goes back, the total never changes, and all of it is
-//! done only at the end. Credited work took no time: [`Progress::spent`] leaves it out, so that a speed can be measured.
+//! Work is counted in multiply-adds. Every stage has an upper bound of its work, and the total is the sum of the
+//! bounds. Work that a stage does not need (a race drops boundaries, a greedy family stops early, there is no cut and
+//! so no controls) is credited when a later stage begins. So progress never decreases, the total never changes, and
+//! `done` reaches it only at the end. Credited work took no time: [`Progress::spent`] excludes it, so that a speed can
+//! be measured.
 
 use std::fmt;
 
-/// How far scoring is. `done` never goes back, `total` is known from the first report on and never changes, and `done` reaches
-/// it only at the end.
+/// Progress of a search. `done` never decreases, `total` never changes, and `done` reaches `total` only at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Progress {
-    /// Multiply-adds that are done, or that were planned and turned out not to be needed.
+    /// Multiply-adds that are done, or turned out not to be needed.
     pub done: u64,
-    /// Multiply-adds in all: an upper bound.
+    /// Upper bound of all multiply-adds.
     pub total: u64,
-    /// Multiply-adds that were computed, for a speed.
+    /// Multiply-adds that were computed, for measuring a speed.
     pub spent: u64,
-    /// Multiply-adds a second, measured for a moment before the work.
+    /// Multiply-adds per second, measured briefly before the work.
     pub rate: f64,
-    /// What is being done.
+    /// Name of the current stage.
     pub stage: &'static str,
-    /// Samples that are finished in this stage, of how many.
+    /// Number of samples that are finished in this stage.
     pub samples: usize,
-    /// How many there are.
+    /// Number of samples of this stage; 0 if they are not counted.
     pub of: usize,
-    /// Samples that were finished in all stages and are journalled.
+    /// Number of samples that are finished and journalled, in all stages.
     pub finished: usize,
-    /// While answers are generated: how many there are, of how many.
+    /// While answers are generated: the number of finished answers, and of all answers.
     pub answers: Option<(usize, usize)>,
 }
 
@@ -43,89 +43,91 @@ impl fmt::Display for Progress {
     }
 }
 
-/// A stage of a search, and an upper bound of its work.
+/// Name of a stage, and an upper bound of its work.
 pub(super) type PlannedStage = (&'static str, u64);
 
-/// The stages of a search, in their order, and how far it is.
+/// The stages of a search in their order, and the progress.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stages {
     planned: Vec<PlannedStage>,
-    /// How many of them have begun.
+    /// Number of stages that have begun.
     begun: usize,
-    /// What is done or credited of the last of these.
+    /// Work of the current stage that is done or credited.
     used: u64,
-    at: Progress,
+    progress: Progress,
 }
 
 impl Stages {
-    /// Of these stages, none of which has begun; `rate` is as in [`Progress`].
+    /// Plans stages, none of which has begun. `rate` is as in [`Progress`].
     pub(super) fn new(planned: Vec<PlannedStage>, rate: f64) -> Self {
-        // A search in which nothing is left to compute is not done before its end either.
+        // At least 1, so that a search without work is not done before its end.
         let total = sum(&planned).max(1);
-        Self { planned, begun: 0, used: 0, at: Progress { total, rate, ..Progress::default() } }
+        Self { planned, begun: 0, used: 0, progress: Progress { total, rate, ..Progress::default() } }
     }
 
-    /// Begins the next stage of this name: those before it have ended. A stage that was not planned is part of the last one.
+    /// Begins the next stage of this name, and ends all stages before it. A stage that is not planned counts as part of
+    /// the current one.
     pub(super) fn begin(&mut self, name: &'static str) {
         if let Some(skipped) = self.planned[self.begun..].iter().position(|(planned, _)| *planned == name) {
             self.begun += skipped + 1;
             self.used = 0;
         }
-        (self.at.stage, self.at.samples, self.at.of, self.at.answers) = (name, 0, 0, None);
+        let progress = &mut self.progress;
+        (progress.stage, progress.samples, progress.of, progress.answers) = (name, 0, 0, None);
         self.update();
     }
 
-    /// So much more of the stage is done.
+    /// Adds work that was computed.
     pub(super) fn spend(&mut self, work: u64) {
-        self.at.spent += work;
+        self.progress.spent += work;
         self.credit(work);
     }
 
-    /// So much more of the stage's bound is not needed.
+    /// Adds work of the stage's bound that is not needed.
     pub(super) fn credit(&mut self, work: u64) {
         self.used = self.used.saturating_add(work);
         self.update();
     }
 
-    /// The stage needs no more than this from here on.
+    /// Credits the stage's bound so that at most `work` is left.
     pub(super) fn need_at_most(&mut self, work: u64) {
         let bound = self.planned[..self.begun].last().map_or(0, |last| last.1);
         self.used = self.used.max(bound.saturating_sub(work));
         self.update();
     }
 
-    /// All stages have ended.
+    /// Ends all stages.
     pub(super) fn end(&mut self) {
-        self.at.done = self.at.total;
+        self.progress.done = self.progress.total;
     }
 
-    /// How far it is.
-    pub(super) fn at(&self) -> Progress {
-        self.at
+    /// The progress so far.
+    pub(super) fn progress(&self) -> Progress {
+        self.progress
     }
 
-    /// So many samples of so many are finished in this stage.
+    /// Sets the number of finished samples of this stage, and of all its samples.
     pub(super) fn count_samples(&mut self, samples: usize, of: usize) {
-        (self.at.samples, self.at.of) = (samples, of);
+        (self.progress.samples, self.progress.of) = (samples, of);
     }
 
-    /// One more sample is finished, and journalled.
+    /// Counts one more finished sample.
     pub(super) fn finish_sample(&mut self) {
-        self.at.samples = self.at.of.min(self.at.samples + 1);
-        self.at.finished += 1;
+        self.progress.samples = self.progress.of.min(self.progress.samples + 1);
+        self.progress.finished += 1;
     }
 
-    /// So many answers of so many are generated.
+    /// Sets the number of finished answers, and of all answers.
     pub(super) fn count_answers(&mut self, answers: usize, of: usize) {
-        self.at.answers = Some((answers, of));
+        self.progress.answers = Some((answers, of));
     }
 
-    /// What is done: never more than the bounds of what has begun, and never all before the end.
+    /// Updates `done`: at most the bounds of the stages that have begun, and less than the total before the end.
     fn update(&mut self) {
         let (present, ended) =
             self.planned[..self.begun].split_last().map_or((0, 0), |(last, ended)| (last.1, sum(ended)));
         let done = ended.saturating_add(self.used.min(present));
-        self.at.done = self.at.done.max(done.min(self.at.total - 1));
+        self.progress.done = self.progress.done.max(done.min(self.progress.total - 1));
     }
 }
 
@@ -142,11 +144,11 @@ mod tests {
     }
 
     fn done(stages: &Stages) -> (u64, u64) {
-        (stages.at().done, stages.at().total)
+        (stages.progress().done, stages.progress().total)
     }
 
     #[test]
-    fn what_a_stage_does_not_need_is_credited_when_the_next_begins() {
+    fn unneeded_work_is_credited_when_the_next_stage_begins() {
         let mut stages = stages();
         assert_eq!(done(&stages), (0, 200));
         stages.begin("choosing");
@@ -154,13 +156,14 @@ mod tests {
         assert_eq!(done(&stages), (30, 200));
         // There are no controls.
         stages.begin("judging");
-        assert_eq!((done(&stages), stages.at().spent, stages.at().stage), ((160, 200), 30, "judging"));
+        let progress = stages.progress();
+        assert_eq!((done(&stages), progress.spent, progress.stage), ((160, 200), 30, "judging"));
         stages.credit(10);
-        assert_eq!((done(&stages), stages.at().spent), ((170, 200), 30));
+        assert_eq!((done(&stages), stages.progress().spent), ((170, 200), 30));
     }
 
     #[test]
-    fn what_a_stage_cannot_need_any_more_is_credited_at_once() {
+    fn work_that_a_stage_cannot_need_is_credited_at_once() {
         let mut stages = stages();
         stages.need_at_most(10);
         assert_eq!(done(&stages), (0, 200));
@@ -169,7 +172,7 @@ mod tests {
         stages.need_at_most(80);
         assert_eq!(done(&stages), (30, 200));
         stages.need_at_most(25);
-        assert_eq!((done(&stages), stages.at().spent), ((75, 200), 30));
+        assert_eq!((done(&stages), stages.progress().spent), ((75, 200), 30));
     }
 
     #[test]
@@ -177,8 +180,8 @@ mod tests {
         let mut stages = stages();
         stages.begin("choosing");
         stages.spend(130);
-        assert_eq!((done(&stages), stages.at().spent), ((100, 200), 130));
-        // What was not planned changes nothing.
+        assert_eq!((done(&stages), stages.progress().spent), ((100, 200), 130));
+        // A stage that is not planned changes nothing.
         stages.begin("something else");
         stages.spend(u64::MAX - 130);
         assert_eq!(done(&stages), (100, 200));

@@ -1,14 +1,14 @@
-//! Where a trimmed adapter comes from, for its card.
+//! The provenance of a trimmed adapter, for its model card.
 
 use plimsoll_stats::choose::Interval;
 
 use crate::lora::Variant;
-use crate::lora::adapter::{Provenance, Source, TrimScores};
+use crate::lora::adapter::{HashedFile, Provenance, TrimScores};
 use crate::result::{MetricSummary, SearchResult};
 
-/// What the trimmed adapter's card says of where it comes from.
+/// The provenance of the trimmed adapter of a search.
 pub(super) fn provenance(result: &SearchResult) -> Provenance {
-    let source = |path: &str, sha256: &str| Some(Source { path: path.into(), sha256: sha256.into() });
+    let source = |path: &str, sha256: &str| Some(HashedFile { path: path.into(), sha256: sha256.into() });
     let choice = &result.choice;
     let metric = result.metric.as_ref().filter(|metric| metric.decided);
     let layers = result.model.layers;
@@ -47,5 +47,27 @@ pub(super) fn provenance(result: &SearchResult) -> Provenance {
             }),
             _ => None,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::report;
+
+    #[test]
+    fn scores_are_those_of_the_candidate_not_of_the_boundary_with_as_many_layers() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/result.json");
+        let (_, mut result) = report::read(&file).unwrap();
+        let boundary = result.variants.iter().find(|variant| variant.layers_kept == 20).unwrap().clone();
+        let mut other = boundary.clone();
+        other.gates = "3-12=0".to_owned();
+        other.holdout.as_mut().unwrap().mean_nll = 0.25;
+        result.variants.push(other);
+        assert_eq!(provenance(&result).scores.unwrap().trimmed, boundary.holdout.unwrap().mean_nll);
+        result.candidate.as_mut().unwrap().gates = "3-12=0".to_owned();
+        assert_eq!(provenance(&result).scores.unwrap().trimmed, 0.25);
     }
 }

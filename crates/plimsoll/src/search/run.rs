@@ -1,4 +1,4 @@
-//! A search from a model, an adapter and samples to an answer: the builder, and the stages in their order.
+//! The builder of a search, and the order of its stages.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -9,12 +9,12 @@ use std::time::Instant;
 use plimsoll_formats::files;
 use plimsoll_stats::choose::{Margin, Part};
 
-use super::explain::{Decode, explain};
+use super::explain::{Decode, ExplainInputs, explain};
 use super::found::Found;
 use super::journal::{Memory, Set};
 use super::judge::judge_candidate;
 use super::metric::{Answering, Chooser};
-use super::outcome::{DataNotes, Findings, gather};
+use super::outcome::{DataNotes, Findings, StageResults, gather};
 use super::plan::SearchPlan;
 use super::progress::Progress;
 use super::score::score;
@@ -26,14 +26,15 @@ use super::write::OutputFolder;
 use crate::data::{DataOptions, DataProblem, Dataset, Ending, Sample, TemplateChoice, TokenizedDataset, Turns};
 use crate::engine::{CpuBenchmark, CpuEngine, CpuOptions, CpuProbe, EngineIdentity, Engines};
 use crate::error::{Error, Result};
-use crate::eval::Place;
+use crate::eval::RowPlace;
 use crate::journal::{Fingerprint, Journal};
+use crate::lora::Family;
 use crate::lora::adapter::{Adapter, BoundAdapter, OtherBase};
 use crate::model::Model;
 use crate::result::{AdapterFacts, AnswerEnding, Cost, DataFacts, GuardSummary, SearchResult, Warning};
 use crate::tokenizer::Tokenizer;
 
-/// Begins a search: which of the adapter's layers does inference need?
+/// Builds a search: which LoRA layers of the adapter does inference need on data like these samples?
 ///
 /// ```
 /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/golden/tiny-gqa-tied");
@@ -65,7 +66,7 @@ pub fn search<'a>(model: &'a Model, adapter: &'a Adapter, data: &'a Dataset) -> 
     }
 }
 
-/// A search that has not begun. Nothing is written unless it is asked for.
+/// A search that has not begun: a builder. It writes files only on request.
 pub struct Search<'a> {
     model: &'a Model,
     adapter: &'a Adapter,
@@ -82,7 +83,7 @@ pub struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// All settings at once; their seed is that of the draw of the samples too.
+    /// Sets all settings. Their seed also applies to the sampling of lines.
     #[must_use]
     pub fn settings(mut self, settings: SearchSettings) -> Self {
         self.data_options.seed = settings.seed;
@@ -90,70 +91,70 @@ impl<'a> Search<'a> {
         self
     }
 
-    /// What counts as not worse than the full adapter.
+    /// Sets what counts as not worse than the full adapter.
     #[must_use]
     pub fn margin(mut self, margin: Margin) -> Self {
         self.settings.margin = margin;
         self
     }
 
-    /// Seed of everything that is random.
+    /// Sets the seed of everything that is random.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         (self.settings.seed, self.data_options.seed) = (seed, seed);
         self
     }
 
-    /// How samples are made of lines; the seed stays that of the search.
+    /// Sets how lines become samples. The seed stays that of the search.
     #[must_use]
     pub fn data_options(mut self, options: DataOptions) -> Self {
         self.data_options = DataOptions { seed: self.settings.seed, ..options };
         self
     }
 
-    /// Samples of another kind, on which the cut must not be worse.
+    /// Sets the guard: samples of another kind, on which the candidate must not get worse.
     #[must_use]
     pub fn guard(mut self, guard: &'a Dataset) -> Self {
         self.guard = Some(guard);
         self
     }
 
-    /// Chooses by a task's metric of generated answers in place of the NLL: `TASK`, or `TASK:METRIC`.
+    /// Chooses by a metric of generated answers instead of the NLL: `TASK` or `TASK:METRIC`.
     #[must_use]
     pub fn metric(mut self, metric: impl Into<String>) -> Self {
         self.metric = Some(metric.into());
         self
     }
 
-    /// Threads, dtype and memory.
+    /// Sets the engine's threads, dtype and memory.
     #[must_use]
     pub fn engine(mut self, options: CpuOptions) -> Self {
         self.engine = options;
         self
     }
 
-    /// Journals scores in this folder, and goes on from what an interrupted search left there.
+    /// Journals scores in this folder, and continues an interrupted search from its journal.
     #[must_use]
     pub fn journal(mut self, output: &'a OutputFolder) -> Self {
         self.output = Some(output);
         self
     }
 
-    /// Measures what a cut saves on this machine; trimmed adapters are written to this folder for a moment.
+    /// Measures speed and size of variants on this machine. Temporary adapters are written to the folder `scratch`.
     #[must_use]
     pub fn measure_efficiency(mut self, scratch: impl Into<PathBuf>) -> Self {
         self.scratch = Some(scratch.into());
         self
     }
 
-    /// The command that repeats the search, for the result.
+    /// Sets the command line that the result records.
     #[must_use]
     pub fn command(mut self, command: impl Into<String>) -> Self {
         self.command = command.into();
         self
     }
 
-    /// Called with the progress several times a second.
+    /// Calls `observe` with the progress several times per second.
     #[must_use]
     pub fn on_progress(self, mut observe: impl FnMut(Progress) + 'a) -> Self {
         self.on_step(move |progress| {
@@ -162,14 +163,14 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// The same, and may stop the search by breaking.
+    /// Calls `observe` with the progress several times per second. The search stops if it breaks.
     #[must_use]
     pub fn on_step(mut self, observe: impl FnMut(Progress) -> ControlFlow<()> + 'a) -> Self {
         self.observe = Some(Box::new(observe));
         self
     }
 
-    /// Searches.
+    /// Runs the search.
     ///
     /// # Errors
     /// As [`prepare`](Self::prepare) and [`PreparedSearch::run`].
@@ -182,10 +183,10 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Checks everything, so that bad input costs no time.
+    /// Reads and checks all inputs, before anything is scored.
     ///
     /// # Errors
-    /// Whatever is wrong with the adapter, the data or the settings.
+    /// An adapter, data or settings that cannot be used.
     pub fn prepare(self) -> Result<PreparedSearch<'a>> {
         let Self {
             model, adapter, data, guard, settings, data_options, engine, metric, output, scratch, command, ..
@@ -232,33 +233,33 @@ impl fmt::Debug for Search<'_> {
     }
 }
 
-/// Whether every prompt can be answered, and every answer be compared.
+/// Checks that every prompt can be answered, and that every answer can be compared with its reference.
 fn check_questions(dataset: &TokenizedDataset, metric: &Chooser, options: &DataOptions, context: usize) -> Result<()> {
     if options.turns == Turns::All {
-        return Err(Error::Usage("--metric answers the last turn of a chat: it does not go with --turns all".into()));
+        return Err(Error::Usage("--metric scores the last turn of a chat: it cannot be used with --turns all".into()));
     }
-    let room = context - 1;
-    // A text that is all answer has nothing before it but a BOS.
+    let longest = context - 1;
+    // A plain text has no prompt but a BOS.
     let mut prompts = dataset.samples.iter().zip(&dataset.prompts);
-    if let Some((Sample { line, .. }, prompt)) = prompts.find(|(_, p)| p.len() < 2 || p.len() > room) {
-        let problem = DataProblem::Unanswerable { line: *line, tokens: prompt.len(), room };
+    if let Some((Sample { line, .. }, prompt)) = prompts.find(|(_, p)| p.len() < 2 || p.len() > longest) {
+        let problem = DataProblem::Unanswerable { line: *line, tokens: prompt.len(), room: longest };
         return Err(Error::input(&dataset.file, problem));
     }
     for (sample, answer) in dataset.samples.iter().zip(&dataset.answers) {
-        let checked = metric.measured.check(Place::Line(sample.line), answer);
+        let checked = metric.measured.check(RowPlace::Line(sample.line), answer);
         checked.map_err(|problem| Error::input(&dataset.file, problem))?;
     }
     Ok(())
 }
 
-/// SHA-256 of what was read.
+/// SHA-256 of the model and the adapter.
 #[derive(Debug)]
 struct Hashes {
     model: String,
     adapter: String,
 }
 
-/// What a search reads.
+/// The inputs of a search.
 #[derive(Debug)]
 struct Inputs<'a> {
     model: &'a Model,
@@ -283,42 +284,42 @@ pub struct PreparedSearch<'a> {
 }
 
 impl<'a> PreparedSearch<'a> {
-    /// Warnings that follow from the number of samples alone, and so are known before anything is scored.
+    /// Warnings that depend on the number of samples only, so that they are known before scoring.
     pub fn forewarnings(&self) -> &[Warning] {
         self.study.forewarnings()
     }
 
-    /// Whether the base model's name says that it is another one than the adapter was trained on.
+    /// The names of both models, if the base model has another name than the one that the adapter was trained on.
     pub fn other_base(&self) -> Option<OtherBase> {
         self.inputs.model.other_base(self.inputs.adapter)
     }
 
-    /// How many samples will be scored.
+    /// The number of samples that will be scored.
     pub fn samples(&self) -> usize {
         self.inputs.dataset.samples.len()
     }
 
-    /// The samples, and those of the guard, with what became of those that are too long.
+    /// The samples, and the guard's samples, with the lines that are too long.
     pub fn datasets(&self) -> impl Iterator<Item = &TokenizedDataset> {
         std::iter::once(&self.inputs.dataset).chain(&self.inputs.guard)
     }
 
-    /// The longest sample that is scored, in tokens.
+    /// The maximum length of a sample, in tokens.
     pub fn max_length(&self) -> usize {
         self.inputs.data_options.max_length
     }
 
-    /// What will be scored of each sample that chooses, as far as it does not depend on scores.
+    /// The variants that will be scored on each selection sample, without those that depend on scores.
     pub fn plan(&self) -> SearchPlan {
         self.study.plan()
     }
 
-    /// Searches on this machine's CPU. `observe` may stop the work by breaking; what is finished then stands in the journal,
-    /// where there is one, and the next run goes on from there.
+    /// Runs the search on the CPU of this machine. If `observe` breaks, the search stops; finished work is in the
+    /// journal, if there is one, and the next run continues from there.
     ///
     /// # Errors
-    /// See [`Scorer::score`](crate::engine::Scorer::score); a journal of another search; settings that leave nothing to
-    /// choose from.
+    /// See [`Scorer::score`](crate::engine::Scorer::score); a journal of another search; settings that exclude all
+    /// variants.
     pub fn run(&self, observe: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Found<'a>> {
         let engine = CpuEngine::load(self.inputs.model, &self.inputs.lora, self.engine)?;
         let probe = CpuProbe { engine: &engine, lora: &self.inputs.lora };
@@ -330,7 +331,7 @@ impl<'a> PreparedSearch<'a> {
         self.run_on(&engines, observe)
     }
 
-    /// The same on engines of the caller's.
+    /// Runs the search on other engines.
     ///
     /// # Errors
     /// As [`run`](Self::run), and a metric without a generator.
@@ -350,8 +351,7 @@ impl<'a> PreparedSearch<'a> {
         };
         let answering = match &study.metric {
             Some(chooser) => {
-                let no_generator =
-                    || Error::Engine("this engine generates no answers, and --metric chooses by them".into());
+                let no_generator = || Error::Engine("this engine cannot generate answers: --metric needs them".into());
                 let generator = engines.generator.ok_or_else(no_generator)?;
                 let questions = questions(&inputs.dataset);
                 let answering = Answering::new(chooser, generator, &inputs.tokenizer, study.layers(), questions);
@@ -397,7 +397,7 @@ impl<'a> PreparedSearch<'a> {
         })
     }
 
-    /// The findings with the facts of the files.
+    /// The findings, with facts about the files.
     fn found(&self, findings: Findings) -> Found<'a> {
         let Inputs { model, adapter, hashes, .. } = &self.inputs;
         let guard = self.guard_summary(&findings);
@@ -482,7 +482,7 @@ fn questions(dataset: &TokenizedDataset) -> HashMap<usize, (Vec<u32>, String)> {
     dataset.samples.iter().map(|sample| sample.line).zip(questions).collect()
 }
 
-/// What the stages run on beside the study.
+/// The inputs of the stages besides the study.
 struct StageContext<'a> {
     engines: &'a Engines<'a>,
     journal: Option<(Journal, Memory)>,
@@ -492,10 +492,10 @@ struct StageContext<'a> {
 }
 
 impl Study {
-    /// Searches on some engines, without a file: nothing is journalled, and tokens are shown by their ids.
+    /// Runs the search on some engines, without files: nothing is journalled, and tokens are shown by their ids.
     ///
     /// # Errors
-    /// Scores that cannot be computed; settings that leave nothing to choose from.
+    /// Scores that cannot be computed; settings that exclude all variants.
     pub fn run(&self, engines: &Engines<'_>, observe: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Findings> {
         let decode = |tokens: &[u32]| tokens.iter().map(|token| format!("<{token}>")).collect::<String>();
         let notes = DataNotes::default();
@@ -507,6 +507,7 @@ impl Study {
 /// Plans all stages and runs them: score, select, judge, explain.
 fn run_stages(study: &Study, context: StageContext<'_>, observe: Observer<'_>) -> Result<Findings> {
     let StageContext { engines, journal, mut answering, decode, notes } = context;
+    check_engines(study, engines)?;
     let parts = study.parts();
     let begun = Instant::now();
     let mut scoring = begin(study, engines, journal)?;
@@ -516,14 +517,15 @@ fn run_stages(study: &Study, context: StageContext<'_>, observe: Observer<'_>) -
 
     let scored = score(study, &parts, &mut scoring, engines.probe, observe)?;
     let mut selected = select(study, &parts, &scored, &mut scoring, answering.as_mut(), observe)?;
-    let competition = (selected.arbitration.take(), selected.excluded.len());
+    let (arbitration, excluded) = (selected.arbitration.take(), selected.excluded.len());
     let judged = judge_candidate(study, &parts, &scored, selected, &mut scoring, answering.as_mut(), observe)?;
     let mut seconds = 0.0;
-    let mut scored_in = || seconds = begun.elapsed().as_secs_f64();
-    let explained = explain(study, &parts, &scored, &judged, &mut scoring, engines, decode, &mut scored_in, observe)?;
+    let mut after_scoring = || seconds = begun.elapsed().as_secs_f64();
+    let inputs = ExplainInputs { study, parts: &parts, scored: &scored, judged: &judged, engines, decode };
+    let explained = explain(inputs, &mut scoring, &mut after_scoring, observe)?;
     scoring.stages().end();
-    // All of it is done: whoever would break now has nothing to stop.
-    let _ = observe(scoring.stages().at());
+    // All work is done, so a break has no effect.
+    let _ = observe(scoring.stages().progress());
 
     let samples = parts.selection.len() + parts.holdout.len() + parts.guard.iter().map(Vec::len).sum::<usize>();
     let EngineIdentity { dtype, instructions, threads } = engines.scorer.identity();
@@ -536,10 +538,35 @@ fn run_stages(study: &Study, context: StageContext<'_>, observe: Observer<'_>) -
         dtype,
         instructions,
     };
-    Ok(gather(study, &parts, &scored, competition, judged, explained, &scoring, &notes, cost))
+    let results = StageResults { scored: &scored, arbitration, excluded, judged, explained, cost };
+    Ok(gather(study, &parts, results, &scoring, &notes))
 }
 
-/// The scoring, with what the journal holds.
+/// Checks that the engines can compute what the settings need, before anything is computed.
+fn check_engines(study: &Study, engines: &Engines<'_>) -> Result<()> {
+    let layers = engines.scorer.layers();
+    if layers != study.layers() {
+        let expected = study.layers();
+        return Err(Error::Engine(format!("the engine's model has {layers} layers: expected {expected}")));
+    }
+    let families = study.families();
+    if engines.probe.is_none() && families.contains(&Family::OutputK) {
+        return Err(Error::Engine(
+            "--families output-k needs the energies of updates: this engine has no probe".into(),
+        ));
+    }
+    let scales = |family: &Family| matches!(family, Family::Strengths | Family::GlobalAlpha | Family::Ramp);
+    let is_given = study.given.iter().any(|member| !member.variant.is_binary());
+    if !engines.scorer.capabilities().strengths && (is_given || families.iter().any(scales)) {
+        let needs = families.iter().find(|family| scales(family)).map_or("--gates", |family| family.name());
+        return Err(Error::Engine(format!(
+            "{needs} needs LoRA strengths other than 0 and 1: this engine has only these"
+        )));
+    }
+    Ok(())
+}
+
+/// The scoring, with the scores of the journal.
 fn begin<'a>(study: &Study, engines: &Engines<'a>, journal: Option<(Journal, Memory)>) -> Result<Scoring<'a>> {
     let parts = study.parts();
     let lines = |samples: &mut dyn Iterator<Item = &&Sample>, most: usize| -> HashSet<usize> {

@@ -1,4 +1,4 @@
-//! The first stage: scores of the variants that do not depend on scores, on the samples that choose.
+//! The first stage: scores of variants that do not depend on scores, on the selection samples.
 
 use std::collections::HashSet;
 
@@ -14,36 +14,36 @@ use super::{effects, plan};
 use crate::data::Sample;
 use crate::engine::Probe;
 use crate::error::Result;
-use crate::lora::{Facts, Family, Projection, Variant, VariantSet};
+use crate::lora::{Facts, Family, Member, Projection, Variant, VariantSet};
 
-/// A variant that is worse on the guard's samples by a test with a p-value below this cannot be picked.
+/// The guard excludes a variant whose p-value of being worse is below this.
 const GUARD_LEVEL: f64 = 0.05;
 
-/// What the first stage found. The scores themselves are in the [`Scoring`].
+/// The result of the first stage. The scores are in the [`Scoring`].
 #[derive(Debug)]
 pub(super) struct Scored {
     /// Frobenius norms of each layer's updates.
     pub(super) norms: Vec<f64>,
-    /// Energies of the updates on samples, by layer and module; empty where no engine measures them.
+    /// Energies of the updates on samples, by layer and module; empty without a probe.
     pub(super) energies: Vec<[f64; Projection::COUNT]>,
-    /// Energies of each layer's updates; empty where no engine measures them.
+    /// Energies of each layer's updates; empty without a probe.
     pub(super) output: Vec<f64>,
-    /// All members that do not depend on scores.
+    /// All members of families that do not depend on scores.
     pub(super) set: VariantSet,
-    /// What became of each boundary, where they were raced.
+    /// The fate of each boundary in a race; `None` without a race.
     pub(super) fates: Option<Vec<Fate>>,
-    /// Gates of the variants that the guard keeps from being picked.
+    /// The variants that the guard excludes, as [`Variant::spec`] writes them.
     pub(super) excluded: HashSet<String>,
 }
 
 impl Scored {
-    /// Facts that members of families depend on.
+    /// The facts that the members of families depend on.
     pub(super) fn facts<'a>(&'a self, study: &'a Study) -> Facts<'a> {
         study.facts(&self.norms, &self.output)
     }
 }
 
-/// Scores the members of all families on the samples that choose, and on those of the guard.
+/// Scores the members of all families on the selection samples and on the guard's samples.
 pub(super) fn score(
     study: &Study,
     parts: &Parts<'_>,
@@ -61,11 +61,12 @@ pub(super) fn score(
     };
     let output = effects::joint_energies(&energies);
     let set = VariantSet::new(study.members(&study.facts(&norms, &output)));
+    let variants = in_order_of_plan(set.members());
 
     scoring.begin(plan::CHOOSING);
     let fates = match study.settings.strategy {
         Strategy::Exact => {
-            scoring.evaluate(all(choosing, selection, set.variants()), Counted::Samples, observe)?;
+            scoring.evaluate(all(choosing, selection, &variants), Counted::Samples, observe)?;
             None
         }
         Strategy::Racing { error_rate } => {
@@ -74,7 +75,7 @@ pub(super) fn score(
         }
     };
     scoring.begin(plan::GUARD);
-    scoring.evaluate(Task::scores(guarding, guard, set.variants()), Counted::Samples, observe)?;
+    scoring.evaluate(Task::scores(guarding, guard, &variants), Counted::Samples, observe)?;
     let mut excluded = HashSet::new();
     for variant in set.variants() {
         if is_worse_on_guard(study, scoring, guard, variant)? {
@@ -83,23 +84,29 @@ pub(super) fn score(
     }
     scoring.begin(plan::FAMILIES);
     if fates.is_some() {
-        let others = set.members().iter().filter(|member| member.family != Family::BottomK).cloned();
-        let others = VariantSet::new(others.collect());
-        scoring.evaluate(all(choosing, selection, others.variants()), Counted::Samples, observe)?;
+        let others = set.members().iter().filter(|member| member.family != Family::BottomK);
+        scoring.evaluate(all(choosing, selection, &in_order_of_plan(others)), Counted::Samples, observe)?;
     }
     if study.families().len() > 1 {
-        // Whatever left the race: other families are compared with the base model and the adapter as trained.
-        scoring.evaluate(all(choosing, selection, &study.ends()), Counted::Samples, observe)?;
+        // Other families are compared with base and full, which the race may have dropped.
+        scoring.evaluate(all(choosing, selection, &study.base_and_full()), Counted::Samples, observe)?;
     }
     Ok(Scored { norms, energies, output, set, fates, excluded })
 }
 
-/// Scores, tokens and curves.
+/// The distinct variants of members, those that only output-k has last: the plan bounds the work of this order.
+fn in_order_of_plan<'a>(members: impl IntoIterator<Item = &'a Member>) -> Vec<Variant> {
+    let (by_energy, known): (Vec<&Member>, Vec<&Member>) =
+        members.into_iter().partition(|member| member.family == Family::OutputK);
+    VariantSet::new(known.into_iter().chain(by_energy).cloned().collect()).variants().to_vec()
+}
+
+/// A task for scores, answer tokens and probability curves.
 fn all<'a>(set: Set, samples: &'a [&'a Sample], variants: &'a [Variant]) -> Task<'a> {
     Task::scores(set, samples, variants).wanting(Wanted::TokensAndLens)
 }
 
-/// Energies of all updates on some samples, per token.
+/// Energies of all updates on samples, per token.
 fn energies(
     probe: &dyn Probe,
     samples: &[&Sample],
@@ -110,13 +117,13 @@ fn energies(
     let tokens: usize = samples.iter().map(|sample| sample.tokens.len()).sum();
     let mut energies = probe.output_energy(&samples, &mut |work| {
         scoring.stages().spend(work);
-        observe(scoring.stages().at())
+        observe(scoring.stages().progress())
     })?;
     energies.iter_mut().flatten().for_each(|energy| *energy /= tokens.max(1) as f64);
     Ok(energies)
 }
 
-/// Whether the guard's samples show a variant to be worse than the margin allows: by a one-sided paired t-test.
+/// Whether the guard's samples show that a variant loses more than the margin, by a one-sided paired t-test.
 pub(super) fn is_worse_on_guard(
     study: &Study,
     scoring: &Scoring<'_>,
@@ -127,12 +134,12 @@ pub(super) fn is_worse_on_guard(
         return Ok(false);
     }
     let set = Set::guard(Part::Selection);
-    let [_, full] = study.ends();
+    let [_, full] = study.base_and_full();
     let (full, nll) = (scoring.nll(set, guard, &full)?, scoring.nll(set, guard, variant)?);
     let losses: Vec<f64> = nll.iter().zip(&full).map(|(nll, full)| nll - full).collect();
     let (mean, se) = mean_and_se(&losses);
     let above = mean - study.settings.guard_margin;
-    // A loss that is the same for all samples has no error.
+    // A loss that is the same on all samples has no standard error.
     let p = if se > 0.0 { student_t_above(above / se, losses.len() - 1) } else { 1.0 - f64::from(above > 0.0) };
     Ok(p < GUARD_LEVEL)
 }

@@ -1,10 +1,10 @@
-//! Scoring with a memory: what an earlier run left is not scored again, and what is finished is journalled at once.
+//! Scores of a search: known scores are not computed again, and new ones are journalled at once.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use plimsoll_stats::choose::Part;
-use plimsoll_stats::choose::race::{Race, Step};
+use plimsoll_stats::choose::race::{Race, RaceStep};
 
 use super::journal::{Known, Memory, Set};
 use super::progress::{PlannedStage, Progress, Stages};
@@ -13,44 +13,45 @@ use crate::engine::{Request, ScoreEvent, Scorer, layer_passes};
 use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::lora::{Variant, VariantId, VariantTable};
-use crate::result::{ScoreRow, Source};
+use crate::result::{DataSource, SampleScores, ScoreRow};
 
-/// More variants than this are scored in several passes: hidden states of all of them are held at once.
-const GROUP: usize = 128;
+/// Maximum number of variants in one pass, because the hidden states of all of them are in memory together.
+pub(super) const GROUP: usize = 128;
 
-/// Called with the progress of a search; the search stops where it breaks.
+/// Receives the progress of a search. The search stops if it breaks.
 pub(super) type Observer<'a> = &'a mut dyn FnMut(Progress) -> ControlFlow<()>;
 
-/// What is wanted beside the NLL of answers, of the samples that it is wanted of.
+/// What to compute besides the NLL of answers, for the samples in [`Shown`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// Nothing.
+    /// Nothing else.
     Scores,
     /// The NLL of every answer token.
     Tokens,
-    /// That, and curves of the base model and of the full adapter.
+    /// The NLL of every answer token, and probability curves of the base model and the full adapter.
     TokensAndLens,
 }
 
-/// Whether a stage counts its samples: in rounds samples come by again, and how many are finished says nothing.
+/// Whether the progress counts the samples of a task. With several rounds a sample is scored several times, so the
+/// number of finished samples has no meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Counted {
-    /// Every sample once.
+    /// Every sample is scored once: count them.
     Samples,
-    /// One of several rounds.
+    /// One of several rounds: do not count samples.
     Rounds,
 }
 
-/// Lines of the samples of which more is wanted than scores.
+/// Lines of the samples for which more than scores is computed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shown {
-    /// Whose curves are drawn.
+    /// Samples with probability curves.
     pub(super) lens: HashSet<usize>,
-    /// Whose answer tokens are kept.
+    /// Samples with scores of answer tokens.
     pub(super) tokens: HashSet<usize>,
 }
 
-/// Some variants to be scored on some samples.
+/// A task: variants to score on samples.
 #[derive(Clone, Copy)]
 pub(super) struct Task<'a> {
     pub(super) set: Set,
@@ -60,18 +61,18 @@ pub(super) struct Task<'a> {
 }
 
 impl<'a> Task<'a> {
-    /// Of scores alone.
+    /// A task for scores only.
     pub(super) fn scores(set: Set, samples: &'a [&'a Sample], variants: &'a [Variant]) -> Self {
         Self { set, samples, variants, wanted: Wanted::Scores }
     }
 
-    /// Of scores and more.
+    /// The same task, with more to compute.
     pub(super) fn wanting(self, wanted: Wanted) -> Self {
         Self { wanted, ..self }
     }
 }
 
-/// The scores of a search while they come in.
+/// All scores of a search so far, with the engine that computes them and the journal.
 pub(super) struct Scoring<'a> {
     scorer: &'a dyn Scorer,
     journal: Option<Journal>,
@@ -79,15 +80,15 @@ pub(super) struct Scoring<'a> {
     known: HashMap<(Set, usize), Known>,
     table: VariantTable,
     stages: Stages,
-    /// Variants that stand in `passes`, with the first of their samples.
+    /// Variants that are counted in `passes`, with the first of their samples.
     counted: HashSet<(Set, VariantId, usize)>,
-    /// Layers computed, summed over samples; and how many they would be with one run for each variant.
+    /// Layer passes, summed over samples: computed, and with one run per variant.
     pub(super) passes: (usize, usize),
-    /// Samples of which an earlier run had left scores.
+    /// Number of samples with scores of an earlier run.
     pub(super) resumed: usize,
 }
 
-/// Some variants to be scored on some samples, in one call of the engine.
+/// A call of the engine: variants to score on samples.
 struct Job {
     samples: Vec<Sample>,
     variants: Vec<VariantId>,
@@ -95,7 +96,7 @@ struct Job {
 }
 
 impl<'a> Scoring<'a> {
-    /// Begins with what the journal holds of the samples, where there is one.
+    /// Starts with the scores of the journal, if there is one.
     pub(super) fn new(
         scorer: &'a dyn Scorer,
         journal: Option<(Journal, Memory)>,
@@ -119,18 +120,18 @@ impl<'a> Scoring<'a> {
         Ok(Self { scorer, journal, shown, known, table, stages, counted, passes: (0, 0), resumed: count })
     }
 
-    /// Plans all stages, and reports them before the first one begins.
+    /// Plans all stages, and reports the progress before the first one begins.
     pub(super) fn plan(&mut self, planned: Vec<PlannedStage>, rate: f64, observe: Observer<'_>) -> Result<()> {
         self.stages = Stages::new(planned, rate);
-        if observe(self.stages.at()).is_break() { Err(Error::Interrupted) } else { Ok(()) }
+        if observe(self.stages.progress()).is_break() { Err(Error::Interrupted) } else { Ok(()) }
     }
 
-    /// The variants that were scored.
+    /// The numbers of all variants so far.
     pub(super) fn table(&self) -> &VariantTable {
         &self.table
     }
 
-    /// The stages, where work is done elsewhere.
+    /// The stages, for work that is done outside.
     pub(super) fn stages(&mut self) -> &mut Stages {
         &mut self.stages
     }
@@ -140,7 +141,7 @@ impl<'a> Scoring<'a> {
         self.stages.begin(stage);
     }
 
-    /// What is known of a sample.
+    /// The known scores of a sample.
     pub(super) fn known(&self, set: Set, sample: &Sample) -> &Known {
         &self.known[&(set, sample.line)]
     }
@@ -163,20 +164,28 @@ impl<'a> Scoring<'a> {
         self.shown.tokens.contains(&sample.line)
     }
 
-    /// Work that a task would still cost.
+    /// The work of a task, without known scores.
     pub(super) fn work(&mut self, task: Task<'_>) -> u64 {
         let jobs = self.jobs(task);
         jobs.iter().map(|job| self.scorer.work(&job.samples, &job.request)).sum()
     }
 
-    /// Work of one variant alone, the full adapter, on some samples.
+    /// The work of one variant, the full adapter, on samples.
     pub(super) fn work_alone(&self, samples: &[&Sample]) -> u64 {
         let samples: Vec<Sample> = samples.iter().map(|&sample| sample.clone()).collect();
         let variants = vec![Variant::uniform(self.scorer.layers(), 1.0)];
         self.scorer.work(&samples, &Request { variants, ..Request::default() })
     }
 
-    /// Scores some variants on some samples, as far as they are not known.
+    /// Whether the engine can scale LoRA by strengths other than 0 and 1.
+    pub(super) fn has_strengths(&self) -> bool {
+        self.scorer.capabilities().strengths
+    }
+
+    /// Computes the scores of a task that are not known.
+    ///
+    /// # Errors
+    /// As [`Scorer::score`]; a score that is not finite, which is not journalled; a journal that cannot be written.
     pub(super) fn evaluate(&mut self, task: Task<'_>, counted: Counted, observe: Observer<'_>) -> Result<()> {
         let Task { set, samples, variants, .. } = task;
         let jobs = self.jobs(task);
@@ -187,25 +196,31 @@ impl<'a> Scoring<'a> {
         let Self { scorer, journal, table, stages, known, .. } = self;
         for Job { samples, variants, request } in jobs {
             let gates: Vec<String> = variants.iter().map(|id| table.spec(*id).to_owned()).collect();
-            let mut journal_error = None;
+            let mut failure = None;
             let scored = scorer.score(&samples, &request, &mut |event| {
                 match event {
                     ScoreEvent::Work(work) => stages.spend(work),
                     ScoreEvent::Scored(scores) => {
+                        if let Some((line, variant)) = not_finite(scores) {
+                            let gates = gates.get(variant).map_or("", String::as_str);
+                            failure =
+                                Some(Error::Engine(format!("line {line}: the NLL under `{gates}` is not finite")));
+                            return ControlFlow::Break(());
+                        }
                         (0..progress.finish(scores.iter().map(|scores| scores.line)))
                             .for_each(|_| stages.finish_sample());
                         let Set { source, part } = set;
                         let row = |scores| ScoreRow { source, part, gates: gates.clone(), scores };
                         let rows = scores.iter().cloned().map(row);
                         if let Some(Err(error)) = journal.as_mut().map(|journal| journal.append(rows)) {
-                            journal_error = Some(error);
+                            failure = Some(error);
                             return ControlFlow::Break(());
                         }
                     }
                 }
-                observe(stages.at())
+                observe(stages.progress())
             });
-            if let Some(error) = journal_error {
+            if let Some(error) = failure {
                 return Err(error);
             }
             for scores in scored? {
@@ -216,7 +231,7 @@ impl<'a> Scoring<'a> {
         Ok(())
     }
 
-    /// Counts the layers that new variants of a set of samples cost.
+    /// Adds the layer passes of variants that are new for these samples.
     fn count_passes(&mut self, set: Set, samples: &[&Sample], variants: &[Variant]) {
         let first = samples.first().map_or(0, |sample| sample.line);
         let mut new = Vec::new();
@@ -232,7 +247,7 @@ impl<'a> Scoring<'a> {
         }
     }
 
-    /// Races all boundaries on samples in the order given.
+    /// Races all boundaries on samples, in the given order.
     pub(super) fn race(
         &mut self,
         samples: &[&Sample],
@@ -242,7 +257,7 @@ impl<'a> Scoring<'a> {
     ) -> Result<Race> {
         let set = Set::data(Part::Selection);
         let mut race = Race::new(layers, samples.len(), error_rate);
-        while let Step::Score { samples: range, boundaries } = race.step() {
+        while let RaceStep::Score { samples: range, boundaries } = race.step() {
             let some = &samples[range.clone()];
             let variants: Vec<Variant> = boundaries.iter().map(|&k| Variant::bottom_k(layers, k)).collect();
             let task = Task::scores(set, some, &variants).wanting(Wanted::TokensAndLens);
@@ -255,15 +270,16 @@ impl<'a> Scoring<'a> {
         Ok(race)
     }
 
-    /// What is to be scored: groups of variants, each on the samples that lack one of them, apart where more is wanted.
+    /// The calls of the engine for a task: groups of variants, each on the samples that lack a score. Samples for which
+    /// more than scores is computed are in separate calls.
     fn jobs(&mut self, task: Task<'_>) -> Vec<Job> {
         let Task { set, samples, variants, wanted } = task;
-        let ends = [0.0, 1.0].map(|strength| Variant::uniform(self.scorer.layers(), strength));
+        let base_and_full = [0.0, 1.0].map(|strength| Variant::uniform(self.scorer.layers(), strength));
         let mut seen = HashSet::new();
         let numbered = variants.iter().map(|variant| (self.table.insert(variant), variant));
         let numbered: Vec<(VariantId, &Variant)> = numbered.filter(|(id, _)| seen.insert(*id)).collect();
         let is_shown =
-            |lines: &HashSet<usize>, sample: &Sample| set.source == Source::Data && lines.contains(&sample.line);
+            |lines: &HashSet<usize>, sample: &Sample| set.source == DataSource::Data && lines.contains(&sample.line);
         let keeps = |sample: &Sample| wanted != Wanted::Scores && is_shown(&self.shown.tokens, sample);
         let draws = |sample: &Sample| {
             let is_drawn = wanted == Wanted::TokensAndLens && is_shown(&self.shown.lens, sample);
@@ -274,18 +290,18 @@ impl<'a> Scoring<'a> {
             !known.scores.contains_key(id) || (keeps(sample) && !known.token_nll.contains_key(id))
         };
         let is_needed = |(id, variant): &&(VariantId, &Variant)| {
-            samples.iter().any(|sample| lacks(sample, id) || (ends.contains(variant) && draws(sample)))
+            samples.iter().any(|sample| lacks(sample, id) || (base_and_full.contains(variant) && draws(sample)))
         };
         let mut needed: Vec<&(VariantId, &Variant)> = numbered.iter().filter(is_needed).collect();
-        // Curves are of both ends at once: they have to be in one group.
-        needed.sort_by_key(|(_, variant)| !ends.contains(variant));
+        // Curves need the base model and the full adapter in one group.
+        needed.sort_by_key(|(_, variant)| !base_and_full.contains(variant));
         let mut jobs = Vec::new();
         for group in needed.chunks(GROUP) {
             let ids: Vec<VariantId> = group.iter().map(|(id, _)| *id).collect();
             let variants: Vec<Variant> = group.iter().map(|(_, variant)| (*variant).clone()).collect();
-            let place = |end: &Variant| variants.iter().position(|variant| variant == end);
-            let curves: Vec<usize> = ends.iter().filter_map(place).collect();
-            let can_draw = curves.len() == ends.len();
+            let index = |wanted: &Variant| variants.iter().position(|variant| variant == wanted);
+            let curves: Vec<usize> = base_and_full.iter().filter_map(index).collect();
+            let can_draw = curves.len() == base_and_full.len();
             for (with_lens, token_nll) in [(true, true), (true, false), (false, true), (false, false)] {
                 let is_todo = |sample: &&&Sample| {
                     let draws = can_draw && draws(sample);
@@ -304,9 +320,9 @@ impl<'a> Scoring<'a> {
     }
 }
 
-/// Which samples of a task are finished: a sample of several jobs is, with the last of them.
+/// Counts the finished samples of a task. A sample is finished when its last job is.
 struct SampleProgress {
-    /// How many jobs each line has left.
+    /// Number of unfinished jobs of each line.
     left: HashMap<usize, usize>,
 }
 
@@ -319,13 +335,13 @@ impl SampleProgress {
         Self { left }
     }
 
-    /// How many samples need no job.
+    /// The number of samples that need no job.
     fn known(&self, samples: &[&Sample]) -> usize {
         let lines: HashSet<usize> = samples.iter().map(|sample| sample.line).collect();
         lines.iter().filter(|line| self.left.get(line) == Some(&0)).count()
     }
 
-    /// One job of each of these lines is done; how many of the lines are finished by it.
+    /// Marks one job of each line as done. Returns the number of lines that are finished by it.
     fn finish(&mut self, lines: impl Iterator<Item = usize>) -> usize {
         let mut finished = 0;
         for line in lines {
@@ -336,4 +352,12 @@ impl SampleProgress {
         }
         finished
     }
+}
+
+/// The line and the index of the variant of a score that is not finite.
+fn not_finite(scores: &[SampleScores]) -> Option<(usize, usize)> {
+    scores.iter().find_map(|sample| {
+        let variant = sample.variants.iter().position(|score| !score.nll.is_finite())?;
+        Some((sample.line, variant))
+    })
 }

@@ -1,4 +1,4 @@
-//! The second stage: the candidate that is to be judged, picked on the selection samples.
+//! The second stage: picks the candidate on the selection samples.
 
 use std::collections::HashSet;
 
@@ -15,24 +15,24 @@ use crate::error::{Error, Result};
 use crate::lora::{Facts, Family, Member, Position, Variant};
 use crate::result::Arbitration;
 
-/// What was picked.
+/// The result of the second stage.
 #[derive(Debug)]
 pub(super) struct Selected {
-    /// All that was scored, family by family.
+    /// All members that were scored, family by family.
     pub(super) members: Vec<Member>,
-    /// What is to be judged.
+    /// The candidate, which will be judged.
     pub(super) candidate: Member,
-    /// How the families competed, where there were several.
+    /// The competition of families, if there are several.
     pub(super) arbitration: Option<Arbitration>,
-    /// Gates of the variants that the guard keeps from being picked.
+    /// The variants that the guard excludes, as [`Variant::spec`] writes them.
     pub(super) excluded: HashSet<String>,
     /// The boundary that the rule picks by the NLL.
     pub(super) boundary: usize,
-    /// Answers on the selection samples and the boundary that they pick, where a metric chooses.
+    /// With a metric: its values on the selection samples, and the boundary that they pick.
     pub(super) by_metric: Option<(Valued, usize)>,
 }
 
-/// Has the families compete, and the metric choose where there is one.
+/// Picks the candidate: the families compete, or the metric chooses.
 pub(super) fn select(
     study: &Study,
     parts: &Parts<'_>,
@@ -53,7 +53,7 @@ pub(super) fn select(
     Ok(selected)
 }
 
-/// Each family's rule picks one of its members, and the families compete.
+/// Picks the candidate by the NLL: each family's rule picks a member, and the families compete.
 fn compete(
     study: &Study,
     parts: &Parts<'_>,
@@ -85,7 +85,7 @@ fn compete(
         } else {
             let of_family = scored.set.of(family).cloned();
             let competing: Vec<Member> = match family {
-                // Those that left a race may be known all the same, by another family.
+                // A boundary that the race dropped may be scored as a member of another family.
                 Family::BottomK => of_family
                     .filter(|member| member.variant.boundary().is_some_and(|boundary| allowed.contains(&boundary)))
                     .collect(),
@@ -99,7 +99,9 @@ fn compete(
         }
     }
     if classes.is_empty() {
-        return Err(Error::Usage("--budget and --guard leave nothing to choose from: allow more".into()));
+        return Err(Error::Usage(
+            "the guard samples and the --budget exclude all variants: give a larger --guard-margin or --budget".into(),
+        ));
     }
     let number_of_folds = folds.iter().max().map_or(0, |last| last + 1);
     let (winner, arbitration) = competition::decide(&classes, number_of_folds, &study.table);
@@ -114,7 +116,7 @@ fn compete(
     })
 }
 
-/// Scores what an adaptive family asks for, until it has ended.
+/// Runs an adaptive family to its end: scores the variants that it asks for.
 fn adapt(
     study: &Study,
     parts: &Parts<'_>,
@@ -138,7 +140,7 @@ fn adapt(
     Ok(adaptive)
 }
 
-/// Boundaries whose NLL is near the best answer the selection samples, and the metric picks one.
+/// Picks a boundary by the metric, among those with an NLL near the best, which answer the selection samples.
 fn choose_by_metric(
     study: &Study,
     parts: &Parts<'_>,

@@ -1,4 +1,4 @@
-//! What is searched, and how: settings with their defaults.
+//! Settings of a search, with their defaults.
 
 use std::num::NonZero;
 
@@ -6,10 +6,10 @@ use plimsoll_stats::choose::Margin;
 
 use crate::lora::{Family, Places};
 
-/// The share that is held out by default, where samples are held out.
+/// Default share of the samples that is held out, if samples are held out.
 pub const HOLDOUT: f64 = 0.33;
 
-/// What is searched, and how. The defaults suit most searches.
+/// Settings of a search. The defaults suit most searches.
 ///
 /// ```
 /// use plimsoll::search::{SearchSettings, Strategy};
@@ -23,25 +23,26 @@ pub struct SearchSettings {
     pub validation: Validation,
     /// Which boundaries are scored on which samples.
     pub strategy: Strategy,
-    /// Families whose members are scored and compete; `bottom-k` is always among them.
+    /// Families that compete with the boundaries (`bottom-k`).
     pub families: Vec<Family>,
-    /// Gates of the user's own that compete too, as [`Variant::parse_for`](crate::lora::Variant::parse_for) reads them.
+    /// Variants of the user that compete too: LoRA strengths as [`Variant::parse_for`](crate::lora::Variant::parse_for)
+    /// reads them.
     pub gates: Vec<String>,
-    /// Whether a cut is compared with controls.
+    /// Whether the candidate is compared with controls.
     pub controls: ControlScoring,
-    /// Effects of layers that are measured.
+    /// Which effects of layers are measured.
     pub effects: EffectSettings,
-    /// What counts as not worse on the guard's samples: a loss of less than this, in nats per answer token.
+    /// A loss on the guard's samples below this counts as not worse, in nats per answer token.
     pub guard_margin: f64,
     /// What counts as not worse than the full adapter.
     pub margin: Margin,
-    /// Share of the adapter's bytes that the candidate may keep at most; any, where it is `None`.
+    /// Maximum share of the adapter's bytes that the candidate keeps; `None` for no limit.
     pub budget: Option<f64>,
-    /// With a metric, at most so many boundaries answer the selection samples.
+    /// With a metric: maximum number of boundaries that answer the selection samples; fewer than 4 count as 4.
     pub metric_candidates: usize,
-    /// The scores of every answer token are kept of at most so many samples.
+    /// Maximum number of samples whose answer-token scores are kept.
     pub token_samples: usize,
-    /// Probability curves are drawn from at most so many selection samples.
+    /// Maximum number of selection samples for the probability curves.
     pub lens_samples: NonZero<usize>,
     /// Seed of the split and of all resampling.
     pub seed: u64,
@@ -70,32 +71,35 @@ impl Default for SearchSettings {
 
 /// Which samples judge the candidate.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Validation {
-    /// A third of 100 samples and more; of fewer all of them, in 10 folds, where nothing but boundaries is searched.
+    /// With fewer than 100 samples, and if only boundaries are searched: all samples, in 10 folds. Otherwise a third is
+    /// held out.
     Auto,
-    /// This share of them, held out.
+    /// This share of the samples is held out.
     HeldOut(f64),
-    /// All of them, in so many folds (nested cross-validation).
+    /// All samples, in this number of folds (nested cross-validation).
     Folds(usize),
 }
 
-/// Whether a cut is compared with controls.
+/// Whether the candidate is compared with controls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlScoring {
-    /// It is.
+    /// Controls are scored and compared.
     Scored,
-    /// It is not.
+    /// Controls are left out.
     Omitted,
 }
 
 /// Which boundaries are scored on which samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Strategy {
-    /// All on all.
+    /// All boundaries on all samples.
     Exact,
-    /// Boundaries leave once they are significantly worse (see [`plimsoll_stats::choose::race`]).
+    /// Boundaries that are significantly worse are dropped (see [`plimsoll_stats::choose::race`]).
     Racing {
-        /// Largest probability that the best of the boundaries that are raced is dropped.
+        /// Largest probability that the best boundary of the race is dropped.
         error_rate: f64,
     },
 }
@@ -105,14 +109,14 @@ impl Strategy {
     pub const RACING: Self = Self::Racing { error_rate: 0.05 };
 }
 
-/// Effects of layers and modules that are measured.
+/// Which effects of layers and modules are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EffectSettings {
-    /// Of what effects are measured that need runs of their own; none, where it is `None`.
+    /// Whether effects that need additional runs are measured for layers, or also for modules; `None` for neither.
     pub places: Option<Places>,
-    /// Effects are measured on at most so many selection samples.
+    /// Maximum number of selection samples for effects.
     pub samples: NonZero<usize>,
-    /// Pairs of orders behind the Shapley values; none are estimated where it is 0.
+    /// Pairs of layer orders for the Shapley values; 0 for no Shapley values.
     pub order_pairs: usize,
 }
 

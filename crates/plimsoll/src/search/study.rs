@@ -1,4 +1,4 @@
-//! What a search is about: the samples by what they are for, the adapter's table, and the settings. It knows no files.
+//! A search without files: samples and their split, the adapter's table, and checked settings.
 
 use std::collections::HashSet;
 
@@ -13,53 +13,53 @@ use crate::error::{Error, Result};
 use crate::lora::{Facts, Family, LoraTable, Member, Position, Variant};
 use crate::result::Warning;
 
-/// Fewest samples that are judged in folds.
+/// Minimum number of samples for folds, and for families to compete.
 const FEWEST: usize = 4;
 
-/// Folds in which families compete.
+/// Number of folds in which families compete.
 const COMPETITION_FOLDS: usize = 10;
 
-/// What a search is about.
+/// A search without files: samples and their split, the adapter's table, and checked settings.
 #[derive(Debug)]
 pub struct Study {
-    /// How it is searched.
+    /// The settings.
     pub(super) settings: SearchSettings,
-    /// The adapter.
+    /// Which modules of the adapter have LoRA, with norms and bytes.
     pub(super) table: LoraTable,
     /// Members of the family `given`.
     pub(super) given: Vec<Member>,
     /// All samples, in the order of their lines.
     pub(super) samples: Vec<Sample>,
     pub(super) split: Split,
-    /// Folds in which all samples judge, in place of a part that is held out.
+    /// Number of folds if all samples judge; `None` if a part is held out.
     pub(super) folds: Option<usize>,
-    /// Samples on which the cut must not be worse.
+    /// Samples on which the candidate must not get worse.
     pub(super) guard: Option<(Vec<Sample>, Split)>,
-    /// What answers are measured by, where that chooses.
+    /// The metric, if a metric chooses.
     pub(super) metric: Option<Chooser>,
-    /// What follows from the number of samples alone.
+    /// Warnings that depend on the number of samples only.
     pub(super) forewarnings: Vec<Warning>,
 }
 
-/// The samples of a search, by what they are for.
+/// The samples of a search, by purpose.
 #[derive(Clone, Debug)]
 pub(super) struct Parts<'a> {
     pub(super) selection: Vec<&'a Sample>,
     pub(super) holdout: Vec<&'a Sample>,
-    /// The guard's samples that choose, and those that judge.
+    /// The guard's samples that exclude variants, and those that judge.
     pub(super) guard: [Vec<&'a Sample>; 2],
-    /// The selection samples in the order of a race. The order of the lines may mean something; a race, and what is measured
-    /// on some samples only, must not depend on it.
+    /// The selection samples in random order. The order of the lines may have a meaning; a race, and measurements on
+    /// some of the samples, must not depend on it.
     pub(super) raced: Vec<&'a Sample>,
-    /// Those that effects are measured on.
+    /// The samples for effects.
     pub(super) effects: Vec<&'a Sample>,
 }
 
 impl Study {
-    /// Checks the settings against the samples, and splits these.
+    /// Checks the settings and the number of samples, and splits the samples.
     ///
     /// # Errors
-    /// Settings that do not go together, or too few samples for them.
+    /// Settings that exclude each other, or too few samples for them.
     pub fn new(
         settings: SearchSettings,
         table: LoraTable,
@@ -69,7 +69,7 @@ impl Study {
         Self::with_metric(settings, table, samples, guard, None)
     }
 
-    /// The same with a metric of generated answers that chooses.
+    /// A study in which a metric of generated answers chooses.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -86,6 +86,7 @@ impl Study {
             let variant = Variant::parse_for(spec, layers, &places)?;
             Ok(Member { family: Family::Given, position: Position::None, label: variant.name(), variant })
         };
+        check_budget(settings.budget, &table)?;
         let given = settings.gates.iter().map(given).collect::<Result<Vec<Member>>>()?;
         let rules = Rules { settings: &settings, has_guard: guard.is_some(), has_metric: metric.is_some() };
         let (mut split, mut folds) = rules.validation(samples.len())?;
@@ -109,12 +110,12 @@ impl Study {
         Ok(Self { settings, table, given, samples, split, folds, guard, metric, forewarnings })
     }
 
-    /// Warnings that follow from the number of samples alone, and so are known before anything is scored.
+    /// Warnings that depend on the number of samples only, so that they are known before scoring.
     pub fn forewarnings(&self) -> &[Warning] {
         &self.forewarnings
     }
 
-    /// How many samples choose, and how many are held out.
+    /// The number of selection samples, and of held-out samples.
     pub fn split(&self) -> (usize, usize) {
         (self.split.selection.len(), self.split.holdout.len())
     }
@@ -124,7 +125,7 @@ impl Study {
     }
 
     /// The base model and the full adapter.
-    pub(super) fn ends(&self) -> [Variant; 2] {
+    pub(super) fn base_and_full(&self) -> [Variant; 2] {
         [0.0, 1.0].map(|strength| Variant::uniform(self.layers(), strength))
     }
 
@@ -149,7 +150,7 @@ impl Study {
         Parts { selection, holdout: self.part(Part::Holdout).collect(), guard, raced, effects }
     }
 
-    /// The families whose members are scored, from the simplest.
+    /// The families of the search, from the simplest.
     pub(super) fn families(&self) -> Vec<Family> {
         let mut families = self.settings.families.clone();
         families.push(Family::BottomK);
@@ -171,7 +172,7 @@ impl Study {
         Facts { adapted: &self.table.adapted, magnitude, output, seed: self.settings.seed }
     }
 
-    /// Whether controls are scored: gains of a metric cannot be compared with a control's NLL.
+    /// Whether controls are scored. With a metric they are not: its gains cannot be compared with a control's NLL.
     pub(super) fn wants_controls(&self) -> bool {
         self.settings.controls == ControlScoring::Scored && self.metric.is_none()
     }
@@ -182,14 +183,14 @@ impl Study {
         stats::folds(self.split.selection.len(), folds, self.settings.seed)
     }
 
-    /// Whether a variant may be picked: within the budget, and not shown to be worse on the guard's samples.
+    /// Whether a variant may be picked: it is within the budget, and the guard's samples do not exclude it.
     pub(super) fn is_allowed(&self, excluded: &HashSet<String>, variant: &Variant) -> bool {
         let most = |share: f64| share * self.table.total_bytes() as f64;
         let is_within = self.settings.budget.is_none_or(|share| self.table.bytes_kept(variant) as f64 <= most(share));
         is_within && !excluded.contains(&variant.spec())
     }
 
-    /// The boundaries that can be picked: raced to the end, where there was a race, and allowed.
+    /// The boundaries that can be picked: allowed, and not dropped in a race.
     pub(super) fn allowed_boundaries(&self, fates: Option<&[Fate]>, excluded: &HashSet<String>) -> Vec<usize> {
         let layers = self.layers();
         let is_raced = |k: usize| fates.is_none_or(|fates| fates[k] == Fate::Raced);
@@ -197,12 +198,31 @@ impl Study {
     }
 
     /// Options of the statistics.
-    pub(super) fn choose_options(&self) -> choose::Options {
-        choose::Options { seed: self.settings.seed, margin: self.settings.margin, ..choose::Options::default() }
+    pub(super) fn choose_options(&self) -> choose::ChooseOptions {
+        choose::ChooseOptions {
+            seed: self.settings.seed,
+            margin: self.settings.margin,
+            ..choose::ChooseOptions::default()
+        }
     }
 }
 
-/// Which settings go together, and which samples judge.
+/// Refuses a budget that excludes every variant.
+fn check_budget(budget: Option<f64>, table: &LoraTable) -> Result<()> {
+    let Some(share) = budget else { return Ok(()) };
+    if !(0.0..=1.0).contains(&share) {
+        return Err(Error::Usage(format!("--budget {share}: expected a share between 0 and 1")));
+    }
+    let least = table.bytes_kept(&Variant::uniform(table.layers(), 0.0)) as f64 / table.total_bytes() as f64;
+    if least > share {
+        return Err(Error::Usage(format!(
+            "--budget {share}: without LoRA in any layer, {least:.3} of the adapter's bytes remain; give a larger share"
+        )));
+    }
+    Ok(())
+}
+
+/// The rules that check settings, and decide which samples judge.
 #[derive(Clone, Copy)]
 struct Rules<'a> {
     settings: &'a SearchSettings,
@@ -211,12 +231,12 @@ struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// A part that is held out, or folds of all samples.
+    /// The split of the samples, and the number of folds if all samples judge.
     fn validation(&self, samples: usize) -> Result<(Split, Option<usize>)> {
         let Self { settings, has_guard, has_metric } = *self;
         let is_rich = settings.families.iter().any(|family| *family != Family::BottomK) || !settings.gates.is_empty();
         self.check(is_rich)?;
-        // What is picked by more than the NLL of boundaries on all samples has no fold to be picked on again.
+        // Folds repeat the pick with the NLL of boundaries on all samples, and with nothing else.
         let needs_holdout = [
             (settings.strategy != Strategy::Exact, "--search racing"),
             (has_metric, "--metric"),
@@ -229,11 +249,11 @@ impl Rules<'_> {
         let folds = match (settings.validation, needs_holdout) {
             (Validation::HeldOut(_), _) | (Validation::Auto, Some(_)) => None,
             (Validation::Auto, None) => match choose::validation_for(samples) {
-                choose::Validation::Nested { folds } => Some(folds),
-                choose::Validation::Holdout => None,
+                choose::JudgingSamples::Nested { folds } => Some(folds),
+                choose::JudgingSamples::Holdout => None,
             },
             (Validation::Folds(_), Some(what)) => {
-                return Err(Error::Usage(format!("--folds does not go with {what}: hold a part out with --holdout")));
+                return Err(Error::Usage(format!("--folds cannot be used with {what}: use --holdout")));
             }
             (Validation::Folds(folds), None) => Some(folds),
         };
@@ -242,7 +262,7 @@ impl Rules<'_> {
                 let split = data::split(samples, self.holdout(), settings.seed)?;
                 match split.selection.len() {
                     selection if is_rich && selection < FEWEST => Err(Error::Usage(format!(
-                        "{selection} samples to choose on: families compete on {FEWEST} or more"
+                        "{selection} selection samples: expected at least {FEWEST}, on which families compete"
                     ))),
                     _ => Ok((split, None)),
                 }
@@ -257,34 +277,38 @@ impl Rules<'_> {
         }
     }
 
-    /// Whether the settings go together.
+    /// Refuses settings that exclude each other.
     fn check(&self, is_rich: bool) -> Result<()> {
         let Self { settings, has_guard, has_metric } = *self;
         let is_bounded = has_guard || settings.budget.is_some();
+        if let Strategy::Racing { error_rate } = settings.strategy
+            && !(error_rate > 0.0 && error_rate < 1.0)
+        {
+            return Err(Error::Usage(format!("--error-rate {error_rate}: expected a number between 0 and 1")));
+        }
         if has_metric && (is_rich || is_bounded) {
             return Err(Error::Usage(
-                "--metric chooses among boundaries: it does not go with --families, --gates, --guard or --budget"
+                "--metric chooses among boundaries: it cannot be used with --families, --gates, --guard or --budget"
                     .into(),
             ));
         }
-        // What the race drops may be all that is allowed.
+        // The race might drop all boundaries that are allowed.
         if settings.strategy != Strategy::Exact && is_bounded {
-            return Err(Error::Usage("--search racing does not go with --guard or --budget".into()));
+            return Err(Error::Usage("--search racing cannot be used with --guard or --budget".into()));
         }
         // Greedy families stop where the NLL rises, long before most of the adapter is gone.
         let adaptive = settings.families.iter().find(|family| family.is_adaptive());
         if let (Some(_), Some(family)) = (settings.budget, adaptive) {
             return Err(Error::Usage(format!(
-                "--budget does not go with --families {family}: use families that are listed beforehand, such as \
-                 magnitude-k"
+                "--budget cannot be used with --families {family}: use a family that is not greedy, such as magnitude-k"
             )));
         }
         Ok(())
     }
 
-    /// Whether so few samples judge that the tests can show nothing, whatever the scores are.
+    /// A warning if too few samples judge for the tests to show anything, whatever the scores are.
     fn cannot_show(&self, split: &Split, folds: Option<usize>) -> Option<Warning> {
-        let needed = choose::fewest_to_show(choose::Options::default().alpha);
+        let needed = choose::fewest_to_show(choose::ChooseOptions::default().alpha);
         let (judging, samples) = match folds {
             Some(_) => (split.selection.len(), needed),
             None => (split.holdout.len(), data::fewest(needed, self.holdout())),
@@ -292,7 +316,7 @@ impl Rules<'_> {
         (judging < needed).then_some(Warning::CannotShow { judging, needed, samples })
     }
 
-    /// The share of the samples that is held out, where any is.
+    /// The share of the samples that is held out, if any is.
     fn holdout(&self) -> f64 {
         if let Validation::HeldOut(share) = self.settings.validation { share } else { HOLDOUT }
     }

@@ -1,4 +1,4 @@
-//! The folder of a search: its journal, and its results.
+//! The output folder of a search: its journal, and its results.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,16 +19,16 @@ const ADAPTER: &str = "adapter";
 const JOURNAL: &str = "journal.jsonl";
 const ANSWERS: &str = "answers.journal.jsonl";
 
-/// A folder that results can be written to.
+/// The output folder of a search.
 #[derive(Clone, Debug)]
 pub struct OutputFolder {
     path: PathBuf,
     existing: Existing,
 }
 
-/// What was written, and where.
+/// The paths of what was written.
 #[derive(Clone, Debug)]
-pub struct Written {
+pub struct WrittenFiles {
     /// The HTML report.
     pub report: PathBuf,
     /// The trimmed adapter, where the verdict is to trim.
@@ -36,36 +36,36 @@ pub struct Written {
 }
 
 impl OutputFolder {
-    /// Makes sure, before any work, that results can be written and that nothing of the user's is in their place.
+    /// Checks, before any work, that results can be written and that no files of the user would be replaced.
     ///
     /// # Errors
-    /// Results that may not be replaced, the searched adapter itself, or a folder that cannot be written.
+    /// Results that may not be replaced, the folder of the searched adapter, or a folder that cannot be written.
     pub fn new(path: impl Into<PathBuf>, existing: Existing, adapter: &Path) -> Result<Self> {
         let path = path.into();
         let out = path.as_path();
         let refuse = |reason: &str| Err(Error::Usage(format!("--out {}: {reason}", out.display())));
         let target = out.join(ADAPTER);
-        // What is not there yet lies where its nearest ancestor does.
+        // A folder that does not exist yet is compared by its nearest ancestor.
         let parent = out.ancestors().find_map(|ancestor| ancestor.canonicalize().ok());
         if let (Ok(adapter), Some(parent)) = (adapter.canonicalize(), parent)
             && (parent.starts_with(&adapter) || target.canonicalize().is_ok_and(|target| target == adapter))
         {
-            refuse("results would take the place of the adapter that is searched: give another folder")?;
+            refuse("results would replace the adapter that is searched: give another folder")?;
         }
         if target.exists() && !target.join(adapter::PROVENANCE_FILE).exists() {
             refuse("its folder `adapter` was not written by plimsoll: give another folder")?;
         }
-        let holds = |names: &[&str]| names.iter().any(|name| out.join(name).exists());
-        // The result is written last: what lies beside a journal is the rest of a run that could not finish.
-        let is_done = holds(&[RESULT]) || (holds(&[REPORT, SCORES, TOKENS, ADAPTER]) && !holds(&[JOURNAL]));
+        let has = |names: &[&str]| names.iter().any(|name| out.join(name).exists());
+        // The result is written last: with a journal, the other files are from a run that did not finish.
+        let is_done = has(&[RESULT]) || (has(&[REPORT, SCORES, TOKENS, ADAPTER]) && !has(&[JOURNAL]));
         if is_done && existing == Existing::Refuse {
             refuse("holds results already: give another folder, or --force to replace them")?;
         }
-        files::check_writable(out).or_else(|reason| refuse(&format!("cannot write there: {reason}")))?;
+        files::check_writable(out).or_else(|reason| refuse(&format!("cannot write: {reason}")))?;
         Ok(Self { path: out.to_owned(), existing })
     }
 
-    /// Where it is.
+    /// The folder's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -78,15 +78,15 @@ impl OutputFolder {
         self.path.join(JOURNAL)
     }
 
-    /// The journal of answers.
+    /// The path of the journal of answers.
     pub(super) fn answers(&self) -> PathBuf {
         self.path.join(ANSWERS)
     }
 
-    fn write(&self, found: &Found<'_>) -> Result<Written> {
+    fn write(&self, found: &Found<'_>) -> Result<WrittenFiles> {
         let out = &self.path;
         let adapter_out = out.join(ADAPTER);
-        // An adapter of an earlier run; `new` made sure that it is one.
+        // The adapter of an earlier run, as `new` has checked.
         if adapter_out.exists() {
             fs::remove_dir_all(&adapter_out).map_err(Error::write(&adapter_out))?;
         }
@@ -101,16 +101,16 @@ impl OutputFolder {
         files::write_file(&out.join(RESULT), report::json(found.result())?.as_bytes())?;
         Journal::remove(&self.journal())?;
         Journal::remove(&self.answers())?;
-        Ok(Written { report, adapter: trimmed.map(|_| adapter_out) })
+        Ok(WrittenFiles { report, adapter: trimmed.map(|_| adapter_out) })
     }
 }
 
 impl Found<'_> {
-    /// Writes the result, the report, the scores and, where the answer is to trim, the adapter; and removes the journal.
+    /// Writes the result, the report and the scores, and the adapter if the verdict is to trim. Removes the journal.
     ///
     /// # Errors
-    /// The operating system's reason.
-    pub fn write(&self, output: &OutputFolder) -> Result<Written> {
+    /// A file that cannot be written.
+    pub fn write(&self, output: &OutputFolder) -> Result<WrittenFiles> {
         output.write(self)
     }
 }

@@ -12,25 +12,25 @@ use super::problem::{TokenizerProblem, refused};
 use super::template::ChatTemplate;
 use crate::error::{Error, Result};
 
-/// Which special tokens the tokenizer adds by itself, as its files say. Those written in the text are always found.
+/// Special tokens that are added to a text, as its files configure. Special tokens in the text itself are always
+/// recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Special {
-    /// Those before the text and those behind it: what `transformers` does by default.
+    /// Those before and after the text: the default of `transformers`.
     Add,
     /// Those before the text only, such as BOS: for a prompt that an answer follows.
     Begin,
-    /// None: for a rendered chat template, which writes its own.
+    /// None: for a rendered chat template, which has its own.
     Leave,
 }
 
-/// A text as tokens, with where each of them stands in the text.
+/// Token ids of a text, with the bytes of the text that each token covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoding {
     /// Token ids.
     pub ids: Vec<u32>,
-    /// For each token the bytes of the text that it stands for. Bytes of one character that are several tokens all have the
-    /// whole character; a token that stands for nothing in the text, such as BOS or the space that SentencePiece adds,
-    /// has an empty range.
+    /// For each token, the bytes of the text that it covers. If one character is several tokens, each has the range of
+    /// the whole character. A token without text, such as BOS or the space that SentencePiece adds, has an empty range.
     pub spans: Vec<Range<usize>>,
 }
 
@@ -38,20 +38,20 @@ pub struct Encoding {
 #[derive(Debug)]
 pub struct Tokenizer {
     pub(super) library: tokenizers::Tokenizer,
-    /// Special tokens that belong before a text.
+    /// Special tokens added before a text.
     pub(super) before: Vec<u32>,
-    /// Special tokens that belong behind a text.
-    pub(super) behind: Vec<u32>,
-    /// Tokens that end an answer.
-    pub(super) ends: Vec<u32>,
+    /// Special tokens added after a text.
+    pub(super) after: Vec<u32>,
+    /// Stop tokens.
+    pub(super) end_tokens: Vec<u32>,
     /// Tokens that the files mark as special.
     pub(super) special: HashSet<u32>,
     pub(super) ids: usize,
     pub(super) marks: Marks,
-    /// The text of the chat template. It is parsed when it is asked for: who renders with another one, or with none, does
-    /// not mind a broken one.
+    /// Source of the chat template. It is parsed on demand, so that a malformed one is no error if another one, or
+    /// none, is used.
     pub(super) template: Option<String>,
-    /// The file that the chat template stands in.
+    /// The file of the chat template.
     pub(super) template_file: PathBuf,
 }
 
@@ -65,40 +65,40 @@ impl Tokenizer {
         Ok(match special {
             Special::Leave => ids,
             Special::Begin => [&self.before[..], &ids].concat(),
-            Special::Add => [&self.before[..], &ids, &self.behind].concat(),
+            Special::Add => [&self.before[..], &ids, &self.after].concat(),
         })
     }
 
-    /// Token ids of a text as [`Tokenizer::encode`] gives them, with where each token stands in the text.
+    /// Token ids of a text, as from [`Tokenizer::encode`], with the bytes of the text that each token covers.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_with_spans(&self, text: &str, special: Special) -> Result<Encoding, TokenizerProblem> {
         let encoding = self.library.encode(text, false).map_err(refused("text"))?;
-        let (before, behind): (&[u32], &[u32]) = match special {
+        let (before, after): (&[u32], &[u32]) = match special {
             Special::Leave => (&[], &[]),
             Special::Begin => (&self.before, &[]),
-            Special::Add => (&self.before, &self.behind),
+            Special::Add => (&self.before, &self.after),
         };
         let spans = encoding.get_offsets().iter().map(|&(start, end)| start..end);
         Ok(Encoding {
-            ids: [before, encoding.get_ids(), behind].concat(),
+            ids: [before, encoding.get_ids(), after].concat(),
             spans: iter::repeat_n(0..0, before.len())
                 .chain(spans)
-                .chain(iter::repeat_n(text.len()..text.len(), behind.len()))
+                .chain(iter::repeat_n(text.len()..text.len(), after.len()))
                 .collect(),
         })
     }
 
-    /// The text of token ids, special tokens included. Ids outside the vocabulary are left out.
+    /// The text of token ids, with special tokens. Ids outside the vocabulary are left out.
     ///
     /// # Errors
-    /// [`TokenizerProblem::Refused`]: the decoder's reason.
+    /// [`TokenizerProblem::Refused`], with the decoder's reason.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerProblem> {
         self.library.decode(ids, false).map_err(refused("token ids"))
     }
 
-    /// The text of token ids without special tokens: what a reader is shown.
+    /// The text of token ids, without special tokens.
     ///
     /// # Errors
     /// As [`Tokenizer::decode`].
@@ -106,31 +106,31 @@ impl Tokenizer {
         self.library.decode(ids, true).map_err(refused("token ids"))
     }
 
-    /// Tokens that end an answer: EOS, and what else the files name as an end of turn or of text.
-    pub fn ends(&self) -> &[u32] {
-        &self.ends
+    /// Stop tokens, which end generation: EOS, and other end-of-turn and end-of-text tokens of the files.
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.end_tokens
     }
 
-    /// Whether the files mark a token as special: a mark such as BOS or an end of turn, and no text.
+    /// Whether the files mark a token as special, such as BOS or an end of turn.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.contains(&id)
     }
 
-    /// One more than the highest token id.
+    /// Size of the vocabulary: one more than the highest token id.
     pub fn vocab_size(&self) -> usize {
         self.ids
     }
 
-    /// The chat template, where the files hold one.
+    /// The chat template of the files; `None` if they have none.
     ///
     /// # Errors
-    /// As [`ChatTemplate::new`], with the file that the template stands in.
+    /// As [`ChatTemplate::new`], with the path of the template's file.
     pub fn template(&self) -> Result<Option<ChatTemplate>> {
         let parse = |source: &String| self.parse_template(source);
         self.template.as_ref().map(parse).transpose().map_err(|problem| Error::input(&self.template_file, problem))
     }
 
-    /// A chat template of the user's own, which may write this tokenizer's BOS and EOS.
+    /// Parses another chat template, with this tokenizer's BOS and EOS.
     ///
     /// # Errors
     /// As [`ChatTemplate::new`].
@@ -151,7 +151,7 @@ impl Parts {
             library.with_decoder(Some(tokenizers::decoders::sequence::Sequence::new(self.decoders)));
         }
         let (expected, tokens): (Vec<u32>, Vec<AddedToken>) = self.added.into_iter().unzip();
-        // Normalisers first: the library normalises added tokens while it takes them.
+        // Normalisers first: the library normalises added tokens when they are added.
         set_pieces(&mut library, self.normalizers, self.pre_tokenizers)?;
         library.add_tokens(tokens.iter().cloned()).map_err(refused("list of added tokens"))?;
         for (&expected, token) in expected.iter().zip(&tokens) {
@@ -162,11 +162,11 @@ impl Parts {
         }
         let special = expected.iter().zip(&tokens).filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
         let ids = library.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
-        let (before, behind, marks) = (self.before, self.behind, self.marks);
-        let mut ends = self.ends;
-        ends.extend(marks.eos.as_deref().and_then(|eos| library.token_to_id(eos)));
+        let (before, after, marks) = (self.before, self.after, self.marks);
+        let mut end_tokens = self.end_tokens;
+        end_tokens.extend(marks.eos.as_deref().and_then(|eos| library.token_to_id(eos)));
         let (template, template_file) = (self.template, PathBuf::new());
-        Ok(Tokenizer { library, before, behind, ends, special, ids, marks, template, template_file })
+        Ok(Tokenizer { library, before, after, end_tokens, special, ids, marks, template, template_file })
     }
 }
 

@@ -1,9 +1,9 @@
-//! The tokenizer in a GGUF file's metadata.
+//! Reader of the tokenizer in a GGUF file's metadata.
 //!
-//! Keys as the GGUF specification names them (`tokenizer.ggml.*`). Two models are read: `llama`, which is SentencePiece's
-//! (see `sentencepiece`), and `gpt2`, byte-level byte-pair merges. What `tokenizer.ggml.pre` stands for in the latter is
-//! settled by the tokenizer that each name was taken from, as published by its makers (llama.cpp only knows a hash of its
-//! output):
+//! The keys are those of the GGUF specification (`tokenizer.ggml.*`). Two models are supported: `llama`, which is
+//! SentencePiece's (see `sentencepiece`), and `gpt2`, byte-level byte-pair merges. For the latter, `tokenizer.ggml.pre`
+//! names the pre-tokeniser. Its meaning is taken from the original tokenizer of each name; llama.cpp has only a hash of
+//! that tokenizer's output:
 //!
 //! | `pre` | normaliser | pre-tokeniser | merges skipped for whole words |
 //! |---|---|---|---|
@@ -14,7 +14,7 @@
 //! | `tekken` (Mistral Nemo) | – | Tekken's pattern | yes |
 //! | `gpt-4o` (Phi-4-mini) | – | GPT-4o's pattern | no |
 //!
-//! llama.cpp does not compose characters (NFC) for Qwen2, whose own tokenizer does: on text that is not composed its ids
+//! llama.cpp does not apply NFC for Qwen2, but the original tokenizer does. On text that is not in NFC, llama.cpp's ids
 //! differ from those here.
 
 use std::path::Path;
@@ -56,8 +56,8 @@ const CONTROL: u64 = 3;
 const USER_DEFINED: u64 = 4;
 const BYTE: u64 = 6;
 
-/// Special tokens that end a turn or a text by what they are called: files made before `eot_token_id` existed name only
-/// one of a model's several ends.
+/// Special tokens that are stop tokens by their text. Files from before `eot_token_id` name only one of a model's stop
+/// tokens.
 const ENDS: [&str; 8] = [
     "<|im_end|>",
     "<|eot_id|>",
@@ -69,21 +69,21 @@ const ENDS: [&str; 8] = [
     "<|end_of_turn|>",
 ];
 
-/// Looks a metadata key up.
+/// Returns the value of a metadata key.
 type Lookup<'a> = dyn Fn(&str) -> Option<&'a Value> + 'a;
 
 impl Tokenizer {
-    /// Rebuilds the tokenizer that a GGUF file describes in its metadata; `path` is named in errors.
+    /// Builds the tokenizer of a GGUF file from its metadata. Errors name `path`.
     ///
     /// # Errors
-    /// A missing or malformed key, or a tokenizer model or pre-tokenizer that is not implemented, by its name.
+    /// A missing or malformed key, or a tokenizer model or pre-tokenizer that is not supported.
     pub fn from_gguf(path: &Path, metadata: &Metadata) -> Result<Self> {
         let tokenizer = build(&|key| metadata.get(key)).map_err(|problem| Error::input(path, problem))?;
         Ok(Self { template_file: path.to_owned(), ..tokenizer })
     }
 }
 
-/// The tokenizer that the metadata describes.
+/// Builds the tokenizer from the metadata.
 fn build(metadata: &Lookup<'_>) -> Result<Tokenizer, TokenizerProblem> {
     let tokens = strings(metadata, TOKENS)?;
     let mut vocab = Vocab::with_capacity(tokens.len());
@@ -98,7 +98,7 @@ fn build(metadata: &Lookup<'_>) -> Result<Tokenizer, TokenizerProblem> {
         "llama" => pieces(metadata, &tokens, types.as_deref(), vocab)?,
         other => {
             let found = other.to_owned();
-            let supported = "`gpt2` and `llama`";
+            let supported = "`gpt2` or `llama`";
             return Err(TokenizerProblem::Unsupported { what: "GGUF tokenizer model", found, supported });
         }
     };
@@ -116,19 +116,19 @@ fn build(metadata: &Lookup<'_>) -> Result<Tokenizer, TokenizerProblem> {
         match (flag.unwrap_or(default), token) {
             (false, _) => Ok(Vec::new()),
             (true, Some((id, _))) => Ok(vec![id]),
-            // A flag by default is no claim that the token exists.
+            // With a default flag, the token need not exist.
             (true, None) if flag.is_none() => Ok(Vec::new()),
             (true, None) => Err(TokenizerProblem::NoSuchToken { what, token: "the token it adds".to_owned() }),
         }
     };
     let before = added_by_flag(boolean(metadata, ADD_BOS)?, kind.adds_bos, bos, ADD_BOS)?;
-    let behind = added_by_flag(boolean(metadata, ADD_EOS)?, false, eos, ADD_EOS)?;
+    let after = added_by_flag(boolean(metadata, ADD_EOS)?, false, eos, ADD_EOS)?;
 
     let template = metadata(TEMPLATE).map(|_| text(metadata, TEMPLATE)).transpose()?.map(str::to_owned);
     let mark = |token: Option<(u32, &str)>| token.map(|(_, text)| text.to_owned());
-    let added = added_tokens(&tokens, types.as_deref().unwrap_or_default(), kind.whole, kind.strips_behind);
+    let added = added_tokens(&tokens, types.as_deref().unwrap_or_default(), kind.whole, kind.strips_after);
     let named = added.iter().filter(|(_, token)| ENDS.contains(&token.content.as_str())).map(|&(id, _)| id);
-    let ends = named.chain([special(EOT)?, special(EOM)?].into_iter().flatten().map(|(id, _)| id)).collect();
+    let end_tokens = named.chain([special(EOT)?, special(EOM)?].into_iter().flatten().map(|(id, _)| id)).collect();
 
     Parts {
         model: kind.model,
@@ -137,29 +137,29 @@ fn build(metadata: &Lookup<'_>) -> Result<Tokenizer, TokenizerProblem> {
         decoders: kind.decoders,
         added,
         before,
-        behind,
-        ends,
+        after,
+        end_tokens,
         marks: Marks { bos: mark(bos), eos: mark(eos) },
         template,
     }
     .join()
 }
 
-/// What the two models of tokenizers differ in.
+/// The components that differ between the two tokenizer models.
 struct Kind {
     model: BPE,
     normalizers: Vec<NormalizerWrapper>,
     pre_tokenizers: Vec<PreTokenizerWrapper>,
     decoders: Vec<DecoderWrapper>,
-    /// Whether BOS is added where the file does not say.
+    /// Default of `tokenizer.ggml.add_bos_token`.
     adds_bos: bool,
-    /// The types of tokens that are matched whole in a text.
+    /// The types of tokens that are matched as a whole in a text.
     whole: &'static [u64],
-    /// Whether special tokens swallow the white space behind them, all but these.
-    strips_behind: Option<&'static [&'static str]>,
+    /// If special tokens include the white space after them: the exceptions.
+    strips_after: Option<&'static [&'static str]>,
 }
 
-/// Byte-level merges.
+/// The components of a byte-level byte-pair model.
 fn byte_level(metadata: &Lookup<'_>, vocab: Vocab) -> Result<Kind, TokenizerProblem> {
     let pre = Pre::named(text(metadata, PRE)?)?;
     let mut merges = Merges::new();
@@ -176,11 +176,11 @@ fn byte_level(metadata: &Lookup<'_>, vocab: Vocab) -> Result<Kind, TokenizerProb
         decoders: vec![ByteLevel::new(false, true, true).into()],
         adds_bos: pre.adds_bos(),
         whole: &[CONTROL, USER_DEFINED],
-        strips_behind: None,
+        strips_after: None,
     })
 }
 
-/// SentencePiece's pieces.
+/// The components of a SentencePiece model.
 fn pieces(
     metadata: &Lookup<'_>,
     tokens: &[&str],
@@ -209,7 +209,7 @@ fn pieces(
         ignore_merges: false,
     };
     let space_in_front = boolean(metadata, ADD_SPACE)?.unwrap_or(true);
-    // So says Phi-3's tokenizer.json, and so does llama.cpp by the model's name.
+    // As in Phi-3's tokenizer.json, and in llama.cpp.
     let is_phi = metadata("general.architecture").and_then(Value::as_str) == Some("phi3");
     Ok(Kind {
         model: bpe(vocab, merges, settings)?,
@@ -218,11 +218,11 @@ fn pieces(
         decoders: sentencepiece::decoders(space_in_front)?,
         adds_bos: true,
         whole: &[CONTROL, USER_DEFINED, UNKNOWN],
-        strips_behind: is_phi.then_some(&["<unk>", "<s>", "<|endoftext|>"]),
+        strips_after: is_phi.then_some(&["<unk>", "<s>", "<|endoftext|>"]),
     })
 }
 
-/// The pre-tokenisers that are known by name.
+/// The supported pre-tokenisers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pre {
     Gpt2,
@@ -233,24 +233,24 @@ enum Pre {
     Gpt4o,
 }
 
-/// As in Llama 3's `tokenizer.json`.
+/// Pattern of Llama 3's `tokenizer.json`.
 const LLAMA3_SPLIT: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
-/// As in Qwen2's `tokenizer.json`: Llama 3's, but each digit alone.
+/// Pattern of Qwen2's `tokenizer.json`: as Llama 3's, with single digits.
 const QWEN2_SPLIT: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
 
-/// As in Mistral Nemo's `tokenizer.json`.
+/// Pattern of Mistral Nemo's `tokenizer.json`.
 const TEKKEN_SPLIT: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
-/// As in Phi-4-mini's `tokenizer.json`.
+/// Pattern of Phi-4-mini's `tokenizer.json`.
 const GPT4O_SPLIT: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
@@ -270,7 +270,7 @@ impl Pre {
                 return Err(TokenizerProblem::Unsupported {
                     what: "GGUF pre-tokenizer",
                     found: other.to_owned(),
-                    supported: "`smollm`, `gpt-2`, `default`, `llama-bpe`, `llama3`, `qwen2`, `tekken` and `gpt-4o`",
+                    supported: "`smollm`, `gpt-2`, `default`, `llama-bpe`, `llama3`, `qwen2`, `tekken` or `gpt-4o`",
                 });
             }
         })
@@ -300,13 +300,13 @@ impl Pre {
         matches!(self, Self::Llama3 | Self::Tekken)
     }
 
-    /// Whether BOS is added where the file does not say.
+    /// Default of `tokenizer.ggml.add_bos_token`.
     fn adds_bos(self) -> bool {
         matches!(self, Self::Llama3 | Self::Tekken)
     }
 }
 
-/// The type of every token, where the file says it.
+/// The type of every token; `None` if the file has no types.
 fn token_types(metadata: &Lookup<'_>, tokens: usize) -> Result<Option<Vec<u64>>, TokenizerProblem> {
     let Some(types) = metadata(TOKEN_TYPE) else { return Ok(None) };
     let types = types.as_array().ok_or_else(|| mismatch(TOKEN_TYPE, "an array", types))?;
@@ -321,18 +321,18 @@ fn token_types(metadata: &Lookup<'_>, tokens: usize) -> Result<Option<Vec<u64>>,
     types.iter().map(number).collect::<Result<_, _>>().map(Some)
 }
 
-/// The tokens that are found whole in a text: those of some types.
+/// The tokens that are matched as a whole in a text: those of the types `whole`.
 fn added_tokens(
     tokens: &[&str],
     types: &[u64],
     whole: &[u64],
-    strips_behind: Option<&[&str]>,
+    strips_after: Option<&[&str]>,
 ) -> Vec<(u32, AddedToken)> {
     let mut added = Vec::new();
     for ((kind, &token), id) in types.iter().zip(tokens).zip(0..) {
-        // An empty token cannot be found in a text.
+        // An empty token cannot be matched.
         if whole.contains(kind) && !token.is_empty() {
-            let strips = *kind == CONTROL && strips_behind.is_some_and(|not| !not.contains(&token));
+            let strips = *kind == CONTROL && strips_after.is_some_and(|except| !except.contains(&token));
             added.push((id, AddedToken::from(token, *kind != USER_DEFINED).normalized(false).rstrip(strips)));
         }
     }
@@ -406,7 +406,7 @@ mod tests {
         Value::String(text.into())
     }
 
-    /// Letters, one merge, and two special tokens.
+    /// A vocabulary of letters, one merge, and special tokens.
     fn tiny() -> Metadata {
         let tokens = ["<s>", "a", "b", "ab", "Ġ", "</s>", "<user>"];
         HashMap::from([
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tiny_vocabulary_encodes_by_hand() {
+    fn a_tiny_vocabulary_gives_ids_computed_by_hand() {
         let tokenizer = built(&tiny()).unwrap();
         assert_eq!(tokenizer.encode("aab a</s>b<user>", Special::Leave).unwrap(), [1, 3, 4, 1, 5, 2, 6]);
         assert_eq!(tokenizer.encode("ab", Special::Add).unwrap(), [0, 3]);
@@ -440,20 +440,20 @@ mod tests {
     }
 
     #[test]
-    fn flags_say_what_is_added() {
+    fn flags_determine_which_special_tokens_are_added() {
         let mut metadata = tiny();
         metadata.insert(ADD_BOS, Value::Bool(false));
         metadata.insert(ADD_EOS, Value::Bool(true));
         assert_eq!(built(&metadata).unwrap().encode("a", Special::Add).unwrap(), [1, 5]);
         metadata.remove(ADD_BOS);
         assert_eq!(built(&metadata).unwrap().encode("a", Special::Begin).unwrap(), [1]);
-        // Llama 3's tokenizer adds BOS unless told otherwise.
+        // Llama 3's tokenizer adds BOS by default.
         metadata.insert(PRE, string("llama-bpe"));
         assert_eq!(built(&metadata).unwrap().encode("a", Special::Begin).unwrap(), [0, 1]);
     }
 
     #[test]
-    fn the_template_may_write_the_special_tokens() {
+    fn a_template_can_write_bos_and_eos() {
         let mut metadata = tiny();
         metadata.insert(TEMPLATE, string("{{ bos_token }}{{ eos_token }}"));
         let tokenizer = built(&metadata).unwrap();
@@ -535,10 +535,10 @@ mod tests {
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
     }
 
-    /// Against the tokenizers project (`reference/tokenizer_golden.py`), whose Python package matches these patterns
-    /// with another regular expression engine.
+    /// Compares with the Python package of tokenizers (`reference/tokenizer_golden.py`), which uses another regular
+    /// expression engine.
     #[test]
-    fn every_pre_tokenizer_splits_as_the_original() {
+    fn every_pre_tokenizer_gives_the_ids_of_the_original() {
         let fixture: Fixture = serde_json::from_str(&read("tokenizer_pre.json")).unwrap();
         let texts: Lines = serde_json::from_str(&read("tokenizer_lines.json")).unwrap();
         let kinds = fixture.tokens.iter().map(|token| if fixture.special.contains(token) { 3 } else { 1 });
@@ -577,7 +577,7 @@ mod tests {
         decoded: Vec<String>,
     }
 
-    /// Against SentencePiece itself.
+    /// Compares with SentencePiece.
     #[test]
     fn pieces_and_scores_give_the_ids_of_sentencepiece() {
         let fixture: Pieces = serde_json::from_str(&read("tokenizer_pieces.json")).unwrap();
@@ -600,9 +600,9 @@ mod tests {
             for ((line, ids), decoded) in lines.iter().zip(&model.ids.ids).zip(&model.decoded) {
                 assert_eq!(&tokenizer.decode(ids).unwrap(), decoded, "{name}: {line:?}");
             }
-            // BOS comes first where the file does not say otherwise.
+            // BOS is added by default.
             assert_eq!(tokenizer.encode("", Special::Begin).unwrap()[0], 1);
-            // Whoever adds a space does so behind every special token, as llama.cpp and Llama 2's own tokenizer.
+            // A space is added after every special token, too, as in llama.cpp and in Llama 2's own tokenizer.
             let segment = tokenizer.encode("</s>tide", Special::Leave).unwrap();
             assert_eq!(segment[1..], tokenizer.encode("tide", Special::Leave).unwrap());
         }

@@ -1,8 +1,8 @@
-//! The tokenizer in a Hugging Face folder: `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`. Which tokens
-//! end an answer stands in `generation_config.json`, or else in `config.json`.
+//! Reader of the tokenizer in a Hugging Face folder: `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`.
+//! Stop tokens are read from `generation_config.json`, or else from `config.json`.
 //!
-//! The parts that decoder-only language models use are understood: byte-pair models with byte-level or
-//! SentencePiece-like pieces. Anything else is refused by its name.
+//! Supported are the components of decoder-only language models: byte-pair models with byte-level or SentencePiece-like
+//! pieces. All others are refused by name.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -30,13 +30,14 @@ use super::problem::{TokenizerProblem, refused};
 use crate::error::{Error, Result};
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja` of a folder; the first must exist.
+    /// Reads the tokenizer of a Hugging Face folder: `tokenizer.json`, and if they exist `tokenizer_config.json` and
+    /// `chat_template.jinja`.
     ///
-    /// The post-processor says what is added around a text; `add_bos_token` and `add_eos_token` of the config do not,
-    /// as in `transformers` 5. A template in a file of its own goes before the config's.
+    /// As in `transformers` 5, the post-processor determines the special tokens around a text, and `add_bos_token` and
+    /// `add_eos_token` of the config are ignored. `chat_template.jinja` takes precedence over the config's template.
     ///
     /// # Errors
-    /// An unreadable or malformed file, or a tokenizer with a part that is not implemented, by its name.
+    /// An unreadable or malformed file, or a component that is not supported.
     pub fn from_folder(folder: &Path) -> Result<Self> {
         read(folder)
     }
@@ -58,7 +59,7 @@ fn read(folder: &Path) -> Result<Tokenizer> {
     let at_tokenizer = |problem| Error::input(&path, problem);
     let at_config = |problem| Error::input(&config_path, problem);
     let mut tokenizer = raw.parts(marks).and_then(Parts::join).map_err(at_tokenizer)?;
-    tokenizer.ends.extend(ends(folder)?);
+    tokenizer.end_tokens.extend(end_tokens(folder)?);
     let template_path = folder.join("chat_template.jinja");
     if template_path.exists() {
         tokenizer.template = Some(files::read_config(&template_path)?);
@@ -74,8 +75,8 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| Error::input(path, TokenizerProblem::Json(error)))
 }
 
-/// The tokens that end an answer, as the model's own files say.
-fn ends(folder: &Path) -> Result<Vec<u32>> {
+/// The stop tokens of the model's configuration files.
+fn end_tokens(folder: &Path) -> Result<Vec<u32>> {
     for name in ["generation_config.json", "config.json"] {
         let path = folder.join(name);
         if path.exists() {
@@ -170,9 +171,9 @@ struct RawTokenizer {
 
 impl RawTokenizer {
     fn parts(self, marks: Marks) -> Result<Parts, TokenizerProblem> {
-        let (mut before, mut behind) = (Vec::new(), Vec::new());
+        let (mut before, mut after) = (Vec::new(), Vec::new());
         if let Some(processor) = &self.post_processor {
-            processor.surround(&mut before, &mut behind)?;
+            processor.surround(&mut before, &mut after)?;
         }
         let mut added: Vec<_> = self.added_tokens.into_iter().map(RawAddedToken::build).collect();
         added.sort_by_key(|(id, _)| *id);
@@ -183,8 +184,8 @@ impl RawTokenizer {
             model: self.model.build()?,
             added,
             before,
-            behind,
-            ends: Vec::new(),
+            after,
+            end_tokens: Vec::new(),
             marks,
             template: None,
         })
@@ -347,7 +348,7 @@ impl RawPreTokenizer {
     }
 }
 
-/// Older files say `add_prefix_space`, newer ones `prepend_scheme`.
+/// The prepend scheme: `add_prefix_space` in older files, `prepend_scheme` in newer ones.
 fn scheme(add_prefix_space: Option<bool>, prepend_scheme: Option<PrependScheme>) -> PrependScheme {
     match (add_prefix_space, prepend_scheme) {
         (Some(false), _) => PrependScheme::Never,
@@ -362,8 +363,8 @@ enum RawPostProcessor {
     Sequence {
         processors: Vec<RawPostProcessor>,
     },
-    /// In `tokenizers` it trims white space from the offsets of tokens. It is not applied: `encode_with_spans` gives the
-    /// offsets of whole tokens.
+    /// In `tokenizers` it trims white space from the offsets of tokens. It is not applied, so `encode_with_spans`
+    /// returns the offsets of whole tokens.
     ByteLevel,
     TemplateProcessing {
         single: Vec<RawPiece>,
@@ -384,20 +385,20 @@ struct RawSpecial {
 }
 
 impl RawPostProcessor {
-    /// Puts the special tokens of this processor around those collected so far.
-    fn surround(&self, before: &mut Vec<u32>, behind: &mut Vec<u32>) -> Result<(), TokenizerProblem> {
+    /// Adds the special tokens of this processor around those collected so far.
+    fn surround(&self, before: &mut Vec<u32>, after: &mut Vec<u32>) -> Result<(), TokenizerProblem> {
         match self {
             Self::Sequence { processors } => {
-                processors.iter().try_for_each(|processor| processor.surround(before, behind))
+                processors.iter().try_for_each(|processor| processor.surround(before, after))
             }
             Self::ByteLevel => Ok(()),
             Self::TemplateProcessing { single, special_tokens } => {
                 let texts = single.iter().filter(|piece| matches!(piece, RawPiece::Sequence {})).count();
                 if texts != 1 {
                     return Err(TokenizerProblem::Unsupported {
-                        what: "post-processor with a number of texts of",
+                        what: "post-processor with a number of texts",
                         found: texts.to_string(),
-                        supported: "those with one",
+                        supported: "1",
                     });
                 }
                 let (mut left, mut right) = (Vec::new(), Vec::new());
@@ -416,7 +417,7 @@ impl RawPostProcessor {
                 }
                 left.append(before);
                 *before = left;
-                behind.append(&mut right);
+                after.append(&mut right);
                 Ok(())
             }
         }
@@ -442,12 +443,12 @@ impl RawDecoder {
             Self::ByteLevel => ByteLevel::new(false, true, true).into(),
             Self::ByteFallback => ByteFallback::new().into(),
             Self::Fuse => Fuse::new().into(),
-            // The library computes with the length of the token here, and real tokenizers strip the start only.
+            // The library can underflow here, and real tokenizers strip only the start.
             Self::Strip { stop, .. } if *stop != 0 => {
                 return Err(TokenizerProblem::Unsupported {
                     what: "decoder `Strip` with `stop`",
                     found: stop.to_string(),
-                    supported: "those with `stop` 0",
+                    supported: "0",
                 });
             }
             Self::Strip { content, start, stop } => Strip::new(*content, *start, *stop).into(),
@@ -462,7 +463,7 @@ impl RawDecoder {
 
 #[derive(Deserialize)]
 struct RawModel {
-    /// Old files leave it out.
+    /// Missing in old files.
     #[serde(rename = "type")]
     kind: Option<String>,
     dropout: Option<f64>,
@@ -495,11 +496,15 @@ impl RawModel {
             _ => {}
         }
         if let Some(dropout) = self.dropout.filter(|&dropout| dropout != 0.0) {
-            return unsupported("BPE dropout", dropout.to_string(), "tokenizers without it");
+            return unsupported("BPE dropout", dropout.to_string(), "0");
         }
-        for affix in [self.continuing_subword_prefix, self.end_of_word_suffix].into_iter().flatten() {
-            if !affix.is_empty() {
-                return unsupported("BPE with a mark inside or at the end of words", affix, "those without");
+        let affixes = [
+            ("continuing_subword_prefix", self.continuing_subword_prefix),
+            ("end_of_word_suffix", self.end_of_word_suffix),
+        ];
+        for (what, affix) in affixes {
+            if let Some(affix) = affix.filter(|affix| !affix.is_empty()) {
+                return unsupported(what, affix, "none");
             }
         }
         let vocab: HashMap<String, u32> = serde_json::from_value(self.vocab).map_err(TokenizerProblem::Json)?;

@@ -1,4 +1,4 @@
-//! The parts of a tokenizer, as its readers hand them over: validated, and not yet put together.
+//! The validated components of a tokenizer, before they are joined.
 
 use std::collections::HashSet;
 
@@ -7,31 +7,33 @@ use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrap
 
 use super::problem::{TokenizerProblem, refused};
 
-/// The texts of the tokens that begin and end a text, where the files name them.
+/// The texts of BOS and EOS, if the files name them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Marks {
     pub(super) bos: Option<String>,
     pub(super) eos: Option<String>,
 }
 
-/// What both readers hand over: validated, and not yet put together.
+/// The validated components of a tokenizer.
 pub(super) struct Parts {
     pub(super) model: BPE,
     pub(super) normalizers: Vec<NormalizerWrapper>,
     pub(super) pre_tokenizers: Vec<PreTokenizerWrapper>,
     pub(super) decoders: Vec<DecoderWrapper>,
-    /// In order of their ids.
+    /// In ascending order of ids.
     pub(super) added: Vec<(u32, AddedToken)>,
+    /// Special tokens added before a text.
     pub(super) before: Vec<u32>,
-    pub(super) behind: Vec<u32>,
-    /// Tokens that end an answer, beside the EOS of `marks`.
-    pub(super) ends: Vec<u32>,
+    /// Special tokens added after a text.
+    pub(super) after: Vec<u32>,
+    /// Stop tokens other than the EOS of `marks`.
+    pub(super) end_tokens: Vec<u32>,
     pub(super) marks: Marks,
-    /// The text of the chat template.
+    /// Source of the chat template.
     pub(super) template: Option<String>,
 }
 
-/// The settings of a byte-pair model beside its vocabulary and merges.
+/// The settings of a byte-pair model other than vocabulary and merges.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BpeSettings {
     pub(super) unk_token: Option<String>,
@@ -40,8 +42,8 @@ pub(super) struct BpeSettings {
     pub(super) ignore_merges: bool,
 }
 
-/// A byte-pair model, after checking what the library takes for granted: ids are unique, and every merge joins two
-/// tokens to a third.
+/// Builds a byte-pair model. Checks what the library does not: ids are unique, and every merge joins two tokens to a
+/// third.
 pub(super) fn bpe(vocab: Vocab, merges: Merges, settings: BpeSettings) -> Result<BPE, TokenizerProblem> {
     let mut by_id = HashSet::with_capacity(vocab.len());
     for (token, &id) in &vocab {

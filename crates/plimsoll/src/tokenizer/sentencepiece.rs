@@ -1,9 +1,10 @@
-//! SentencePiece's byte-pair models, rebuilt from their pieces and scores.
+//! Byte-pair models of SentencePiece, rebuilt from pieces and scores.
 //!
-//! SentencePiece (Kudo and Richardson, arXiv:1808.06226) joins, again and again, the neighbours whose joined piece has the
-//! highest score, the leftmost where several have it. A list of merges in the order of the scores does the same, and it is
-//! what Llama's and Gemma's own `tokenizer.json` were made with: every way to cut a piece into two others is a merge, pieces
-//! with higher scores first, and of one piece those with the lower ids (`SentencePieceExtractor` of transformers 5.23).
+//! SentencePiece (Kudo and Richardson, arXiv:1808.06226) repeatedly joins the neighbours whose joined piece has the
+//! highest score, the leftmost of equal ones. A list of merges in the order of scores is equivalent, and the
+//! `tokenizer.json` files of Llama and Gemma were made this way: every split of a piece into two pieces is a merge.
+//! Merges are sorted by score, highest first, and for one piece by ids, lowest first (`SentencePieceExtractor` of
+//! transformers 5.23).
 
 use std::collections::HashMap;
 
@@ -16,13 +17,13 @@ use tokenizers::{DecoderWrapper, NormalizerWrapper};
 
 use super::problem::{TokenizerProblem, refused};
 
-/// What stands for a space in a piece.
+/// The character that replaces a space in pieces.
 const SPACE: &str = "\u{2581}";
 
-/// Pieces longer than this are refused, in bytes; the longest of published models have some 100.
+/// Most bytes of a piece. The longest pieces of published models have about 100.
 const MAX_PIECE_BYTES: usize = 1024;
 
-/// The merges that pieces of these scores make. `is_piece` says of an id whether it may come out of a merge.
+/// The merges of pieces with these scores. `is_piece(id)` is true if the piece can result from a merge.
 pub(super) fn merges(
     tokens: &[&str],
     scores: &[f32],
@@ -35,19 +36,19 @@ pub(super) fn merges(
         if token.len() > MAX_PIECE_BYTES {
             return Err(TokenizerProblem::Refused {
                 what: "piece",
-                message: format!("token {id} has {} bytes: at most {MAX_PIECE_BYTES} are read", token.len()),
+                message: format!("token {id} has {} bytes, at most {MAX_PIECE_BYTES} are supported", token.len()),
             });
         }
         let cuts = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
         merges.extend(cuts.filter_map(|(left, right)| Some((scores[id], id, *ids.get(left)?, *ids.get(right)?))));
     }
-    // Pieces of equal scores stay in the order of their ids.
+    // Pieces with equal scores are in the order of their ids.
     merges.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| (a.1, a.2, a.3).cmp(&(b.1, b.2, b.3))));
     let text = |id: u32| tokens[id as usize].to_owned();
     Ok(merges.into_iter().map(|(_, _, left, right)| (text(left), text(right))).collect())
 }
 
-/// What is done to a text before it is cut into pieces.
+/// The normalisers of a text before it is split into pieces.
 pub(super) fn normalizers(space_in_front: bool) -> Result<Vec<NormalizerWrapper>, TokenizerProblem> {
     let mut normalizers = Vec::new();
     if space_in_front {
@@ -57,7 +58,7 @@ pub(super) fn normalizers(space_in_front: bool) -> Result<Vec<NormalizerWrapper>
     Ok(normalizers)
 }
 
-/// What makes a text of pieces again.
+/// The decoders that turn pieces into text.
 pub(super) fn decoders(space_in_front: bool) -> Result<Vec<DecoderWrapper>, TokenizerProblem> {
     let space = Replace::new(SPACE, " ").map_err(refused("pattern"))?;
     let mut decoders: Vec<DecoderWrapper> = vec![space.into(), ByteFallback::new().into(), Fuse::new().into()];

@@ -1,12 +1,12 @@
-//! Chat templates: from messages to the text that the model was trained on.
+//! Chat templates: messages to text.
 //!
-//! Templates are Jinja, rendered as `transformers` renders them (`apply_chat_template`): block tags swallow the line
-//! around them, `tojson` writes what Python's `json.dumps` writes, and `raise_exception` refuses a chat. A template is
-//! code from a stranger, so its size, its work and its depth are limited.
+//! Templates are Jinja, rendered as in `transformers` (`apply_chat_template`): `trim_blocks` and `lstrip_blocks` are
+//! on, `tojson` writes the output of Python's `json.dumps`, and `raise_exception` refuses a chat. A template is
+//! untrusted code, so its size, its steps and its depth are limited.
 //!
-//! Departures: `strftime_now` does not exist, because the library reads no clock and a score must not depend on the
-//! day; templates that ask whether it is defined (Llama 3) then use the date written in them, others fail with an
-//! error that says so. `tools` and `documents` are none. `{% generation %}` marks are transparent.
+//! Departures: `strftime_now` is not defined, because the library reads no clock and scores must not depend on the day.
+//! Templates that check whether it is defined (Llama 3) use the date written in them; others fail with an error that
+//! names it. `tools` and `documents` are none. `{% generation %}` tags have no effect.
 
 use std::borrow::Cow;
 
@@ -18,47 +18,47 @@ use serde::Deserialize;
 
 use super::problem::{TokenizerProblem, refused};
 
-/// Real templates reach some 30 kilobytes.
+/// Most bytes of a template's source. Published templates have up to about 30 kilobytes.
 const MAX_SOURCE_BYTES: usize = 1 << 20;
-/// Instructions, and units of 64 bytes, that one rendering may cost, beside what the length of the chat allows: a turn
-/// takes some 50.
+/// Most steps of one rendering, in instructions and in units of 64 written bytes, for an empty chat. A message takes
+/// about 50.
 const FUEL: u64 = 500_000;
-/// Bytes of the chat that allow one more unit of fuel: room to copy its text a few times.
+/// Bytes of the chat that allow one more step, so that its text can be copied several times.
 const BYTES_PER_FUEL: u64 = 8;
-/// Stack of the thread that renders. A template can nest lists as deeply as its fuel allows, and the engine frees and
-/// compares them by recursion: this much holds whatever half a million instructions can build. Memory is only reserved
-/// for it, not used.
+/// Stack of the rendering thread. A template can nest lists as deeply as its steps allow, and the engine frees and
+/// compares them by recursion. This stack is enough for half a million instructions. It is reserved, and only used if
+/// needed.
 const STACK_BYTES: usize = 1 << 30;
 /// Depth of nested calls, and of nested values in `tojson`.
 const MAX_DEPTH: usize = 100;
-/// The name that a template's errors show.
+/// The template's name in error messages.
 const NAME: &str = "template";
 
-/// One turn of a chat.
+/// One message of a chat.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Message {
-    /// Who speaks, such as `user`.
+    /// The role of the speaker, such as `user`.
     pub role: String,
-    /// What is said.
+    /// The text.
     pub content: String,
-    /// Further fields, which the template sees as they are.
+    /// Further fields, which are passed to the template.
     #[serde(flatten)]
     pub rest: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Message {
-    /// A message of nothing but a role and its content.
+    /// A message with a role and a text.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Self { role: role.into(), content: content.into(), rest: serde_json::Map::new() }
     }
 }
 
-/// Whether a rendered chat ends with what announces the assistant's turn.
+/// Whether a rendered chat ends with the generation prompt, which begins the assistant's message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GenerationPrompt {
-    /// It does: the chat is a prompt.
+    /// With the generation prompt: the chat is a prompt.
     Add,
-    /// It does not: the chat is complete.
+    /// Without it: the chat is complete.
     Leave,
 }
 
@@ -71,10 +71,10 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Parses a template; `bos` and `eos` are the tokens that it may write.
+    /// Parses a template; `bos` and `eos` are the texts of `bos_token` and `eos_token`.
     ///
     /// # Errors
-    /// [`TokenizerProblem::TemplateSize`], or [`TokenizerProblem::Template`] with the line at fault.
+    /// [`TokenizerProblem::TemplateSize`], or [`TokenizerProblem::Template`] with the line of the template.
     pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self, TokenizerProblem> {
         if source.len() > MAX_SOURCE_BYTES {
             return Err(TokenizerProblem::TemplateSize { limit: MAX_SOURCE_BYTES, found: source.len() });
@@ -97,10 +97,10 @@ impl ChatTemplate {
         Ok(Self { environment, bos: owned(bos), eos: owned(eos) })
     }
 
-    /// The chat as text.
+    /// Renders a chat as text.
     ///
     /// # Errors
-    /// [`TokenizerProblem::Template`]: the template refuses the chat, has an error, or does too much work.
+    /// [`TokenizerProblem::Template`]: the template refuses the chat, has an error, or takes too many steps.
     pub fn render(&self, messages: &[Message], prompt: GenerationPrompt) -> Result<String, TokenizerProblem> {
         let mut environment = self.environment.clone();
         let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
@@ -121,13 +121,12 @@ impl ChatTemplate {
     }
 }
 
-/// Runs the template engine where its recursion finds room.
+/// Runs the template engine on a thread with a stack that is large enough for its recursion.
 fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, TokenizerProblem> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
-        let thread = thread.map_err(|error| {
-            TokenizerProblem::Template(format!("not enough memory for a thread to render in: {error}"))
-        })?;
+        let thread = thread
+            .map_err(|error| TokenizerProblem::Template(format!("cannot start the thread that renders it: {error}")))?;
         thread.join().map_err(|_| TokenizerProblem::Template("the template engine panicked".to_owned()))
     })
 }
@@ -138,7 +137,7 @@ fn message_value(message: &Message) -> Value {
     Value::from_pairs(own.into_iter().chain(rest))
 }
 
-/// Depth is bounded by the JSON parser's.
+/// Converts JSON to a template value. The JSON parser bounds the depth.
 pub(crate) fn json_value(value: &serde_json::Value) -> Value {
     match value {
         serde_json::Value::Null => Value::from(()),
@@ -157,16 +156,16 @@ pub(crate) fn json_value(value: &serde_json::Value) -> Value {
     }
 }
 
-/// One line that says what the template did wrong and where. Takes the error, which may hold the template's values, so
-/// that it is freed on the stack that can free it.
+/// Converts an error of the engine to one line with the cause and the template's line. It takes the error by value,
+/// because the error can contain nested values, which must be freed on the large stack.
 #[allow(clippy::needless_pass_by_value)]
 fn problem(error: minijinja::Error) -> TokenizerProblem {
     use std::error::Error as _;
     let mut message = match (error.kind(), error.detail()) {
-        (ErrorKind::OutOfFuel, _) => "does more work than any real one".to_owned(),
+        (ErrorKind::OutOfFuel, _) => "takes too many steps".to_owned(),
         (ErrorKind::UnknownFunction, Some(detail)) if detail.contains("strftime_now") => {
-            "asks for today's date (`strftime_now`), which would make scores depend on the day: \
-             give a template with the date written in it"
+            "uses the current date (`strftime_now`), so that scores would depend on the day: pass a template with a \
+             fixed date"
                 .to_owned()
         }
         (ErrorKind::InvalidOperation, Some(detail)) => shown(detail),
@@ -176,20 +175,20 @@ fn problem(error: minijinja::Error) -> TokenizerProblem {
     if let Some(line) = error.line() {
         message = format!("{message} (line {line} of the template)");
     }
-    // An error in a macro or a nested call has its cause behind it.
+    // An error in a macro or a nested call has a source.
     if let Some(source) = error.source() {
         message = format!("{message}: {}", shown(&source.to_string()));
     }
     TokenizerProblem::Template(message)
 }
 
-/// What Python's `str.strip` takes for white space: four separators more than Unicode does.
+/// Whether Python's `str.strip` removes a character: Unicode white space and four separators.
 fn is_python_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }
 
 /// The filter `trim`.
-#[allow(clippy::needless_pass_by_value)] // what the engine calls
+#[allow(clippy::needless_pass_by_value)] // the signature that the engine requires
 fn trim(text: Cow<'_, str>, chars: Option<Cow<'_, str>>) -> String {
     match chars {
         Some(chars) => text.trim_matches(|c| chars.contains(c)).to_owned(),
@@ -216,8 +215,8 @@ fn raise_exception(message: &str) -> Result<Value, minijinja::Error> {
     Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("the template refuses this chat: {message}")))
 }
 
-/// `{% generation %}` and `{% endgeneration %}` only mark the assistant's tokens for training; as an `if` that always
-/// holds they keep their whitespace rules.
+/// Replaces `{% generation %}` and `{% endgeneration %}`, which mark the assistant's tokens for training, by an `if`
+/// that is always true. An `if` has the same white space rules.
 fn without_generation_marks(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
@@ -240,7 +239,7 @@ fn without_generation_marks(source: &str) -> String {
 }
 
 /// `json.dumps(value, ensure_ascii=False, indent=…, separators=…, sort_keys=…)`.
-#[allow(clippy::needless_pass_by_value)] // what the engine calls
+#[allow(clippy::needless_pass_by_value)] // the signature that the engine requires
 pub(crate) fn to_json(state: &minijinja::State, value: &Value, kwargs: Kwargs) -> Result<Value, minijinja::Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
     let separators: Option<Vec<String>> = kwargs.get("separators")?;

@@ -1,4 +1,5 @@
-//! Engines without a model: scores come from a function, so that a whole search takes milliseconds.
+//! Engines whose scores are a function, so that a whole search takes milliseconds; adapters, samples and functions for
+//! them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -10,20 +11,29 @@ use plimsoll::lora::{LoraTable, Projection, Variant};
 use plimsoll::result::{LensCurve, SampleScores, VariantScore};
 use plimsoll::{Error, Result};
 
-/// Samples that are finished together.
-const BATCH: usize = 3;
+/// Number of samples that are finished together.
+pub(crate) const BATCH: usize = 3;
+
+/// Number of variants that the engine scores at once.
+const PASS: usize = 128;
+
+/// Number of layers in most tests.
+pub(crate) const LAYERS: usize = 6;
+
+/// The modules that have LoRA.
+const MODULES: [Projection; 2] = [Projection::Q, Projection::V];
 
 /// Mean NLL of a sample's answer under a variant, in nats per token.
 pub(crate) type Nll = dyn Fn(&Sample, &Variant) -> f64;
 
-/// A scorer whose scores are a function of sample and variant. A unit of its work is one sample under one variant.
+/// A scorer whose scores are a function of sample and variant. The unit of its work is one sample under one variant.
 pub(crate) struct FakeScorer<'a> {
     table: &'a LoraTable,
     capabilities: Capabilities,
     nll: &'a Nll,
     /// The layer from which on the full adapter's curve is steeper.
     bend: usize,
-    /// Calls after which the engine fails.
+    /// Number of calls after which the engine fails.
     fails_after: Option<usize>,
     calls: Cell<usize>,
     /// How often each sample was scored under each variant, by line and gates.
@@ -47,7 +57,7 @@ impl<'a> FakeScorer<'a> {
         Self { capabilities, ..self }
     }
 
-    /// Fails at the call after so many.
+    /// The same engine, failing after this number of calls.
     pub(crate) fn failing_after(self, calls: Option<usize>) -> Self {
         Self { fails_after: calls, ..self }
     }
@@ -61,7 +71,7 @@ impl<'a> FakeScorer<'a> {
         self.scored.borrow().clone()
     }
 
-    /// Refuses what the engine cannot do, as a real one would.
+    /// Refuses a request beyond the engine's capabilities.
     fn check(&self, request: &Request) -> Result<()> {
         let Request { variants, lens, token_nll } = request;
         let is_strength = |gate: &f32| *gate != 0.0 && *gate != 1.0;
@@ -72,6 +82,7 @@ impl<'a> FakeScorer<'a> {
             (!can_split && *token_nll, "no NLL of tokens"),
             (!strengths && variants.iter().any(has_strengths), "no strengths but 0 and 1"),
             (variants.iter().any(|variant| variant.gates.len() != self.layers()), "a variant of another model"),
+            (variants.len() > PASS, "more variants than fit in a pass"),
             (self.fails_after.is_some_and(|calls| self.calls() > calls), "the server is gone"),
         ];
         match refused.into_iter().find(|(is_refused, _)| *is_refused) {
@@ -88,7 +99,7 @@ impl<'a> FakeScorer<'a> {
             probability: (-mean).exp().clamp(0.0, 1.0),
             correct: if *mean < 1.0 { tokens } else { 0 },
         };
-        // The first token is as hard as all others together.
+        // The first token has half of the NLL.
         let weight = |at: usize| match (at, tokens) {
             (_, 1) => 1.0,
             (0, _) => 0.5,
@@ -104,7 +115,7 @@ impl<'a> FakeScorer<'a> {
         }
     }
 
-    /// Straight for the base model; for every other variant with a bend.
+    /// A straight line for the base model, and a line with a bend for every other variant.
     fn curve(&self, variant: &Variant) -> LensCurve {
         let layers = self.layers();
         let has_lora = variant.layers_kept() > 0;
@@ -179,12 +190,7 @@ impl Probe for FakeProbe {
     ) -> Result<Vec<[f64; Projection::COUNT]>> {
         stop_if(go_on(self.energy_work(samples)))?;
         let tokens: usize = samples.iter().map(|sample| sample.tokens.len()).sum();
-        let of_layer = |energy: &f64| {
-            let mut modules = [0.0; Projection::COUNT];
-            modules[Projection::Q as usize] = energy * tokens as f64;
-            modules
-        };
-        Ok(self.0.iter().map(of_layer).collect())
+        Ok(self.0.iter().map(|energy| modules(energy * tokens as f64, 0.0)).collect())
     }
 
     fn energy_work(&self, samples: &[Sample]) -> u64 {
@@ -200,7 +206,7 @@ fn stop_if(flow: ControlFlow<()>) -> Result<()> {
     if flow.is_break() { Err(Error::Interrupted) } else { Ok(()) }
 }
 
-/// A number that is the same for the same sample and purpose: nearly normal, with mean 0 and standard deviation 1.
+/// A reproducible random number for a sample and a purpose: nearly normal, with mean 0 and standard deviation 1.
 pub(crate) fn noise(line: usize, purpose: usize) -> f64 {
     let mut state = ((line as u64) << 32) ^ purpose as u64;
     // SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
@@ -213,4 +219,69 @@ pub(crate) fn noise(line: usize, purpose: usize) -> f64 {
     };
     // The sum of twelve uniform numbers has a variance of 1.
     (0..12).map(|_| uniform()).sum::<f64>() - 6.0
+}
+
+/// An adapter with LoRA on all layers' queries and values: 10 and 6 bytes, and 4 bytes that are always kept.
+pub(crate) fn table(layers: usize) -> LoraTable {
+    LoraTable {
+        adapted: vec![modules(true, true); layers],
+        norms: vec![modules(1.0, 1.0); layers],
+        bytes: vec![modules(10, 6); layers],
+        bytes_kept_always: 4,
+        bytes_dropped_always: 0,
+    }
+}
+
+fn modules<T: Copy + Default>(query: T, value: T) -> [T; Projection::COUNT] {
+    let mut modules = [T::default(); Projection::COUNT];
+    (modules[Projection::Q as usize], modules[Projection::V as usize]) = (query, value);
+    modules
+}
+
+/// The same with other norms of the queries' updates.
+pub(crate) fn with_norms(mut table: LoraTable, norms: [f64; LAYERS]) -> LoraTable {
+    for (modules, norm) in table.norms.iter_mut().zip(norms) {
+        modules[Projection::Q as usize] = norm;
+    }
+    table
+}
+
+pub(crate) fn sample(line: usize) -> Sample {
+    let answer: Vec<usize> = (3..5 + line % 3).collect();
+    Sample { line, tokens: (0..5 + line % 3).map(|at| (line + at) as u32 % 50).collect(), answer }
+}
+
+/// The part of a sample's NLL that no variant changes.
+pub(crate) fn hardness(sample: &Sample) -> f64 {
+    3.0 + 0.4 * noise(sample.line, 100)
+}
+
+/// A layer's worth to one sample, relative to its mean worth.
+pub(crate) fn share(sample: &Sample, layer: usize) -> f64 {
+    1.0 + 0.2 * noise(sample.line, layer)
+}
+
+/// The mean LoRA strength of a layer.
+pub(crate) fn strength(variant: &Variant, layer: usize) -> f64 {
+    MODULES.iter().map(|&module| f64::from(variant.gates[layer].get(module))).sum::<f64>() / MODULES.len() as f64
+}
+
+/// The NLL falls by each layer's worth, in proportion to its strength up to 1.
+pub(crate) fn worth<const N: usize>(worths: [f64; N]) -> impl Fn(&Sample, &Variant) -> f64 {
+    move |sample, variant| {
+        let of_layer = |layer: usize| worths[layer] * share(sample, layer) * strength(variant, layer).min(1.0);
+        hardness(sample) - (0..N).map(of_layer).sum::<f64>()
+    }
+}
+
+/// The NLL is lowest at the target, and rises with each place's squared distance from it.
+pub(crate) fn near(target: Variant) -> impl Fn(&Sample, &Variant) -> f64 {
+    move |sample, variant| {
+        let of_place = |(layer, module): (usize, &Projection)| {
+            let distance = variant.gates[layer].get(*module) - target.gates[layer].get(*module);
+            0.1 * f64::from(distance * distance) * share(sample, 10 * layer + *module as usize)
+        };
+        let places = (0..variant.gates.len()).flat_map(|layer| MODULES.iter().map(move |module| (layer, module)));
+        hardness(sample) + places.map(of_place).sum::<f64>()
+    }
 }

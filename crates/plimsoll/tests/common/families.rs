@@ -1,4 +1,4 @@
-//! The fixtures of `reference/make_families.py`, and how far the engine is from them.
+//! The fixtures of `reference/make_families.py`, and the errors of the engine on them.
 
 #![allow(clippy::unwrap_used, reason = "a fixture that cannot be read is a failed test")]
 
@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 /// The adapters of every family.
 const ADAPTERS: [&str; 3] = ["lora", "rslora", "dora"];
-/// Those that some families have besides: LoRA on both ends of the model, and weights trained in full.
+/// Further adapters of some families: LoRA on embeddings, and weights trained in full.
 const MORE: [&str; 2] = ["ends", "saved"];
 
 /// `golden.json`
@@ -33,23 +33,23 @@ struct Golden {
 struct Sequence {
     ids: Vec<u32>,
     answer: Vec<usize>,
-    /// Those whose hidden states and logits are known.
+    /// Positions with known hidden states and logits.
     positions: Vec<usize>,
 }
 
-/// One line of the table: a family in one form under one adapter, and its largest errors, each relative to the largest
-/// magnitude of what it is compared with.
+/// One line of the table: the largest errors of a family in one form with one adapter, each relative to the largest
+/// magnitude of the expected values.
 pub(crate) struct Line {
     pub(crate) family: String,
     pub(crate) form: &'static str,
     pub(crate) adapter: &'static str,
-    /// Hidden states after each layer, of the base model and of the full adapter.
+    /// Error of hidden states after each layer, of the base model and of the full adapter.
     pub(crate) hidden: f64,
-    /// Logits of the same.
+    /// Error of logits, of the base model and of the full adapter.
     pub(crate) logits: f64,
-    /// NLL of every number of layers kept.
+    /// Relative error of the NLL, of every boundary.
     pub(crate) nll: f64,
-    /// How far PyTorch in single precision is from the reference in double precision, in hidden states and logits.
+    /// Error of hidden states and logits of PyTorch in single precision, from the same reference in double precision.
     pub(crate) pytorch: f64,
 }
 
@@ -60,10 +60,10 @@ impl fmt::Display for Line {
     }
 }
 
-/// What stands above the lines.
+/// The header of the table.
 pub(crate) const HEADER: &str = "family             weights      adapter   hidden   logits      NLL  PyTorch f32";
 
-/// Every family in every form under every adapter.
+/// Every family in every form with every adapter.
 pub(crate) fn table() -> Vec<Line> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
     let mut folders: Vec<PathBuf> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -86,7 +86,7 @@ fn line(folder: &Path, form: &'static str, path: &Path, adapter: &'static str) -
     let tensors = Tensors::open_file(&folder.join("golden.safetensors")).unwrap();
     let checkpoint = Model::open(path).unwrap();
     let opened =
-        Adapter::open(&folder.join("adapters").join(adapter)).unwrap().with_embedding_lora(Some(EmbeddingLora::Keep));
+        Adapter::open(folder.join("adapters").join(adapter)).unwrap().with_embedding_lora(Some(EmbeddingLora::Keep));
     let lora = checkpoint.bind(Some(&opened)).unwrap();
     let options = CpuOptions { precision: Precision::new(Dtype::F32), ..CpuOptions::default() };
     let engine = CpuEngine::load(&checkpoint, &lora, options).unwrap();
@@ -98,7 +98,7 @@ fn line(folder: &Path, form: &'static str, path: &Path, adapter: &'static str) -
 
     let (mut hidden, mut logits): (f64, f64) = (0.0, 0.0);
     for (number, Sequence { ids, positions, .. }) in golden.sequences.iter().enumerate() {
-        // What is no layer's is part of every variant.
+        // Weights outside the layers are changed in every variant.
         let base = if ADAPTERS.contains(&adapter) { "base".to_owned() } else { format!("{adapter}.base") };
         for (name, kept) in [(base.as_str(), 0), (adapter, layers)] {
             let variant = Variant::bottom_k(layers, kept);
@@ -123,6 +123,7 @@ fn line(folder: &Path, form: &'static str, path: &Path, adapter: &'static str) -
     for (scores, expected) in scores.iter().zip(&golden.nll[adapter]) {
         assert_eq!(scores.variants.len(), expected.len());
         for (found, expected) in scores.variants.iter().zip(expected) {
+            assert!(found.nll.is_finite(), "{}", found.nll);
             nll = nll.max((found.nll / expected - 1.0).abs());
         }
     }
@@ -130,8 +131,11 @@ fn line(folder: &Path, form: &'static str, path: &Path, adapter: &'static str) -
     Line { family, form, adapter, hidden, logits, nll, pytorch: golden.single_precision[adapter] }
 }
 
+/// Largest difference, relative to the largest expected magnitude.
 fn distance(found: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(found.len(), expected.len());
+    // `f32::max` ignores NaN.
+    assert!(found.iter().all(|value| value.is_finite()));
     let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     f64::from(found.iter().zip(expected).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs())) / largest)
 }

@@ -1,4 +1,4 @@
-//! What the integration tests share: the golden fixtures that `reference/make_fixtures.py` writes.
+//! Shared code of the integration tests: the golden fixtures of `reference/make_fixtures.py`.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -12,7 +12,7 @@ use plimsoll::lora::adapter::{Adapter, BoundAdapter};
 use plimsoll::model::{Dtype, Model, Precision};
 use serde::Deserialize;
 
-/// Every tiny model with its adapters.
+/// The tiny models with their adapters.
 pub(crate) const GOLDEN: [(&str, &[&str]); 3] = [
     ("tiny-gqa-tied", &["plain", "rslora", "patterns", "layers", "all_linear"]),
     ("tiny-llama3-untied", &["plain", "attention"]),
@@ -27,7 +27,7 @@ pub(crate) fn golden() -> PathBuf {
     fixtures().join("golden")
 }
 
-/// Where `examples/smollm2-gsm8k/fetch.py` puts the real model.
+/// The path of the real model, which `examples/smollm2-gsm8k/fetch.py` downloads.
 pub(crate) fn smollm2() -> PathBuf {
     workspace().join("models/SmolLM2-135M-Instruct.Q4_1.gguf")
 }
@@ -41,14 +41,14 @@ pub(crate) fn adapter_folder(model: &str, adapter: &str) -> PathBuf {
 }
 
 pub(crate) fn checkpoint(model: &str) -> Model {
-    Model::open(&golden().join(model)).unwrap()
+    Model::open(golden().join(model)).unwrap()
 }
 
 pub(crate) fn bind(checkpoint: &Model, adapter: &Path) -> BoundAdapter {
     checkpoint.bind(Some(&Adapter::open(adapter).unwrap())).unwrap()
 }
 
-/// In `f32`: golden values are held to its rounding.
+/// An engine in `f32`, the dtype of the golden values.
 pub(crate) fn engine_of(checkpoint: &Model, lora: &BoundAdapter) -> CpuEngine {
     let options = CpuOptions { precision: Precision::new(Dtype::F32), ..CpuOptions::default() };
     CpuEngine::load(checkpoint, lora, options).unwrap()
@@ -64,20 +64,20 @@ pub(crate) fn engine(model: &str, adapter: &str) -> CpuEngine {
 #[derive(Deserialize)]
 pub(crate) struct Golden {
     pub(crate) layers: usize,
-    /// Gates of one odd variant, in the order of `Projection`.
+    /// LoRA strengths of one variant that differ by module, in the order of `Projection`.
     pub(crate) gates: Vec<[f32; 7]>,
     pub(crate) sequences: Vec<Sequence>,
 }
 
-/// What PyTorch and PEFT say of one sequence.
+/// One sequence with the results of PyTorch and PEFT.
 #[derive(Deserialize)]
 pub(crate) struct Sequence {
     pub(crate) line: usize,
     pub(crate) ids: Vec<u32>,
     pub(crate) answer: Vec<usize>,
-    /// k = 0..=L
+    /// The boundaries k = 0..=L.
     pub(crate) variants: Vec<Expected>,
-    /// base, full
+    /// Logit lens of `base` and `full`.
     pub(crate) lens: Vec<ExpectedCurve>,
     pub(crate) gated: Option<Expected>,
 }
@@ -121,6 +121,8 @@ pub(crate) fn golden_tensors(model: &str, adapter: &str) -> Tensors {
 /// Largest difference of two slices, relative to the largest expected magnitude.
 pub(crate) fn distance(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
+    // `f32::max` ignores NaN.
+    assert!(found.iter().all(|value| value.is_finite()));
     let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     found.iter().zip(expected).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs())) / largest
 }

@@ -1,8 +1,8 @@
-//! Sequences that grow side by side, token by token, with their keys and values kept.
+//! Batched decoding with a cache of keys and values.
 //!
-//! All sequences that are fed in one call go through the frozen weights together, whatever their variants and however
-//! many tokens each is given: the weights are read once for all, and only the low-rank part is each variant's own. What
-//! a sequence gets does not depend, to the last bit, on what is fed beside it, nor on how its tokens are cut into calls.
+//! All sequences of a call go through the frozen weights together, with any variants and any numbers of tokens: the
+//! weights are read once, and only the low-rank part differs between variants. The result of a sequence does not
+//! depend, to the last bit, on the other sequences of the call, nor on how its tokens are split into calls.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -18,20 +18,20 @@ use crate::model::{BlockPass, Config, Ropes, Scratch, Segment};
 use crate::result::Generated;
 use crate::tokenizer::Tokenizer;
 
-/// Bytes of keys and values where no bound is given.
+/// Default limit for keys and values, in bytes.
 const MEMORY: u64 = 1 << 30;
 
-/// Tokens that a chat has room for at most: the tables for more would be large, and are seldom needed.
+/// Maximum length of a chat, in tokens: the rotary tables of longer ones would be large, and are seldom needed.
 const CHAT_TOKENS: usize = 1 << 15;
 
-/// Leading tokens that several sequences share: computed once, read by all that follow them.
+/// Leading tokens that several sequences share: computed once, and read by all of these sequences.
 #[derive(Debug)]
 pub struct Prefix {
     gates: Vec<LayerGates>,
     caches: Vec<KeyValues>, // (layers)
 }
 
-/// One sequence under one variant: what its next tokens need of those before.
+/// A sequence under one variant, with the keys and values of its tokens.
 #[derive(Debug)]
 pub struct Sequence {
     gates: Vec<LayerGates>,
@@ -40,27 +40,27 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// Tokens so far, those of its prefix included.
+    /// Number of tokens so far, with those of the prefix.
     pub fn len(&self) -> usize {
         self.caches.first().map_or(0, KeyValues::len)
     }
 
-    /// Whether there are none.
+    /// Whether there are no tokens yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// A decoder on the CPU engine.
+/// The decoder of the CPU engine.
 #[derive(Debug)]
 pub struct CpuDecoder<'a> {
     engine: &'a CpuEngine,
-    /// Longest sequence, in tokens. Rotary embeddings that depend on a length take it for each: a sequence's keys are kept,
-    /// and may not change when it has grown.
+    /// Maximum length of a sequence, in tokens. Rotary embeddings that depend on the length use it for all sequences,
+    /// because cached keys must not change when a sequence grows.
     positions: usize,
     ropes: Ropes,
     scratch: Scratch,
-    /// Memory of sequences that have ended.
+    /// Caches of sequences that have ended, for reuse.
     spare: Vec<Vec<KeyValues>>,
 }
 
@@ -87,7 +87,7 @@ impl Decoder for CpuDecoder<'_> {
     }
 
     /// # Panics
-    /// If the sequence follows a prefix itself.
+    /// If the sequence has a prefix itself.
     fn share(&self, sequence: Sequence) -> Arc<Prefix> {
         assert!(sequence.past.is_none(), "a prefix of a prefix");
         Arc::new(Prefix { gates: sequence.gates, caches: sequence.caches })
@@ -139,14 +139,14 @@ impl Decoder for CpuDecoder<'_> {
 }
 
 impl CpuEngine {
-    /// A decoder of sequences of at most so many tokens.
+    /// A decoder for sequences of at most `positions` tokens.
     pub fn decoder(&self, positions: usize) -> CpuDecoder<'_> {
         let model = self.model();
         let (ropes, scratch) = (model.ropes([positions]), model.scratch());
         CpuDecoder { engine: self, positions, ropes, scratch, spare: Vec::new() }
     }
 
-    /// A chat that has not begun, under one variant. It has room for the model's context, but for at most 32,768 tokens.
+    /// A new chat under one variant. Its maximum length is the model's context, but at most 32,768 tokens.
     pub fn chat<'a>(&'a self, tokenizer: &'a Tokenizer, variant: Variant) -> Chat<'a, CpuDecoder<'a>> {
         let Config { context, vocabulary, .. } = *self.model().config();
         let positions = context.min(CHAT_TOKENS);

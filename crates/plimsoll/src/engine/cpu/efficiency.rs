@@ -1,10 +1,9 @@
-//! What a cut saves at inference, measured and not assumed: bytes of the adapter, time to load it, speed of decoder.
+//! Benchmark of variants at inference: bytes of the adapter, time to load it, decoding speed.
 //!
-//! An adapter that is applied beside the frozen weights costs time in every layer that it is in. One that is merged into
-//! them costs none, whatever its boundary: its speed is that of the base model, which is what is measured for it.
-//! Variants are timed in steps, several rounds of them, since a machine has other things to do; the median is given with
-//! the slowest and the fastest round. Loading takes milliseconds: it is repeated until that adds up to enough to measure,
-//! and the median is given.
+//! An unmerged adapter costs time in every layer that has LoRA. A merged adapter has the speed of the base model at
+//! every boundary, so its speed is measured as that. Each round decodes with every variant; the median over rounds is
+//! reported with the slowest and the fastest one, because other processes disturb single rounds. Loading takes
+//! milliseconds: it is repeated until the total is long enough to measure, and the median is reported.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -22,34 +21,34 @@ use crate::lora::adapter::{self, Adapter, Provenance};
 use crate::model::{Lora, Model};
 use crate::result::{Efficiency, Speed, VariantEfficiency};
 
-/// Sequences side by side: what a small server has in flight.
+/// Number of sequences that are decoded together, as in a small server.
 const BATCH: usize = 8;
-/// Tokens that each of them grows by, timed together.
+/// Tokens that are decoded for each sequence in a round.
 const TOKENS: usize = 12;
-/// Prompt tokens of each at most.
+/// Maximum length of a prompt, in tokens.
 const PROMPT: usize = 128;
-/// Variants at most.
+/// Maximum number of variants with LoRA.
 const VARIANTS: usize = 5;
-/// Rounds at most, and at least however slow they are.
+/// Maximum and minimum number of rounds.
 const ROUNDS: (usize, usize) = (7, 3);
-/// No further round begins after this.
+/// No round beyond the minimum begins after this time.
 const ENOUGH: Duration = Duration::from_secs(10);
 
-/// Loads of an adapter that are timed at least and at most, after one that is not.
+/// Minimum and maximum number of timed loads of an adapter; a first one is not timed.
 const LOADS: (usize, usize) = (5, 100);
-/// Between these, they are repeated until they took so long together.
+/// Loads beyond the minimum end when they have taken this time in total.
 const ENOUGH_LOADS: Duration = Duration::from_millis(300);
 
-/// A CPU engine with what it was loaded from, for measurements.
+/// The benchmark of a CPU engine, with the model and the adapter that it was loaded from.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuBenchmark<'a> {
-    /// The engine, which holds the whole adapter.
+    /// The engine, with the full adapter.
     pub engine: &'a CpuEngine,
-    /// Its model.
+    /// The engine's model.
     pub model: &'a Model,
-    /// The adapter.
+    /// The engine's adapter.
     pub adapter: &'a Adapter,
-    /// A folder in which trimmed adapters are written for a moment.
+    /// A folder for temporary trimmed adapters.
     pub scratch: &'a Path,
 }
 
@@ -60,56 +59,16 @@ impl Benchmark for CpuBenchmark<'_> {
         prompts: &[&[u32]],
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Efficiency> {
-        let Self { engine, adapter, scratch, .. } = *self;
-        let layers = engine.layers();
-        let mut some: Vec<&Variant> = variants.iter().filter(|variant| variant.layers_kept() > 0).collect();
-        some.sort_by_key(|variant| variant.layers_kept());
-        if some.len() > VARIANTS {
-            some = (0..VARIANTS).map(|place| some[place * (some.len() - 1) / (VARIANTS - 1)]).collect();
-        }
+        let Self { engine, .. } = *self;
         let mut check = || if go_on().is_break() { Err(Error::Interrupted) } else { Ok(()) };
-
-        let base = Variant::uniform(layers, 0.0);
-        let variants: Vec<Variant> = std::iter::once(&base).chain(some).cloned().collect();
-        let prompts: Vec<&[u32]> = prompts
-            .iter()
-            .map(|prompt| &prompt[..prompt.len().min(PROMPT)])
-            .filter(|prompt| !prompt.is_empty())
-            .collect();
-        let mut decoder = engine.decoder(PROMPT + TOKENS + 1);
-        let mut begun = Vec::with_capacity(variants.len());
-        for variant in &variants {
-            check()?;
-            begun.push(begin(&mut decoder, variant, &prompts)?);
-        }
-        let mut speeds = vec![Vec::new(); variants.len()];
-        let clock = Instant::now();
-        for round in 0..ROUNDS.0 {
-            if round >= ROUNDS.1 && clock.elapsed() > ENOUGH {
-                break;
-            }
-            for (begun, speeds) in begun.iter().zip(&mut speeds) {
-                check()?;
-                speeds.push(decode(&mut decoder, begun));
-            }
-        }
-
+        let base = Variant::uniform(engine.layers(), 0.0);
+        let variants: Vec<Variant> = std::iter::once(&base).chain(some_with_lora(variants)).cloned().collect();
+        let speeds = decoding_speeds(engine, &variants, prompts, &mut check)?;
         let mut measured = Vec::with_capacity(variants.len());
         for (variant, speeds) in variants.iter().zip(speeds) {
             check()?;
             let kept = variant.layers_kept();
-            let has_lora = adapter.modules().any(|module| variant.gates[module.layer].get(module.projection) != 0.0);
-            // What every variant keeps (LoRA on embeddings, weights trained in full) is no adapter of its own.
-            let loaded = if !has_lora {
-                None
-            } else if *variant == Variant::uniform(layers, 1.0) {
-                Some(load(self, adapter)?)
-            } else {
-                let folder = tempfile::tempdir_in(scratch).map_err(Error::write(scratch))?;
-                let path = folder.path().join("adapter");
-                adapter::write_trimmed(adapter, variant, &Provenance::default(), &path)?;
-                Some(load(self, &Adapter::open(&path)?.with_embedding_lora(adapter.embedding_lora()))?)
-            };
+            let loaded = self.load_variant(variant)?;
             measured.push(VariantEfficiency {
                 name: if kept == 0 { "merged".to_owned() } else { variant.name() },
                 layers_kept: (kept > 0).then_some(kept),
@@ -123,10 +82,67 @@ impl Benchmark for CpuBenchmark<'_> {
     }
 }
 
-/// A prompt that was read, and the token that follows it.
+impl CpuBenchmark<'_> {
+    /// Bytes and load time of a variant's adapter; `None` for a variant without LoRA.
+    fn load_variant(&self, variant: &Variant) -> Result<Option<(u64, f64)>> {
+        let Self { engine, adapter, scratch, .. } = *self;
+        // Tensors that every variant keeps (LoRA on embeddings, weights trained in full) do not count as LoRA.
+        if adapter.modules().all(|module| variant.gates[module.layer].get(module.projection) == 0.0) {
+            return Ok(None);
+        }
+        if *variant == Variant::uniform(engine.layers(), 1.0) {
+            return load(self, adapter).map(Some);
+        }
+        let folder = tempfile::tempdir_in(scratch).map_err(Error::write(scratch))?;
+        let path = folder.path().join("adapter");
+        adapter::write_trimmed(adapter, variant, &Provenance::default(), &path)?;
+        load(self, &Adapter::open(&path)?.with_embedding_lora(adapter.embedding_lora())).map(Some)
+    }
+}
+
+/// Variants that keep any LoRA, by the number of layers that they keep; of many, an even selection.
+fn some_with_lora(variants: &[Variant]) -> Vec<&Variant> {
+    let mut some: Vec<&Variant> = variants.iter().filter(|variant| variant.layers_kept() > 0).collect();
+    some.sort_by_key(|variant| variant.layers_kept());
+    if some.len() > VARIANTS {
+        some = (0..VARIANTS).map(|place| some[place * (some.len() - 1) / (VARIANTS - 1)]).collect();
+    }
+    some
+}
+
+/// Tokens per second of each variant, one number for each round. `check` is called between pieces of work.
+fn decoding_speeds(
+    engine: &CpuEngine,
+    variants: &[Variant],
+    prompts: &[&[u32]],
+    check: &mut dyn FnMut() -> Result<()>,
+) -> Result<Vec<Vec<f64>>> {
+    let prompts: Vec<&[u32]> =
+        prompts.iter().map(|prompt| &prompt[..prompt.len().min(PROMPT)]).filter(|prompt| !prompt.is_empty()).collect();
+    let mut decoder = engine.decoder(PROMPT + TOKENS + 1);
+    let mut begun = Vec::with_capacity(variants.len());
+    for variant in variants {
+        check()?;
+        begun.push(begin(&mut decoder, variant, &prompts)?);
+    }
+    let mut speeds = vec![Vec::new(); variants.len()];
+    let clock = Instant::now();
+    for round in 0..ROUNDS.0 {
+        if round >= ROUNDS.1 && clock.elapsed() > ENOUGH {
+            break;
+        }
+        for (begun, speeds) in begun.iter().zip(&mut speeds) {
+            check()?;
+            speeds.push(decode(&mut decoder, begun));
+        }
+    }
+    Ok(speeds)
+}
+
+/// A prompt that was processed, and the token that follows it.
 type Begun = (Arc<Prefix>, u32);
 
-/// Reads as many prompts as sequences are decoded side by side.
+/// Processes the prompts of all sequences of a batch.
 fn begin(decoder: &mut CpuDecoder<'_>, variant: &Variant, prompts: &[&[u32]]) -> Result<Vec<Begun>> {
     let prompts = if prompts.is_empty() { &[&[0][..]] } else { prompts };
     let mut begun = Vec::with_capacity(BATCH);
@@ -154,7 +170,7 @@ fn decode(decoder: &mut CpuDecoder<'_>, begun: &[Begun]) -> f64 {
     speed
 }
 
-/// Bytes of an adapter's weight file, and the median of the seconds that it takes to read, check and pack it.
+/// Bytes of an adapter's weight files, and the median time to read, check and pack it, in seconds.
 fn load(subject: &CpuBenchmark<'_>, adapter: &Adapter) -> Result<(u64, f64)> {
     let CpuBenchmark { engine, model, .. } = *subject;
     let once = || -> Result<Duration> {
@@ -167,7 +183,7 @@ fn load(subject: &CpuBenchmark<'_>, adapter: &Adapter) -> Result<(u64, f64)> {
         drop(packed);
         Ok(seconds)
     };
-    // The first one reads the files into the system's cache.
+    // The first load reads the files into the system's cache.
     once()?;
     let seconds = repeated(once)?;
     let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
@@ -176,7 +192,7 @@ fn load(subject: &CpuBenchmark<'_>, adapter: &Adapter) -> Result<(u64, f64)> {
     Ok((weights.map(size).sum(), Speed::of(seconds).median))
 }
 
-/// The seconds of something that is repeated until it took long enough together.
+/// The times of work that is repeated until it has taken long enough in total, in seconds.
 fn repeated(mut once: impl FnMut() -> Result<Duration>) -> Result<Vec<f64>> {
     let mut times: Vec<Duration> = Vec::new();
     while times.len() < LOADS.0 || (times.len() < LOADS.1 && times.iter().sum::<Duration>() < ENOUGH_LOADS) {
@@ -190,13 +206,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_quick_is_repeated_until_it_adds_up() {
+    fn quick_loads_are_repeated_more_often() {
         let loads = |milliseconds: u64| repeated(|| Ok(Duration::from_millis(milliseconds))).unwrap().len();
         assert_eq!([1000, 60, 15, 6, 0].map(loads), [5, 5, 20, 50, 100]);
     }
 
     #[test]
-    fn the_median_round_stands_between_the_slowest_and_the_fastest() {
+    fn the_median_round_is_between_the_slowest_and_the_fastest() {
         assert_eq!(Speed::of(vec![3.0, 1.0, 2.0]), Speed { median: 2.0, low: 1.0, high: 3.0, rounds: 3 });
         assert_eq!(Speed::of(Vec::new()).rounds, 0);
     }

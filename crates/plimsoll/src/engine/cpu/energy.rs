@@ -1,4 +1,4 @@
-//! Energies of updates and hidden states, observed in passes of the CPU engine.
+//! The probe of the CPU engine: energies of updates, and hidden states.
 
 use std::ops::ControlFlow;
 
@@ -14,7 +14,7 @@ use crate::lora::adapter::{LayerLora, LoraWeights};
 use crate::lora::{LayerGates, Projection, Variant};
 use crate::model::{AdaptedProduct, BlockObserver, BlockPass, Lora, Segment};
 
-/// A CPU engine with the adapter that it was loaded with, for measurements.
+/// The probe of a CPU engine, with the adapter that the engine was loaded with.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuProbe<'a> {
     /// The engine.
@@ -34,7 +34,7 @@ impl Probe for CpuProbe<'_> {
         let full = Variant::uniform(engine.lora.len(), 1.0);
         let ropes = engine.model.ropes(samples.iter().map(|sample| sample.tokens.len()));
         let mut energy = vec![[0.0; Projection::COUNT]; engine.lora.len()];
-        // A few at a time, so that the caller is heard between them; sums stay in the order of the samples.
+        // A few samples at a time, so that the caller can stop the work. Sums stay in the order of the samples.
         for samples in samples.chunks(4 * engine.threads()) {
             let of_sample = |sample: &Sample| {
                 let Workspace { x, scratch } = &mut *engine.workspace();
@@ -44,11 +44,11 @@ impl Probe for CpuProbe<'_> {
                     let gates = full.gates[layer];
                     let length = rows.len();
                     let mut segments = [Segment { rows, gates, length, past: None, cache: None, wanted: None }];
-                    let mut meter = EnergyMeter { grams: &grams[layer], energy: [0.0; Projection::COUNT] };
-                    let observer = Some(&mut meter as &mut dyn BlockObserver);
+                    let mut sum = EnergySum { grams: &grams[layer], energy: [0.0; Projection::COUNT] };
+                    let observer = Some(&mut sum as &mut dyn BlockObserver);
                     let pass = BlockPass { ropes: &ropes, threads: Threads::One, scratch, observer };
                     engine.model.block(layer, lora, &mut segments, x, pass);
-                    meter.energy
+                    sum.energy
                 };
                 engine.lora.iter().enumerate().map(of_layer).collect::<Vec<_>>()
             };
@@ -107,15 +107,15 @@ impl CpuEngine {
     }
 }
 
-/// `BᵀB` of each module of a layer, with which the size of an update follows from `z` alone: `‖B·z‖² = zᵀ·(BᵀB)·z`.
+/// Gram matrices `BᵀB` of a layer's modules. The energy of an update then follows from `z`: `‖B·z‖² = zᵀ·(BᵀB)·z`.
 #[derive(Debug)]
 struct Grams([Option<Vec<f64>>; Projection::COUNT]);
 
 impl Grams {
-    /// Of a layer's LoRA.
+    /// The matrices of a layer's LoRA.
     fn new(lora: &LayerLora) -> Self {
         Self(Projection::ALL.map(|projection| {
-            // DoRA's update is more than `B·z`: it is measured as it comes.
+            // DoRA's update is more than `B·z`: `product` measures it.
             let LoraWeights { b, rank, .. } = lora.get(projection).filter(|lora| lora.magnitude.is_none())?;
             let mut gram = vec![0.0; rank * rank];
             for row in b.chunks_exact(*rank) {
@@ -128,13 +128,13 @@ impl Grams {
     }
 }
 
-/// Adds up the energies of updates in a block.
-struct EnergyMeter<'a> {
+/// Sums the energies of the updates in a block.
+struct EnergySum<'a> {
     grams: &'a Grams,
     energy: [f64; Projection::COUNT],
 }
 
-impl BlockObserver for EnergyMeter<'_> {
+impl BlockObserver for EnergySum<'_> {
     fn low_rank(&mut self, projection: Projection, z: &[f32]) {
         let Some(gram) = &self.grams.0[projection as usize] else { return };
         let along = |row: &[f64]| row.iter().zip(z).map(|(g, z)| g * f64::from(*z)).sum::<f64>();
@@ -143,7 +143,7 @@ impl BlockObserver for EnergyMeter<'_> {
     }
 
     fn product(&mut self, product: &AdaptedProduct<'_>) {
-        // DoRA's update is more than `B·z`: it is measured as the change of the product.
+        // DoRA's update is the change of the whole product.
         if product.is_rescaled() {
             for (projection, change) in product.changes() {
                 self.energy[projection as usize] += f64::from(change) * f64::from(change);

@@ -1,4 +1,4 @@
-//! The CPU engine: a base model and an adapter, packed.
+//! The CPU engine and its options: loading of a base model and an adapter.
 
 use std::num::NonZero;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,36 +8,36 @@ use crate::lora::adapter::{BoundAdapter, LoraWeights};
 use crate::lora::{Projection, Variant};
 use crate::model::{Lora, Model, Precision, Scratch, Transformer};
 
-/// More threads than this are refused: they would be a slip of the hand, and take the machine down with them.
+/// Maximum number of worker threads. A larger number is most likely a mistake, and would overload the machine.
 pub const MAX_THREADS: usize = 512;
 
-/// What the CPU engine computes in, and bounds on what it uses.
+/// Options of the CPU engine: threads, dtype, instruction set and memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CpuOptions {
-    /// Worker threads; all cores where none is given.
+    /// Worker threads; all cores by default.
     pub threads: Option<NonZero<usize>>,
-    /// Type of number and instruction set.
+    /// Dtype and instruction set.
     pub precision: Precision,
-    /// Bytes of the working set: hidden states, keys and values, intermediate results, but not the weights. The number
-    /// of rows in flight follows from it. 1 GiB where none is given, or more where one sample needs it.
+    /// Memory limit in bytes, for hidden states, keys and values and intermediate results, but not for weights. The
+    /// size of batches follows from it. 1 GiB by default, or more if one sample needs it.
     pub memory: Option<u64>,
 }
 
-/// A base model and an adapter on this machine's CPU.
+/// The CPU engine: a base model and an adapter on the CPU of this machine.
 #[derive(Debug)]
 pub struct CpuEngine {
     pub(super) model: Transformer,
     pub(super) adapted: Vec<[bool; Projection::COUNT]>,
-    /// Multiply-adds of a row in each module's LoRA, layer by layer.
+    /// Multiply-adds per row in each module's LoRA, layer by layer.
     pub(super) lora_work: Vec<[u64; Projection::COUNT]>,
     pub(super) lora: Vec<Lora>,
     pub(super) pool: rayon::ThreadPool,
-    /// What each thread of the pool works in.
+    /// The workspace of each thread of the pool.
     workspaces: Vec<Mutex<Workspace>>,
     pub(super) memory: Option<u64>,
 }
 
-/// What a thread works in: rows on their way through a layer, and the layer's own memory.
+/// The buffers of a thread: rows that pass through a layer, and the layer's scratch memory.
 #[derive(Debug)]
 pub(super) struct Workspace {
     pub(super) x: Vec<f32>,
@@ -45,10 +45,10 @@ pub(super) struct Workspace {
 }
 
 impl CpuEngine {
-    /// Loads a model and packs an adapter for it.
+    /// Loads a model's weights and an adapter bound to it.
     ///
     /// # Errors
-    /// A weight that cannot be read, more than [`MAX_THREADS`], or the operating system gives none.
+    /// A weight that cannot be read, more threads than [`MAX_THREADS`], or threads that cannot be started.
     ///
     /// # Panics
     /// If `lora` has another number of layers than the model.
@@ -83,34 +83,35 @@ impl CpuEngine {
         &self.model
     }
 
-    /// The threads that it works on, for work of the caller's own.
+    /// The engine's thread pool, which callers may use too.
     pub fn pool(&self) -> &rayon::ThreadPool {
         &self.pool
     }
 
-    /// The bound on memory beside the weights, where there is one.
+    /// The memory limit of [`CpuOptions::memory`].
     pub fn memory(&self) -> Option<u64> {
         self.memory
     }
 
-    /// How many threads it works on.
+    /// The number of worker threads.
     pub fn threads(&self) -> usize {
         self.pool.current_num_threads()
     }
 
-    /// The workspace of the pool's calling thread; no other asks for it.
+    /// The workspace of the calling thread of the pool. No other thread uses it.
     pub(super) fn workspace(&self) -> MutexGuard<'_, Workspace> {
         let index = self.pool.current_thread_index().unwrap_or(0);
-        // What a panic left in it is overwritten before it is read.
+        // Its content after a panic is overwritten before it is read.
         self.workspaces[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Refuses variants of another model.
     pub(super) fn check(&self, variants: &[Variant]) -> Result<()> {
         let layers = self.model.config().layers;
         match variants.iter().find(|variant| variant.gates.len() != layers) {
             Some(variant) => {
                 let found = variant.gates.len();
-                Err(Error::Usage(format!("a variant of {found} layers for a model of {layers}")))
+                Err(Error::Usage(format!("a variant has {found} layers: expected {layers}, as the model has")))
             }
             None => Ok(()),
         }

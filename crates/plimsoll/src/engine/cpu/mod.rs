@@ -1,4 +1,4 @@
-//! The engine for one machine's CPU: every variant in one pass over the frozen weights.
+//! The CPU engine: all variants in one pass over the frozen weights.
 
 mod decoding;
 mod efficiency;

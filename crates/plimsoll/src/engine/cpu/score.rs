@@ -1,9 +1,9 @@
-//! Scoring: every variant in one pass over the frozen weights.
+//! Scoring on the CPU: all variants in one pass over the frozen weights.
 //!
-//! Samples are taken in batches, packed end to end. For each layer the sequences of all trie nodes are cut into chunks
-//! of rows that are handed to the threads; a chunk runs the whole layer on one thread, so nothing waits for anything
-//! but the end of the layer, and a result does not depend on the number of threads. Leading tokens that all samples
-//! share are computed once for each node; their keys and values serve every sample.
+//! Samples are packed end to end in batches. For each layer, the sequences of all trie nodes are split into chunks of
+//! rows. A thread computes the whole layer for a chunk, so threads wait for each other only at the end of a layer, and
+//! results do not depend on the number of threads. Leading tokens that all samples share are computed once for each
+//! node, and all samples use their keys and values.
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
@@ -22,27 +22,27 @@ use crate::lora::{Projection, Variant};
 use crate::model::{BlockPass, Precision, Ropes, Segment};
 use crate::result::{LensCurve, SampleScores, VariantScore};
 
-/// Rows that one thread takes through a layer at a time, and those of the sequence that fills them up: enough for the
-/// matrix products to reach their speed, few enough for the intermediate results to stay in the second-level cache.
+/// Number of rows at which a chunk is full: enough for the matrix products to be fast, few enough for intermediate
+/// results to stay in the second-level cache.
 pub(super) const CHUNK_ROWS: usize = 128;
 
-/// Rows of answers that one thread takes through the head at a time.
+/// Number of rows that one thread takes through the head at a time.
 const HEAD_ROWS: usize = 252;
 
-/// Tokens of a batch for each thread, and at least: enough rows for all threads even where the trie is narrow, few
-/// enough for a sample to be finished, and journalled, every few seconds.
+/// Tokens of a batch per thread: enough rows for all threads even if the trie is narrow, and few enough that samples
+/// are finished, and journalled, every few seconds.
 const BATCH_TOKENS: usize = 512;
 
-/// Multiply-adds between two calls of the observer: about a second's on two cores.
+/// Multiply-adds between two calls of the observer: about a second on two cores.
 const WORK_BETWEEN_EVENTS: u64 = 200_000_000_000;
 
-/// Told how far the work is.
+/// Receives progress reports.
 type Observer<'a> = &'a mut dyn FnMut(ScoreEvent<'_>) -> ControlFlow<()>;
 
 /// Keys and values of leading tokens: `[layer][node]`.
 type Caches = Vec<Vec<KeyValues>>;
 
-/// One batch on its way through one trie.
+/// One batch and one trie.
 #[derive(Clone, Copy)]
 struct Pass<'a> {
     batch: &'a Batch,
@@ -53,7 +53,7 @@ struct Pass<'a> {
     token_nll: bool,
 }
 
-/// What is known of one sample after a pass.
+/// The scores of one sample after a pass.
 #[derive(Clone, Default)]
 struct Measured {
     variants: Vec<VariantScore>,
@@ -62,7 +62,7 @@ struct Measured {
 }
 
 impl CpuEngine {
-    /// How to keep a request within the bound on memory.
+    /// The plan that keeps a request within the memory limit.
     fn plan(&self, samples: &[Sample], request: &Request) -> Result<Plan> {
         let threads = self.threads();
         let footprint = Footprint {
@@ -76,14 +76,14 @@ impl CpuEngine {
         Plan::new(samples, &request.variants, &self.adapted, &footprint, self.rotates_alike(samples))
     }
 
-    /// Whether what samples share is the same in each of them.
+    /// Whether rotary embeddings are the same in all samples, so that shared tokens have the same keys.
     fn rotates_alike(&self, samples: &[Sample]) -> bool {
         let length = |sample: &Sample| sample.tokens.len();
         samples.windows(2).all(|pair| self.model.config().rotates_alike(length(&pair[0]), length(&pair[1])))
     }
 
-    /// Takes the leading `tokens` of sequences of `length` tokens, or of others that are rotated alike, through all nodes, and
-    /// keeps their keys and values: `[layer][node]`.
+    /// The keys and values of shared leading `tokens`, `[layer][node]`. `length` is the length of a sample, for rotary
+    /// embeddings that depend on it.
     fn prefix(
         &self,
         tokens: &[u32],
@@ -95,7 +95,7 @@ impl CpuEngine {
         let mut states = vec![self.model.embed(tokens)]; // [node] (tokens, hidden)
         let mut caches = Vec::with_capacity(self.lora.len());
         for (layer, lora) in self.lora.iter().enumerate() {
-            // Nothing above the last layer's keys and values is read.
+            // Of the last layer only keys and values are used.
             let wanted = (layer + 1 == self.lora.len()).then_some(&[][..]);
             let nodes = trie.level(layer);
             let advance = |node: &Node| {
@@ -116,8 +116,8 @@ impl CpuEngine {
         Ok(caches)
     }
 
-    /// Takes the states of all nodes of the layer before through one layer. States are `(nodes, rows, hidden)`; after
-    /// the last layer only the rows that predict an answer token are left.
+    /// Computes one layer for all nodes, from the states of the layer before. States are `(nodes, rows, hidden)`; the
+    /// last layer keeps only the rows that predict an answer token.
     fn layer(
         &self,
         pass: &Pass<'_>,
@@ -153,7 +153,7 @@ impl CpuEngine {
                 done >= WORK_BETWEEN_EVENTS
             });
             let mut some = chunks.split_off(enough.unwrap_or(0));
-            // Long ones first, each to the thread that is free: at the end they wait for a short one at most.
+            // Long chunks first: at the end, threads wait for a short chunk at most.
             some.sort_by_key(|(chunk, _)| std::cmp::Reverse(chunk.iter().map(work).sum::<u64>()));
             let queue = Mutex::new(some.into_iter());
             let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -163,11 +163,11 @@ impl CpuEngine {
                     x.clear();
                     let mut segments = Vec::with_capacity(chunk.len());
                     for (node, Sequence { rows, wanted, .. }) in chunk {
-                        let at = x.len() / hidden;
+                        let first = x.len() / hidden;
                         let parent = nodes[node].parent * batch.rows();
                         x.extend_from_slice(&from[(parent + rows.start) * hidden..(parent + rows.end) * hidden]);
                         segments.push(Segment {
-                            rows: at..at + rows.len(),
+                            rows: first..first + rows.len(),
                             gates: nodes[node].gates,
                             length: batch.first + rows.len(),
                             past: past.map(|past| &past[layer][node]),
@@ -185,13 +185,13 @@ impl CpuEngine {
         Ok(())
     }
 
-    /// Scores answers from states `(rows, hidden)`: `wanted[i]` is a row and the token that it should predict.
+    /// Scores answer tokens from states `(rows, hidden)`: `wanted[i]` is a row and the token that it should predict.
     fn answers(&self, states: &[f32], wanted: &[(usize, u32)], observe: Observer<'_>) -> Result<Vec<TokenScore>> {
         let hidden = self.model.config().hidden;
         let mut scores = Vec::with_capacity(wanted.len());
         let between = usize::try_from(WORK_BETWEEN_EVENTS / self.head_work(1).max(1)).unwrap_or(usize::MAX);
         for wanted in wanted.chunks(between.max(HEAD_ROWS * self.threads())) {
-            // As equal as can be, so that no thread waits for a last large piece.
+            // Pieces of nearly equal size, so that no thread waits for a large last one.
             let pieces = wanted.len().div_ceil(HEAD_ROWS).next_multiple_of(self.threads());
             self.pool.install(|| {
                 scores.par_extend(
@@ -214,8 +214,8 @@ impl CpuEngine {
         Ok(scores)
     }
 
-    /// Scores a batch under the variants of one trie: `[sample]`, and within it one entry for each of them, and one curve
-    /// for each of `lens`, which count from the trie's first variant.
+    /// Scores a batch under the variants of one trie. Returns for each sample the scores of all variants, and a curve
+    /// for each of `lens`, indices of variants in the trie.
     fn batch(&self, pass: &Pass<'_>, lens: &[usize], observe: Observer<'_>) -> Result<Vec<Measured>> {
         let Pass { batch, trie, .. } = pass;
         let last = self.lora.len() - 1;
@@ -337,8 +337,8 @@ impl Scorer for CpuEngine {
                 })
                 .collect();
             for (variants, trie) in &tries {
-                let ours = |&(_, variant): &(usize, usize)| variants.contains(&variant);
-                let lens: Vec<(usize, usize)> = request.lens.iter().copied().enumerate().filter(ours).collect();
+                let is_in_trie = |&(_, variant): &(usize, usize)| variants.contains(&variant);
+                let lens: Vec<(usize, usize)> = request.lens.iter().copied().enumerate().filter(is_in_trie).collect();
                 let of_trie: Vec<usize> = lens.iter().map(|(_, variant)| variant - variants.start).collect();
                 let (past, token_nll) = (caches.as_ref(), request.token_nll);
                 let pass = Pass { batch: &batch, trie, ropes: &ropes, past, token_nll };
@@ -382,14 +382,14 @@ fn mean(scores: &[TokenScore], value: impl Fn(&TokenScore) -> f64) -> f64 {
     scores.iter().map(value).sum::<f64>() / scores.len() as f64
 }
 
-/// Refuses scores that are infinite or not numbers: they would poison every mean without a word.
+/// Refuses scores that are infinite or NaN: they would make every mean useless.
 fn finite(scores: SampleScores, variants: &[Variant]) -> Result<SampleScores> {
     let infinite = scores.variants.iter().zip(variants).find(|(score, _)| !score.nll.is_finite());
     let Some((_, variant)) = infinite else { return Ok(scores) };
     let cause = if variant.layers_kept() == 0 {
         "without the adapter: check the base model's weights".to_owned()
     } else {
-        format!("with the adapter's gates at `{}`: check the adapter's weights and scale", variant.spec())
+        format!("with LoRA strengths `{}`: check the adapter's weights and scale", variant.spec())
     };
     Err(Error::Engine(format!("hidden states overflow on line {} of the data, {cause}", scores.line)))
 }

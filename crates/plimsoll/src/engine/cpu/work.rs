@@ -1,4 +1,4 @@
-//! Multiply-adds of what the CPU engine does, and how many it does in a second.
+//! Work of the CPU engine in multiply-adds, and its speed.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::score::CHUNK_ROWS;
 use crate::lora::{LayerGates, Projection};
 use crate::model::{BlockPass, Segment};
 
-/// How long a rate is measured, or little more.
+/// Time after which the measurement of the speed ends.
 const MEASURED: Duration = Duration::from_millis(300);
 
 impl CpuEngine {
@@ -19,8 +19,8 @@ impl CpuEngine {
         layers.map(|layer| self.layer_work(layer, &LayerGates::ON, 0, 1, None)).sum::<u64>() + self.head_work(1)
     }
 
-    /// Multiply-adds a second, measured for a moment: each thread takes the leading tokens of a sequence through one layer
-    /// after the other. Rough, for an estimate of the time that work will take.
+    /// Multiply-adds per second, measured briefly: each thread computes one layer after the other for the leading
+    /// tokens of a sequence. Approximate, for an estimate of the time left.
     pub(super) fn multiply_adds_per_second(&self, tokens: &[u32]) -> f64 {
         let rows = 0..tokens.len().min(CHUNK_ROWS);
         let (tokens, length, gates) = (&tokens[rows.clone()], rows.len(), LayerGates::ON);
@@ -43,8 +43,8 @@ impl CpuEngine {
         work as f64 / begun.elapsed().as_secs_f64().max(1e-9)
     }
 
-    /// Multiply-adds of one sequence in one layer of one node: keys and values of all its rows, everything else of those
-    /// whose output is wanted.
+    /// Multiply-adds of one sequence in one layer of one node: keys and values of all rows, everything else of the rows
+    /// whose output is `wanted` (all by default). `first` is the position of the first row.
     pub(super) fn layer_work(
         &self,
         layer: usize,
@@ -55,7 +55,7 @@ impl CpuEngine {
     ) -> u64 {
         let config = self.model.config();
         let head = (config.heads * config.head_dim) as u64;
-        // Positions that the queries see, in sum.
+        // The number of positions that a query attends to, summed over queries.
         let (outputs, seen) = match wanted {
             Some(wanted) => (wanted.len(), wanted.iter().map(|row| first + row + 1).sum()),
             None => (rows, rows * (2 * first + rows + 1) / 2),
@@ -70,7 +70,7 @@ impl CpuEngine {
         rows * keys_and_values + outputs * rest + seen * 2 * head + lora.sum::<u64>()
     }
 
-    /// Multiply-adds of so many rows in the head.
+    /// Multiply-adds of a number of rows in the head.
     pub(super) fn head_work(&self, rows: usize) -> u64 {
         let config = self.model.config();
         (rows * config.hidden * config.vocabulary) as u64

@@ -1,12 +1,12 @@
-//! What the name of a base model says: whether two names are of one model, and whether a model is of a kind that is not
-//! read.
+//! Names of base models: whether two names denote the same model, and whether an architecture is unsupported.
 //!
-//! `base_model_name_or_path` is compared with what the opened model is called: its file or folder, the repository of a
-//! cache's folder, and a GGUF file's own name. Only the last part of a path counts, without case, quantisation and the
-//! format that somebody converted it to. Names are not reliable, so that only two differences count: one is tuned for
-//! chat (`-it`, `-instruct`, `-chat`) where the other is the pretrained model of otherwise the same name, or both are of
-//! one family and each has a size or a version that the other has not. A name that says neither is no difference. `phi3`
-//! counts as `phi-3`, and `v1.0` as `v1`.
+//! `base_model_name_or_path` is compared with the names of the opened model: its file or folder, the repository of a
+//! cache folder, and the name in a GGUF file. Only the last part of a path counts, without case, quantisation and
+//! conversion format. Names are unreliable, so only two differences count:
+//! - one model is tuned for chat (`-it`, `-instruct`, `-chat`), and the other is the pretrained model of the same name;
+//! - both are of one family, and each has a size or version that the other lacks.
+//!
+//! `phi3` counts as `phi-3`, and `v1.0` as `v1`.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,12 +15,12 @@ use plimsoll_formats::text::shown;
 
 use super::keys::KEY_PREFIX;
 
-/// A base model that has another name than the one that the adapter was trained on. Displayed, it is a sentence.
+/// A mismatch between the base model that an adapter names and the model that was opened. `Display` gives a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtherBase {
     /// The base model that the adapter names.
     pub adapter: String,
-    /// What the model that was opened is called.
+    /// The name of the model that was opened.
     pub model: String,
 }
 
@@ -35,19 +35,19 @@ impl fmt::Display for OtherBase {
     }
 }
 
-/// Compares the base model that an adapter names with what a model is called; none where one of these is the same, or
-/// where the names do not say.
+/// Compares the base model that an adapter names with the names of a model. `None` if one of them is the same, or if
+/// all are inconclusive.
 pub(crate) fn other_base(adapter: &str, model: &[String]) -> Option<OtherBase> {
     let expected = Name::of(adapter);
-    let verdicts: Vec<Verdict> = model.iter().map(|name| expected.compare(&Name::of(name))).collect();
-    if verdicts.contains(&Verdict::Same) {
+    let comparisons: Vec<Comparison> = model.iter().map(|name| expected.compare(&Name::of(name))).collect();
+    if comparisons.contains(&Comparison::Same) {
         return None;
     }
-    let other = verdicts.iter().position(|verdict| *verdict == Verdict::Other)?;
+    let other = comparisons.iter().position(|comparison| *comparison == Comparison::Other)?;
     Some(OtherBase { adapter: adapter.to_owned(), model: last_part(&model[other]).to_owned() })
 }
 
-/// The `model_type` of a base model that is not read, where its name begins as those of such models do.
+/// The `model_type` of an unsupported base model, recognised by the start of its name.
 pub(super) fn unsupported_by_name(base: &str) -> Option<&'static str> {
     const STARTS: &[(&str, &str)] = &[
         ("phi-1", "phi"),
@@ -71,10 +71,10 @@ pub(super) fn unsupported_by_name(base: &str) -> Option<&'static str> {
     STARTS.iter().find(|(start, _)| name.starts_with(start)).map(|(_, model_type)| *model_type)
 }
 
-/// The `model_type` of base models that are not read, and the path of a module that such models have, where an adapter has
-/// one in a stack of decoder layers. A vision or audio tower has modules of the same names elsewhere.
+/// The `model_type` of an unsupported base model, and the path of a module that shows it, recognised by tensor names of
+/// the adapter. Only modules in a list of decoder layers count: vision and audio towers have modules of the same names.
 pub(super) fn unsupported_by_keys(keys: &[&str]) -> Option<(&'static str, String)> {
-    // How the path of a stack ends, and how that of a module in one of its layers begins.
+    // End of the path of a list of layers, start of the path of a module in a layer, `model_type`.
     const MODULES: &[(&str, &str, &str)] = &[
         ("h", "attn.attention.", "gpt_neo"),
         ("h", "self_attention.query_key_value.", "bloom or falcon"),
@@ -91,7 +91,7 @@ pub(super) fn unsupported_by_keys(keys: &[&str]) -> Option<(&'static str, String
         ("layers", "mlp.fc2.", "phi"),
         ("decoder.layers", "", "opt"),
     ];
-    // BART and Whisper have OPT's stack too, beside an encoder and with attention to it.
+    // BART and Whisper have the same list of layers as OPT, and an encoder besides.
     let has_encoder = keys.iter().any(|key| key.contains("encoder_attn.") || key.contains(".encoder.layers."));
     keys.iter().find_map(|key| {
         let mut path = *key;
@@ -111,29 +111,28 @@ pub(super) fn unsupported_by_keys(keys: &[&str]) -> Option<(&'static str, String
     })
 }
 
-/// What a comparison of two names says.
+/// Result of comparing two names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum Comparison {
     Same,
     Other,
-    /// The names do not say.
-    Unknown,
+    Inconclusive,
 }
 
-/// What a model was trained to do, as its name says.
+/// The kind of training that a name states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tuning {
     Chat,
     Pretrained,
-    Unsaid,
+    Unknown,
 }
 
-/// A name taken apart.
+/// The parts of a name.
 #[derive(Debug)]
 struct Name {
     /// Family, size and version, in lower case.
     words: BTreeSet<String>,
-    /// The same, with numbers apart from the letters before them.
+    /// The words, with numbers split from the letters before them.
     pieces: BTreeSet<String>,
     tuning: Tuning,
 }
@@ -146,7 +145,7 @@ impl Name {
             _ => part,
         });
         let (mut words, mut pieces) = (BTreeSet::new(), BTreeSet::new());
-        let mut tuning = Tuning::Unsaid;
+        let mut tuning = Tuning::Unknown;
         for word in parts.filter(|part| !is_quantisation(part)).flat_map(|part| part.split('_')) {
             match word {
                 "it" | "instruct" | "chat" => tuning = Tuning::Chat,
@@ -167,30 +166,36 @@ impl Name {
         Self { words, pieces, tuning }
     }
 
-    fn compare(&self, other: &Self) -> Verdict {
-        // Of these the plain name is the model tuned for chat, and `-Base` the pretrained one.
+    fn compare(&self, other: &Self) -> Comparison {
+        // In these families the plain name is the model tuned for chat, and `-Base` the pretrained one.
         let has = |piece: &str| self.pieces.contains(piece);
         let is_plain_tuned = || (has("qwen") || has("smollm")) && has("3");
         let is_family = |word: &String| word.starts_with(char::is_alphabetic);
         if self.pieces == other.pieces && self.pieces.iter().any(is_family) {
             return match (self.tuning, other.tuning) {
-                (one, two) if one == two => Verdict::Same,
-                (Tuning::Chat, Tuning::Unsaid) | (Tuning::Unsaid, Tuning::Chat) if is_plain_tuned() => Verdict::Same,
-                (Tuning::Chat, _) | (_, Tuning::Chat) => Verdict::Other,
-                _ if is_plain_tuned() => Verdict::Other,
-                _ => Verdict::Same,
+                (one, two) if one == two => Comparison::Same,
+                (Tuning::Chat, Tuning::Unknown) | (Tuning::Unknown, Tuning::Chat) if is_plain_tuned() => {
+                    Comparison::Same
+                }
+                (Tuning::Chat, _) | (_, Tuning::Chat) => Comparison::Other,
+                _ if is_plain_tuned() => Comparison::Other,
+                _ => Comparison::Same,
             };
         }
         if !self.words.intersection(&other.words).any(is_family) {
-            return Verdict::Unknown;
+            return Comparison::Inconclusive;
         }
         let has_number = |piece: &String| piece.contains(|c: char| c.is_ascii_digit());
-        let lacks = |one: &Self, two: &Self| one.pieces.difference(&two.pieces).any(has_number);
-        if lacks(self, other) && lacks(other, self) { Verdict::Other } else { Verdict::Unknown }
+        let has_own_number = |one: &Self, two: &Self| one.pieces.difference(&two.pieces).any(has_number);
+        if has_own_number(self, other) && has_own_number(other, self) {
+            Comparison::Other
+        } else {
+            Comparison::Inconclusive
+        }
     }
 }
 
-/// Words that say who converted a model, and to what.
+/// Words that name the converter or the format of a model.
 const NOISE: &[&str] = &[
     "hf",
     "gguf",
@@ -225,7 +230,7 @@ fn is_quantisation(part: &str) -> bool {
     starts.iter().any(|start| part.strip_prefix(start).is_some_and(is_rest))
 }
 
-/// The last part of a path, or the repository whose cache it lies in.
+/// The last part of a path; of a path in a Hugging Face cache, the repository's name.
 fn last_part(path: &str) -> &str {
     let parts = || path.split(['/', '\\']).filter(|part| !part.is_empty());
     let cached = parts().find_map(|part| part.strip_prefix("models--")?.rsplit("--").next());
@@ -264,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn one_model_has_many_names_and_some_say_nothing() {
+    fn different_names_of_one_model_and_inconclusive_names_are_no_mismatch() {
         for (adapter, model) in [
             ("google/gemma-3-270m-it", "gemma-3-270m-it-Q4_K_M.gguf"),
             ("unsloth/gemma-3-270m-it-bnb-4bit", "google/gemma-3-270m-it"),
@@ -273,7 +278,7 @@ mod tests {
             ("meta-llama/Llama-2-7b-hf", "LLaMA v2"),
             ("Qwen/Qwen3-0.6B", "qwen3-0.6b-instruct"),
             ("mistralai/Mistral-7B-v0.1", "Mistral v0.1 7B"),
-            ("/home/somebody/runs/checkpoint-500", "gemma-3-270m-it"),
+            ("/home/user/runs/checkpoint-500", "gemma-3-270m-it"),
             ("google/gemma-3-270m-it", "model.gguf"),
             ("google/gemma-3-270m-it", "."),
             ("", "gemma-3-270m"),
@@ -292,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn models_that_are_not_read_are_named() {
+    fn unsupported_models_are_recognised() {
         assert_eq!(unsupported_by_name("microsoft/phi-1_5"), Some("phi"));
         assert_eq!(unsupported_by_name("facebook/opt-125m"), Some("opt"));
         for supported in ["microsoft/Phi-3-mini-4k-instruct", "tiiuae/Falcon3-1B-Base", "google/gemma-3-270m"] {
@@ -317,7 +322,7 @@ mod tests {
             ("model.layers.0.mlp.fc1", Some("phi")),
             ("model.layers.0.block_sparse_moe.gate", Some("mixtral")),
             ("model.layers.0.self_attn.q_proj", None),
-            // StarCoder2, and the vision towers of Gemma 3, LLaVA and GPT-2's relatives.
+            // StarCoder2, and vision towers of Gemma 3, of LLaVA, and of a layout like GPT-2's.
             ("model.layers.0.mlp.c_fc", None),
             ("model.vision_tower.vision_model.encoder.layers.0.mlp.fc1", None),
             ("vision_tower.vision_model.encoder.layers.0.mlp.fc1", None),

@@ -1,9 +1,9 @@
-//! `adapter_config.json`: what it says, what it may not say, and the scale it implies.
+//! `adapter_config.json`: parsing, validation, and the scale of each module.
 //!
-//! PEFT 0.21.2 (`tuners/lora/config.py`) defines the fields and their meaning. Departures, on purpose: PEFT warns about
-//! a key it does not know and goes on; here a key that is unknown *and switched on* is refused, because it may change
-//! what the tensors mean. A method that assumes other base weights than the ones on disk (`pissa`, `olora`, `corda`,
-//! `loftq`, `lora_ga`), or that is more than `y = Wx + s·B(Ax)` and DoRA's lengths, is refused by name.
+//! PEFT 0.21.2 (`tuners/lora/config.py`) defines the fields and their meaning. Departures: PEFT warns about an unknown
+//! key and continues. Here an unknown key that is *switched on* is refused, because it may change the meaning of the
+//! tensors. Methods that assume other base weights than those on disk (`pissa`, `olora`, `corda`, `loftq`, `lora_ga`),
+//! and methods beyond `y = Wx + s·B(Ax)` and DoRA, are refused by name.
 
 use plimsoll_formats::text::shown;
 use serde::Deserialize;
@@ -12,20 +12,20 @@ use serde_json::{Map, Value};
 use super::problem::AdapterProblem;
 use super::targets::{MAX_ENTRIES, OneOrMany, Patterns, Targets};
 
-/// Ranks above this are refused: LoRA is no longer low-rank long before.
+/// The largest rank that is read.
 const MAX_RANK: u64 = 1 << 14;
 
-/// Keys that change nothing about what the saved tensors do at inference, whatever their value.
+/// Keys that have no effect at inference, whatever their value.
 const HARMLESS: &[&str] = &[
     "auto_mapping",
     "base_model_name_or_path",
-    "corda_config",        // read only where init_lora_weights is "corda", which is refused
-    "ensure_weight_tying", // both weights are in the file where it took effect
-    "eva_config",          // chose the initial A; the base weights stay as they are
-    "fan_in_fan_out",      // concerns Conv1D: on linear modules, which all of ours are, PEFT itself switches it off
+    "corda_config",        // read only if init_lora_weights is "corda", which is refused
+    "ensure_weight_tying", // if it took effect, both weights are in the file
+    "eva_config",          // chose the initial A and does not change the base weights
+    "fan_in_fan_out",      // for Conv1D only: PEFT switches it off for linear modules
     "inference_mode",
     "lora_dropout",
-    "lora_ga_config", // read only where init_lora_weights is "lora_ga", which is refused
+    "lora_ga_config", // read only if init_lora_weights is "lora_ga", which is refused
     "megatron_core",
     "peft_version",
     "qalora_group_size",
@@ -34,29 +34,29 @@ const HARMLESS: &[&str] = &[
     "task_type",
 ];
 
-/// Keys that are refused when switched on, and why.
+/// Keys that are refused if switched on, with the reason.
 const REFUSED: &[(&str, &str)] = &[
     ("alora_invocation_tokens", "aLoRA applies the update only after an invocation sequence"),
     ("arrow_config", "Arrow routes between several adapters"),
     ("kasa_config", "KaSA truncates the base weights and puts a diagonal between A and B"),
-    ("layer_replication", "it builds another stack of layers than the base model's"),
+    ("layer_replication", "it repeats layers of the base model"),
     ("loftq_config", "LoftQ replaces the base weights by quantised ones"),
     ("lora_bias", "a trained bias on B is not supported"),
     ("megatron_config", "Megatron's parallel layers are not supported"),
     ("monteclora_config", "MonteCLoRA samples its update"),
-    ("target_parameters", "LoRA on bare parameters (experts of a mixture) is not supported"),
+    ("target_parameters", "LoRA on parameters without a linear module (mixture of experts) is not supported"),
     ("trainable_token_indices", "retrained token embeddings are not supported"),
     ("use_bdlora", "block-diagonal LoRA is not supported"),
-    ("use_qalora", "QA-LoRA pools the input in front of A"),
+    ("use_qalora", "QA-LoRA pools the input of A"),
     ("velora_config", "VeLoRA saves further tensors"),
 ];
 
 /// A validated `adapter_config.json`.
 #[derive(Clone, Debug)]
 pub struct AdapterConfig {
-    /// The rank of every module that no `rank_pattern` names.
+    /// The rank of modules that match no `rank_pattern`.
     rank: usize,
-    /// The alpha of every module that no `alpha_pattern` names.
+    /// The alpha of modules that match no `alpha_pattern`.
     alpha: f64,
     scaling: Scaling,
     use_dora: bool,
@@ -68,8 +68,9 @@ pub struct AdapterConfig {
     raw: Map<String, Value>,
 }
 
-/// How alpha and rank make the scale.
+/// The formula of the scale s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Scaling {
     /// `alpha / r`.
     Standard,
@@ -91,14 +92,14 @@ impl AdapterConfig {
     /// Parses and validates the text of an `adapter_config.json`.
     ///
     /// # Errors
-    /// Not JSON, a field of the wrong type, or anything that this project does not do with an adapter, by name.
+    /// Not JSON, a field of the wrong type or out of range, or a setting that is not supported.
     pub fn from_json(text: &str) -> Result<Self, AdapterProblem> {
         let fields: RawConfig = serde_json::from_str(text).map_err(AdapterProblem::Json)?;
         let raw: Map<String, Value> = serde_json::from_str(text).map_err(AdapterProblem::Json)?;
         Self::try_from((fields, raw))
     }
 
-    /// The config with every field it had, for `fields`, which take these values.
+    /// The config with these fields replaced.
     pub(super) fn with_fields(&self, fields: &[(&str, Value)]) -> Result<Self, AdapterProblem> {
         let mut raw = self.raw.clone();
         for (key, value) in fields {
@@ -108,26 +109,26 @@ impl AdapterConfig {
         Self::try_from((again, raw))
     }
 
-    /// Whether PEFT would put LoRA on this linear module, given by its full path below the base model, such as
+    /// Whether PEFT puts LoRA on a linear module, given by its full path in the base model, such as
     /// `model.layers.3.self_attn.q_proj`.
     ///
     /// # Errors
-    /// A regular expression of the config that needs too many steps on this path.
+    /// [`AdapterProblem::RegexTooHard`].
     pub fn adapts(&self, module_path: &str) -> Result<bool, AdapterProblem> {
         self.targets.adapts(module_path)
     }
 
-    /// The rank and the alpha that PEFT would give to this module.
+    /// The rank and the alpha that PEFT gives to a module.
     ///
     /// # Errors
-    /// A pattern of the config that needs too many steps on this path.
+    /// [`AdapterProblem::RegexTooHard`].
     pub fn rank_and_alpha(&self, module_path: &str) -> Result<(usize, f64), AdapterProblem> {
         let rank = self.rank_pattern.get(module_path)?.unwrap_or(self.rank);
         let alpha = self.alpha_pattern.get(module_path)?.unwrap_or(self.alpha);
         Ok((rank, alpha))
     }
 
-    /// How alpha and rank make the scale.
+    /// The formula of the scale.
     pub fn scaling(&self) -> Scaling {
         self.scaling
     }
@@ -137,40 +138,41 @@ impl AdapterConfig {
         self.use_dora
     }
 
-    /// The modules that were trained in full, by the ends of their paths.
+    /// The modules that were trained in full, as suffixes of their paths.
     pub fn modules_to_save(&self) -> &[String] {
         &self.modules_to_save
     }
 
-    /// Why a weight should not be in the file, given by its full path below the base model.
-    pub(super) fn why_not_saved(&self, path: &str) -> Option<&'static str> {
-        // PEFT saves both ends unasked where the vocabulary was resized (`save_embedding_layers`).
-        let is_end = ["embed_tokens.weight", "lm_head.weight"].iter().any(|end| path.ends_with(end));
-        let is_named = is_end || self.modules_to_save.iter().any(|entry| is_saved_as(path, entry));
-        (!is_named).then_some("a weight that was trained in full, and modules_to_save does not name it")
+    /// The fault of a weight that should not be in the file, given by its full path in the base model.
+    pub(super) fn saved_fault(&self, path: &str) -> Option<&'static str> {
+        // PEFT saves embeddings and head without a request if the vocabulary was resized (`save_embedding_layers`).
+        let is_embedding = ["embed_tokens.weight", "lm_head.weight"].iter().any(|end| path.ends_with(end));
+        let is_named = is_embedding || self.modules_to_save.iter().any(|entry| is_saved_as(path, entry));
+        (!is_named).then_some("weight without LoRA that modules_to_save does not name")
     }
 
-    /// The alpha of every module that no `alpha_pattern` names.
+    /// The alpha of modules that match no `alpha_pattern`.
     pub fn alpha(&self) -> f64 {
         self.alpha
     }
 
-    /// Whether `rank_pattern` or `alpha_pattern` has an entry.
+    /// Whether `rank_pattern` or `alpha_pattern` has entries.
     pub fn has_patterns(&self) -> bool {
         !self.rank_pattern.is_empty() || !self.alpha_pattern.is_empty()
     }
 
-    /// The base model that the adapter names, as it was written: a repository id or somebody's path.
+    /// The base model that the adapter names (`base_model_name_or_path`): a repository id or a path, unchecked.
     pub fn base_model(&self) -> Option<&str> {
         self.base_model.as_deref()
     }
 
-    /// Every field of the file, in its order.
+    /// All fields of the file, in their order.
     pub fn raw(&self) -> &Map<String, Value> {
         &self.raw
     }
 
-    /// `rank_pattern` and `alpha_pattern` without the entries that match none of these modules: PEFT warns of those.
+    /// `rank_pattern` and `alpha_pattern` without the entries that match none of these modules. PEFT warns of such
+    /// entries.
     pub(super) fn patterns_for(&self, paths: &[String]) -> Result<Vec<(&'static str, Value)>, AdapterProblem> {
         let used =
             [("rank_pattern", self.rank_pattern.used(paths)?), ("alpha_pattern", self.alpha_pattern.used(paths)?)];
@@ -187,7 +189,7 @@ impl AdapterConfig {
     }
 }
 
-/// The fields that are understood; everything else is in `rest` and is judged by name.
+/// The fields that are read, unvalidated. All others are in `rest` and are checked by name.
 #[derive(Deserialize)]
 struct RawConfig {
     peft_type: Option<String>,
@@ -269,13 +271,12 @@ impl TryFrom<(RawConfig, Map<String, Value>)> for AdapterConfig {
     }
 }
 
-/// Whether an entry of `modules_to_save` names a weight's module, or one that it lies in: by the end of its path, as PEFT
-/// has it.
+/// Whether an entry of `modules_to_save` names a weight's module or one that contains it: by suffix, as in PEFT.
 pub(super) fn is_saved_as(path: &str, entry: &str) -> bool {
     path.match_indices('.').any(|(at, _)| path[..at].ends_with(entry))
 }
 
-/// Initialisations that leave the base weights alone are as good as any once training is over.
+/// Refuses initialisations that change the base weights. Others have no effect after training.
 fn check_initialisation(method: &str) -> Result<(), AdapterProblem> {
     let lower = method.to_lowercase();
     if matches!(lower.as_str(), "gaussian" | "eva" | "orthogonal" | "mica") {
@@ -291,7 +292,7 @@ fn check_initialisation(method: &str) -> Result<(), AdapterProblem> {
     Err(unsupported("init_lora_weights", method, reason))
 }
 
-/// Judges every key that is not a field of [`RawConfig`].
+/// Checks the keys that are not fields of [`RawConfig`].
 fn check_rest(rest: &Map<String, Value>) -> Result<(), AdapterProblem> {
     for (key, value) in rest {
         if HARMLESS.contains(&key.as_str()) || is_off(value) {
@@ -306,7 +307,7 @@ fn check_rest(rest: &Map<String, Value>) -> Result<(), AdapterProblem> {
     Ok(())
 }
 
-/// Null, false, zero or empty: a feature that is switched off.
+/// Whether a feature is switched off: null, false, zero or empty.
 fn is_off(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -330,7 +331,7 @@ fn check_rank(key: &'static str, rank: u64) -> Result<usize, AdapterProblem> {
 }
 
 fn check_alpha(key: &'static str, alpha: f64) -> Result<f64, AdapterProblem> {
-    // The engine computes in f32: what overflows there is of no use.
+    // The engine computes in f32.
     if (alpha as f32).is_finite() {
         return Ok(alpha);
     }
@@ -345,7 +346,7 @@ fn unsupported(key: &str, value: &str, reason: &'static str) -> AdapterProblem {
     AdapterProblem::Unsupported { key: shown(key), value: shown(value), reason }
 }
 
-/// A value as it may stand in a message.
+/// A value as text for a message.
 fn short(value: &Value) -> String {
     shown(&value.to_string())
 }

@@ -1,4 +1,4 @@
-//! An adapter under a variant: what stays, what is dropped, and a summary for whoever wrote it.
+//! An adapter under a variant: the modules that are kept and dropped, and a summary of what was written.
 
 use std::path::PathBuf;
 
@@ -6,34 +6,35 @@ use serde::Serialize;
 
 use super::module::{EmbeddingLoraModule, Module};
 
-/// What was written.
+/// A summary of a trimmed adapter that was written.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Written {
+#[non_exhaustive]
+pub struct TrimSummary {
     /// The new folder.
     pub folder: PathBuf,
-    /// The gates of the adapter's layers, as [`Variant::parse`] reads them.
+    /// LoRA strengths of the adapter's layers, as [`Variant::parse`](crate::lora::Variant::parse) reads them.
     pub gates: String,
-    /// Layers that have LoRA in it, ascending.
+    /// Layers that keep LoRA, ascending.
     pub layers_kept: Vec<usize>,
     /// Layers whose whole LoRA was dropped, ascending.
     pub layers_dropped: Vec<usize>,
-    /// Number of LoRA modules in it.
+    /// Number of LoRA modules that were kept.
     pub modules: usize,
     /// Number of LoRA modules that were dropped.
     pub modules_dropped: usize,
-    /// Gates that were folded into B: those that occur but 0 and 1, ascending.
+    /// Distinct LoRA strengths other than 0 and 1, which were folded into B, ascending.
     pub strengths: Vec<f32>,
-    /// Bytes of its tensors.
+    /// Bytes of the tensors that were written.
     pub bytes: u64,
-    /// Bytes of the whole adapter's tensors.
+    /// Bytes of the full adapter's tensors.
     pub bytes_before: u64,
 }
 
-/// The adapter's modules under a variant, each in the order of [`Adapter::modules`].
+/// An adapter's modules under a variant, in the order of [`Adapter::modules`](super::Adapter::modules).
 pub(super) struct Cut<'a> {
-    /// Those that stay, with their gates.
+    /// Modules that are kept, with their LoRA strengths.
     pub(super) kept: Vec<(&'a Module, f32)>,
     pub(super) dropped: Vec<&'a Module>,
-    /// LoRA on the ends of the model that stays.
-    pub(super) ends: Vec<&'a EmbeddingLoraModule>,
+    /// LoRA on embeddings that is kept.
+    pub(super) on_embeddings: Vec<&'a EmbeddingLoraModule>,
 }

@@ -1,6 +1,7 @@
-//! What an adapter changes for every variant alike: LoRA on the ends of the model, and weights that were trained in full.
+//! Changes of an adapter that all variants share: LoRA on embeddings, and weights trained in full.
 //!
-//! Neither belongs to a layer's LoRA, so no boundary drops it. Both are part of the weights once the model is loaded.
+//! Neither belongs to a layer's LoRA, so no boundary drops it. Both are merged into the weights when the model is
+//! loaded.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -12,12 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use super::weights::{LayerLora, LoraWeights};
 
-/// An end of the model: what it does before its first layer, or after its last.
+/// An embedding module that LoRA can adapt: the input embedding or the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EmbeddingModule {
-    /// The table of embeddings, `embed_tokens`.
+    /// The input embedding, `embed_tokens`.
     EmbedTokens,
-    /// What turns hidden states into logits, `lm_head`.
+    /// The head, `lm_head`.
     LmHead,
 }
 
@@ -30,7 +31,7 @@ impl EmbeddingModule {
         }
     }
 
-    /// The name of its weight in Hugging Face's decoders.
+    /// The Hugging Face name of the module's weight.
     pub(super) fn weight(self) -> &'static str {
         match self {
             Self::EmbedTokens => "model.embed_tokens.weight",
@@ -39,46 +40,46 @@ impl EmbeddingModule {
     }
 }
 
-/// What becomes of LoRA on the ends of the model.
+/// Whether LoRA on embeddings is kept or dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EmbeddingLora {
-    /// It is applied in every variant, and written to every trim.
+    /// It is applied in every variant, and written to every trimmed adapter.
     Keep,
-    /// It is left out of both.
+    /// It is neither applied nor written.
     Drop,
 }
 
-/// How a weight of the base model is changed: replaced, and then added to.
+/// The change of one base weight: a replacement, followed by a LoRA update.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Patch {
-    /// The tensor that takes its place.
+    /// The tensor that replaces the weight.
     pub(crate) replaced: Option<(Arc<Tensors>, String)>,
-    /// `s·B·A` is added, and every row rescaled where there are magnitudes. Of an embedding, a row is a token.
+    /// The LoRA that is added; with DoRA, every row is rescaled. A row of an embedding is a token.
     pub(crate) added: Option<LoraWeights>,
 }
 
-/// An adapter that fits a base model: the LoRA of each layer, and what it changes in every variant.
+/// An adapter bound to a base model: the LoRA of each layer, and the changes that all variants share.
 #[derive(Clone, Debug, Default)]
 pub struct BoundAdapter {
     pub(super) layers: Vec<LayerLora>,
-    /// By the weight's name in Hugging Face's decoders.
+    /// By Hugging Face name of the weight.
     pub(super) patches: BTreeMap<String, Patch>,
 }
 
 impl BoundAdapter {
-    /// No adapter.
+    /// A binding without an adapter: no LoRA and no changes.
     pub(crate) fn none(layers: usize) -> Self {
         Self { layers: vec![LayerLora::default(); layers], patches: BTreeMap::new() }
     }
 
-    /// What is changed in a weight, given by its name in Hugging Face's decoders.
+    /// The change of a weight, given by its Hugging Face name.
     pub(crate) fn patch(&self, name: &str) -> Option<&Patch> {
         self.patches.get(name)
     }
 }
 
-/// The LoRA, layer by layer.
+/// Dereferences to the LoRA of each layer.
 impl Deref for BoundAdapter {
     type Target = [LayerLora];
 

@@ -1,12 +1,12 @@
-//! Names of the files of an adapter's folder.
+//! File names in an adapter folder.
 
-/// The name of PEFT's config file.
+/// File name of the config, in PEFT's and in mlx-lm's layout.
 pub const CONFIG_FILE: &str = "adapter_config.json";
-/// The name of PEFT's weight file.
+/// File name of the weights in PEFT's layout.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
-/// The name of mlx-lm's weight file.
+/// File name of the weights in mlx-lm's layout.
 pub(super) const MLX_WEIGHTS_FILE: &str = "adapters.safetensors";
-/// The name of the model card.
+/// File name of the model card.
 pub const CARD_FILE: &str = "README.md";
-/// The name of the file that says where a trimmed adapter comes from.
+/// File name of the provenance of a trimmed adapter.
 pub const PROVENANCE_FILE: &str = "plimsoll.json";

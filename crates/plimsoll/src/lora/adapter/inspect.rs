@@ -1,8 +1,8 @@
-//! What is in an adapter: where it sits, how large each update is, and whether it was trained at all.
+//! Inspection of an adapter: modules, ranks, scales, norms of the updates, and runtimes that can serve it.
 //!
-//! The size of an update is its Frobenius norm `‖s·B·A‖_F`. It is computed from the two r×r Gram matrices, without ever
-//! forming the (out, in) product: `‖BA‖²_F = tr((BᵀB)(AAᵀ)) = Σ_ij (BᵀB)_ij (AAᵀ)_ij`, in f64. It is a norm of weights:
-//! it says nothing about how large the module's inputs are, and so is no measure of a layer's use.
+//! The size of an update is its Frobenius norm `‖s·B·A‖_F`. It is computed in f64 from the two r×r Gram matrices,
+//! without the (out, in) product: `‖BA‖²_F = tr((BᵀB)(AAᵀ)) = Σ_ij (BᵀB)_ij (AAᵀ)_ij`. It is a norm of weights and does
+//! not depend on the module's inputs, so it does not measure how useful a layer is.
 
 use std::collections::BTreeSet;
 
@@ -19,52 +19,54 @@ use super::weights::LoraWeights;
 use crate::error::Result;
 use crate::lora::Projection;
 
-/// All that is known of an adapter without its base model.
+/// The facts of an adapter that are known without its base model.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Inspection {
     /// The base model that its config names.
     pub base_model: Option<String>,
-    /// The `model_type` of that base model, where its name says that it is of an architecture that is not supported: then
-    /// no base model of this adapter can be scored.
+    /// The `model_type` of that base model, if its name shows an unsupported architecture. Such an adapter cannot be
+    /// scored.
     pub unsupported_base: Option<&'static str>,
     /// The layers that have LoRA, ascending.
     pub layers: Vec<usize>,
-    /// Names of the modules that have LoRA, such as `q_proj`, in the order of a block.
+    /// Names of the modules that have LoRA, such as `q_proj`, in the order of [`Projection::ALL`].
     pub modules: Vec<&'static str>,
-    /// Ranks that occur, ascending.
+    /// Distinct ranks, ascending.
     pub ranks: Vec<usize>,
-    /// Alphas that occur, ascending.
+    /// Distinct alphas, ascending.
     pub alphas: Vec<f64>,
-    /// Scales that occur, ascending: alpha/r, or alpha/√r with `rank_stabilised`.
+    /// Distinct scales, ascending: alpha/r, or alpha/√r with `rank_stabilised`.
     pub scales: Vec<f64>,
     /// Whether the scale is alpha/√r (`use_rslora`).
     pub rank_stabilised: bool,
     /// Whether modules have trained magnitudes (DoRA).
     pub dora: bool,
-    /// Modules outside of the layers that have LoRA: `embed_tokens`, `lm_head`. `--embedding-lora` keeps or drops it.
-    pub ends: Vec<&'static str>,
-    /// Weights that were trained in full beside LoRA, by their names in the base model.
+    /// Embedding modules that have LoRA: `embed_tokens`, `lm_head`. `--embedding-lora` keeps or drops it.
+    pub embedding_modules: Vec<&'static str>,
+    /// Weights that were trained in full (`modules_to_save`), by their Hugging Face names.
     pub saved: Vec<String>,
-    /// Types of the stored numbers, such as `F32`.
+    /// Dtypes of the stored tensors, such as `F32`.
     pub dtypes: Vec<&'static str>,
-    /// Number of trained values.
+    /// Number of parameters in A and B of all modules of layers.
     pub parameters: u64,
     /// Bytes of all tensors.
     pub bytes: u64,
-    /// Every B is zero: the adapter was never trained, and does nothing.
+    /// Whether every B is zero: the adapter was never trained, and has no effect.
     pub untrained: bool,
-    /// LoRA is in every layer from some layer above 0 on: then dropping layers from the top leaves little.
+    /// Whether LoRA is only in consecutive layers above layer 0, so that a boundary drops most of it.
     pub only_upper_layers: bool,
-    /// One entry for each LoRA module, by layer.
+    /// All LoRA modules, by layer.
     pub per_module: Vec<ModuleInspection>,
-    /// What each runtime makes of it.
+    /// Which runtimes can serve the adapter.
     pub runtimes: Vec<RuntimeFacts>,
 }
 
-/// One LoRA module.
+/// The facts of one LoRA module.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct ModuleInspection {
-    /// The decoder block, 0 next to the embedding.
+    /// The layer, 0 next to the embedding.
     pub layer: usize,
     /// The module's name, such as `q_proj`.
     pub module: &'static str,
@@ -74,17 +76,17 @@ pub struct ModuleInspection {
     pub alpha: f64,
     /// The scale s.
     pub scale: f64,
-    /// Length of its input.
+    /// Width of its input.
     pub in_features: usize,
-    /// Length of its output.
+    /// Width of its output.
     pub out_features: usize,
-    /// Bytes of A and B in the file.
+    /// Bytes of its tensors in the file.
     pub bytes: u64,
-    /// `‖s·B·A‖_F`.
+    /// Frobenius norm of the update, `‖s·B·A‖_F`.
     pub norm: f64,
 }
 
-/// Inspects an adapter; reads all of its weights.
+/// Inspects an adapter. Reads all weights.
 ///
 /// # Errors
 /// The weight file can no longer be read.
@@ -126,7 +128,7 @@ pub fn inspect(adapter: &Adapter) -> Result<Inspection> {
         scales: distinct(modules.iter().map(|module| module.scale)),
         rank_stabilised: adapter.config.scaling() == Scaling::RankStabilised,
         dora: adapter.config.use_dora(),
-        ends: adapter.modules_on_embeddings().map(EmbeddingModule::name).collect(),
+        embedding_modules: adapter.modules_on_embeddings().map(EmbeddingModule::name).collect(),
         saved: adapter.saved().map(str::to_owned).collect(),
         dtypes: dtypes.into_iter().collect(),
         parameters: modules.iter().map(|m| m.rank as u64 * (m.in_features as u64 + m.out_features as u64)).sum(),
@@ -164,11 +166,11 @@ fn product_norm(weights: &LoraWeights) -> f64 {
             sum += 2.0 * dot(rows[i], rows[j]) * dot(columns[i], columns[j]);
         }
     }
-    // Rounding can leave a tiny negative number where terms cancel.
+    // Rounding can make the sum slightly negative if terms cancel.
     sum.max(0.0).sqrt()
 }
 
-/// The inner product in f64, in eight sums that the compiler can keep in vector registers.
+/// The inner product in f64, with eight partial sums that the compiler can keep in vector registers.
 fn dot(x: &[f32], y: &[f32]) -> f64 {
     const LANES: usize = 8;
     let mut sums = [0.0; LANES];

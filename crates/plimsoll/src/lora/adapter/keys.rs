@@ -1,18 +1,19 @@
-//! What a tensor's key says: which module it belongs to, and which part of it it is.
+//! Parser of tensor names (keys) of an adapter: the module that a tensor belongs to, and which part of it it is.
 //!
-//! PEFT 0.21.2 writes `base_model.model.<path>.lora_A.weight`. Older versions and other trainers leave more in a key: the
-//! adapter's name (`lora_A.default.weight`), the wrappers of compilation, sharding and checkpointing, the prefix twice or
-//! not at all. mlx-lm writes `<path>.lora_a`. All of them are read; what is written is PEFT's form.
+//! PEFT 0.21.2 writes `base_model.model.<path>.lora_A.weight`. Keys of older versions and other trainers can have the
+//! adapter's name (`lora_A.default.weight`), wrappers of compilation, sharding and checkpointing, and the prefix twice
+//! or not at all. mlx-lm writes `<path>.lora_a`. All of these are read. Only the forms of PEFT 0.21.2 and mlx-lm are
+//! written.
 
 use super::embeddings::EmbeddingModule;
 use super::layout::AdapterLayout;
 use crate::lora::Projection;
 use crate::lora::variant::MAX_LAYERS;
 
-/// What PEFT puts in front of the base model's own names.
+/// The prefix that PEFT adds to the base model's tensor names.
 pub(super) const KEY_PREFIX: &str = "base_model.model.";
 
-/// Where decoder blocks are found. A vision or audio tower has blocks of the same names elsewhere: those are refused.
+/// Paths of the list of decoder layers. Layers elsewhere, such as those of vision and audio towers, are refused.
 pub(super) const STACKS: &[&str] = &[
     "model.layers",
     "layers",
@@ -23,42 +24,42 @@ pub(super) const STACKS: &[&str] = &[
     "h",
 ];
 
-/// What wrappers of a module leave in its path: `torch.compile`, FSDP, activation checkpointing.
+/// Path components that wrappers add: `torch.compile`, FSDP, activation checkpointing.
 const WRAPPERS: &[&str] = &["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
 
-/// Where the parts of a model that are no layers are found.
+/// Paths of the modules that contain the embedding, the final norm and the head.
 const ROOTS: &[&str] = &["model.language_model.", "language_model.model.", "language_model.", "model.", ""];
 
-/// Which part of a LoRA module a tensor is.
+/// The part of a LoRA module that a tensor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     A,
     B,
-    /// DoRA's.
+    /// The magnitudes of DoRA.
     Magnitude,
 }
 
-/// What a tensor's key says.
+/// A parsed key.
 #[derive(Debug, PartialEq)]
 pub(super) enum Key {
-    /// A part of a layer's LoRA.
+    /// A part of the LoRA of a layer; `stack` is the path of the list of layers.
     Layer { stack: &'static str, layer: usize, projection: Projection, part: Part },
-    /// A part of the LoRA on an end of the model, whose path this is.
-    End { end: EmbeddingModule, path: String, part: Part },
-    /// A weight that was trained in full: its name in the base model as Hugging Face has it, and as the adapter has it.
+    /// A part of LoRA on an embedding module, with the module's path.
+    Embedding { module: EmbeddingModule, path: String, part: Part },
+    /// A weight that was trained in full: its Hugging Face name, and its path in the adapter's own base model.
     Saved { name: String, path: String },
 }
 
-/// The suffix of a key: what of which module.
+/// The suffix of a key, which follows the module's path.
 enum Suffix {
     Part(Part),
-    /// LoRA on an embedding, whose factors lie the other way round.
+    /// LoRA on an embedding, which has transposed factors.
     Embedding(Part),
     Saved(&'static str),
 }
 
 impl Key {
-    /// Reads a key, or says why it is none that can be used.
+    /// Parses a key. The error is the reason why the tensor is refused.
     pub(super) fn of(key: &str, layout: AdapterLayout) -> Result<Self, &'static str> {
         let parts: Vec<&str> = key.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
         let (parts, suffix) = match layout {
@@ -70,9 +71,10 @@ impl Key {
         while let Some(rest) = path.strip_prefix(KEY_PREFIX) {
             path = rest;
         }
-        // PEFT saves the base's own weight of an end that has LoRA beside it.
-        let wrapped =
-            path.strip_suffix(".base_layer").filter(|path| is_end(path, "embed_tokens") || is_end(path, "lm_head"));
+        // PEFT saves the base weight of an embedding module beside its LoRA.
+        let wrapped = path
+            .strip_suffix(".base_layer")
+            .filter(|path| is_in_root(path, "embed_tokens") || is_in_root(path, "lm_head"));
         let path = wrapped.unwrap_or(path);
         if path.contains("base_layer") {
             return Err("the file holds weights of the base model");
@@ -82,18 +84,18 @@ impl Key {
                 let name = canonical(path).ok_or(UNSUPPORTED)?;
                 Ok(Self::Saved { name: format!("{name}.{kind}"), path: format!("{path}.{kind}") })
             }
-            Suffix::Embedding(part) if is_end(path, "embed_tokens") => {
-                Ok(Self::End { end: EmbeddingModule::EmbedTokens, path: path.to_owned(), part })
+            Suffix::Embedding(part) if is_in_root(path, "embed_tokens") => {
+                Ok(Self::Embedding { module: EmbeddingModule::EmbedTokens, path: path.to_owned(), part })
             }
-            Suffix::Part(part) if is_end(path, "lm_head") => {
-                Ok(Self::End { end: EmbeddingModule::LmHead, path: path.to_owned(), part })
+            Suffix::Part(part) if is_in_root(path, "lm_head") => {
+                Ok(Self::Embedding { module: EmbeddingModule::LmHead, path: path.to_owned(), part })
             }
             Suffix::Embedding(_) => Err(UNSUPPORTED),
             Suffix::Part(part) => {
                 let (stack, layer, module) = in_stack(path).ok_or(UNSUPPORTED)?;
                 let projection = Projection::from_path(module).ok_or(UNSUPPORTED)?;
                 if layer >= MAX_LAYERS {
-                    return Err("a layer so high is not supported: no model has so many");
+                    return Err("layers above 1023 are not supported");
                 }
                 Ok(Self::Layer { stack, layer, projection, part })
             }
@@ -101,10 +103,10 @@ impl Key {
     }
 }
 
-const UNSUPPORTED: &str = "LoRA on this module is not supported: only on the linear modules of the decoder's layers, \
-                           embed_tokens and lm_head";
+const UNSUPPORTED: &str = "LoRA on this module is not supported: expected a linear module of a decoder layer, \
+                           embed_tokens or lm_head";
 
-/// Splits a key of PEFT's into the module's path and what is said of it.
+/// Splits a PEFT key into the module's path and the suffix.
 fn suffix<'a>(parts: &'a [&'a str]) -> Result<(&'a [&'a str], Suffix), &'static str> {
     let marks =
         ["lora_A", "lora_B", "lora_magnitude_vector", "lora_embedding_A", "lora_embedding_B", "modules_to_save"];
@@ -116,7 +118,7 @@ fn suffix<'a>(parts: &'a [&'a str]) -> Result<(&'a [&'a str], Suffix), &'static 
         };
     };
     let (path, rest) = (&parts[..at], &parts[at + 1..]);
-    // A name of the adapter may stand before the last part.
+    // Before the last component there may be the adapter's name.
     let suffix = match (parts[at], rest) {
         ("lora_A", ["weight"] | [_, "weight"]) => Suffix::Part(Part::A),
         ("lora_B", ["weight"] | [_, "weight"]) => Suffix::Part(Part::B),
@@ -131,7 +133,7 @@ fn suffix<'a>(parts: &'a [&'a str]) -> Result<(&'a [&'a str], Suffix), &'static 
     Ok((path, suffix))
 }
 
-/// The same for mlx-lm's.
+/// Splits an mlx-lm key into the module's path and the suffix.
 fn mlx_suffix<'a>(parts: &'a [&'a str]) -> Result<(&'a [&'a str], Suffix), &'static str> {
     let Some((last, path)) = parts.split_last() else { return Err("unknown tensor") };
     let part = match *last {
@@ -146,7 +148,7 @@ fn mlx_suffix<'a>(parts: &'a [&'a str]) -> Result<(&'a [&'a str], Suffix), &'sta
     Ok((path, Suffix::Part(part)))
 }
 
-/// Stack, layer and module of a path in a layer.
+/// The path of the list of layers, the layer and the module of a module in a layer.
 fn in_stack(path: &str) -> Option<(&'static str, usize, &str)> {
     STACKS.iter().find_map(|&stack| {
         let rest = path.strip_prefix(stack)?.strip_prefix('.')?;
@@ -156,20 +158,21 @@ fn in_stack(path: &str) -> Option<(&'static str, usize, &str)> {
     })
 }
 
-fn is_end(path: &str, name: &str) -> bool {
+/// Whether the path is that of a module outside the layers with this name.
+fn is_in_root(path: &str, name: &str) -> bool {
     ROOTS.iter().any(|root| path.strip_prefix(root) == Some(name))
 }
 
-/// The path of a module as Hugging Face's decoders have it: `model.layers.…`, `model.embed_tokens`, `lm_head`.
+/// The path of a module in Hugging Face decoders: `model.layers.…`, `model.embed_tokens`, `lm_head`.
 fn canonical(path: &str) -> Option<String> {
     if let Some((_, layer, module)) = in_stack(path) {
         return Some(format!("model.layers.{layer}.{module}"));
     }
     ["embed_tokens", "norm"]
         .into_iter()
-        .find(|name| is_end(path, name))
+        .find(|name| is_in_root(path, name))
         .map(|name| format!("model.{name}"))
-        .or_else(|| is_end(path, "lm_head").then(|| "lm_head".to_owned()))
+        .or_else(|| is_in_root(path, "lm_head").then(|| "lm_head".to_owned()))
 }
 
 #[cfg(test)]
@@ -218,18 +221,18 @@ mod tests {
     }
 
     #[test]
-    fn ends_and_saved_weights_are_told_apart() {
-        let end = |end, path: &str, part| Ok(Key::End { end, path: path.into(), part });
+    fn embedding_lora_and_saved_weights_are_distinguished() {
+        let lora = |module, path: &str, part| Ok(Key::Embedding { module, path: path.into(), part });
         let saved = |name: &str, path: &str| Ok(Key::Saved { name: name.into(), path: path.into() });
         for (key, expected) in [
-            ("base_model.model.lm_head.lora_A.weight", end(EmbeddingModule::LmHead, "lm_head", Part::A)),
+            ("base_model.model.lm_head.lora_A.weight", lora(EmbeddingModule::LmHead, "lm_head", Part::A)),
             (
                 "base_model.model.model.embed_tokens.lora_embedding_B",
-                end(EmbeddingModule::EmbedTokens, "model.embed_tokens", Part::B),
+                lora(EmbeddingModule::EmbedTokens, "model.embed_tokens", Part::B),
             ),
             (
                 "base_model.model.model.embed_tokens.lora_embedding_A.default",
-                end(EmbeddingModule::EmbedTokens, "model.embed_tokens", Part::A),
+                lora(EmbeddingModule::EmbedTokens, "model.embed_tokens", Part::A),
             ),
             ("base_model.model.lm_head.weight", saved("lm_head.weight", "lm_head.weight")),
             ("base_model.model.lm_head.modules_to_save.default.weight", saved("lm_head.weight", "lm_head.weight")),
@@ -248,14 +251,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_refused_by_name() {
+    fn unusable_keys_are_refused_with_a_reason() {
         for (key, word) in [
             ("base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias", "bias"),
             ("base_model.model.model.layers.0.self_attn.q_proj.base_layer.weight", "base model"),
             ("base_model.model.model.layers.0.self_attn.rotary.lora_A.weight", "not supported"),
             ("base_model.model.model.layers.01.self_attn.q_proj.lora_A.weight", "not supported"),
             ("base_model.model.model.layers.99999999999999999999.self_attn.q_proj.lora_A.weight", "not supported"),
-            ("base_model.model.model.layers.1024.self_attn.q_proj.lora_A.weight", "no model has so many"),
+            ("base_model.model.model.layers.1024.self_attn.q_proj.lora_A.weight", "layers above 1023"),
             ("base_model.model.model.vision_tower.layers.0.self_attn.q_proj.lora_A.weight", "not supported"),
             ("base_model.model.classifier.weight", "not supported"),
             ("base_model.model.model.layers.0.self_attn.q_proj.lora_C", "unknown tensor"),
@@ -273,9 +276,9 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Any key is read or refused.
+        /// No key causes a panic.
         #[test]
-        fn any_key_does_no_harm(parts in proptest::collection::vec(0..PARTS.len(), 0..9), text in ".{0,12}") {
+        fn any_key_is_read_or_refused(parts in proptest::collection::vec(0..PARTS.len(), 0..9), text in ".{0,12}") {
             let mut key: Vec<&str> = parts.iter().map(|&part| PARTS[part]).collect();
             key.push(&text);
             for layout in [AdapterLayout::Peft, AdapterLayout::Mlx] {

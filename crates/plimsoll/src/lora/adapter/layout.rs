@@ -1,4 +1,4 @@
-//! Which files an adapter's folder has.
+//! The layout of an adapter folder, recognised by its files.
 
 use std::fs;
 use std::path::Path;
@@ -9,12 +9,13 @@ use super::file_names::{CONFIG_FILE, MLX_WEIGHTS_FILE, WEIGHTS_FILE};
 use super::problem::AdapterProblem;
 use crate::error::{Error, Result};
 
-/// The layout of an adapter's folder: which tool's file names and tensor names it has.
+/// The layout of an adapter folder: file names, config fields and tensor names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AdapterLayout {
     /// PEFT's: `adapter_config.json` and `adapter_model.safetensors`.
     Peft,
-    /// mlx-lm's: `adapter_config.json` of other fields, and `adapters.safetensors` with A and B transposed.
+    /// mlx-lm's: `adapter_config.json` with other fields, and `adapters.safetensors` with transposed A and B.
     Mlx,
 }
 
@@ -27,7 +28,7 @@ impl AdapterLayout {
     }
 }
 
-/// A folder's layout, by the files in it; an error says what the folder has instead.
+/// Recognises the layout of a folder by its files. An error lists what the folder has instead.
 pub(super) fn layout(folder: &Path) -> Result<AdapterLayout> {
     if !fs::metadata(folder).map_err(Error::read(folder))?.is_dir() {
         return Err(Error::input(folder, AdapterProblem::NotAFolder));
@@ -44,7 +45,7 @@ pub(super) fn layout(folder: &Path) -> Result<AdapterLayout> {
     Err(Error::input(folder, problem))
 }
 
-/// Some names in a folder, and a hint where a trainer left its checkpoints there.
+/// Some file names of a folder, with a hint if a subfolder is a trainer's checkpoint.
 fn contents(folder: &Path) -> Result<String> {
     const NAMES_SHOWN: usize = 5;
     let mut names = Vec::new();
@@ -62,7 +63,7 @@ fn contents(folder: &Path) -> Result<String> {
         text.push_str(&format!(" and {} more", names.len() - NAMES_SHOWN));
     }
     if let Some(checkpoint) = checkpoint {
-        text.push_str(&format!("; give the folder of a checkpoint, such as {}", shown(checkpoint)));
+        text.push_str(&format!("; pass the folder of a checkpoint, such as {}", shown(checkpoint)));
     }
     Ok(text)
 }

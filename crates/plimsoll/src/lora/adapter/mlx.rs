@@ -1,9 +1,9 @@
-//! mlx-lm's adapters: `adapters.safetensors` beside an `adapter_config.json` of its own.
+//! mlx-lm adapters: `adapters.safetensors` and an `adapter_config.json` with fields of mlx-lm.
 //!
 //! Source: mlx-lm 0.28 (`tuner/utils.py`, `tuner/lora.py`, `tuner/dora.py`). A is `lora_a` (in, rank), B is `lora_b`
-//! (rank, out), DoRA's magnitude `m`; the update is `scale · B·A`, one scale for all. mlx-lm puts LoRA on the last
-//! `num_layers` layers (all where that is not positive) and leaves what has no tensors as it began: with a B of zeros, and
-//! for DoRA the length of the base's own rows. So a module that is left out is the base module, as in PEFT's layout.
+//! (rank, out), DoRA's magnitude is `m`. The update is `scale · B·A`, with one scale for all modules. mlx-lm adds LoRA
+//! to the last `num_layers` layers (to all if that is not positive). A module without tensors keeps its initial values:
+//! a B of zeros, and for DoRA the row norms of the base weight. So it equals the base module, as in PEFT's layout.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use super::keys::{Key, Part};
 use super::layout::AdapterLayout;
 use super::problem::AdapterProblem;
 
-/// `adapter_config.json` as it stands.
+/// The fields of `adapter_config.json` that are read, unvalidated.
 #[derive(Deserialize)]
 struct RawConfig {
     fine_tune_type: Option<String>,
@@ -33,7 +33,7 @@ struct RawParameters {
     scale: Option<f64>,
 }
 
-/// The config that PEFT would have for such an adapter: the modules are those that have tensors.
+/// The equivalent PEFT config. It targets the modules that have tensors.
 pub(super) fn config(text: &str, tensors: &Tensors) -> Result<AdapterConfig, AdapterProblem> {
     let raw: RawConfig = serde_json::from_str(text).map_err(AdapterProblem::Json)?;
     let kind = raw.fine_tune_type.as_deref().unwrap_or(if raw.use_dora { "dora" } else { "lora" });
@@ -65,12 +65,12 @@ pub(super) fn config(text: &str, tensors: &Tensors) -> Result<AdapterConfig, Ada
 fn module_path(key: &str) -> Option<String> {
     match Key::of(key, AdapterLayout::Mlx).ok()? {
         Key::Layer { stack, layer, projection, .. } => Some(format!("{stack}.{layer}.{}", projection.path())),
-        Key::End { path, .. } => Some(path),
+        Key::Embedding { path, .. } => Some(path),
         Key::Saved { .. } => None,
     }
 }
 
-/// The name of a part of a module in mlx-lm's layout.
+/// The tensor name of a part of a module in mlx-lm's layout.
 pub(super) fn key(path: &str, part: Part) -> String {
     let suffix = match part {
         Part::A => "lora_a",
@@ -80,7 +80,7 @@ pub(super) fn key(path: &str, part: Part) -> String {
     format!("{path}.{suffix}")
 }
 
-/// mlx-lm's config for LoRA on these modules of its layers, all of one rank and scale.
+/// mlx-lm's config for LoRA on these modules, all of one rank and scale.
 pub(super) fn written(
     model: Option<&str>,
     use_dora: bool,

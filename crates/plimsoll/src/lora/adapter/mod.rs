@@ -1,14 +1,30 @@
-//! PEFT LoRA folders: read, refuse, trim, write, inspect.
+//! LoRA adapter folders of PEFT and mlx-lm: reading, checking, trimming, writing and inspection.
 //!
-//! An adapter is `adapter_config.json` and `adapter_model.safetensors`. Each tensor's key is
-//! `base_model.model.<module path>.lora_A.weight` of shape (rank, in), or `.lora_B.weight` of shape (out, rank), and
-//! the update it stands for is `s·B(Ax)`. Source: PEFT 0.21.2. Departures, on purpose: PEFT loads an adapter whose
-//! tensors do not fit the config or the base model with a warning, or none; here every tensor must be used, and every
-//! module that the config targets must have its tensors, or the adapter is refused with the names of those at fault.
+//! A PEFT adapter is `adapter_config.json` and `adapter_model.safetensors`. Tensor names are
+//! `base_model.model.<module path>.lora_A.weight`, of shape (rank, in), and `.lora_B.weight`, of shape (out, rank). The
+//! update of a module is `s·B(Ax)`. Source: PEFT 0.21.2. Departure: PEFT loads an adapter whose tensors do not fit the
+//! config or the base model, with a warning or without one. Here every tensor must be used, and every module that the
+//! config targets must have its tensors. Otherwise the adapter is refused, with the names of the tensors at fault.
 //!
-//! - [`Adapter::open`] checks all that can be checked without the base model, [`Adapter::bind`] the rest;
-//! - [`write_trimmed`] writes what a variant leaves of the LoRA to a folder that PEFT loads without a warning;
-//! - [`inspect()`] says what is in an adapter, and what each runtime makes of it.
+//! - [`Adapter::open`] checks what can be checked without the base model, [`Adapter::bind`] the rest.
+//! - [`write_trimmed`] writes the LoRA that a variant keeps to a folder that PEFT loads without a warning.
+//! - [`inspect()`] reports the content of an adapter, and which runtimes can serve it.
+//!
+//! ```
+//! use plimsoll::lora::Variant;
+//! use plimsoll::lora::adapter::{Adapter, Provenance, inspect, write_trimmed};
+//!
+//! let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/golden/tiny-gqa-tied/adapters/plain");
+//! let adapter = Adapter::open(folder)?;
+//! assert_eq!(inspect(&adapter)?.layers, [0, 1, 2, 3]);
+//!
+//! # let temporary = tempfile::tempdir().unwrap();
+//! # let out = temporary.path().join("trimmed");
+//! let written = write_trimmed(&adapter, &Variant::bottom_k(4, 2), &Provenance::default(), &out)?;
+//! assert_eq!(written.layers_kept, [0, 1]);
+//! assert_eq!(Adapter::open(&out)?.bytes(), written.bytes);
+//! # Ok::<(), plimsoll::Error>(())
+//! ```
 
 mod base_name;
 mod card;
@@ -36,7 +52,7 @@ pub use base_name::OtherBase;
 pub(crate) use base_name::other_base;
 pub(crate) use card::ranges;
 pub use config::{AdapterConfig, Scaling};
-pub use cut::Written;
+pub use cut::TrimSummary;
 pub use embeddings::{BoundAdapter, EmbeddingLora, EmbeddingModule};
 pub use file_names::{CARD_FILE, CONFIG_FILE, PROVENANCE_FILE, WEIGHTS_FILE};
 pub use inspect::{Inspection, ModuleInspection, inspect};
@@ -44,7 +60,7 @@ pub use layout::AdapterLayout;
 pub use module::Module;
 pub use open::{Adapter, BaseShapes};
 pub use problem::{AdapterProblem, Faults};
-pub use provenance::{Provenance, Source, TrimScores};
+pub use provenance::{HashedFile, Provenance, TrimScores};
 pub use runtimes::{RuntimeFacts, Support};
 pub use weights::{LayerLora, LoraWeights};
 pub use write::{write_trimmed, write_trimmed_as};

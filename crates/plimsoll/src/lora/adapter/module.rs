@@ -1,13 +1,13 @@
-//! The parts of an adapter: LoRA modules, LoRA on embeddings, and weights that were trained in full.
+//! The parts of an adapter: LoRA modules of layers, LoRA on embeddings, and weights trained in full.
 
 use super::embeddings::EmbeddingModule;
 use crate::lora::projection::Projection;
 
-/// LoRA on an end of the model.
+/// LoRA on an embedding module.
 #[derive(Clone, Debug)]
 pub(super) struct EmbeddingLoraModule {
     pub(super) module: EmbeddingModule,
-    /// Its path below the base model.
+    /// The module's path in the base model.
     pub(super) path: String,
     pub(super) rank: usize,
     pub(super) scale: f64,
@@ -17,18 +17,18 @@ pub(super) struct EmbeddingLoraModule {
     pub(super) bytes: u64,
 }
 
-/// A weight that was trained in full.
+/// A weight that was trained in full (`modules_to_save`).
 #[derive(Clone, Debug)]
 pub(super) struct Saved {
-    /// The weight's name in Hugging Face's decoders.
+    /// The weight's Hugging Face name.
     pub(super) name: String,
-    /// Its name below the base model that the adapter was made for.
+    /// The weight's name in the adapter's own base model.
     pub(super) path: String,
     /// The tensor's name in the file.
     pub(super) key: String,
 }
 
-/// The names of a module's tensors in the file.
+/// Names of a module's tensors in the file.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Names {
     pub(super) a: String,
@@ -42,22 +42,22 @@ impl Names {
     }
 }
 
-/// One LoRA module: its place, its scale and its shape.
+/// One LoRA module of a layer: place, rank, scale and shape.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Module {
-    /// The decoder block, 0 next to the embedding.
+    /// The layer, 0 next to the embedding.
     pub layer: usize,
-    /// The linear module in that block.
+    /// The linear module in that layer.
     pub projection: Projection,
     /// The rank r.
     pub rank: usize,
-    /// The alpha that the config gives it.
+    /// The alpha of the config.
     pub alpha: f64,
     /// The scale s in `y = Wx + s·B(Ax)`.
     pub scale: f64,
-    /// Length of the module's input.
+    /// Width of the module's input.
     pub in_features: usize,
-    /// Length of the module's output.
+    /// Width of the module's output.
     pub out_features: usize,
     /// Bytes of its tensors in the file.
     pub bytes: u64,

@@ -1,4 +1,4 @@
-//! An adapter that was read and checked: open it, bind it to a base model, ask what it has.
+//! The adapter: opening and checking a folder, binding it to a base model, and its facts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,14 +20,14 @@ use crate::error::{Error, Result};
 use crate::lora::projection::Projection;
 use crate::lora::variant::{LoraPlaces, Variant};
 
-/// A PEFT LoRA adapter whose config and tensors agree with each other.
+/// A LoRA adapter whose config and tensors agree with each other.
 #[derive(Debug)]
 pub struct Adapter {
     pub(super) folder: PathBuf,
     pub(super) layout: AdapterLayout,
     pub(super) config: AdapterConfig,
     pub(super) tensors: Arc<Tensors>,
-    /// The base model's path of its list of blocks, such as `model.layers`.
+    /// Path of the list of decoder layers in the base model, such as `model.layers`.
     pub(super) stack: &'static str,
     pub(super) modules: BTreeMap<(usize, Projection), Module>,
     pub(super) embedding_modules: BTreeMap<EmbeddingModule, EmbeddingLoraModule>,
@@ -35,23 +35,26 @@ pub struct Adapter {
     pub(super) embedding_lora: Option<EmbeddingLora>,
 }
 
-/// What an adapter must know of a base model to be held against it.
+/// The shapes of a base model that an adapter is checked against.
 pub struct BaseShapes<'a> {
-    /// How many decoder layers it has.
+    /// Number of decoder layers.
     pub layers: usize,
-    /// The shape (out, in) of a linear module of a layer below `layers`; none where its layers have no such module.
+    /// Shape (out, in) of a linear module of a layer below `layers`; `None` if the model has no such module.
     pub shape: &'a dyn Fn(usize, Projection) -> Option<(usize, usize)>,
-    /// The shape of a weight, given by its name in Hugging Face's decoders; none where the base has no such weight.
+    /// Shape of a weight, given by its Hugging Face name; `None` if the model has no such weight.
     pub weight: &'a dyn Fn(&str) -> Option<Vec<usize>>,
 }
 
+/// Ends the message of every fault that another base model explains.
+const ANOTHER: &str = "this adapter was trained on another base model";
+
 impl Adapter {
-    /// Opens an adapter folder and checks that its config and its tensors agree.
+    /// Opens an adapter folder and checks that its config and tensors agree.
     ///
     /// # Errors
-    /// A folder of another kind, a config that is refused (see [`AdapterConfig::from_json`]), or tensors that are not
-    /// parts of LoRA modules, are not targeted by the config, have another rank than it says, or hold values that are
-    /// not finite. The first five faults are named, the rest counted.
+    /// A folder that is not an adapter; a config that is refused (see [`AdapterConfig::from_json`]); tensors that
+    /// belong to no LoRA module, that the config does not target, or whose rank differs from the config; values that
+    /// are not finite. The message lists the first five faults and counts the others.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         let config_path = folder.join(CONFIG_FILE);
@@ -93,50 +96,51 @@ impl Adapter {
         Ok(adapter)
     }
 
-    /// The same with a choice of what becomes of LoRA on the ends of the model. An adapter that has such LoRA is neither
-    /// bound nor trimmed without one.
+    /// The adapter with LoRA on embeddings kept or dropped. An adapter with such LoRA can be bound or trimmed only
+    /// after this choice.
     #[must_use]
-    pub fn with_embedding_lora(mut self, ends: Option<EmbeddingLora>) -> Self {
-        self.embedding_lora = ends;
+    pub fn with_embedding_lora(mut self, choice: Option<EmbeddingLora>) -> Self {
+        self.embedding_lora = choice;
         self
     }
 
-    /// The ends of the model that have LoRA.
+    /// The embedding modules that have LoRA.
     pub fn modules_on_embeddings(&self) -> impl Iterator<Item = EmbeddingModule> {
         self.embedding_modules.keys().copied()
     }
 
-    /// The names of the weights that were trained in full, as Hugging Face's decoders have them.
+    /// Hugging Face names of the weights that were trained in full (`modules_to_save`).
     pub fn saved(&self) -> impl Iterator<Item = &str> {
         self.saved.iter().map(|saved| saved.name.as_str())
     }
 
-    /// Whose way it is in which it lies in its folder.
+    /// The layout of the folder: PEFT's or mlx-lm's.
     pub fn layout(&self) -> AdapterLayout {
         self.layout
     }
 
-    /// The choice of what becomes of them, where there is anything that it decides on.
+    /// Whether LoRA on embeddings is kept or dropped; `None` if there is none, or if nothing was chosen.
     pub fn embedding_lora(&self) -> Option<EmbeddingLora> {
         self.embedding_lora.filter(|_| !self.embedding_modules.is_empty())
     }
 
-    /// LoRA on the ends of the model that is applied and written.
+    /// LoRA on embeddings that is applied and written.
     pub(super) fn kept_embedding_modules(&self) -> Result<impl Iterator<Item = &EmbeddingLoraModule>> {
         if self.embedding_lora.is_none() && !self.embedding_modules.is_empty() {
-            let names: Vec<&str> = self.embedding_modules.keys().map(|end| end.name()).collect();
+            let names: Vec<&str> = self.embedding_modules.keys().map(|module| module.name()).collect();
             return Err(Error::input(&self.folder, AdapterProblem::EmbeddingLora { modules: names.join(" and ") }));
         }
         Ok(self.embedding_modules.values().filter(|_| self.embedding_lora == Some(EmbeddingLora::Keep)))
     }
 
-    /// Checks the adapter against a base model and reads its weights: one entry for each layer of the base, and what it
-    /// changes besides.
+    /// Checks the adapter against a base model and reads its weights: the LoRA of each layer, and the changes of other
+    /// weights.
     ///
     /// # Errors
-    /// A tensor for a layer that the base does not have, or of another shape than the base's module; a module of the
-    /// base that the config targets and the file has no tensors for; LoRA on an end of the model without a word on what
-    /// becomes of it. The first five faults are named, the rest counted.
+    /// LoRA in a layer that the base model does not have; another shape than the base model's; a module that the config
+    /// targets and that has no tensors; LoRA on embeddings without a choice
+    /// ([`with_embedding_lora`](Self::with_embedding_lora)). The message lists the first five faults and counts the
+    /// others.
     pub fn bind(&self, base: &BaseShapes<'_>) -> Result<BoundAdapter> {
         self.check(base)?;
         let mut layers = vec![LayerLora::default(); base.layers];
@@ -147,7 +151,7 @@ impl Adapter {
         for module in self.kept_embedding_modules()? {
             let mut weights = self.read_weights(&module.names, module.rank, module.scale)?;
             if module.module == EmbeddingModule::EmbedTokens {
-                // A of an embedding is (rank, vocabulary) and B (hidden, rank): the weight gains (s·B·A)ᵀ.
+                // A of an embedding is (rank, vocabulary) and B is (hidden, rank): the weight's update is (s·B·A)ᵀ.
                 let (a, b) = (transposed(&weights.a, module.rank), transposed(&weights.b, module.in_features));
                 (weights.a, weights.b) = (b, a);
             }
@@ -162,18 +166,25 @@ impl Adapter {
     /// Checks the adapter against a base model.
     ///
     /// # Errors
-    /// As [`bind`](Self::bind), but for what concerns the ends of the model.
+    /// As [`bind`](Self::bind), except that no choice about LoRA on embeddings is needed.
     pub fn check(&self, base: &BaseShapes<'_>) -> Result<()> {
         let (mut faults, mut fitting) = (Faults::default(), 0);
         for module in self.modules.values() {
             let before = faults.count;
-            self.check_base(module, base, &mut faults);
+            self.check_module(module, base, &mut faults);
             fitting += usize::from(faults.count == before);
         }
         if fitting == 0 {
             faults.first.insert(0, "none of its modules fits the base model".to_owned());
             faults.count += 1;
         }
+        self.check_targets(base, &mut faults)?;
+        self.check_other_weights(base, &mut faults);
+        faults.into_result(&self.weights_path())
+    }
+
+    /// Every module of the base model that the config targets has tensors.
+    fn check_targets(&self, base: &BaseShapes<'_>, faults: &mut Faults) -> Result<()> {
         let of_config = |problem| Error::input(self.config_path(), problem);
         for layer in 0..base.layers {
             for projection in Projection::ALL {
@@ -188,14 +199,17 @@ impl Adapter {
                 }
             }
         }
-        let another = "this adapter was trained on another base model";
-        for EmbeddingLoraModule { module: end, path, in_features, out_features, .. } in self.embedding_modules.values()
-        {
+        Ok(())
+    }
+
+    /// LoRA on embeddings, and weights trained in full, have the shapes of the base model's weights.
+    fn check_other_weights(&self, base: &BaseShapes<'_>, faults: &mut Faults) {
+        for EmbeddingLoraModule { module, path, in_features, out_features, .. } in self.embedding_modules.values() {
             let found = vec![*out_features, *in_features];
-            match (base.weight)(end.weight()) {
+            match (base.weight)(module.weight()) {
                 Some(shape) if shape == found => {}
                 shape => faults.push(format_args!(
-                    "{path}: its LoRA is for a weight of {found:?}, the base model has {:?} there: {another}",
+                    "{path}: the LoRA is for a weight of shape {found:?}, the base model's has shape {:?}: {ANOTHER}",
                     shape.unwrap_or_default()
                 )),
             }
@@ -204,16 +218,14 @@ impl Adapter {
             let found = self.tensors.shape(key).unwrap_or_default();
             match (base.weight)(name) {
                 Some(shape) if shape == found => {}
-                Some(shape) => {
-                    faults.push(format_args!("{path} is {found:?}, the base model has {shape:?} there: {another}"));
-                }
-                None => faults.push(format_args!("{path}: the base model has no such weight: {another}")),
+                Some(shape) => faults
+                    .push(format_args!("{path} has shape {found:?}, the base model's has shape {shape:?}: {ANOTHER}")),
+                None => faults.push(format_args!("{path}: the base model has no such weight: {ANOTHER}")),
             }
         }
-        faults.into_result(&self.weights_path())
     }
 
-    /// The weights of one module, `None` where it has no LoRA.
+    /// The LoRA weights of one module; `None` if it has no LoRA.
     ///
     /// # Errors
     /// The weight file can no longer be read.
@@ -221,7 +233,7 @@ impl Adapter {
         self.modules.get(&(layer, projection)).map(|module| self.read(module)).transpose()
     }
 
-    /// Every LoRA module, by layer and then in the order in which a block applies them. Never empty.
+    /// All LoRA modules, by layer and then in the order of [`Projection::ALL`]. Never empty.
     pub fn modules(&self) -> impl ExactSizeIterator<Item = &Module> {
         self.modules.values()
     }
@@ -233,15 +245,15 @@ impl Adapter {
         layers
     }
 
-    /// The places that have LoRA.
+    /// The layers and modules that have LoRA.
     pub fn places(&self) -> LoraPlaces {
         self.modules.keys().copied().collect()
     }
 
-    /// Bytes of all its tensors.
+    /// Bytes of all tensors.
     pub fn bytes(&self) -> u64 {
-        let ends = self.embedding_modules.values().map(|module| module.bytes);
-        self.modules.values().map(|module| module.bytes).chain(ends).sum::<u64>() + self.bytes_saved()
+        let on_embeddings = self.embedding_modules.values().map(|module| module.bytes);
+        self.modules.values().map(|module| module.bytes).chain(on_embeddings).sum::<u64>() + self.bytes_saved()
     }
 
     /// Bytes of the weights that were trained in full.
@@ -249,17 +261,18 @@ impl Adapter {
         self.saved.iter().filter_map(|saved| self.tensors.bytes(&saved.key)).map(|bytes| bytes.len() as u64).sum()
     }
 
-    /// Bytes of the tensors that a variant leaves: those of modules whose gates are not 0, and what no variant drops.
+    /// Bytes of the tensors that a variant keeps: modules with a LoRA strength other than 0, and what every variant
+    /// keeps.
     pub fn bytes_kept(&self, variant: &Variant) -> u64 {
         let is_kept =
             |module: &&Module| variant.gates.get(module.layer).is_some_and(|gates| gates.get(module.projection) != 0.0);
-        let ends = self
+        let on_embeddings = self
             .embedding_modules
             .values()
             .filter(|_| self.embedding_lora != Some(EmbeddingLora::Drop))
             .map(|module| module.bytes);
         let modules = self.modules.values().filter(is_kept).map(|module| module.bytes);
-        modules.chain(ends).sum::<u64>() + self.bytes_saved()
+        modules.chain(on_embeddings).sum::<u64>() + self.bytes_saved()
     }
 
     /// The validated config.
@@ -267,12 +280,12 @@ impl Adapter {
         &self.config
     }
 
-    /// The folder it was read from.
+    /// The folder that was read.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The files that make the adapter, for hashing.
+    /// Paths of the config and weight files.
     pub fn files(&self) -> Vec<PathBuf> {
         vec![self.config_path(), self.weights_path()]
     }
@@ -303,28 +316,26 @@ impl Adapter {
         Ok(LoraWeights { a, b, rank, scale: scale as f32, magnitude })
     }
 
-    fn check_base(&self, module: &Module, base: &BaseShapes<'_>, faults: &mut Faults) {
+    /// A LoRA module has the shape of the base model's module.
+    fn check_module(&self, module: &Module, base: &BaseShapes<'_>, faults: &mut Faults) {
         let path = self.path(module.layer, module.projection);
         if module.layer >= base.layers {
-            return faults.push(format_args!(
-                "{path}: the base model has {} layers: this adapter was trained on another base model",
-                base.layers
-            ));
+            return faults.push(format_args!("{path}: the base model has {} layers: {ANOTHER}", base.layers));
         }
-        let another = "this adapter was trained on another base model";
         let Some((out, input)) = (base.shape)(module.layer, module.projection) else {
-            return faults.push(format_args!("{path}: the base model has no such module: {another}"));
+            return faults.push(format_args!("{path}: the base model has no such module: {ANOTHER}"));
         };
-        if module.in_features != input {
+        let Module { rank, in_features, out_features, .. } = module;
+        if *in_features != input {
             faults.push(format_args!(
-                "{path}.lora_A.weight is ({}, {}), the base model has ({out}, {input}) there: {another}",
-                module.rank, module.in_features
+                "{path}.lora_A.weight has shape ({rank}, {in_features}), the base model's weight has shape \
+                 ({out}, {input}): {ANOTHER}"
             ));
         }
-        if module.out_features != out {
+        if *out_features != out {
             faults.push(format_args!(
-                "{path}.lora_B.weight is ({}, {}), the base model has ({out}, {input}) there: {another}",
-                module.out_features, module.rank
+                "{path}.lora_B.weight has shape ({out_features}, {rank}), the base model's weight has shape \
+                 ({out}, {input}): {ANOTHER}"
             ));
         }
     }

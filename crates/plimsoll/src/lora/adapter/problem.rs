@@ -1,4 +1,4 @@
-//! What is wrong with an adapter.
+//! Problems of adapters.
 
 use std::fmt::{self, Display};
 use std::path::Path;
@@ -8,21 +8,22 @@ use plimsoll_formats::text::shown;
 use super::file_names::{CONFIG_FILE, WEIGHTS_FILE};
 use crate::error::{Error, Result};
 
-/// How many faults are told apart in one message; the rest are counted.
+/// Number of faults that one message lists; the others are counted.
 const FAULTS_SHOWN: usize = 5;
 
-/// What is wrong with an adapter.
+/// A problem of an adapter: its folder, config or tensors.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AdapterProblem {
     /// The path is not a folder.
     #[error("expected an adapter folder with adapter_config.json and adapter_model.safetensors, found a file")]
     NotAFolder,
-    /// One of the two files is not there.
+    /// The config or the weights are missing.
     #[error("{file} is missing: expected an adapter folder with {CONFIG_FILE} and {WEIGHTS_FILE}, found {found}")]
     NoFile {
         /// The file that is missing.
         file: &'static str,
-        /// What is there, and what may have been meant.
+        /// Some file names of the folder, with a hint.
         found: String,
     },
     /// The weights are a Python pickle.
@@ -31,85 +32,83 @@ pub enum AdapterProblem {
          `save_pretrained(..., safe_serialization=True)`"
     )]
     Pickle,
-    /// LoRA on an end of the model, and nobody has said what is to become of it.
+    /// LoRA on embeddings without a choice whether it is kept or dropped.
     #[error(
-        "has LoRA on {modules}, which is no layer's: give `--embedding-lora keep` to apply it in every variant, or `--embedding-lora drop`"
+        "has LoRA on {modules}, which belongs to no layer: pass `--embedding-lora keep` to apply it in every variant, \
+         or `--embedding-lora drop` to leave it out"
     )]
     EmbeddingLora {
         /// The modules' names.
         modules: String,
     },
-    /// A strength that a DoRA adapter cannot be written with.
-    #[error(
-        "it is a DoRA adapter: a strength of {strength} cannot be written into its tensors; keep modules as they are, or \
-         drop them"
-    )]
+    /// A LoRA strength other than 0 and 1 in a DoRA adapter that is written.
+    #[error("a DoRA adapter cannot be written with a LoRA strength of {strength}: expected 0 or 1")]
     Strength {
-        /// The gate.
+        /// The LoRA strength.
         strength: f32,
     },
-    /// A layout that the adapter cannot be written in.
+    /// Content that mlx-lm's layout cannot represent.
     #[error("cannot be written in mlx-lm's layout: {0}")]
     NotForMlx(&'static str),
-    /// `adapter_config.json` is not what it should be.
+    /// `adapter_config.json` is not JSON, or has a field of the wrong type.
     #[error("not an adapter configuration: {}", shown(&.0.to_string()))]
     Json(serde_json::Error),
-    /// A setting without which the adapter cannot be applied.
+    /// A required setting is missing.
     #[error("{key} is missing")]
     Missing {
         /// The setting.
         key: &'static str,
     },
-    /// A setting of a wrong type or out of range.
+    /// A setting of the wrong type or out of range.
     #[error("{key}: expected {expected}, found {found}")]
     Value {
         /// The setting.
         key: &'static str,
-        /// What it should be.
+        /// What is expected.
         expected: String,
-        /// What it is.
+        /// The value in the file.
         found: String,
     },
-    /// A setting that asks for something this project does not do.
+    /// A setting that is not supported.
     #[error("{key} is {value}: {reason}")]
     Unsupported {
         /// The setting.
         key: String,
-        /// What it is.
+        /// The value in the file.
         value: String,
         /// Why it is refused.
         reason: &'static str,
     },
-    /// A list or table that is absurdly long.
-    #[error("{key} has {found} entries: at most {limit} are read")]
+    /// A list or table above the limit on its length.
+    #[error("{key}: expected at most {limit} entries, found {found}")]
     TooMany {
         /// The setting, or `tensors`.
         key: &'static str,
-        /// How many there are.
+        /// Number of entries.
         found: usize,
-        /// How many are read.
+        /// The limit.
         limit: usize,
     },
-    /// `layers_pattern` on its own.
-    #[error("layers_pattern is set and layers_to_transform is not: PEFT refuses this too")]
+    /// `layers_pattern` without `layers_to_transform`.
+    #[error("layers_pattern is set without layers_to_transform: PEFT refuses this too")]
     PatternWithoutLayers,
-    /// A regular expression as target together with a restriction to layers.
-    #[error("target_modules is a text and {key} is set: PEFT refuses this too; give target_modules as a list")]
+    /// `target_modules` as a regular expression, with a restriction to layers.
+    #[error("target_modules is a string and {key} is set: PEFT refuses this too; expected a list as target_modules")]
     StringTargets {
         /// The setting.
         key: &'static str,
     },
-    /// A regular expression that is not one, or is not supported.
+    /// A regular expression that is invalid or not supported.
     #[error("{key}: cannot use the regular expression {pattern:?}: {reason}")]
     Regex {
         /// The setting.
         key: &'static str,
         /// The expression.
         pattern: String,
-        /// Why not.
+        /// Why it is refused.
         reason: String,
     },
-    /// A regular expression that backtracks without end.
+    /// A regular expression that exceeds the limit on backtracking.
     #[error("{key}: a regular expression takes too many steps on {path}")]
     RegexTooHard {
         /// The setting.
@@ -117,44 +116,44 @@ pub enum AdapterProblem {
         /// The module's path.
         path: String,
     },
-    /// An adapter of a model that is not supported.
+    /// An adapter of an architecture that is not supported.
     #[error(
-        "it has modules such as {}, which models of {model_type} have: that architecture is not supported, see `plimsoll \
-         search --help`",
+        "has modules such as {}, which belong to {model_type} models: this architecture is not supported, see \
+         `plimsoll search --help`",
         shown(.module)
     )]
     Architecture {
-        /// The `model_type` of such models.
+        /// The `model_type` of the architecture.
         model_type: &'static str,
-        /// The path of a module that such models have.
+        /// The path of a module that shows it.
         module: String,
     },
-    /// Tensors that do not fit.
+    /// Tensors that do not fit the config, each other or the base model.
     #[error("{0}")]
     Faults(Faults),
-    /// A tensor that cannot be multiplied by its gate and keep its type.
+    /// A LoRA strength that exceeds the range of a tensor's dtype.
     #[error(
-        "{}: its largest value, {value:?}, times the gate {gate} is {product:?}, and {dtype} holds {limit:?} at most: give a \
-         gate nearer to 0, or convert the adapter to a type that holds more",
+        "{}: its largest value, {value:?}, times the LoRA strength {strength} is {product:?}, but the largest {dtype} \
+         number is {limit:?}: use a strength nearer to 0, or convert the adapter to a dtype with a larger range",
         shown(tensor)
     )]
     Overflow {
         /// The tensor's name in the file.
         tensor: String,
-        /// Its largest value.
+        /// Its value of the largest magnitude.
         value: f32,
-        /// The gate.
-        gate: f32,
-        /// What becomes of the value.
+        /// The LoRA strength.
+        strength: f32,
+        /// The exact product.
         product: f64,
-        /// The type that it is stored in.
+        /// The dtype of the tensor.
         dtype: &'static str,
-        /// The largest number of that type.
+        /// The largest number of that dtype.
         limit: f64,
     },
 }
 
-/// Tensors that fit neither the config nor each other nor the base model: the first few, and how many there are.
+/// Faults of tensors: the first few as text, and their number.
 #[derive(Debug, Default)]
 pub struct Faults {
     pub(super) first: Vec<String>,

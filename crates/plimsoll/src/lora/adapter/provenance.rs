@@ -1,63 +1,63 @@
-//! Where a trimmed adapter comes from: `plimsoll.json`, and what its model card says of the scores.
+//! The provenance of a trimmed adapter: the content of `plimsoll.json`, and the facts that its model card states.
 
 use plimsoll_stats::choose::Interval;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::cut::Written;
+use super::cut::TrimSummary;
 use super::embeddings::EmbeddingLora;
 use crate::error::{Error, Result};
 
 /// Version of the layout of [`PROVENANCE_FILE`](super::PROVENANCE_FILE).
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
-/// Where a trimmed adapter comes from; what is not known is left out of the card.
+/// The provenance of a trimmed adapter. Unknown facts are left out of the files.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     /// Name and version of the program, such as `plimsoll 0.1.0`.
     pub tool: String,
-    /// The command that repeats it.
+    /// The command line that repeats the trim.
     pub command: Option<String>,
     /// The adapter that was trimmed.
-    pub adapter: Option<Source>,
-    /// The base model that the boundary was measured on.
-    pub model: Option<Source>,
-    /// How many decoder layers that model has.
+    pub adapter: Option<HashedFile>,
+    /// The base model that the variants were scored on.
+    pub model: Option<HashedFile>,
+    /// Number of decoder layers of that model.
     pub model_layers: Option<usize>,
     /// The samples.
-    pub data: Option<Source>,
+    pub data: Option<HashedFile>,
     /// Seed of the split and of every resampling.
     pub seed: Option<u64>,
-    /// What was measured; a trim to a given boundary has none.
+    /// Scores of the trimmed adapter; none for a trim to a given boundary.
     pub scores: Option<TrimScores>,
 }
 
-/// A file, or several taken together.
+/// The path and hash of one file, or of several files together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Source {
-    /// As the user gave it.
+pub struct HashedFile {
+    /// The path as the user gave it.
     pub path: String,
-    /// SHA-256, as [`files::sha256_of_files`] makes it.
+    /// SHA-256, see [`sha256_of_files`](plimsoll_formats::files::sha256_of_files).
     pub sha256: String,
 }
 
-/// Scores on samples that had no part in choosing the boundary.
+/// Scores on samples that had no part in the choice of the trimmed adapter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrimScores {
-    /// What is measured in place of the NLL, such as `gsm8k flexible`; higher is better then.
+    /// The metric that replaces the NLL, such as `gsm8k flexible`; higher is better. `None` for the NLL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<String>,
-    /// How many samples.
+    /// Number of samples.
     pub samples: usize,
-    /// Mean NLL without the adapter, in nats per answer token; or the metric.
+    /// Score of the base model: mean NLL in nats per answer token, or the metric.
     pub base: f64,
-    /// Mean NLL with the whole adapter, in nats per answer token; or the metric.
+    /// Score of the full adapter, in the same unit.
     pub full: f64,
-    /// Mean NLL with the trimmed adapter, in nats per answer token; or the metric.
+    /// Score of the trimmed adapter, in the same unit.
     pub trimmed: f64,
-    /// What the trimmed adapter gains over the whole one, in nats per answer token or in the metric. Positive is better.
+    /// Gain of the trimmed over the full adapter, in the same unit. Positive is better.
     pub gain: Interval,
-    /// Share of the whole adapter's gain over the base that is left. 1 is all of it.
+    /// Share of the full adapter's gain over the base model that the trimmed adapter retains; 1 is all of it.
     pub retained: Option<Interval>,
 }
 
@@ -73,15 +73,19 @@ pub(super) struct ProvenanceFile<'a> {
     strengths: &'a [f32],
     bytes: u64,
     bytes_before: u64,
-    /// What became of LoRA on the ends of the model, where there is such LoRA.
+    /// Whether LoRA on embeddings was kept or dropped; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    ends: Option<EmbeddingLora>,
+    embedding_lora: Option<EmbeddingLora>,
     #[serde(flatten)]
     card: Value,
 }
 
 impl<'a> ProvenanceFile<'a> {
-    pub(super) fn new(written: &'a Written, ends: Option<EmbeddingLora>, card: &Provenance) -> Result<Self> {
+    pub(super) fn new(
+        written: &'a TrimSummary,
+        embedding_lora: Option<EmbeddingLora>,
+        card: &Provenance,
+    ) -> Result<Self> {
         let mut card = serde_json::to_value(card).map_err(|error| Error::Internal(error.to_string()))?;
         if let Some(fields) = card.as_object_mut() {
             fields.retain(|_, value| !value.is_null());
@@ -96,7 +100,7 @@ impl<'a> ProvenanceFile<'a> {
             strengths: &written.strengths,
             bytes: written.bytes,
             bytes_before: written.bytes_before,
-            ends,
+            embedding_lora,
             card,
         })
     }

@@ -1,49 +1,51 @@
-//! What each runtime makes of an adapter, and of a trim of it that leaves the upper layers out.
+//! Which runtimes can serve an adapter, and a trimmed adapter without its upper layers.
 //!
-//! Read from the runtimes' own sources in 2026; a later version may differ. A trim as [`super::write_trimmed`] writes it
-//! has no tensors at all in the dropped layers.
+//! Source: the runtimes' source code in 2026; later versions may differ. An adapter trimmed by [`super::write_trimmed`]
+//! has no tensors in dropped layers.
 
 use serde::Serialize;
 
 use super::open::Adapter;
 use crate::lora::Projection;
 
-/// vLLM refuses adapters above this rank unless told otherwise.
+/// vLLM's default of `--max-lora-rank`.
 const VLLM_MAX_RANK: usize = 16;
 
-/// Projections that vLLM computes as one.
+/// Projections that vLLM computes in one product.
 const PACKED: &[&[Projection]] = &[&[Projection::Q, Projection::K, Projection::V], &[Projection::Gate, Projection::Up]];
 
-/// One runtime and an adapter.
+/// How one runtime supports an adapter.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct RuntimeFacts {
     /// The runtime's name.
     pub runtime: &'static str,
-    /// Whether it computes with this adapter what PEFT would.
+    /// Whether it gives PEFT's result with this adapter.
     pub loads: Support,
-    /// Whether it would do so with the adapter's upper layers dropped.
+    /// Whether it gives PEFT's result with this adapter after its upper layers are dropped.
     pub loads_trimmed: Support,
-    /// Whether a layer without LoRA then costs no LoRA computation; `None` where a trim does not load.
+    /// Whether a dropped layer costs no LoRA computation; `None` if the trimmed adapter does not load.
     pub dropped_layer_is_free: Option<bool>,
-    /// What to mind, for this adapter.
+    /// Known problems and required settings.
     pub notes: Vec<String>,
 }
 
 /// Whether a runtime can serve an adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Support {
-    /// As it is.
+    /// Yes, without changes.
     Yes,
-    /// Once converted to GGUF.
+    /// After conversion to GGUF.
     AfterConversion,
-    /// It loads, and computes something else.
+    /// It loads, but the result is wrong.
     WrongResult,
-    /// Not at all, or without parts of it.
+    /// It does not load, or only in part.
     No,
 }
 
-/// What each runtime makes of this adapter.
+/// How each runtime supports this adapter.
 pub(super) fn runtimes(adapter: &Adapter) -> Vec<RuntimeFacts> {
     let facts = |runtime, loads, loads_trimmed, dropped_layer_is_free, notes: Vec<String>| RuntimeFacts {
         runtime,
@@ -52,11 +54,11 @@ pub(super) fn runtimes(adapter: &Adapter) -> Vec<RuntimeFacts> {
         dropped_layer_is_free,
         notes,
     };
-    // llama.cpp's converter carries one alpha over and divides it by each tensor's own rank.
+    // llama.cpp's converter keeps one alpha and divides it by each tensor's own rank.
     let scale_lost = adapter.modules().any(|m| m.scale != adapter.config.alpha() / m.rank as f64);
     let (converted, converted_notes) = if scale_lost {
-        let note = "it takes one alpha over rank for every tensor: with rsLoRA or alpha_pattern the scale comes out wrong \
-                    unless it is folded into B first";
+        let note = "uses the scale alpha/rank with one alpha: with rsLoRA or alpha_pattern the result is wrong unless \
+                    the scale is folded into B before the conversion";
         (Support::WrongResult, vec![note.to_owned()])
     } else {
         (Support::AfterConversion, Vec::new())
@@ -64,54 +66,49 @@ pub(super) fn runtimes(adapter: &Adapter) -> Vec<RuntimeFacts> {
 
     let patterned = adapter.config.has_patterns();
     let vllm = if patterned { Support::WrongResult } else { Support::Yes };
-    let mut vllm_notes = vec!["modules without LoRA stay wrapped: a dropped layer saves no time".to_owned()];
+    let mut vllm_notes = vec!["computes LoRA in every layer: a dropped layer saves no time".to_owned()];
     if patterned {
         vllm_notes.push(
-            "rank_pattern and alpha_pattern are not read: fold the scale into B and give all one rank".to_owned(),
+            "ignores rank_pattern and alpha_pattern: fold the scale into B and use one rank for all modules".to_owned(),
         );
     }
     let largest = adapter.modules().map(|module| module.rank).max().unwrap_or(0);
     if largest > VLLM_MAX_RANK {
-        vllm_notes.push(format!("start it with --max-lora-rank of at least {largest}"));
+        vllm_notes.push(format!("needs --max-lora-rank {largest} or more"));
     }
     if PACKED.iter().any(|pack| partly_covered(adapter, pack)) {
-        vllm_notes
-            .push("q, k and v, or gate and up, are partly covered in a layer: some versions crash on that".to_owned());
+        vllm_notes.push(
+            "some versions crash, because a layer has LoRA on only a part of q, k and v, or of gate and up".to_owned(),
+        );
     }
 
     let whole = if is_rectangular(adapter) { Support::Yes } else { Support::No };
-    let tgi_note = "one layer without a module's LoRA discards that module in every layer: a trim needs zero tensors in \
-                    the dropped layers";
+    let tgi_note = "drops a module in every layer if one layer has no LoRA on it: a trimmed adapter needs zero tensors \
+                    in the dropped layers";
 
     vec![
         facts("PEFT", Support::Yes, Support::Yes, Some(true), Vec::new()),
         facts("vLLM", vllm, vllm, Some(false), vllm_notes),
-        facts(
-            "SGLang",
-            Support::Yes,
-            Support::Yes,
-            Some(false),
-            vec!["dropped layers are filled with zeros".to_owned()],
-        ),
+        facts("SGLang", Support::Yes, Support::Yes, Some(false), vec!["fills dropped layers with zeros".to_owned()]),
         facts("llama.cpp", converted, converted, Some(true), converted_notes.clone()),
         facts(
             "mistral.rs",
             Support::Yes,
             Support::Yes,
             Some(true),
-            vec!["it ignores layers_to_transform; every tensor must match target_modules".to_owned()],
+            vec!["ignores layers_to_transform; every tensor must match target_modules".to_owned()],
         ),
         facts("TGI", whole, Support::No, None, vec![tgi_note.to_owned()]),
         facts("LoRAX", whole, Support::No, None, vec![tgi_note.to_owned()]),
         facts("Ollama", converted, converted, Some(true), {
-            let mut notes = vec!["it runs llama.cpp's format".to_owned()];
+            let mut notes = vec!["uses llama.cpp's format".to_owned()];
             notes.extend(converted_notes);
             notes
         }),
     ]
 }
 
-/// Whether some layer has LoRA on some of these modules and not on all.
+/// Whether a layer has LoRA on some but not all of these modules.
 fn partly_covered(adapter: &Adapter, pack: &[Projection]) -> bool {
     adapter.layers().into_iter().any(|layer| {
         let covered = pack.iter().filter(|projection| adapter.modules.contains_key(&(layer, **projection))).count();
@@ -119,8 +116,7 @@ fn partly_covered(adapter: &Adapter, pack: &[Projection]) -> bool {
     })
 }
 
-/// Whether every layer from 0 to the highest with LoRA has the same modules; whether the base has layers above is not
-/// known here.
+/// Whether every layer from 0 to the highest with LoRA has the same modules. The base model may have more layers.
 fn is_rectangular(adapter: &Adapter) -> bool {
     let layers = adapter.layers();
     let in_first = Projection::ALL.into_iter().filter(|projection| adapter.modules.contains_key(&(0, *projection)));

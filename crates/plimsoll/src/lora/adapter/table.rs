@@ -8,7 +8,7 @@ use crate::lora::lora_table::LoraTable;
 use crate::lora::projection::Projection;
 
 impl Adapter {
-    /// Where it has LoRA, how large and how many bytes, for a base model of so many layers.
+    /// The [`LoraTable`] of this adapter, for a base model with this number of layers.
     ///
     /// # Errors
     /// The weight file can no longer be read.

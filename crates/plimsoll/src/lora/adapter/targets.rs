@@ -1,15 +1,15 @@
-//! Which modules an adapter sits on, and with which rank and alpha: PEFT's matching rules.
+//! PEFT's matching rules: which modules an adapter's config targets, and with which rank and alpha.
 //!
 //! Source: PEFT 0.21.2, `check_target_module_exists` and `_maybe_include_all_linear_layers` (`tuners/tuners_utils.py`),
 //! `get_pattern_key` (`utils/other.py`). The rules, in their order:
-//! - `exclude_modules`: a regular expression that matches the whole path, or a list of paths and path endings;
-//! - `target_modules` as text: `all-linear`, or a regular expression that matches the whole path;
-//! - as a list: a full path (which `layers_to_transform` does not restrict), or a path ending;
-//! - then, with `layers_to_transform`, the first number after `layers_pattern` must be in it;
-//! - `rank_pattern` and `alpha_pattern`: the first key, in the file's order, with `(.*\.)?(key)$` wins.
+//! - `exclude_modules`: a regular expression that matches the whole path, or a list of paths and path suffixes;
+//! - `target_modules` as a string: `all-linear`, or a regular expression that matches the whole path;
+//! - `target_modules` as a list: full paths (which `layers_to_transform` does not restrict), or path suffixes;
+//! - with `layers_to_transform`, the first number after `layers_pattern` must be in it;
+//! - `rank_pattern` and `alpha_pattern`: the first key, in the file's order, that matches `(.*\.)?(key)$`.
 //!
-//! Regular expressions are Python's. Those that mean something else here, or could cost more than they are worth
-//! (backreferences, conditionals, huge counted repetitions), are refused.
+//! Regular expressions are Python's. Expressions with another meaning here, or with unbounded cost (backreferences,
+//! conditionals, large counted repetitions), are refused.
 
 use std::collections::HashSet;
 
@@ -20,26 +20,26 @@ use serde_json::{Map, Value};
 
 use super::problem::AdapterProblem;
 
-/// Lists and patterns longer than this are refused; one entry for each module of the largest models is a few thousand.
+/// Most entries of a list or table. The largest models have a few thousand modules.
 pub(super) const MAX_ENTRIES: usize = 1 << 14;
 
-/// Longest regular expression, in bytes. A list of every module of a large model, joined by `|`, stays below.
+/// Most bytes of a regular expression. The names of all modules of a large model, joined by `|`, have fewer.
 const MAX_REGEX_BYTES: usize = 1 << 16;
-/// Most regular expressions in one pattern table; plain names are not counted.
+/// Most regular expressions in one table; plain names are not counted.
 const MAX_REGEXES: usize = 256;
 /// Largest product of the counted repetitions of a regular expression.
 const MAX_REPETITIONS: u64 = 10_000;
 /// Most look-arounds, atomic groups and possessive repetitions of a regular expression.
 const MAX_LOOKAROUNDS: usize = 64;
-/// Most backtracking steps on one path, some 100 characters long.
+/// Most backtracking steps on one path. Paths have up to about 100 characters.
 const BACKTRACK_LIMIT: usize = 100_000;
 /// Largest compiled size of a part of a regular expression, in bytes.
 const REGEX_SIZE_LIMIT: usize = 1 << 20;
 
-/// Modules that PEFT's `all-linear` leaves out: the output embedding. `embed_tokens` is not linear to begin with.
+/// Modules that PEFT's `all-linear` does not target: the head, and `embed_tokens`, which is not a linear module.
 const NOT_ALL_LINEAR: &[&str] = &["lm_head", "embed_out", "embed_tokens"];
 
-/// PEFT accepts one value or a list of them in several places.
+/// One value or a list of values.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "expected one value, or a list of values of one type")]
 pub(super) enum OneOrMany<T> {
@@ -75,7 +75,7 @@ enum Layers {
 }
 
 impl Targets {
-    /// Validates the four fields together, as PEFT does when it makes its config.
+    /// Validates the four fields together, as PEFT's config does.
     pub(super) fn new(
         target_modules: OneOrMany<String>,
         exclude_modules: Option<OneOrMany<String>>,
@@ -115,7 +115,7 @@ impl Targets {
         Ok(Self { select, exclude })
     }
 
-    /// Whether a linear module of this path is adapted.
+    /// Whether the linear module with this path is targeted.
     pub(super) fn adapts(&self, path: &str) -> Result<bool, AdapterProblem> {
         let excluded = match &self.exclude {
             Exclude::Nothing => false,
@@ -183,18 +183,18 @@ impl Layers {
     }
 }
 
-/// Whether the path, or what follows one of its dots, is one of the names. Only the latter is asked here.
+/// Whether a proper suffix of the path, after one of its dots, is one of the names.
 fn has_ending(names: &HashSet<String>, path: &str) -> bool {
     path.match_indices('.').any(|(dot, _)| names.contains(&path[dot + 1..]))
 }
 
-/// A table such as `rank_pattern`: from regular expressions, tried in their order, to values.
+/// A table such as `rank_pattern`: values by regular expression, in the file's order.
 #[derive(Clone, Debug)]
 pub(super) struct Patterns<T>(Vec<(Pattern, T)>);
 
 #[derive(Clone, Debug)]
 enum Pattern {
-    /// A module's name or path, possibly behind `^`: nearly all of them. Compared without compiling anything.
+    /// A module's name or path, possibly after `^`: the usual case, compared without a regular expression.
     Plain {
         ending: Vec<AnyOr>,
         anchored: Anchored,
@@ -208,7 +208,7 @@ enum Anchored {
     Yes,
 }
 
-/// One character of a plain pattern; an unescaped dot stands for any.
+/// One character of a plain pattern; `Any` is an unescaped dot.
 #[derive(Clone, Copy, Debug)]
 enum AnyOr {
     Any,
@@ -216,7 +216,7 @@ enum AnyOr {
 }
 
 impl<T: Copy> Patterns<T> {
-    /// Reads a table whose values `value` checks.
+    /// Reads a table; `value` parses its values.
     pub(super) fn new(
         key: &'static str,
         table: &Map<String, Value>,
@@ -250,7 +250,7 @@ impl<T: Copy> Patterns<T> {
         Ok(None)
     }
 
-    /// For each pattern, in order, whether it matches one of the paths, be it the first that does or not.
+    /// For each pattern, in order, whether it matches any of the paths.
     pub(super) fn used(&self, paths: &[String]) -> Result<Vec<bool>, AdapterProblem> {
         let matches = |pattern: &Pattern| {
             for path in paths {
@@ -269,7 +269,7 @@ impl<T: Copy> Patterns<T> {
 }
 
 impl Pattern {
-    /// The pattern, if it needs no regular expression.
+    /// The text as a plain pattern; `None` if it needs a regular expression.
     fn plain(text: &str) -> Option<Self> {
         let (text, anchored) = text.strip_prefix('^').map_or((text, Anchored::No), |rest| (rest, Anchored::Yes));
         let mut ending = Vec::with_capacity(text.len());
@@ -309,7 +309,7 @@ impl Pattern {
     }
 }
 
-/// A regular expression that must match a whole path: Python's `re.fullmatch`.
+/// A regular expression that must match the whole path, as in Python's `re.fullmatch`.
 #[derive(Clone, Debug)]
 struct WholeMatch(Python);
 
@@ -323,31 +323,31 @@ impl WholeMatch {
     }
 }
 
-/// Finds the layer's number in a path.
+/// A regular expression that finds the layer's number in a path.
 #[derive(Clone, Debug)]
 struct LayerIndex(Python);
 
 impl LayerIndex {
-    /// The first number between dots, with at least two parts in front of it.
+    /// The first number between dots, after at least two path components.
     fn anywhere() -> Result<Self, AdapterProblem> {
         Python::new("layers_pattern", "", |_| r"\A.*?\.[^.]*\.(?P<idx>\d+)\.".to_owned()).map(Self)
     }
 
-    /// The first number after a part that matches `pattern`.
+    /// The first number after a path component that matches `pattern`.
     fn after(pattern: &str) -> Result<Self, AdapterProblem> {
-        // The pattern goes in as it is, without a group around it: PEFT does the same.
+        // Without a group around the pattern, as in PEFT.
         Python::new("layers_pattern", pattern, |pattern| format!(r"\A(?:(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.)"))
             .map(Self)
     }
 
-    /// `None` where nothing matches; `Some(None)` where the number is larger than any layer's.
+    /// The layer's number; `None` without a match, `Some(None)` if the number is out of range.
     fn find(&self, path: &str) -> Result<Option<Option<usize>>, AdapterProblem> {
         let captures = self.0.regex.captures(path).map_err(|_| self.0.too_hard(path))?;
         Ok(captures.map(|captures| captures.name("idx").and_then(|index| index.as_str().parse().ok())))
     }
 }
 
-/// A regular expression of the config, in Python's dialect.
+/// A regular expression of the config, in Python's syntax.
 #[derive(Clone, Debug)]
 struct Python {
     key: &'static str,
@@ -366,7 +366,7 @@ impl Python {
                 .build()
                 .map_err(|error| refuse(shown(&error.to_string())))
         };
-        // On its own first, so that an unbalanced parenthesis cannot pair with one of the wrapper's.
+        // Alone first, so that an unbalanced parenthesis cannot pair with one of `wrap`.
         compile(pattern)?;
         Ok(Self { key, regex: compile(&wrap(pattern))? })
     }
@@ -380,8 +380,8 @@ impl Python {
     }
 }
 
-/// Refuses what the regular expression library does not bound by itself: the least length of a match is the product of
-/// nested repetitions and doubles with every reference back to a group.
+/// Refuses expressions whose cost the regular expression library does not bound: the minimum length of a match is the
+/// product of nested repetitions, and doubles with every backreference.
 fn check_cost(pattern: &str) -> Result<(), &'static str> {
     if pattern.len() > MAX_REGEX_BYTES {
         return Err("longer than 65,536 bytes");
@@ -395,19 +395,19 @@ fn check_cost(pattern: &str) -> Result<(), &'static str> {
             '\\' => {
                 let Some(escaped) = rest.chars().next() else { break };
                 if matches!(escaped, '1'..='9' | 'g' | 'k') {
-                    return Err("references back to a group are not supported");
+                    return Err("backreferences are not supported");
                 }
                 rest = &rest[escaped.len_utf8()..];
             }
             '(' if ["?P=", "?P>", "?(", "?R", "?&"].iter().any(|start| rest.starts_with(start)) => {
-                return Err("references back to a group are not supported");
+                return Err("backreferences are not supported");
             }
             '(' if ["?=", "?!", "?<", "?>", "?~"].iter().any(|start| rest.starts_with(start)) => lookarounds += 1,
             '+' | '*' | '?' | '}' if rest.starts_with('+') => lookarounds += 1,
             '{' => {
                 let bounds = rest.split_once('}').map_or(rest, |(bounds, _)| bounds);
                 let numbers = bounds.split(',').filter_map(|number| number.trim().parse().ok());
-                // What is all digits and too long for a number is too large as well.
+                // A number with too many digits to parse is too large.
                 let huge =
                     bounds.split(',').any(|n| n.trim().len() > 9 && n.trim().bytes().all(|b| b.is_ascii_digit()));
                 let most: u64 = if huge { u64::MAX } else { numbers.max().unwrap_or(1) };
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_pattern_wins_in_the_order_of_the_file() {
+    fn the_first_matching_pattern_wins_in_file_order() {
         let path = "model.layers.1.self_attn.q_proj";
         assert_eq!(rank(r#"{"q_proj":1,"1.self_attn.q_proj":2}"#, path), Some(1));
         assert_eq!(rank(r#"{"1.self_attn.q_proj":2,"q_proj":1}"#, path), Some(2));
@@ -450,10 +450,10 @@ mod tests {
         assert_eq!(rank(r#"{"^layers.1.self_attn.q_proj":1}"#, path), None);
         assert_eq!(rank(r#"{"^model.layers.1.self_attn.q_proj":1}"#, path), Some(1));
         assert_eq!(rank(r#"{"[qk]_proj":3}"#, path), Some(3));
-        // An unescaped dot matches anything, an escaped one only a dot.
+        // An unescaped dot matches any character, an escaped one only a dot.
         assert_eq!(rank(r#"{"self.attn.q.proj":4}"#, path), Some(4));
         assert_eq!(rank(r#"{"self\\.attn\\.q_proj":4}"#, path), None);
-        // An alternation does not escape from its group.
+        // An alternation stays in its group.
         assert_eq!(rank(r#"{"k_proj|q_proj":5}"#, path), Some(5));
         assert_eq!(rank(r#"{"k_proj|proj":5}"#, path), None);
     }
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn catastrophic_backtracking_is_an_error_and_not_a_wait() {
+    fn catastrophic_backtracking_is_an_error() {
         let regex = WholeMatch::new("target_modules", r"(?:(?=.)a+)+b").unwrap();
         let error = regex.is_match(&"a".repeat(60)).unwrap_err();
         assert!(matches!(error, AdapterProblem::RegexTooHard { key: "target_modules", .. }), "{error}");

@@ -1,20 +1,19 @@
-//! Writing a trimmed adapter: what a variant leaves of the LoRA, in a folder that PEFT loads without a warning.
+//! Writing a trimmed adapter: the LoRA that a variant keeps, in a folder that PEFT loads without a warning.
 //!
-//! A module whose gate is 0 leaves the files; one whose gate is 1 keeps its tensors byte for byte; any other gate is
-//! folded into B (see `fold`), so that the scale stays what it was.
+//! A module with LoRA strength 0 is left out. With strength 1 its tensors are copied byte for byte. Any other strength
+//! is folded into B (see `fold`), so the scale does not change.
 //!
-//! Deleting tensors is not enough: PEFT then warns of missing keys, and goes on computing with zeros. The config must
-//! say which modules are left, and there are three ways to say it (PEFT 0.21.2, `check_target_module_exists`):
-//! 1. `target_modules` as it is, where it is a list, with `layers_to_transform` and `layers_pattern`;
-//! 2. the same with `target_modules` as the names of the modules that are left. A regular expression and `all-linear`
-//!    are expanded so, because PEFT refuses them together with `layers_to_transform`;
-//! 3. where layers differ in their modules, or the list names full paths (which `layers_to_transform` does not
-//!    restrict), `target_modules` as the full path of every module that is left.
+//! Deleting tensors is not enough: PEFT would warn of missing keys and compute with zeros. The config must target
+//! exactly the modules that are kept. There are three forms (PEFT 0.21.2, `check_target_module_exists`):
+//! 1. `target_modules` unchanged, if it is a list, with `layers_to_transform` and `layers_pattern`;
+//! 2. `target_modules` as the names of the modules that are kept, with the same two fields. A regular expression and
+//!    `all-linear` need this, because PEFT refuses them together with `layers_to_transform`;
+//! 3. `target_modules` as the full path of every module that is kept. This is needed if layers keep different modules,
+//!    or if the list has full paths, which `layers_to_transform` does not restrict.
 //!
-//! Which one is right is not reasoned about but tried: the new config is parsed again and asked about every module.
-//! Entries of `rank_pattern` and `alpha_pattern` that match none of the modules that are left go, because PEFT warns of
-//! them; every other field stays as it was. An empty `layers_to_transform` would mean *all* layers, so keeping nothing is
-//! an error: that is the base model.
+//! The first form that is right is used: the new config is parsed and checked against every module. Entries of
+//! `rank_pattern` and `alpha_pattern` that match no kept module are removed, because PEFT warns of them. Every other
+//! field stays unchanged. An empty `layers_to_transform` would mean *all* layers, so keeping nothing is an error.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -29,7 +28,7 @@ use serde_json::{Value, json};
 
 use super::card::model_card;
 use super::config::AdapterConfig;
-use super::cut::{Cut, Written};
+use super::cut::{Cut, TrimSummary};
 use super::embeddings::EmbeddingModule;
 use super::file_names::{CARD_FILE, CONFIG_FILE, PROVENANCE_FILE};
 use super::fold::fold;
@@ -43,40 +42,46 @@ use super::provenance::{Provenance, ProvenanceFile};
 use crate::error::{Error, Result};
 use crate::lora::{Projection, Variant};
 
-/// Writes what the variant leaves of the adapter to the new folder `out`, in the adapter's own layout, with its config, a
-/// model card and its provenance. Gates of places without LoRA say nothing, and the variant may have more layers than the
-/// adapter. Weights that were trained in full stay; LoRA on the ends of the model as [`Adapter::with_embedding_lora`] has it.
+/// Writes a trimmed adapter to the new folder `out`, in the adapter's own layout: config, weights, model card,
+/// provenance.
+///
+/// LoRA strengths of places without LoRA are ignored, and the variant may have more layers than the adapter. Weights
+/// trained in full are kept. LoRA on embeddings is kept or dropped as set by [`Adapter::with_embedding_lora`].
 ///
 /// # Errors
-/// The adapter has LoRA in a layer that the variant has not; no module is kept; a gate makes a tensor's values too
-/// large for their type, or is neither 0 nor 1 for DoRA; there is LoRA on an end of the model and no word on what becomes
-/// of it; `out` exists already; the folder cannot be written.
-pub fn write_trimmed(adapter: &Adapter, variant: &Variant, card: &Provenance, out: &Path) -> Result<Written> {
+/// The adapter has LoRA in a layer that the variant does not have; no module is kept; a strength exceeds the range of a
+/// tensor's dtype, or is neither 0 nor 1 for DoRA; LoRA on embeddings without a choice; `out` exists; the folder cannot
+/// be written.
+pub fn write_trimmed(adapter: &Adapter, variant: &Variant, card: &Provenance, out: &Path) -> Result<TrimSummary> {
     write_trimmed_as(adapter, variant, card, adapter.layout, out)
 }
 
-/// The same in a layout of choice.
+/// Writes a trimmed adapter, as [`write_trimmed`] does, in the given layout.
 ///
 /// # Errors
-/// As [`write_trimmed`], and what mlx-lm's layout cannot say.
+/// As [`write_trimmed`], and content that mlx-lm's layout cannot represent ([`AdapterProblem::NotForMlx`]).
 pub fn write_trimmed_as(
     adapter: &Adapter,
     variant: &Variant,
     card: &Provenance,
     layout: AdapterLayout,
     out: &Path,
-) -> Result<Written> {
+) -> Result<TrimSummary> {
     let layers = adapter.layers();
     let highest = layers.last().copied().unwrap_or(0);
     let Some(gates) = variant.gates.get(..=highest) else {
         let found = variant.gates.len();
-        return Err(Error::Usage(format!("gates of {found} layers: the adapter has LoRA in layer {highest}")));
+        return Err(Error::Usage(format!(
+            "expected a variant of more than {highest} layers, since the adapter has LoRA in layer {highest}, found \
+             one of {found}"
+        )));
     };
-    let mut cut = Cut { kept: Vec::new(), dropped: Vec::new(), ends: adapter.kept_embedding_modules()?.collect() };
+    let on_embeddings = adapter.kept_embedding_modules()?.collect();
+    let mut cut = Cut { kept: Vec::new(), dropped: Vec::new(), on_embeddings };
     for module in adapter.modules() {
         match gates[module.layer].get(module.projection) {
             0.0 => cut.dropped.push(module),
-            gate => cut.kept.push((module, gate)),
+            strength => cut.kept.push((module, strength)),
         }
     }
     if cut.kept.is_empty() {
@@ -84,7 +89,7 @@ pub fn write_trimmed_as(
             "no LoRA is kept: use the base model without an adapter; nothing is written".to_owned(),
         ));
     }
-    let mut strengths: Vec<f32> = cut.kept.iter().map(|(_, gate)| *gate).filter(|gate| *gate != 1.0).collect();
+    let mut strengths: Vec<f32> = cut.kept.iter().map(|(_, strength)| *strength).filter(|s| *s != 1.0).collect();
     if let Some(&strength) = strengths.first().filter(|_| adapter.config.use_dora()) {
         return Err(Error::input(&adapter.folder, AdapterProblem::Strength { strength }));
     }
@@ -92,7 +97,7 @@ pub fn write_trimmed_as(
     strengths.dedup();
     let (layers_kept, layers_dropped) =
         layers.into_iter().partition(|layer| cut.kept.iter().any(|(module, _)| module.layer == *layer));
-    let written = Written {
+    let written = TrimSummary {
         folder: out.to_owned(),
         gates: Variant { gates: gates.to_vec() }.spec(),
         layers_kept,
@@ -104,15 +109,15 @@ pub fn write_trimmed_as(
             .kept
             .iter()
             .map(|(module, _)| module.bytes)
-            .chain(cut.ends.iter().map(|module| module.bytes))
+            .chain(cut.on_embeddings.iter().map(|module| module.bytes))
             .sum::<u64>()
             + adapter.bytes_saved(),
         bytes_before: adapter.bytes(),
     };
-    let everything = cut.dropped.is_empty() && cut.ends.len() == adapter.embedding_modules.len();
+    let everything = cut.dropped.is_empty() && cut.on_embeddings.len() == adapter.embedding_modules.len();
     let config = if everything { adapter.config.clone() } else { trimmed_config(adapter, &cut)? };
     let mut config = config.raw().clone();
-    // Of linear modules PEFT warns that it does not count.
+    // For linear modules PEFT ignores this setting with a warning.
     if config.get("fan_in_fan_out") == Some(&Value::Bool(true)) {
         config.insert("fan_in_fan_out".into(), Value::Bool(false));
     }
@@ -124,7 +129,7 @@ pub fn write_trimmed_as(
         write_json(&folder.join(CONFIG_FILE), &config)?;
         let weights_path = folder.join(layout.weights_file());
         write_weights(&weights_path, &tensors)?;
-        // What serialises them makes the file private to its owner.
+        // The safetensors crate creates the file readable by its owner only.
         files::make_readable(&weights_path, 0o644).map_err(Error::write(&weights_path))?;
         write_json(&folder.join(PROVENANCE_FILE), &ProvenanceFile::new(&written, adapter.embedding_lora(), card)?)?;
         let readme = folder.join(CARD_FILE);
@@ -142,60 +147,61 @@ fn trimmed_config(adapter: &Adapter, cut: &Cut<'_>) -> Result<AdapterConfig> {
     let paths: Vec<String> = kept.iter().map(|&(layer, projection)| adapter.path(layer, projection)).collect();
     let layers: BTreeSet<usize> = kept.iter().map(|(layer, _)| *layer).collect();
     let has = |projection: &Projection| kept.iter().any(|(_, kept)| kept == projection);
-    let ends: Vec<&str> = cut.ends.iter().map(|end| end.path.as_str()).collect();
+    let on_embeddings: Vec<&str> = cut.on_embeddings.iter().map(|module| module.path.as_str()).collect();
     let mut names: Vec<&str> = Projection::ALL.into_iter().filter(has).map(Projection::name).collect();
-    names.extend(&ends);
+    names.extend(&on_embeddings);
     let container = adapter.stack.rsplit_once('.').map_or(adapter.stack, |(_, name)| name);
 
-    let as_it_is = config.raw().get("target_modules").filter(|_| config.targets().is_list()).cloned();
+    let unchanged = config.raw().get("target_modules").filter(|_| config.targets().is_list()).cloned();
     let by_layer = [("layers_to_transform", json!(layers)), ("layers_pattern", json!(container))];
     let by_path = [("layers_to_transform", Value::Null), ("layers_pattern", Value::Null)];
     let mut targets: Vec<&str> = paths.iter().map(String::as_str).collect();
-    targets.extend(&ends);
-    let ways = as_it_is.into_iter().chain([json!(names)]).map(|targets| (targets, &by_layer));
-    for (targets, layers) in ways.chain([(json!(targets), &by_path)]) {
+    targets.extend(&on_embeddings);
+    let by_name = unchanged.into_iter().chain([json!(names)]).map(|targets| (targets, &by_layer));
+    for (targets, layers) in by_name.chain([(json!(targets), &by_path)]) {
         let mut fields = config.patterns_for(&paths).map_err(problem)?;
         fields.push(("target_modules", targets));
         fields.extend(layers.iter().cloned());
         let trimmed = config.with_fields(&fields).map_err(problem)?;
-        if says_exactly(&trimmed, adapter, &kept, &cut.ends).map_err(problem)? {
+        if targets_exactly(&trimmed, adapter, &kept, &cut.on_embeddings).map_err(problem)? {
             return Ok(trimmed);
         }
     }
-    Err(Error::Internal("the trimmed adapter's config does not name exactly the modules that are kept".to_owned()))
+    Err(Error::Internal("the trimmed adapter's config does not target exactly the modules that are kept".to_owned()))
 }
 
-/// Whether the config targets the modules `kept`, these ends, and no other module of the adapter's layers.
-fn says_exactly(
+/// Whether the config targets exactly the modules that are kept, among those of the adapter's layers and the
+/// embeddings.
+fn targets_exactly(
     config: &AdapterConfig,
     adapter: &Adapter,
     kept: &BTreeSet<(usize, Projection)>,
-    ends: &[&EmbeddingLoraModule],
+    on_embeddings: &[&EmbeddingLoraModule],
 ) -> Result<bool, AdapterProblem> {
-    for end in adapter.embedding_modules.values() {
-        let is_kept = ends.iter().any(|kept| kept.module == end.module);
-        if config.adapts(&end.path)? != is_kept {
+    for EmbeddingLoraModule { module, path, .. } in adapter.embedding_modules.values() {
+        let is_kept = on_embeddings.iter().any(|kept| kept.module == *module);
+        if config.adapts(path)? != is_kept {
             return Ok(false);
         }
-        if is_kept && config.rank_and_alpha(&end.path)? != adapter.config.rank_and_alpha(&end.path)? {
+        if is_kept && config.rank_and_alpha(path)? != adapter.config.rank_and_alpha(path)? {
             return Ok(false);
         }
     }
-    // A base has the fused modules or the others: of those that it has not, a config may say what it will.
+    // A base model has either the fused modules or the separate ones. Targets that it does not have do not matter.
     let is_fused = |projection: Projection| matches!(projection, Projection::Qkv | Projection::GateUp);
     let has_fused = adapter.modules.keys().any(|(_, projection)| is_fused(*projection));
-    let is_there = |projection: &Projection| match projection {
+    let is_present = |projection: &Projection| match projection {
         Projection::O | Projection::Down => true,
         projection => is_fused(*projection) == has_fused || adapter.modules.keys().any(|(_, own)| own == projection),
     };
     for layer in adapter.layers() {
-        for projection in Projection::ALL.into_iter().filter(is_there) {
+        for projection in Projection::ALL.into_iter().filter(is_present) {
             let is_kept = kept.contains(&(layer, projection));
             let path = adapter.path(layer, projection);
             if config.adapts(&path)? != is_kept {
                 return Ok(false);
             }
-            // The trim may not change what a module that stays is scaled by.
+            // The trim must not change the scale of a kept module.
             if is_kept && config.rank_and_alpha(&path)? != adapter.config.rank_and_alpha(&path)? {
                 return Ok(false);
             }
@@ -204,7 +210,7 @@ fn says_exactly(
     Ok(true)
 }
 
-/// mlx-lm's config for what is kept.
+/// mlx-lm's config for the modules that are kept.
 fn mlx_config(adapter: &Adapter, cut: &Cut<'_>) -> Result<serde_json::Map<String, Value>> {
     let refused = |reason| Error::input(&adapter.folder, AdapterProblem::NotForMlx(reason));
     let [first, ..] = cut.kept[..] else { return Err(refused("it has no modules")) };
@@ -212,41 +218,40 @@ fn mlx_config(adapter: &Adapter, cut: &Cut<'_>) -> Result<serde_json::Map<String
     if cut.kept.iter().any(|(module, _)| module.rank != rank || module.scale != scale) {
         return Err(refused("its modules have several ranks or scales"));
     }
-    if !cut.ends.is_empty() || !adapter.saved.is_empty() {
-        return Err(refused("it changes more than linear modules of layers"));
+    if !cut.on_embeddings.is_empty() || !adapter.saved.is_empty() {
+        return Err(refused("it has LoRA on embeddings or weights trained in full"));
     }
     let paths = cut.kept.iter().map(|(module, _)| module.projection.path()).collect();
     Ok(mlx::written(adapter.config.base_model(), adapter.config.use_dora(), rank, scale, &paths))
 }
 
-/// A tensor as it is written.
+/// A tensor to write.
 struct Tensor<'a> {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Cow<'a, [u8]>,
 }
 
-/// The tensors that stay, by their names in the layout: as they lie in the file, turned where the layouts differ, or
-/// folded.
+/// The tensors that are kept, by their names in the layout: copied, transposed if the layouts differ, or folded.
 fn tensors<'a>(adapter: &'a Adapter, cut: &Cut<'a>, layout: AdapterLayout) -> Result<BTreeMap<String, Tensor<'a>>> {
-    let as_it_is = |name: &str| -> Result<Tensor<'a>> {
-        let bytes = adapter.tensors.bytes(name).ok_or_else(|| lost(name))?;
+    let unchanged = |name: &str| -> Result<Tensor<'a>> {
+        let bytes = adapter.tensors.bytes(name).ok_or_else(|| changed(name))?;
         let shape = adapter.tensors.shape(name).unwrap_or_default().to_vec();
         Ok(Tensor { dtype: dtype(adapter, name)?, shape, bytes: Cow::Borrowed(bytes) })
     };
     let mut written = BTreeMap::new();
-    let mut put = |path: &str, names: &Names, gate: f32, embedding: bool| -> Result<()> {
+    let mut put = |path: &str, names: &Names, strength: f32, embedding: bool| -> Result<()> {
         let parts = [(Part::A, Some(&names.a)), (Part::B, Some(&names.b)), (Part::Magnitude, names.magnitude.as_ref())];
         for (part, name) in parts {
             let Some(name) = name else { continue };
-            let mut tensor = as_it_is(name)?;
-            if part == Part::B && gate != 1.0 {
+            let mut tensor = unchanged(name)?;
+            if part == Part::B && strength != 1.0 {
                 let values = adapter.tensors.read(name)?;
-                let bytes = fold(name, &values, gate, tensor.dtype);
+                let bytes = fold(name, &values, strength, tensor.dtype);
                 tensor.bytes = Cow::Owned(bytes.map_err(|problem| Error::input(adapter.weights_path(), problem))?);
             }
             if layout != adapter.layout {
-                tensor = turned(tensor);
+                tensor = transposed(tensor);
             }
             let key = match (layout, part) {
                 (AdapterLayout::Mlx, part) => mlx::key(path, part),
@@ -260,26 +265,26 @@ fn tensors<'a>(adapter: &'a Adapter, cut: &Cut<'a>, layout: AdapterLayout) -> Re
         }
         Ok(())
     };
-    for (module, gate) in &cut.kept {
-        put(&adapter.path(module.layer, module.projection), &module.names, *gate, false)?;
+    for (module, strength) in &cut.kept {
+        put(&adapter.path(module.layer, module.projection), &module.names, *strength, false)?;
     }
-    for end in &cut.ends {
-        put(&end.path, &end.names, 1.0, end.module == EmbeddingModule::EmbedTokens)?;
+    for EmbeddingLoraModule { module, path, names, .. } in &cut.on_embeddings {
+        put(path, names, 1.0, *module == EmbeddingModule::EmbedTokens)?;
     }
     for Saved { name, path, key } in &adapter.saved {
-        // The module of an end that has LoRA is wrapped, so that its own weight lies deeper.
-        let is_wrapped = cut.ends.iter().any(|end| end.module.weight() == name);
+        // PEFT wraps a module that has LoRA, so that its own weight is `base_layer.weight`.
+        let is_wrapped = cut.on_embeddings.iter().any(|lora| lora.module.weight() == name);
         let path = match path.strip_suffix(".weight").filter(|_| is_wrapped) {
             Some(module) => format!("{module}.base_layer.weight"),
             None => path.clone(),
         };
-        written.insert(format!("{KEY_PREFIX}{path}"), as_it_is(key)?);
+        written.insert(format!("{KEY_PREFIX}{path}"), unchanged(key)?);
     }
     Ok(written)
 }
 
-/// The transpose of a matrix; of a vector, itself.
-fn turned(tensor: Tensor<'_>) -> Tensor<'_> {
+/// The transpose of a matrix; a vector is returned unchanged.
+fn transposed(tensor: Tensor<'_>) -> Tensor<'_> {
     let &[rows, columns] = &tensor.shape[..] else { return tensor };
     let size = tensor.dtype.bitsize() / 8;
     let at = |row: usize, column: usize| &tensor.bytes[(row * columns + column) * size..][..size];
@@ -288,24 +293,24 @@ fn turned(tensor: Tensor<'_>) -> Tensor<'_> {
     Tensor { dtype: tensor.dtype, shape: vec![columns, rows], bytes: Cow::Owned(bytes) }
 }
 
-/// The type that a tensor of the adapter is stored in.
+/// The dtype of a tensor of the adapter.
 fn dtype(adapter: &Adapter, name: &str) -> Result<Dtype> {
     match adapter.tensors.dtype(name) {
         Some("F32") => Ok(Dtype::F32),
         Some("F16") => Ok(Dtype::F16),
         Some("BF16") => Ok(Dtype::BF16),
-        _ => Err(lost(name)),
+        _ => Err(changed(name)),
     }
 }
 
-fn lost(name: &str) -> Error {
-    Error::Internal(format!("tensor {name} is not what it was when the adapter was opened"))
+fn changed(name: &str) -> Error {
+    Error::Internal(format!("tensor {name} changed after the adapter was opened"))
 }
 
 fn write_weights(path: &Path, tensors: &BTreeMap<String, Tensor<'_>>) -> Result<()> {
     let mut weights = Vec::with_capacity(tensors.len());
     for (name, Tensor { dtype, shape, bytes }) in tensors {
-        weights.push((name, TensorView::new(*dtype, shape.clone(), bytes).map_err(|_| lost(name))?));
+        weights.push((name, TensorView::new(*dtype, shape.clone(), bytes).map_err(|_| changed(name))?));
     }
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(weights, Some(metadata), path).map_err(|error| {

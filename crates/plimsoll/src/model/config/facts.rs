@@ -1,4 +1,4 @@
-//! The facts of a decoder, checked.
+//! The configuration of a decoder, and its validation.
 
 use plimsoll_kernels::{Activation, MAX_HEAD_DIM};
 
@@ -9,54 +9,55 @@ use crate::model::problem::{ModelProblem, positive, unsupported};
 const MAX_WIDTH: usize = 1 << 20;
 const MAX_VOCABULARY: usize = 1 << 24;
 
-/// The facts of a decoder. All numbers are positive, and `heads` is a multiple of `kv_heads`.
+/// The configuration of a decoder. All numbers are positive, and `heads` is a multiple of `kv_heads`.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Config {
-    /// Name of the architecture, such as `llama`: for people to read, the decoder does not.
+    /// Name of the architecture, such as `llama`. The decoder does not use it.
     pub architecture: String,
     /// Number of decoder layers.
     pub layers: usize,
     /// Width of the residual stream.
     pub hidden: usize,
-    /// Width inside the MLP.
+    /// Width of the MLP's hidden layer.
     pub intermediate: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub heads: usize,
-    /// Key and value heads.
+    /// Number of key and value heads.
     pub kv_heads: usize,
     /// Width of one head.
     pub head_dim: usize,
-    /// Number of tokens.
+    /// Vocabulary size in tokens.
     pub vocabulary: usize,
-    /// Longest sequence the model was made for, in tokens.
+    /// Context length in tokens.
     pub context: usize,
-    /// Added to the mean square in every norm.
+    /// The epsilon of every RMS norm.
     pub norm_epsilon: f32,
-    /// Added to a norm's weight as it is stored: 1 where a weight of 0 changes nothing, else 0.
+    /// Offset of stored norm weights: 1 if the factor is 1 + weight, else 0.
     pub norm_offset: f32,
-    /// The same for the norms that an adapter brings, which are as Hugging Face stores them.
+    /// Offset of norm weights in an adapter, which are stored as in Hugging Face models.
     pub adapter_norm_offset: f32,
-    /// How many dimensions of a head are rotated, from its first on: an even number.
+    /// Number of dimensions of a head that are rotated, from the first on: an even number.
     pub rotary_dim: usize,
-    /// The rotary embeddings that layers choose from.
+    /// The rotary embeddings of the model; layers refer to them by index.
     pub ropes: Vec<Rope>,
-    /// How each layer attends.
+    /// Attention window and rotary embedding of each layer.
     pub attention: Vec<LayerAttention>,
-    /// What products of queries and keys are multiplied by.
+    /// Scale of the products of queries and keys.
     pub attention_scale: f32,
-    /// The bound c of `c · tanh(score / c)`, where attention's scores are softly bounded.
+    /// Soft cap c of attention scores, `c · tanh(score / c)`.
     pub attention_softcap: Option<f32>,
-    /// The same for logits.
+    /// Soft cap of the logits.
     pub logit_softcap: Option<f32>,
-    /// What embeddings are multiplied by.
+    /// Scale of the embeddings.
     pub embedding_scale: f32,
-    /// What is applied to the MLP's gate.
+    /// Activation function of the MLP's gate projection.
     pub activation: Activation,
-    /// The linear maps that have a bias.
+    /// The projections that have a bias.
     pub biased: Vec<Projection>,
-    /// Whether every head's query and key is normed before it is rotated.
+    /// Whether queries and keys have an RMS norm per head, before the rotary embedding.
     pub query_key_norm: bool,
-    /// Whether what attention and the MLP give is normed before it is added to the residual stream.
+    /// Whether the outputs of attention and MLP have an RMS norm before the residual addition.
     pub post_norms: bool,
     /// Whether q, k and v are one module, and gate and up another.
     pub is_fused: bool,
@@ -64,29 +65,29 @@ pub struct Config {
     pub tied_head: bool,
 }
 
-/// How a layer attends.
+/// Attention window and rotary embedding of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerAttention {
-    /// How many positions a query sees, its own included; all before it where none is given.
+    /// Number of positions that a query attends to, its own included; `None` for all positions up to its own.
     pub window: Option<usize>,
-    /// Which of the model's rotary embeddings it uses.
+    /// Index of the rotary embedding in [`Config::ropes`].
     pub rope: usize,
 }
 
 impl Config {
-    /// The modules that each layer has, in the order in which a block applies them.
+    /// The modules of each layer, in the order in which a block applies them.
     pub fn modules(&self) -> &'static [Projection] {
         use Projection::{Down, Gate, GateUp, K, O, Q, Qkv, Up, V};
         if self.is_fused { &[Qkv, O, GateUp, Down] } else { &[Q, K, V, O, Gate, Up, Down] }
     }
 
-    /// Whether sequences of two lengths are embedded alike, position by position: what one has of its first tokens is then
-    /// right for the other.
+    /// Whether sequences of two lengths have the same rotary embedding at each position, so that they can share keys of
+    /// common leading tokens.
     pub fn rotates_alike(&self, a: usize, b: usize) -> bool {
         self.ropes.iter().all(|rope| rope.class(a) == rope.class(b))
     }
 
-    /// Checks what the fields' documentation promises.
+    /// Checks the ranges that the fields' documentation states.
     pub(super) fn validate(self) -> Result<Self, ModelProblem> {
         let within = |name: &'static str, value: usize, limit: usize| {
             if (1..=limit).contains(&value) { Ok(()) } else { Err(ModelProblem::OutOfRange { name, value, limit }) }

@@ -1,57 +1,57 @@
-//! What the name of a family says and its configuration does not.
+//! Facts of model families that no configuration file states.
 
 use crate::lora::Projection;
 use crate::model::problem::listed;
 
-/// The facts that come with a family's name. Everything else stands in the file.
+/// The facts of a model family. All other facts are read from the file.
 pub(super) struct Family {
     /// `model_type` in `config.json`.
     pub(super) model_type: &'static str,
     /// `general.architecture` in a GGUF file.
     pub(super) architecture: &'static str,
-    /// Whether a GGUF file has the rows of its queries and keys in llama.cpp's own order.
+    /// Whether a GGUF file stores the rows of queries and keys interleaved, as llama.cpp rotates them.
     pub(super) is_interleaved: bool,
-    /// The linear maps that have a bias whatever the file says.
+    /// The projections that always have a bias.
     pub(super) biased: &'static [Projection],
-    /// Whether every head's query and key is normed.
+    /// Whether queries and keys have an RMS norm per head.
     pub(super) query_key_norm: bool,
     /// Whether q, k and v are one module, and gate and up another.
     pub(super) is_fused: bool,
-    /// Gemma's ways: norms multiply by 1 + weight, what attention and MLP give is normed as well, embeddings are
-    /// multiplied by √hidden, the MLP's activation is GELU.
+    /// Gemma's architecture: norms multiply by 1 + weight, the outputs of attention and MLP are normed, embeddings are
+    /// multiplied by √hidden, and the MLP's activation is GELU.
     pub(super) is_gemma: bool,
-    /// Which layers have a window, where one is given and no list of layers says it.
+    /// Which layers have an attention window, if the file has no list of layer types.
     pub(super) windows: Windows,
-    /// The window of a file that does not mention one.
+    /// Default of the attention window.
     pub(super) default_window: Option<usize>,
-    /// Whether the head is the embedding where the file does not say it.
+    /// Default of `tie_word_embeddings`.
     pub(super) tied_head: bool,
-    /// The rotary base of layers with a window, where it is one of their own.
+    /// Default rotary base of layers with a window, if it differs from that of the other layers.
     pub(super) local_theta: Option<f64>,
-    /// The rotary base where the file does not say it.
+    /// Default rotary base.
     pub(super) theta: f64,
-    /// The head's width where the file does not say it; none: `hidden / heads`.
+    /// Default width of a head; `None` for `hidden / heads`.
     pub(super) head_dim: Option<usize>,
-    /// `max_position_embeddings` where the file does not say it.
+    /// Default of `max_position_embeddings`.
     pub(super) context: usize,
-    /// Bounds of attention's scores and of the logits where the file does not say them.
+    /// Default soft caps of attention scores and of logits.
     pub(super) softcaps: (Option<f64>, Option<f64>),
-    /// The context before stretching that counts where the file does not say it.
+    /// Default of `original_max_position_embeddings`.
     pub(super) original_context: Option<f64>,
 }
 
-/// Which layers have a window.
+/// Which layers have an attention window.
 #[derive(Clone, Copy)]
 pub(super) enum Windows {
     /// None of them.
     None,
     /// All of them.
     All,
-    /// Those from `max_window_layers` on, where `use_sliding_window` is set.
+    /// Layers from `max_window_layers` on, if `use_sliding_window` is set.
     Upper,
-    /// All but every so-many-th.
+    /// All except every n-th layer.
     AllBut {
-        /// Every how many-th has none.
+        /// The n.
         every: usize,
     },
 }
@@ -75,12 +75,12 @@ const LLAMA: Family = Family {
     original_context: None,
 };
 
-/// The families that are read. Defaults are those of transformers 5.23; llama.cpp has no others where a GGUF file can
-/// leave something out.
+/// The supported families. Defaults are those of transformers 5.23. llama.cpp has the same defaults for keys that a
+/// GGUF file can omit.
 pub(super) const FAMILIES: &[Family] = &[
     // Llama 2 and 3, TinyLlama, SmolLM.
     LLAMA,
-    // A GGUF file of it says llama.
+    // In GGUF files the architecture is `llama`.
     Family { model_type: "mistral", windows: Windows::All, default_window: Some(4096), context: 131_072, ..LLAMA },
     Family {
         model_type: "qwen2",
@@ -142,7 +142,7 @@ const GEMMA2: Family = Family {
 };
 
 impl Windows {
-    /// The window of each layer; `from` is the first that has one where only the upper ones have.
+    /// The window of each layer; `from` is the first layer with a window for [`Windows::Upper`].
     pub(super) fn of(self, layers: usize, window: Option<usize>, from: usize) -> Vec<Option<usize>> {
         let has = |layer: usize| match self {
             Self::None => false,
@@ -154,7 +154,7 @@ impl Windows {
     }
 }
 
-/// The values of `model_type` that are supported, in a sentence.
+/// The supported values of `model_type` as text: `a, b or c`.
 pub fn supported_families() -> String {
     listed(FAMILIES.iter().map(|family| family.model_type))
 }

@@ -1,4 +1,4 @@
-//! Facts from a GGUF file's metadata, by the rules and the defaults of llama.cpp.
+//! Parser of a GGUF file's metadata, with the rules and defaults of llama.cpp.
 
 use plimsoll_formats::{Metadata, Value};
 use plimsoll_kernels::Activation;
@@ -12,16 +12,16 @@ use crate::model::problem::{ModelProblem, listed, unsupported};
 /// The metadata key of a GGUF file's vocabulary.
 const TOKENS: &str = "tokenizer.ggml.tokens";
 
-/// The layers of Gemma 2 27B and Gemma 3 27B: they divide queries by another number than their head's width, and no key
-/// says it.
+/// Architecture and number of layers of Gemma 2 27B and Gemma 3 27B. Their attention scale is that of `hidden / heads`
+/// in place of the head's width. No metadata key states it.
 const SCALED_BY_HIDDEN: [(&str, usize); 2] = [("gemma2", 46), ("gemma3", 62)];
 
-/// What only the tensors say.
+/// Facts that are known only from the tensors of a GGUF file.
 #[derive(Default)]
 pub(in crate::model) struct FromTensors {
-    /// Whether the embedding is the head, too.
+    /// Whether the head uses the embedding's weights.
     pub(in crate::model) tied_head: bool,
-    /// The linear maps that have a bias.
+    /// The projections that have a bias.
     pub(in crate::model) biased: Vec<Projection>,
     /// `rope_freqs.weight`
     pub(in crate::model) divisors: Option<Vec<f32>>,
@@ -29,7 +29,7 @@ pub(in crate::model) struct FromTensors {
     pub(in crate::model) short_and_long: Option<(Vec<f32>, Vec<f32>)>,
 }
 
-/// The keys of one architecture.
+/// The metadata keys of one architecture.
 struct Keys<'a> {
     metadata: &'a Metadata,
     architecture: &'a str,
@@ -70,10 +70,10 @@ impl Keys<'_> {
     }
 }
 
-/// A text in a GGUF file's metadata, if it is there.
+/// A string in the metadata; `None` if the key is missing.
 fn text<'a>(metadata: &'a Metadata, key: &str) -> Result<Option<&'a str>, ModelProblem> {
     let Some(value) = metadata.get(key) else { return Ok(None) };
-    let text = value.as_str().ok_or_else(|| ModelProblem::BadKey { key: key.into(), expected: "a text" })?;
+    let text = value.as_str().ok_or_else(|| ModelProblem::BadKey { key: key.into(), expected: "a string" })?;
     Ok(Some(text))
 }
 
@@ -89,15 +89,15 @@ pub(super) fn family(metadata: &Metadata) -> Result<&'static Family, ModelProble
 }
 
 impl Config {
-    /// Reads the metadata of a GGUF file, and what only its tensors say.
+    /// Reads the configuration from the metadata of a GGUF file, and facts from its tensors.
     ///
     /// # Errors
-    /// A key missing or out of range, or something that is not implemented, by name.
+    /// A key that is missing or out of range, or a setting that is not supported.
     pub(in crate::model) fn from_gguf(metadata: &Metadata, tensors: FromTensors) -> Result<Self, ModelProblem> {
         read(metadata, tensors)
     }
 
-    /// Whether a GGUF file has the rows of its queries and keys in llama.cpp's own order.
+    /// Whether a GGUF file stores the rows of queries and keys interleaved, as llama.cpp rotates them.
     ///
     /// # Errors
     /// An architecture that is not supported.
@@ -106,15 +106,11 @@ impl Config {
     }
 }
 
-/// Reads the facts.
-///
-/// # Errors
-/// A key missing or out of range, or something that is not implemented, by name.
 fn read(metadata: &Metadata, tensors: FromTensors) -> Result<Config, ModelProblem> {
     let family = family(metadata)?;
     let keys = Keys { metadata, architecture: family.architecture };
-    if keys.optional("expert_count")?.unwrap_or(0) > 0 {
-        return Err(unsupported(&keys.name("expert_count"), "experts".into(), "a dense model"));
+    if let Some(experts) = keys.optional("expert_count")?.filter(|&experts| experts > 0) {
+        return Err(unsupported(&keys.name("expert_count"), experts.to_string(), "0, a dense model"));
     }
     let (hidden, heads, layers) =
         (keys.required("embedding_length")?, keys.required("attention.head_count")?, keys.required("block_count")?);
@@ -125,9 +121,9 @@ fn read(metadata: &Metadata, tensors: FromTensors) -> Result<Config, ModelProble
         Some(head_dim) => head_dim,
         None => hidden.checked_div(heads).unwrap_or(0),
     };
-    if keys.optional("attention.value_length")?.is_some_and(|length| length != head_dim) {
+    if let Some(length) = keys.optional("attention.value_length")?.filter(|&length| length != head_dim) {
         let key = keys.name("attention.value_length");
-        return Err(unsupported(&key, "another width".into(), "the keys' width"));
+        return Err(unsupported(&key, length.to_string(), format!("{head_dim}, the width of keys")));
     }
     let context = keys.required("context_length")?;
     let vocabulary = match metadata.get(TOKENS) {
@@ -144,18 +140,8 @@ fn read(metadata: &Metadata, tensors: FromTensors) -> Result<Config, ModelProble
         let theta = keys.float("rope.freq_base_swa")?.unwrap_or(local);
         ropes.push(Rope { theta, scaling: RopeScaling::None });
     }
-    let window = keys.optional("attention.sliding_window")?.filter(|&window| window > 0);
-    let (windows, window) = match family.windows {
-        // Where a file mentions one, all layers that can have one have it.
-        Windows::None | Windows::Upper => (Windows::All, window),
-        Windows::All => (Windows::All, window),
-        Windows::AllBut { every } => {
-            let every = keys.optional("attention.sliding_window_pattern")?.filter(|&every| every > 0).unwrap_or(every);
-            (Windows::AllBut { every }, window.or(family.default_window))
-        }
-    };
     let local = ropes.len() - 1;
-    let attention = windows.of(layers, window, 0).into_iter().map(|window| {
+    let attention = windows(&keys, family, layers)?.into_iter().map(|window| {
         let rope = if window.is_some() { local } else { 0 };
         LayerAttention { window, rope }
     });
@@ -185,7 +171,7 @@ fn read(metadata: &Metadata, tensors: FromTensors) -> Result<Config, ModelProble
         biased: tensors.biased,
         query_key_norm: family.query_key_norm,
         post_norms: family.is_gemma,
-        // What converts a model adds it.
+        // The converter of llama.cpp adds the offset to the weights.
         norm_offset: 0.0,
         adapter_norm_offset: if family.is_gemma { 1.0 } else { 0.0 },
         is_fused: family.is_fused,
@@ -195,7 +181,20 @@ fn read(metadata: &Metadata, tensors: FromTensors) -> Result<Config, ModelProble
     .validate()
 }
 
-/// What the metadata and the tensors that belong to it make of the rotary frequencies.
+/// The attention window of each layer.
+fn windows(keys: &Keys<'_>, family: &Family, layers: usize) -> Result<Vec<Option<usize>>, ModelProblem> {
+    let window = keys.optional("attention.sliding_window")?.filter(|&window| window > 0);
+    Ok(match family.windows {
+        // If the file has a window, all layers have it.
+        Windows::None | Windows::Upper | Windows::All => Windows::All.of(layers, window, 0),
+        Windows::AllBut { every } => {
+            let every = keys.optional("attention.sliding_window_pattern")?.filter(|&every| every > 0).unwrap_or(every);
+            Windows::AllBut { every }.of(layers, window.or(family.default_window), 0)
+        }
+    })
+}
+
+/// The scaling of rotary frequencies, from the metadata and the tensors of rotary factors.
 fn scaling(
     keys: &Keys<'_>,
     divisors: Option<Vec<f32>>,

@@ -1,4 +1,4 @@
-//! Facts from a Hugging Face `config.json`, by the rules and the defaults of transformers 5.23.
+//! Parser of a Hugging Face `config.json`, with the rules and defaults of transformers 5.23.
 
 use plimsoll_kernels::Activation;
 use serde::{Deserialize, Deserializer};
@@ -11,16 +11,16 @@ use crate::lora::{MAX_LAYERS, Projection};
 use crate::model::problem::{ModelProblem, unsupported};
 
 impl Config {
-    /// Reads the text of a Hugging Face `config.json`.
+    /// Parses a Hugging Face `config.json`.
     ///
     /// # Errors
-    /// Not JSON, a field missing or out of range, or something that is not implemented, by name.
+    /// Not JSON, a field that is missing or out of range, or a setting that is not supported.
     pub fn from_json(text: &str) -> Result<Self, ModelProblem> {
         RawConfig::read(text)?.try_into()
     }
 }
 
-/// `config.json` as it stands, of the fields that decide what a decoder computes.
+/// The fields of `config.json` that determine the decoder, unvalidated.
 #[derive(Deserialize)]
 pub(super) struct RawConfig {
     model_type: String,
@@ -37,17 +37,17 @@ pub(super) struct RawConfig {
     rope_theta: Option<f64>,
     rope_local_base_freq: Option<f64>,
     rope_scaling: Option<Map<String, Value>>,
-    /// Where transformers 5 keeps all of these.
+    /// All rotary parameters in transformers 5.
     rope_parameters: Option<Map<String, Value>>,
     partial_rotary_factor: Option<f64>,
     tie_word_embeddings: Option<bool>,
     hidden_act: Option<String>,
-    /// Gemma's name of it.
+    /// Gemma's name of `hidden_act`.
     hidden_activation: Option<String>,
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
     query_pre_attn_scalar: Option<f64>,
-    /// Null and left out are not the same.
+    /// Null differs from a missing field.
     #[serde(default, deserialize_with = "given")]
     attn_logit_softcapping: Option<Option<f64>>,
     #[serde(default, deserialize_with = "given")]
@@ -64,16 +64,17 @@ pub(super) struct RawConfig {
 }
 
 impl RawConfig {
-    /// Reads the text; of a model that sees pictures, what it says of the decoder.
+    /// Parses the text. For a vision model, the fields are those of its decoder.
     ///
     /// # Errors
-    /// Not a configuration, or one of a family that is not supported: that is found before any field of it is missed.
+    /// Not a configuration, or an unsupported family. The family is checked first, since other families have other
+    /// fields.
     pub(super) fn read(text: &str) -> Result<Self, ModelProblem> {
         let mut config: Map<String, Value> = serde_json::from_str(text).map_err(ModelProblem::Config)?;
         if config.get("model_type").and_then(Value::as_str) == Some("gemma3")
             && let Some(Value::Object(mut decoder)) = config.remove("text_config")
         {
-            // What Gemma3TextConfig defaults to: files say what is different.
+            // Defaults of Gemma3TextConfig.
             for (key, value) in [
                 ("vocab_size", 262_208),
                 ("hidden_size", 2304),
@@ -105,7 +106,7 @@ fn family(model_type: &str) -> Result<&'static Family, ModelProblem> {
     found.ok_or_else(|| unsupported("model_type", model_type.to_owned(), supported_families()))
 }
 
-/// A value that is there, be it null.
+/// Deserialises a field that is present, so that null is `Some(None)`.
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
@@ -113,7 +114,7 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Res
 /// A table of rotary parameters.
 #[derive(Clone, Debug, Default, Deserialize)]
 struct RawRope {
-    /// Where the table stands, such as `rope_scaling`: for messages.
+    /// Name of the table for messages, such as `rope_scaling`.
     #[serde(skip)]
     place: &'static str,
     rope_theta: Option<f64>,
@@ -137,8 +138,8 @@ struct RawRope {
     rest: Map<String, Value>,
 }
 
-/// What a table's values default to, and what stands beside the tables.
-struct Beside {
+/// Rotary parameters outside the tables, and defaults of those in the tables.
+struct RopeDefaults {
     theta: f64,
     context: f64,
     original_context: Option<f64>,
@@ -151,26 +152,8 @@ impl TryFrom<RawConfig> for Config {
 
     fn try_from(raw: RawConfig) -> Result<Self, ModelProblem> {
         let family = family(&raw.model_type)?;
-        let activation = raw.hidden_activation.as_deref().or(raw.hidden_act.as_deref());
-        let activation = match activation.unwrap_or(if family.is_gemma { "gelu_pytorch_tanh" } else { "silu" }) {
-            "silu" | "swish" => Activation::Silu,
-            "gelu_pytorch_tanh" | "gelu_new" => Activation::GeluTanh,
-            // Gemma 2's files name the exact GELU where the model was made with the approximation, which is what
-            // transformers takes: `hidden_activation` counts, and its absence means the approximation.
-            "gelu" if family.is_gemma && raw.hidden_activation.is_none() => Activation::GeluTanh,
-            other => return Err(unsupported("hidden_act", other.into(), "silu or gelu_pytorch_tanh")),
-        };
-        if let Some(parts) = raw.pretraining_tp.filter(|&parts| parts > 1) {
-            return Err(unsupported("pretraining_tp", parts.to_string(), "1"));
-        }
-        if raw.quantization_config.as_ref().is_some_and(|config| !config.is_null()) {
-            return Err(unsupported("quantization_config", "present".into(), "unquantised weights, or a GGUF file"));
-        }
-        if let Some(on) =
-            raw.use_bidirectional_attention.as_ref().filter(|on| **on != Value::Null && **on != Value::Bool(false))
-        {
-            return Err(unsupported("use_bidirectional_attention", on.to_string(), "false"));
-        }
+        let activation = activation(family, &raw)?;
+        refuse_unsupported(&raw)?;
         let layers = raw.num_hidden_layers;
         if layers > MAX_LAYERS {
             return Err(ModelProblem::OutOfRange { name: "layers", value: layers, limit: MAX_LAYERS });
@@ -181,7 +164,7 @@ impl TryFrom<RawConfig> for Config {
             None => raw.hidden_size.checked_div(raw.num_attention_heads).unwrap_or(0),
         };
 
-        let beside = Beside {
+        let defaults = RopeDefaults {
             theta: raw.rope_theta.unwrap_or(family.theta),
             context: context as f64,
             original_context: raw.original_max_position_embeddings.or(family.original_context),
@@ -192,7 +175,7 @@ impl TryFrom<RawConfig> for Config {
         let mut ropes = Vec::new();
         let mut rotary_dim = head_dim;
         for table in tables {
-            let (rope, part) = beside.rope(table)?;
+            let (rope, part) = defaults.rope(table)?;
             rotary_dim = (head_dim as f64 * part) as usize;
             ropes.push(rope);
         }
@@ -204,16 +187,7 @@ impl TryFrom<RawConfig> for Config {
             LayerAttention { window, rope }
         });
         let scale = raw.query_pre_attn_scalar.filter(|_| family.is_gemma);
-        let mut biased = family.biased.to_vec();
-        if raw.attention_bias == Some(true) && !family.is_fused {
-            biased = vec![Projection::Q, Projection::K, Projection::V, Projection::O];
-        }
-        if raw.mlp_bias == Some(true) {
-            match family.model_type {
-                "llama" => biased.extend([Projection::Gate, Projection::Up, Projection::Down]),
-                _ => return Err(unsupported("mlp_bias", "true".into(), "false")),
-            }
-        }
+        let biased = biased(family, &raw)?;
         let (attention_softcap, logit_softcap) = family.softcaps;
         Self {
             layers,
@@ -249,10 +223,54 @@ impl TryFrom<RawConfig> for Config {
     }
 }
 
-/// The rotary tables of all layers and, where they have another, of those with a window.
+/// The activation function of the MLP.
+fn activation(family: &Family, raw: &RawConfig) -> Result<Activation, ModelProblem> {
+    let name = raw.hidden_activation.as_deref().or(raw.hidden_act.as_deref());
+    match name.unwrap_or(if family.is_gemma { "gelu_pytorch_tanh" } else { "silu" }) {
+        "silu" | "swish" => Ok(Activation::Silu),
+        "gelu_pytorch_tanh" | "gelu_new" => Ok(Activation::GeluTanh),
+        // Gemma 2's files name the exact GELU in `hidden_act`, but the model was trained with the approximation. As in
+        // transformers, only `hidden_activation` counts, and without it the approximation is used.
+        "gelu" if family.is_gemma && raw.hidden_activation.is_none() => Ok(Activation::GeluTanh),
+        other => Err(unsupported("hidden_act", other.into(), "silu or gelu_pytorch_tanh")),
+    }
+}
+
+/// The projections that have a bias.
+fn biased(family: &Family, raw: &RawConfig) -> Result<Vec<Projection>, ModelProblem> {
+    let mut biased = family.biased.to_vec();
+    if raw.attention_bias == Some(true) && !family.is_fused {
+        biased = vec![Projection::Q, Projection::K, Projection::V, Projection::O];
+    }
+    if raw.mlp_bias == Some(true) {
+        match family.model_type {
+            "llama" => biased.extend([Projection::Gate, Projection::Up, Projection::Down]),
+            _ => return Err(unsupported("mlp_bias", "true".into(), "false")),
+        }
+    }
+    Ok(biased)
+}
+
+/// Refuses settings that are not supported in any family.
+fn refuse_unsupported(raw: &RawConfig) -> Result<(), ModelProblem> {
+    if let Some(parts) = raw.pretraining_tp.filter(|&parts| parts > 1) {
+        return Err(unsupported("pretraining_tp", parts.to_string(), "1"));
+    }
+    if raw.quantization_config.as_ref().is_some_and(|config| !config.is_null()) {
+        return Err(unsupported("quantization_config", "present".into(), "unquantised weights, or a GGUF file"));
+    }
+    let is_off = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
+    if let Some(on) = raw.use_bidirectional_attention.as_ref().filter(|value| !is_off(value)) {
+        return Err(unsupported("use_bidirectional_attention", on.to_string(), "false"));
+    }
+    Ok(())
+}
+
+/// The rotary tables: one for all layers, or, with `local_theta`, one for layers without a window and one for those
+/// with.
 ///
-/// As transformers 5.23 does (`convert_rope_params_to_dict`): the older table replaces the newer one, and for Gemma 3,
-/// which has one for each kind of layer, it is laid over that of the layers that see everything.
+/// As in transformers 5.23 (`convert_rope_params_to_dict`), the older table (`rope_scaling`) replaces the newer one.
+/// For Gemma 3, its entries override those of layers with full attention.
 fn tables(
     family: &Family,
     scaling: Option<Map<String, Value>>,
@@ -284,8 +302,8 @@ fn tables(
     Ok(vec![read(place, global)?, read("rope_parameters.sliding_attention", local)?])
 }
 
-impl Beside {
-    /// A table's embedding, and the part of the head that it rotates.
+impl RopeDefaults {
+    /// The rotary embedding of a table, and the share of the head that it rotates.
     fn rope(&self, raw: RawRope) -> Result<(Rope, f64), ModelProblem> {
         let place = raw.place;
         let missing = |name: &str| ModelProblem::MissingKey(format!("{place}.{name}"));
@@ -301,7 +319,7 @@ impl Beside {
         let original_context = self.original_context.or(raw.original_max_position_embeddings).unwrap_or(self.context);
         let growth = self.context / original_context;
         let kind = raw.rope_type.as_deref().or(raw.r#type.as_deref()).unwrap_or("default");
-        // Phi-3's files of the first days call it so.
+        // Early files of Phi-3 use these names.
         let kind = if self.is_phi && matches!(kind, "su" | "yarn") { "longrope" } else { kind };
         let scaling = match kind {
             "default" => RopeScaling::None,
@@ -347,14 +365,14 @@ impl Beside {
     }
 }
 
-/// The window of each layer.
+/// The attention window of each layer.
 fn windows(family: &Family, raw: &RawConfig, layers: usize) -> Result<Vec<Option<usize>>, ModelProblem> {
     let window = raw.sliding_window.unwrap_or(family.default_window);
     let window = match family.windows {
         Windows::Upper => window.filter(|_| raw.use_sliding_window == Some(true)),
         _ => window,
     };
-    // transformers does not read the list where all layers, or none, have a window.
+    // transformers ignores the list in families in which all layers, or none, have a window.
     let listed = raw.layer_types.as_ref().filter(|_| matches!(family.windows, Windows::Upper | Windows::AllBut { .. }));
     if let Some(types) = listed {
         if types.len() != layers {
@@ -372,7 +390,7 @@ fn windows(family: &Family, raw: &RawConfig, layers: usize) -> Result<Vec<Option
         return types.iter().map(of_type).collect();
     }
     let windows = match (family.windows, raw.sliding_window_pattern) {
-        // Gemma 2's is fixed; what a file says of it was never read.
+        // Gemma 2's pattern is fixed: transformers ignores the key.
         (Windows::AllBut { .. }, Some(every)) if family.local_theta.is_some() && every > 0 => Windows::AllBut { every },
         (windows, _) => windows,
     };

@@ -1,10 +1,10 @@
-//! The facts of a decoder: what `config.json`, or the metadata of a GGUF file, says about the model.
+//! The configuration of a decoder, read from `config.json` or from the metadata of a GGUF file.
 //!
-//! A family of models is a set of facts here and never a branch in the forward pass. What is not implemented is
-//! refused by name when the facts are read, so that the decoder never meets it.
+//! A model family is a set of facts here and never a branch in the forward pass. Unsupported settings are refused by
+//! name when the configuration is read.
 //!
-//! - `family.rs` says what comes with a family's name; `json.rs` and `gguf.rs` read the rest from a file's text;
-//! - `rope.rs` turns a rotary embedding's scaling into frequencies.
+//! - `family.rs` has the facts of each family; `json.rs` and `gguf.rs` read all others from a file.
+//! - `rope.rs` computes the frequencies of rotary embeddings.
 
 mod facts;
 mod family;
@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_takes_the_defaults_of_transformers() {
+    fn missing_keys_take_the_defaults_of_transformers() {
         let config = with(&json!({})).unwrap();
         assert_eq!((config.kv_heads, config.head_dim, config.ropes[0].theta), (4, 16, 10_000.0));
         assert_eq!((config.norm_epsilon, config.tied_head), (1e-6, false));
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_rotary_tables_the_one_counts_that_transformers_takes() {
+    fn the_rotary_table_that_transformers_uses_takes_precedence() {
         let both = |scaling: serde_json::Value| {
             let parameters = json!({"rope_theta": 5e5, "rope_type": "default"});
             with(&json!({"rope_parameters": parameters, "rope_scaling": scaling, "rope_theta": 7e4})).unwrap()
@@ -59,7 +59,7 @@ mod tests {
         // LlamaConfig.from_dict of transformers 5.23: rope_theta 70000, rope_type linear, factor 2.
         let config = both(json!({"rope_type": "linear", "type": "linear", "factor": 2.0}));
         assert_eq!(config.ropes, [Rope { theta: 7e4, scaling: RopeScaling::Linear { factor: 2.0 } }]);
-        // And 500000, default, where rope_scaling is empty or null.
+        // And 500000, default, if rope_scaling is empty or null.
         for nothing in [json!({}), json!(null)] {
             let config = both(nothing);
             assert_eq!(config.ropes, [Rope { theta: 5e5, scaling: RopeScaling::None }]);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_implemented_is_refused_by_name() {
+    fn unsupported_json_settings_are_refused_by_name() {
         for (changes, name) in [
             (json!({"model_type": "mamba"}), "mamba"),
             (json!({"hidden_act": "gelu"}), "gelu"),
@@ -143,14 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_gguf_file_asks_for_in_vain_is_refused_by_name() {
+    fn unsupported_gguf_settings_are_refused_by_name() {
         let text = |text: &str| Value::String(text.into());
         for (architecture, changes, words) in [
             ("mamba", vec![], &["general.architecture", "mamba", "gemma3"][..]),
-            ("llama", vec![("expert_count", Value::Unsigned(8))], &["expert_count", "a dense model"]),
+            ("llama", vec![("expert_count", Value::Unsigned(8))], &["expert_count is 8", "a dense model"]),
             ("llama", vec![("rope.scaling.type", text("longrope"))], &["rope.scaling.type", "longrope", "yarn"]),
             ("llama", vec![("rope.scaling.type", text("yarn"))], &["rope.scaling.factor", "missing"]),
-            ("llama", vec![("attention.value_length", Value::Unsigned(8))], &["attention.value_length"]),
+            ("llama", vec![("attention.value_length", Value::Unsigned(8))], &["attention.value_length is 8"]),
             ("llama", vec![("rope.dimension_count", Value::Unsigned(17))], &["rotary dimensions", "1 to 16"]),
             ("qwen2", vec![("block_count", Value::Unsigned(1 << 40))], &["layers", "1099511627776"]),
             ("gemma2", vec![("attn_logit_softcapping", Value::Float(0.0))], &["attn_logit_softcapping"]),
@@ -161,12 +161,12 @@ mod tests {
     }
 
     #[test]
-    fn facts_that_no_key_says_are_those_of_llama_cpp() {
+    fn facts_without_a_gguf_key_are_those_of_llama_cpp() {
         let gemma = gguf_with("gemma2", &[]).unwrap();
         assert_eq!((gemma.attention_softcap, gemma.logit_softcap), (Some(50.0), Some(30.0)));
         assert_eq!(gemma.attention.iter().map(|layer| layer.window).collect::<Vec<_>>(), [Some(4096), None]);
         assert_eq!((gemma.embedding_scale, gemma.norm_offset, gemma.adapter_norm_offset), (8.0, 0.0, 1.0));
-        // Of the 27 billion weights' models alone the scale is not the head's.
+        // Only in the models with 27 billion parameters, the attention scale differs from the head's width.
         let large =
             gguf_with("gemma2", &[("block_count", Value::Unsigned(46)), ("attention.key_length", Value::Unsigned(32))]);
         assert_eq!(large.unwrap().attention_scale, 0.25);
@@ -176,14 +176,15 @@ mod tests {
     }
 
     #[test]
-    fn a_decoder_inside_of_a_model_that_sees_is_read() {
+    fn the_decoder_of_a_vision_model_is_read() {
         let text = json!({
             "model_type": "gemma3",
             "text_config": { "model_type": "gemma3_text", "hidden_size": 2560, "num_hidden_layers": 34,
-                "intermediate_size": 10_240, "sliding_window": 1024, "rope_scaling": { "rope_type": "linear", "factor": 8.0 } },
+                "intermediate_size": 10_240, "sliding_window": 1024,
+                "rope_scaling": { "rope_type": "linear", "factor": 8.0 } },
             "vision_config": { "hidden_size": 1152 },
         });
-        // Gemma3ForConditionalGeneration's decoder, of which its files say what is not the default.
+        // The decoder of Gemma3ForConditionalGeneration; its files state only what differs from the defaults.
         let config = Config::from_json(&text.to_string()).unwrap();
         assert_eq!((config.layers, config.heads, config.kv_heads, config.head_dim), (34, 8, 4, 256));
         assert_eq!((config.vocabulary, config.tied_head), (262_208, true));
@@ -194,13 +195,14 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever stands in a configuration is read or refused, and what is read can be computed with.
+        /// No configuration causes a panic, and one that is accepted has valid rotary frequencies.
         #[test]
-        fn any_configuration_does_no_harm(
+        fn any_configuration_is_read_or_refused(
             family in 0..family::FAMILIES.len(),
             changes in proptest::collection::vec((0..KEYS.len(), 0..VALUES.len(), 0..2_usize), 0..6),
         ) {
-            let values: Vec<serde_json::Value> = VALUES.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+            let values: Vec<serde_json::Value> =
+                VALUES.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
             let mut config = json!({
                 "model_type": family::FAMILIES[family].model_type, "num_hidden_layers": 2, "hidden_size": 64,
                 "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100,
@@ -209,8 +211,11 @@ mod tests {
             for (key, value, place) in changes {
                 match place {
                     0 => config[KEYS[key]] = values[value].clone(),
-                    _ if config["rope_scaling"].is_object() => config["rope_scaling"][KEYS[key]] = values[value].clone(),
-                    _ => {}
+                    _ => {
+                        if let Some(table) = config["rope_scaling"].as_object_mut() {
+                            table.insert(KEYS[key].to_owned(), values[value].clone());
+                        }
+                    }
                 }
             }
             if let Ok(config) = Config::from_json(&config.to_string()) {
@@ -277,7 +282,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_value_of_a_gguf_file_of_another_type_is_no_default() {
+    fn a_gguf_value_of_the_wrong_type_is_refused() {
         for (key, value) in [
             ("llama.rope.freq_base", Value::Unsigned(500_000)),
             ("llama.rope.freq_base", Value::String("5e5".into())),

@@ -1,77 +1,79 @@
-//! Rotary embeddings: the frequencies that a model's scaling makes of its base.
+//! Rotary embeddings and their scaling to longer contexts.
 
 use crate::model::problem::{ModelProblem, positive, unsupported};
 
-/// A rotary embedding (Su et al., arXiv:2104.09864), of which a model has one, or one for each kind of its layers.
+/// A rotary embedding (Su et al., arXiv:2104.09864).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     /// Base of the frequencies.
     pub theta: f64,
-    /// What is done to reach a longer context.
+    /// Scaling to a longer context.
     pub scaling: RopeScaling,
 }
 
-/// How rotary frequencies are stretched. Sources: the papers named, and transformers 5.23 (`modeling_rope_utils.py`).
+/// Scaling of rotary frequencies. Sources: the cited papers, and transformers 5.23 (`modeling_rope_utils.py`).
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum RopeScaling {
-    /// Not at all.
+    /// No scaling.
     None,
     /// Every frequency divided by a factor (Chen et al., arXiv:2306.15595).
     Linear {
         /// The factor.
         factor: f64,
     },
-    /// The base raised for sequences beyond the original context, by their length: dynamic NTK scaling.
+    /// Dynamic NTK scaling: the base grows with the length of sequences beyond the original context.
     Dynamic {
-        /// By which the context grows.
+        /// Growth of the context.
         factor: f64,
-        /// Context before stretching, in tokens.
+        /// Context before scaling, in tokens.
         original_context: f64,
     },
-    /// Low frequencies divided by a factor, high ones kept, a ramp between (Llama 3.1).
+    /// Low frequencies divided by a factor, high ones unchanged, interpolated between (Llama 3.1).
     Llama3 {
-        /// What the low frequencies are divided by.
+        /// Divisor of the low frequencies.
         factor: f64,
-        /// Wavelengths above `original_context / low` are stretched in full.
+        /// Wavelengths above `original_context / low` are scaled by the factor.
         low: f64,
-        /// Wavelengths below `original_context / high` are left alone.
+        /// Wavelengths below `original_context / high` are unchanged.
         high: f64,
-        /// Context before stretching, in tokens.
+        /// Context before scaling, in tokens.
         original_context: f64,
     },
-    /// The same with the ramp along the dimensions, and attention sharpened (YaRN, Peng et al., arXiv:2309.00071).
+    /// YaRN: as `Llama3`, interpolated linearly over the dimensions, with scaled attention (Peng et al.,
+    /// arXiv:2309.00071).
     Yarn {
-        /// What the low frequencies are divided by.
+        /// Divisor of the low frequencies.
         factor: f64,
-        /// Turns within the original context from which on a dimension is left alone; 32 in the paper.
+        /// Dimensions with at least this many rotations within the original context are unchanged; 32 in the paper.
         fast: f64,
-        /// Turns up to which it is stretched in full; 1 in the paper.
+        /// Dimensions with at most this many rotations are scaled by the factor; 1 in the paper.
         slow: f64,
-        /// Whether the ends of the ramp are whole dimensions.
+        /// Whether the interpolation begins and ends at whole dimensions.
         truncate: bool,
-        /// Context before stretching, in tokens.
+        /// Context before scaling, in tokens.
         original_context: f64,
-        /// What the rotated queries and keys are multiplied by.
+        /// Factor on rotated queries and keys.
         attention: f64,
     },
-    /// One divisor for each frequency, one set of them for sequences within the original context and one for longer ones
-    /// (LongRoPE, Ding et al., arXiv:2402.13753, as Phi-3 has it).
+    /// LongRoPE as in Phi-3 (Ding et al., arXiv:2402.13753): one divisor for each frequency, with other divisors for
+    /// sequences beyond the original context.
     Long {
-        /// For sequences within the original context.
+        /// Divisors for sequences within the original context.
         short: Vec<f32>,
-        /// For longer ones.
+        /// Divisors for longer sequences.
         long: Vec<f32>,
-        /// Context before stretching, in tokens.
+        /// Context before scaling, in tokens.
         original_context: f64,
-        /// What the rotated queries and keys are multiplied by, in both.
+        /// Factor on rotated queries and keys, for all sequences.
         attention: f64,
     },
-    /// One divisor for each frequency, as GGUF files carry them.
+    /// One divisor for each frequency, as in GGUF files.
     Divisors(Vec<f32>),
 }
 
 impl Rope {
-    /// Rotary frequencies, `dims / 2` of them, in radians for each position of a sequence of `length` tokens.
+    /// The `dims / 2` rotary frequencies of a sequence of `length` tokens, in radians per position.
     pub fn frequencies(&self, dims: usize, length: usize) -> Vec<f32> {
         let theta = match self.scaling {
             RopeScaling::Dynamic { factor, original_context } => {
@@ -99,10 +101,10 @@ impl Rope {
                         let (low, high) = (at(*fast), at(*slow));
                         let (low, high) = if *truncate { (low.floor(), high.ceil()) } else { (low, high) };
                         let (low, high) = (low.max(0.0), high.min(dims as f64 - 1.0));
-                        // What transformers adds where the ramp has no length.
-                        let length = if low == high { 0.001 } else { high - low };
-                        let stretched = ((pair as f64 - low) / length).clamp(0.0, 1.0);
-                        frequency * (stretched / factor + (1.0 - stretched))
+                        // As in transformers, to avoid a division by 0.
+                        let span = if low == high { 0.001 } else { high - low };
+                        let scaled = ((pair as f64 - low) / span).clamp(0.0, 1.0);
+                        frequency * (scaled / factor + (1.0 - scaled))
                     }
                     RopeScaling::Long { short, long, original_context, .. } => {
                         let divisors = if length as f64 > *original_context { long } else { short };
@@ -115,7 +117,7 @@ impl Rope {
             .collect()
     }
 
-    /// What rotated queries and keys are multiplied by.
+    /// The factor on rotated queries and keys.
     pub fn attention(&self) -> f32 {
         match self.scaling {
             RopeScaling::Yarn { attention, .. } | RopeScaling::Long { attention, .. } => attention as f32,
@@ -123,7 +125,8 @@ impl Rope {
         }
     }
 
-    /// The shortest length with the frequencies of this one: sequences of equal class can share keys.
+    /// The class of a sequence length: lengths of one class have the same frequencies, so that sequences can share
+    /// keys.
     pub fn class(&self, length: usize) -> usize {
         match &self.scaling {
             RopeScaling::Dynamic { original_context, .. } if length as f64 > *original_context => length,
@@ -134,7 +137,7 @@ impl Rope {
         }
     }
 
-    /// Checks what the decoder relies on; `dims` dimensions are rotated.
+    /// Checks the ranges that the decoder requires; `dims` is the number of rotated dimensions.
     pub(super) fn validate(&self, dims: usize) -> Result<(), ModelProblem> {
         positive("rope_theta", self.theta)?;
         let divisors = |name, divisors: &[f32]| {
@@ -150,7 +153,7 @@ impl Rope {
                 if dims < 4 {
                     return Err(unsupported("rope_type", "dynamic".into(), "at least 4 dimensions that are rotated"));
                 }
-                // Below 1 the new base could become negative.
+                // Below 1 the scaled base could be negative.
                 positive("rope factor − 1 (dynamic)", factor - 1.0 + f64::EPSILON)?;
                 positive("max_position_embeddings", *original_context)
             }
@@ -181,12 +184,12 @@ impl Rope {
     }
 }
 
-/// What YaRN multiplies rotated queries and keys by, for a factor by which the context grows (eq. 22).
+/// YaRN's factor on rotated queries and keys, for the growth of the context (eq. 22).
 pub(super) fn yarn_attention(factor: f64, scale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 }
 }
 
-/// What LongRoPE multiplies rotated queries and keys by.
+/// LongRoPE's factor on rotated queries and keys, for the growth of the context.
 pub(super) fn long_attention(factor: f64, original_context: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original_context.ln()).sqrt() }
 }

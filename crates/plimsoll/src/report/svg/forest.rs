@@ -1,15 +1,16 @@
-//! Estimates one below the other, each with its interval, beside a line at 0.
+//! Forest plots: estimates with intervals, one per row, and a line at 0.
 
-use super::{Axis, LARGEST, RIGHT, Scale, Svg, Tone, WIDTH, extent, text_width};
+use super::axis::{Axis, LARGEST, Scale, extent};
+use super::canvas::{RIGHT, Svg, Tone, WIDTH, text_width};
 
 /// Height of a row.
 const ROW: f64 = 32.0;
-/// Room below the rows, for tick labels and the axis's name.
+/// Space below the rows: tick labels and the name of the axis.
 const BELOW: f64 = 48.0;
 
-/// A list of estimates.
+/// A forest plot.
 pub(in crate::report) struct Forest<'a> {
-    /// What a reader who does not see the figure is told.
+    /// Text for readers who do not see the figure (`aria-label`).
     pub(in crate::report) label: &'a str,
     /// The horizontal axis.
     pub(in crate::report) x: Axis<'a>,
@@ -19,18 +20,18 @@ pub(in crate::report) struct Forest<'a> {
 
 /// One estimate.
 pub(in crate::report) struct Estimate {
-    /// What it is of.
+    /// Its name.
     pub(in crate::report) name: String,
-    /// The estimate, and the ends of its interval.
+    /// The estimate and the lower and upper end of its interval.
     pub(in crate::report) ends: [f64; 3],
     /// Its colour and point.
     pub(in crate::report) tone: Tone,
-    /// What it says when pointed at.
+    /// Tooltip.
     pub(in crate::report) note: String,
 }
 
 impl Forest<'_> {
-    /// Draws the list.
+    /// Draws the plot.
     pub(in crate::report) fn render(&self) -> String {
         let is_drawn = |row: &&Estimate| row.ends.iter().all(|end| end.abs() <= LARGEST);
         let ends = self.rows.iter().filter(is_drawn).flat_map(|row| row.ends);
@@ -53,7 +54,7 @@ impl Forest<'_> {
             svg.text("name end", left - 12.0, y + 4.0, &row.name);
             if is_drawn(&row) {
                 let [value, low, high] = row.ends.map(|end| x.at(end));
-                svg.lying_whisker(y, [low, high], 5.0);
+                svg.horizontal_whisker(y, [low, high], 5.0);
                 svg.dot(row.tone, value, y, &row.note);
             }
         }

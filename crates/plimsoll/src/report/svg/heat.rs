@@ -1,28 +1,29 @@
-//! Fields of coloured cells: one row for each module or measure, one column for each layer.
+//! Heat maps: one row of coloured cells for each module or measure, one column for each layer.
 //!
-//! Colours come in a few steps, as classes that the page's style sheet fills, so that a cell can be looked up in the
-//! legend. A cell below 0 carries a minus as well: two colours of equal lightness are one in print.
+//! Colours come in a few steps, each a class of the page's style sheet, so that a cell can be found in the legend. A
+//! cell below 0 also carries a minus sign, because two colours of equal lightness look the same in print.
 
-use super::{ROW, Svg, WIDTH, text_width};
+use super::axis::extent;
+use super::canvas::{ROW, Svg, WIDTH, text_width};
 
 /// Steps on each side of 0, and of a palette from low to high.
 const STEPS: f64 = 5.0;
 /// Height of a row of cells.
 const CELL: f64 = 24.0;
-/// Widest that a cell gets: a model of few layers is not blown up.
+/// Largest width of a cell.
 const WIDEST: f64 = 64.0;
 
-/// A field of cells.
+/// A heat map.
 pub(in crate::report) struct Heat<'a> {
-    /// What a reader who does not see the figure is told.
+    /// Text for readers who do not see the figure (`aria-label`).
     pub(in crate::report) label: &'a str,
-    /// What the columns are.
+    /// Name of the horizontal axis.
     pub(in crate::report) x: &'a str,
     /// Name of each column.
     pub(in crate::report) columns: Vec<String>,
     /// The rows, from the top.
     pub(in crate::report) rows: Vec<HeatRow>,
-    /// What the colours mean.
+    /// The legends of the colours.
     pub(in crate::report) legends: Vec<Legend>,
 }
 
@@ -32,9 +33,9 @@ pub(in crate::report) struct HeatRow {
     pub(in crate::report) name: String,
     /// Its colours.
     pub(in crate::report) palette: Palette,
-    /// What it is scaled by, where that is not in the legend; empty otherwise.
+    /// The range of its colours, unless that is in the legend; empty otherwise.
     pub(in crate::report) scale: String,
-    /// A cell for each column; none where nothing was measured.
+    /// A cell for each column; `None` without a measurement.
     pub(in crate::report) cells: Vec<Option<Cell>>,
 }
 
@@ -42,19 +43,19 @@ pub(in crate::report) struct HeatRow {
 pub(in crate::report) struct Cell {
     /// Its value.
     pub(in crate::report) value: f64,
-    /// What it says when pointed at.
+    /// Tooltip.
     pub(in crate::report) note: String,
 }
 
-/// Which colour a value gets.
+/// A map from values to colours.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::report) enum Palette {
-    /// Two colours round 0, strongest at `±most`.
+    /// Two colours on both sides of 0, strongest at `±most`.
     Diverging {
-        /// Of the values the one farthest from 0.
+        /// The largest absolute value.
         most: f64,
     },
-    /// One colour, faintest at `low`.
+    /// One colour, weakest at `low`.
     Sequential {
         /// The lowest value.
         low: f64,
@@ -63,25 +64,25 @@ pub(in crate::report) enum Palette {
     },
 }
 
-/// A palette explained.
+/// A palette with the meaning of its ends.
 pub(in crate::report) struct Legend {
     /// The palette.
     pub(in crate::report) palette: Palette,
-    /// What its first colour means.
+    /// Meaning of its first colour.
     pub(in crate::report) low: String,
-    /// What its last colour means.
+    /// Meaning of its last colour.
     pub(in crate::report) high: String,
 }
 
 impl Palette {
     /// The diverging palette of some values.
-    pub(in crate::report) fn round_zero(values: impl Iterator<Item = f64>) -> Self {
+    pub(in crate::report) fn around_zero(values: impl Iterator<Item = f64>) -> Self {
         Self::Diverging { most: values.map(f64::abs).filter(|value| value.is_finite()).fold(0.0, f64::max) }
     }
 
     /// The sequential palette of some values.
     pub(in crate::report) fn rising(values: impl Iterator<Item = f64>) -> Self {
-        let (low, high) = super::extent(values.filter(|value| value.is_finite()));
+        let (low, high) = extent(values.filter(|value| value.is_finite()));
         Self::Sequential { low, high }
     }
 
@@ -112,10 +113,10 @@ impl Palette {
 }
 
 impl Heat<'_> {
-    /// Draws the field.
+    /// Draws the heat map.
     pub(in crate::report) fn render(&self) -> String {
         let widest = |texts: &mut dyn Iterator<Item = &str>| texts.map(text_width).fold(0.0, f64::max);
-        let left = widest(&mut self.rows.iter().map(|row| row.name.as_str())).clamp(40.0, 200.0) + 14.0;
+        let left = widest(&mut self.rows.iter().map(|row| row.name.as_str())).clamp(40.0, 210.0) + 14.0;
         let scales = widest(&mut self.rows.iter().map(|row| row.scale.as_str())).min(200.0);
         let right = if scales > 0.0 { scales + 12.0 } else { 4.0 };
         let width = ((WIDTH - left - right) / self.columns.len().max(1) as f64).min(WIDEST);
@@ -148,7 +149,7 @@ impl Heat<'_> {
                 svg.text("tick", left + width * self.columns.len() as f64 + 10.0, y + CELL / 2.0 + 4.0, &row.scale);
             }
         }
-        // So many columns from one label to the next that no two meet.
+        // Columns from one label to the next, so that no two labels overlap.
         let longest = widest(&mut self.columns.iter().map(String::as_str));
         let every = [1, 2, 5, 10, 20, 50, 100, 1000].into_iter().find(|step| *step as f64 * width > longest + 4.0);
         for (column, name) in self.columns.iter().enumerate().step_by(every.unwrap_or(1000)) {
@@ -181,17 +182,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_gets_the_step_of_its_share() {
-        let round = Palette::round_zero([0.1, -0.4, f64::NAN].into_iter());
+    fn the_step_of_a_value_is_its_share_of_the_range() {
+        let round = Palette::around_zero([0.1, -0.4, f64::NAN].into_iter());
         assert_eq!([-0.4, -0.1, 0.0, 0.03, 0.4, 9.0].map(|value| round.step(value)), [-5, -1, 0, 0, 5, 5]);
         let rising = Palette::rising([2.0, 3.0].into_iter());
         assert_eq!([2.0, 2.5, 3.0].map(|value| rising.step(value)), [0, 3, 5]);
         let flat = Palette::rising([2.0, 2.0].into_iter());
-        assert_eq!((flat.step(2.0), Palette::round_zero(std::iter::empty()).step(1.0)), (0, 0));
+        assert_eq!((flat.step(2.0), Palette::around_zero(std::iter::empty()).step(1.0)), (0, 0));
     }
 
     #[test]
-    fn cells_that_are_no_numbers_are_empty() {
+    fn cells_without_a_finite_value_are_empty() {
         let cell = |value: f64| Some(Cell { value, note: "<b>".to_owned() });
         let row = HeatRow {
             name: "a<b".to_owned(),
