@@ -52,7 +52,7 @@ impl Case {
         plimsoll::search(&self.model, &self.adapter, &self.data)
             .settings(settings)
             .data_options(DataOptions { template: TemplateChoice::None, ..DataOptions::default() })
-            .engine(CpuOptions { precision: Precision::new(Dtype::F32), ..CpuOptions::default() })
+            .cpu_options(CpuOptions { precision: Precision::new(Dtype::F32), ..CpuOptions::default() })
             .journal(&self.output)
             .measure_efficiency(&self.scratch)
     }

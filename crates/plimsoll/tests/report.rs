@@ -4,7 +4,7 @@
 use std::fs;
 
 use plimsoll::choose::{self, ChooseOptions, Gain, Input, Interval, JudgingSamples, Part, Power, Reason, Verdict};
-use plimsoll::lora::{Family, Projection, Variant};
+use plimsoll::lora::{Facts, Family, Member, Place, Places, Position, Projection, Variant};
 use plimsoll::report::{Style, html, markdown, sentence, table};
 use plimsoll::result::{
     AdapterFacts, Agreement, AnswerEnding, Arbitration, Candidate, Control, Controls, Cost, DataFacts, Depth,
@@ -544,7 +544,7 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
     };
     let variant = |k| VariantSummary {
         family: Family::BottomK,
-        label: format!("{k} layers"),
+        label: Variant::bottom_k(layers, k).name(),
         at: k as f64,
         gates: Variant::bottom_k(layers, k).spec(),
         layers_kept: k,
@@ -638,103 +638,106 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
     }
 }
 
-/// The same search with everything else that a search can measure.
-fn filled(mut result: SearchResult) -> SearchResult {
-    let layers = result.model.layers;
-    let mut noise = Noise(15_404);
-    let whole = result.variants.iter().find(|variant| variant.layers_kept == layers).unwrap().clone();
-    let score = |nll: f64| ScoreSummary {
+/// Bytes of the LoRA of one module.
+const BYTES: u64 = 81_920;
+
+/// Which modules have LoRA, and norms and energies of the layers.
+fn facts(layers: usize) -> (Vec<[bool; Projection::COUNT]>, [Vec<f64>; 2]) {
+    let mut adapted = [false; Projection::COUNT];
+    for projection in [Projection::Q, Projection::K, Projection::V, Projection::O] {
+        adapted[projection as usize] = true;
+    }
+    let sizes = [7, 11].map(|step| (0..layers).map(|layer| ((layer * step) % layers) as f64).collect());
+    (vec![adapted; layers], sizes)
+}
+
+/// Scores of a variant with this NLL.
+fn score(nll: f64) -> ScoreSummary {
+    ScoreSummary {
         mean_nll: rounded(nll),
         se: 0.061,
         mean_probability: rounded(1.0 / (1.0 + nll)),
         token_accuracy: rounded(0.9 - 0.22 * nll),
+    }
+}
+
+/// The same search with everything else that a search can measure.
+fn filled(mut result: SearchResult) -> SearchResult {
+    let layers = result.model.layers;
+    let mut noise = Noise(15_404);
+    let boundary = |k| result.variants.iter().find(|variant| variant.layers_kept == k).unwrap().clone();
+    let [base, full] = [0, layers].map(boundary);
+    // A race may have dropped them.
+    let nll = |variant: &VariantSummary, otherwise| variant.selection.map_or(otherwise, |score| score.mean_nll);
+    let [base_nll, full_nll] = [nll(&base, 1.6), nll(&full, 1.27)];
+    let gain = base_nll - full_nll;
+    let effects = effects(layers, result.data.selection);
+    let effect = |kind, layer: usize| {
+        let of_kind = effects.measures.iter().find(|measure| measure.kind == kind).unwrap();
+        of_kind.values.iter().find(|value| value.layer == layer && value.module.is_none()).unwrap().value
     };
-    let base = 1.6;
-    let mut variant = |family, at: f64, label: String, gates: &Variant, nll: f64| {
-        let kept = gates.layers_kept();
+    let (adapted, sizes) = facts(layers);
+    let facts = Facts { adapted: &adapted, magnitude: &sizes[0], output: &sizes[1], seed: 7 };
+    let bytes = |variant: &Variant| {
+        let kept = |place: &Place| variant.gates[place.layer].get(place.module.unwrap()) != 0.0;
+        BYTES * facts.places(Places::Modules).filter(kept).count() as u64
+    };
+    let mut variant = |member: &Member, nll: f64| {
+        let Member { family, position, label, variant } = member;
+        let is_named = |named: &&VariantSummary| named.gates == variant.spec();
+        let known = [&base, &full].into_iter().find(is_named);
+        let score = |noise: f64| match known {
+            Some(_) => None,
+            None => Some(score(nll + noise)),
+        };
         VariantSummary {
-            family,
-            label,
-            at,
-            gates: gates.spec(),
-            layers_kept: kept,
-            bytes: 327_680 * kept as u64,
-            selection: Some(score(nll + 0.01 * noise.next())),
-            holdout: (family != Family::RandomK).then(|| score(nll + 0.03 * noise.next())),
-            guard: (family == Family::GlobalAlpha).then(|| score(nll + 0.4)),
+            family: *family,
+            label: label.clone(),
+            at: position.number(),
+            gates: variant.spec(),
+            layers_kept: variant.layers_kept(),
+            bytes: bytes(variant),
+            selection: score(0.01 * noise.next()).or(known.and_then(|known| known.selection)),
+            holdout: (*family != Family::RandomK)
+                .then(|| score(0.03 * noise.next()).or(known.and_then(|known| known.holdout)))
+                .flatten(),
+            guard: (*family == Family::GlobalAlpha).then(|| self::score(nll + 0.4)),
         }
     };
-    let full = base - 0.33;
-    let share = |k: usize| k as f64 / layers as f64;
-    for k in 0..=layers {
-        let gates = Variant::of_layers(layers, |layer| layer >= layers - k);
-        result.variants.push(variant(
-            Family::TopK,
-            k as f64,
-            format!("top {k}"),
-            &gates,
-            base - 0.33 * share(k) * share(k),
-        ));
-    }
-    for k in (0..=layers).step_by(6) {
-        for draw in 0..3 {
-            let gates = Variant::of_layers(layers, |layer| (layer * 7 + draw * 11) % layers.max(1) < k);
-            let nll = base - 0.28 * share(k) - 0.05 * share(k) * share(k);
-            result.variants.push(variant(
-                Family::RandomK,
-                k as f64,
-                format!("{k} drawn, draw {}", draw + 1),
-                &gates,
-                nll + 0.01 * draw as f64,
-            ));
+    let share = |member: &Member| member.variant.layers_kept() as f64 / layers as f64;
+    let curved = |height: f64, share: f64| base_nll - gain * height * share * (2.0 - share);
+    for family in [
+        Family::TopK,
+        Family::RandomK,
+        Family::MagnitudeK,
+        Family::OutputK,
+        Family::LeaveOneOut,
+        Family::LeaveOneIn,
+        Family::GlobalAlpha,
+        Family::PerModule,
+        Family::Ramp,
+    ] {
+        for member in family.members(&facts) {
+            let (share, at) = (share(&member), member.position.number());
+            let nll = match family {
+                Family::TopK => base_nll - gain * share * share,
+                Family::RandomK => base_nll - gain * (0.85 * share + 0.15 * share * share),
+                Family::MagnitudeK => curved(0.93, share),
+                Family::OutputK => curved(0.98, share),
+                Family::LeaveOneOut => full_nll + effect(EffectKind::LeaveOneOut, at as usize),
+                Family::LeaveOneIn => base_nll - effect(EffectKind::LeaveOneIn, at as usize),
+                Family::GlobalAlpha => full_nll + 0.3 * (at - 0.9) * (at - 0.9),
+                Family::PerModule => full_nll + 0.05,
+                _ => full_nll + 0.01,
+            };
+            result.variants.push(variant(&member, nll));
         }
     }
-    for (family, gain) in [(Family::MagnitudeK, 0.3), (Family::OutputK, 0.32)] {
-        for k in (0..=layers).step_by(3) {
-            let gates = Variant::of_layers(layers, |layer| (layer * 7) % layers.max(1) < k);
-            let nll = base - gain * share(k) * (2.0 - share(k)) + 0.03 * share(k);
-            result.variants.push(variant(family, k as f64, format!("{k} layers"), &gates, nll));
-        }
-    }
-    let whole_gates = Variant::uniform(layers, 1.0);
-    for layer in 0..layers {
-        let out = whole_gates.clone().with(layer, None, 0.0);
-        result.variants.push(variant(
-            Family::LeaveOneOut,
-            layer as f64,
-            format!("without layer {layer}"),
-            &out,
-            full + 0.01,
-        ));
-        let alone = Variant::of_layers(layers, |other| other == layer);
-        result.variants.push(variant(
-            Family::LeaveOneIn,
-            layer as f64,
-            format!("layer {layer} alone"),
-            &alone,
-            base - 0.02,
-        ));
-    }
-    for strength in [0.25_f32, 0.5, 0.75, 1.25] {
-        let distance = f64::from(strength - 0.9);
-        let gates = Variant::uniform(layers, strength);
-        let label = format!("strength {strength}");
-        result.variants.push(variant(
-            Family::GlobalAlpha,
-            f64::from(strength),
-            label,
-            &gates,
-            full + 0.3 * distance * distance,
-        ));
-    }
-    for projection in [Projection::Q, Projection::V] {
-        let gates = (0..layers).fold(whole_gates.clone(), |gates, layer| gates.with(layer, Some(projection), 0.0));
-        let label = format!("without {}", projection.name());
-        result.variants.push(variant(Family::PerModule, 0.0, label, &gates, full + 0.05));
-    }
-    let half = Variant::bottom_k(layers, layers / 2);
-    result.variants.push(variant(Family::Greedy, 1.0, "greedy step 1".to_owned(), &half, full + 0.02));
-    result.variants.push(variant(Family::Ramp, 0.5, "ramp 1 to 0.5".to_owned(), &half, full + 0.01));
+    let dropped = [layers / 2, layers - 1].into_iter();
+    let dropped = dropped.fold(Variant::uniform(layers, 1.0), |variant, layer| variant.with(layer, None, 0.0));
+    let (label, position) = (dropped.name(), Position::Moves(2));
+    let greedy = Member { family: Family::Greedy, position, label, variant: dropped };
+    result.variants.push(variant(&greedy, full_nll - 0.01));
 
     let kept = result.choice.one_se;
     let candidate = Candidate {
@@ -744,20 +747,28 @@ fn filled(mut result: SearchResult) -> SearchResult {
         layers_kept: kept,
         bytes: 327_680 * kept as u64,
     };
-    let picks =
-        [(Family::BottomK, 1.2713, 0.0), (Family::GlobalAlpha, 1.2841, 0.0128), (Family::Greedy, 1.2722, 0.0009)];
+    let pick = |family, label: &str| {
+        let picked = result.variants.iter().find(|variant| variant.family == family && variant.label == label).unwrap();
+        let VariantSummary { label, gates, layers_kept, bytes, .. } = picked.clone();
+        Candidate { family, label, gates, layers_kept, bytes }
+    };
+    let picks = [
+        (candidate.clone(), 1.2713, 0.0),
+        (pick(Family::GlobalAlpha, "strength 0.75"), 1.2841, 0.0128),
+        (pick(Family::Greedy, &greedy.label), 1.2722, 0.0009),
+    ];
     result.arbitration = Some(Arbitration {
         folds: 5,
         families: picks
             .into_iter()
-            .map(|(family, mean_nll, deficit)| FamilySummary {
-                family,
-                pick: Candidate { family, ..candidate.clone() },
-                members: result.variants.iter().filter(|variant| variant.family == family).count(),
+            .map(|(pick, mean_nll, deficit)| FamilySummary {
+                family: pick.family,
+                members: result.variants.iter().filter(|variant| variant.family == pick.family).count(),
+                is_chosen: pick.family == Family::BottomK,
+                pick,
                 mean_nll,
                 deficit,
                 se: 0.0041,
-                is_chosen: family == Family::BottomK,
             })
             .collect(),
     });
@@ -767,7 +778,7 @@ fn filled(mut result: SearchResult) -> SearchResult {
     let control = |family, label: String, over_full, cut_over, p_holm| Control {
         family,
         label,
-        gates: vec![half.spec()],
+        gates: vec![Variant::bottom_k(layers, layers / 2).spec()],
         over_full,
         cut_over,
         p_holm,
@@ -790,7 +801,7 @@ fn filled(mut result: SearchResult) -> SearchResult {
             ),
             control(
                 Family::TopK,
-                format!("the {kept} highest layers"),
+                format!("highest {kept} layers"),
                 gain(-0.082, 0.021, 0.0001),
                 gain(0.099, 0.024, 0.0001),
                 0.0003,
@@ -798,7 +809,7 @@ fn filled(mut result: SearchResult) -> SearchResult {
         ],
         depth: Depth::NotShown,
     });
-    result.effects = Some(effects(layers, result.data.selection));
+    result.effects = Some(effects);
     result.guard = Some(GuardSummary {
         path: "guard.jsonl".to_owned(),
         sha256: "d4".repeat(32),
@@ -832,8 +843,6 @@ fn filled(mut result: SearchResult) -> SearchResult {
     }
     result.front = front;
     result.candidate = Some(candidate);
-    // The highest boundary is the full adapter.
-    assert_eq!(whole.layers_kept, layers);
     result
 }
 
@@ -860,7 +869,11 @@ fn effects(layers: usize, samples: usize) -> Effects {
             }
         }
         let permutations = if kind == EffectKind::Shapley { 64 } else { 0 };
-        let samples = if kind == EffectKind::Magnitude { 0 } else { samples };
+        let samples = match kind {
+            EffectKind::Magnitude => 0,
+            EffectKind::Lens => samples.min(16),
+            _ => samples,
+        };
         EffectMeasure { kind, samples, permutations, values }
     };
     let measures = vec![

@@ -885,7 +885,7 @@ impl Files {
         search(&self.model, &self.adapter, &self.data)
             .settings(SearchSettings { families, effects, ..SearchSettings::default() })
             .data_options(DataOptions { template: TemplateChoice::None, ..DataOptions::default() })
-            .engine(CpuOptions { precision: Precision::new(Dtype::F32), ..CpuOptions::default() })
+            .cpu_options(CpuOptions { precision: Precision::new(Dtype::F32), ..CpuOptions::default() })
             .journal(&self.output)
     }
 

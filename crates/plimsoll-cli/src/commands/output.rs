@@ -10,7 +10,7 @@ use clap::ValueEnum;
 pub(super) enum Format {
     /// Table for the terminal
     Table,
-    /// JSON for programs; a search prints the content of result.json
+    /// JSON for programs
     Json,
 }
 

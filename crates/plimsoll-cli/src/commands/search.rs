@@ -50,7 +50,7 @@ model, 130 interrupted.";
 
 /// Find the boundary layer of an adapter, and write the trimmed adapter and a report.
 ///
-/// All boundaries are scored on the samples in one pass. Some samples pick the boundary, and other samples judge it.
+/// All boundaries are scored in one run. Some samples pick the boundary, and other samples judge it.
 /// The verdict is to trim, to keep the full adapter, or to use the base model.
 ///
 /// To continue an interrupted search, run the same command again.
@@ -89,8 +89,9 @@ pub(super) struct Arguments {
     /// Samples longer than --max-length: skip them, or cut their answers
     #[arg(long, value_enum, default_value = "skip")]
     long_samples: LongSamplesArgument,
-    /// Share of the samples that is held out to judge the candidate [default: 0.33 with 100 samples or more, and with
-    /// --families, --gates, --budget, --guard, --metric or --search racing; otherwise --folds 10]
+    /// Share of the samples that is held out to judge the candidate [default: 0.33 with 100 samples or more, or with
+    /// --families, --gates, --budget, --guard, --metric or --search racing. Otherwise nothing is held out, and --folds
+    /// 10 judges]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     holdout: Option<f64>,
     /// Judge in N folds (nested cross-validation): the samples of a fold judge the pick of the other folds
@@ -103,7 +104,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SHARE", value_parser = share)]
     error_rate: Option<f64>,
     /// Choose the boundary by a metric of generated answers: a task of `plimsoll eval` (gsm8k), or one of its metrics
-    /// (gsm8k:flexible). The task defines where answers end and how they are measured. Prompts and references come from
+    /// (gsm8k:flexible). The task file says where answers end and how to measure them. Prompts and references come from
     /// --data
     #[arg(long, value_name = "TASK[:METRIC]")]
     metric: Option<String>,
@@ -129,15 +130,15 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NATS", requires = "guard", value_parser = nats, help_heading = "Variants and verdict")]
     guard_margin: Option<f64>,
     /// What the candidate must keep to count as not worse than the full adapter: a share of the adapter's gain (98%),
-    /// or all but a loss in nats per token (0.005nats; with --metric, in points of the metric) [default: 98%]
+    /// or the largest loss in nats per token (0.005nats; with --metric, in points of the metric) [default: 98%]
     #[arg(long, value_name = "SHARE%|LOSSnats", value_parser = margin, help_heading = "Variants and verdict")]
     margin: Option<Margin>,
     /// Do not compare the candidate with controls: a tuned LoRA strength on the whole adapter, random layers and the
     /// highest layers
     #[arg(long, help_heading = "Variants and verdict")]
     no_controls: bool,
-    /// Measure the effect of each layer, or of each module of each layer (several times as expensive): leave-one-out,
-    /// leave-one-in and Shapley value
+    /// Measure the effect of each layer, or of each module of each layer: leave-one-out, leave-one-in and Shapley
+    /// value. Modules cost several times as much as layers
     #[arg(long, value_enum, value_name = "layers|modules", help_heading = "Evidence")]
     effects: Option<EffectsArgument>,
     /// Measure effects on at most N samples
@@ -242,7 +243,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut search = plimsoll::search(&model, &adapter, &data)
         .settings(arguments.settings()?)
         .data_options(arguments.data_options()?)
-        .engine(arguments.engine.options())
+        .cpu_options(arguments.engine.options())
         .journal(&output)
         .measure_efficiency(std::env::temp_dir())
         .command(command_line());

@@ -73,9 +73,24 @@ pub trait Scorer {
     fn work(&self, samples: &[Sample], request: &Request) -> u64;
 
     /// Work per second, measured briefly on the tokens of a sample. Approximate: for an estimate of the time left.
-    fn measure_rate(&self, tokens: &[u32]) -> f64;
+    ///
+    /// # Errors
+    /// An engine that does not answer.
+    fn measure_rate(&self, tokens: &[u32]) -> Result<f64>;
 
-    /// Scores every sample under every variant.
+    /// Maximum number of variants of one call. Finished samples are journalled after each call, and the CPU engine keeps
+    /// the hidden states of all variants of a call.
+    fn max_variants(&self) -> usize {
+        128
+    }
+
+    /// Layer passes for each sample under some variants, for the report of the cost. By default one run per variant.
+    fn layer_passes(&self, variants: &[Variant]) -> usize {
+        variants.len() * self.layers()
+    }
+
+    /// Scores every sample under every variant. Weights outside the layers that the adapter keeps (`modules_to_save`,
+    /// LoRA on embeddings) are applied under every variant, the base model included.
     ///
     /// `observe` is called at least a few times per second, so that the caller can show progress and journal finished
     /// samples. If it breaks, scoring stops.

@@ -80,7 +80,8 @@ impl Evaluation {
     /// Like [`run`](Self::run), on other engines.
     ///
     /// # Errors
-    /// As [`run`](Self::run); a task that needs generated answers, without a generator.
+    /// As [`run`](Self::run); a task that needs generated answers, without a generator; LoRA strengths other than 0 and
+    /// 1, on an engine without them.
     pub fn run_on(
         &self,
         engines: &Engines<'_>,
@@ -88,6 +89,9 @@ impl Evaluation {
     ) -> Result<Answered> {
         let begun = Instant::now();
         let identity = engines.scorer.identity();
+        if !engines.scorer.capabilities().strengths && !self.variants.iter().all(Variant::is_binary) {
+            return Err(Error::Engine("--gates: this engine has no LoRA strengths other than 0 and 1".into()));
+        }
         let mut store = Store::open(self, &identity)?;
         let resumed = store.known.values().filter(|piece| piece.answer.is_some()).count();
         self.score(engines.scorer, &mut store, observe)?;

@@ -326,7 +326,7 @@ pub fn comparison_html(comparison: &Comparison) -> String {
         figures: figures(comparison),
         caption: "Mean NLL of each boundary on the selection samples, minus the full adapter's: below 0 the boundary \
                   is better. The horizontal axis is the share of layers that keep LoRA, because models differ in \
-                  depth. The lowest of many points looks better than it is; the gains in the table are from other \
+                  depth. The lowest of many points is low partly by chance; the gains in the table are from other \
                   samples.",
     };
     let mut environment = Environment::new();

@@ -117,8 +117,8 @@ pub(super) fn depth_shown(controls: &Controls) -> &'static str {
     match controls.depth {
         Depth::Shown => "The candidate is shown to be better than every control, so it matters which layers are kept.",
         Depth::NotShown => {
-            "At least one control is not shown to be worse than the candidate, so it is not shown that the choice of \
-             layers matters."
+            "At least one control may be as good as the candidate, so it is not shown that the choice of layers \
+             matters."
         }
     }
 }

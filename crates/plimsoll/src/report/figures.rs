@@ -99,7 +99,7 @@ pub(super) fn ablation(result: &SearchResult) -> Option<Figure> {
         caption: non_breaking(&caption),
         limits: "The band is one standard error of the mean over samples. It is not the uncertainty of a difference \
                  between two boundaries: those are paired by sample, so a difference well inside the band can be \
-                 significant. The lowest of many points looks better than it is; the gain comes from other samples. \
+                 significant. The lowest of many points is low partly by chance; the gain comes from other samples. \
                  The vertical axis does not start at 0."
             .to_owned(),
         tables,
@@ -193,7 +193,7 @@ pub(super) fn lens(result: &SearchResult) -> Option<Figure> {
             low: point.low,
             high: point.high,
             note: format!(
-                "{name}, after layer {layer}: {} (95 % interval {} to {}); top-1 agreement {}",
+                "{name}, after layer {layer}: {} (95 % interval {} to {}); accuracy {}",
                 number(point.probability),
                 number(point.low),
                 number(point.high),
@@ -269,10 +269,10 @@ fn lens_table(LensSummary { base, full, samples }: &LensSummary) -> Table {
     let row =
         |layer: usize| Row::plain([vec![layer.to_string()], cells(base.get(layer)), cells(full.get(layer))].concat());
     let caption = format!(
-        "Probability of the right token with its 95 % interval, top-1 agreement (share of positions where it is the \
+        "Probability of the right token with its 95 % interval, accuracy (share of positions where it is the \
          most probable token), and rank (mean number of tokens with a higher logit); {samples} selection samples"
     );
-    let head = ["layer", "mean", "interval", "top-1", "rank", "mean", "interval", "top-1", "rank"];
+    let head = ["layer", "mean", "interval", "accuracy", "rank", "mean", "interval", "accuracy", "rank"];
     let rows = (0..base.len().max(full.len())).map(row).collect();
     Table::new(&caption, head, rows).under([("", 1), ("base model", 4), ("full adapter", 4)])
 }
@@ -311,7 +311,7 @@ pub(super) fn stability(result: &SearchResult) -> Option<Figure> {
         panels: Panel::alone(plot.render()),
         caption: format!(
             "The {n} selection samples are resampled with replacement {resamples} times, and the one-standard-error \
-             rule picks on each resample. One tall bar: the pick does not depend on single samples. Several bars: \
+             rule picks on each resample. One tall bar: the pick does not depend on a few samples. Several bars: \
              read the boundary as a range."
         ),
         limits: "Resamples show the random error of these samples. They do not show what other data or another task \
@@ -488,7 +488,7 @@ pub(super) fn front(result: &SearchResult) -> Option<Figure> {
              strengths to plimsoll trim --gates."
         ),
         limits:
-            "The NLL is measured on the selection samples, where the lowest of many looks better than it is. Nothing \
+            "The NLL is measured on the selection samples, where the lowest of many is low partly by chance. Nothing \
                  is tested: neighbours on the front may not differ. For a merged adapter, size saves no time."
                 .to_owned(),
         tables: vec![Table::new(&caption, head, rows.collect()).named(2)],
@@ -527,9 +527,9 @@ pub(super) fn guard(result: &SearchResult) -> Option<Extra> {
         Row::plain(vec![name.to_owned(), mean, format!("{low} to {high}"), p_value(gain.p), count(gain.samples as u64)])
     };
     let caption = format!(
-        "Nats per answer token with 95 % bootstrap intervals on the guard's held-out samples; above 0 is better. {} \
-         more excluded variants before the pick.",
-        counted(guard.selection, "sample"),
+        "Nats per answer token with 95 % bootstrap intervals on the guard's held-out samples; above 0 is better. \
+         Another {} were used to exclude variants before the pick.",
+        counted(guard.selection, "guard sample"),
     );
     let candidate = format!("candidate ({}) over the full adapter", evidence::candidate(result));
     let rows = vec![row(&candidate, &guard.gain), row("full adapter over the base model", &guard.adapter_gain)];

@@ -219,8 +219,8 @@ fn how_judged(result: &SearchResult) -> String {
     };
     non_breaking(&format!(
         "{judged} Every comparison is paired by sample. Intervals are 95 % percentile bootstrap intervals over \
-         samples ({} resamples). p-values are two-sided: the larger of a paired randomisation test and a t-test \
-         corrected for skewness; {}.",
+         samples ({} resamples). Each p-value is the larger of two two-sided tests: a paired randomisation test, and \
+         a t-test corrected for skewness. {}.",
         count(rules.resamples as u64),
         words::counts_as_shown(choice.gain.samples, rules.alpha),
     ))

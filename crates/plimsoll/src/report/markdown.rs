@@ -30,7 +30,7 @@ pub fn markdown(result: &SearchResult) -> String {
         &mut out,
         &format!(
             "Gains are in {}, on {}; above 0 is better. Intervals: 95 % bootstrap over samples. p: two-sided, the \
-             larger of a paired randomisation test and a skewness-corrected t-test; {}.",
+             larger of a paired randomisation test and a skewness-corrected t-test. {}.",
             words::unit(result),
             evidence::judged_on(&result.choice.gain, result),
             words::counts_as_shown(result.choice.gain.samples, rules.alpha),

@@ -186,8 +186,7 @@ fn controls_section(Controls { rows, depth }: &Controls, result: &SearchResult) 
     let found = match depth {
         Depth::Shown => "The candidate is shown to be better than every control: it matters which layers are kept.",
         Depth::NotShown => {
-            "At least one control is not shown to be worse than the candidate: it is not shown that the choice of \
-             layers matters."
+            "At least one control may be as good as the candidate: it is not shown that the choice of layers matters."
         }
     };
     let alpha = result.rules.alpha;

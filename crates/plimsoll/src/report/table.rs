@@ -29,7 +29,8 @@ fn picks(result: &SearchResult) -> String {
     let is_candidate = if other_candidate(result).is_none() { " (the candidate)" } else { "" };
     format!(
         "Picked by, on {samples}: best = {best}; one-SE = the smallest k within one paired standard error of the best\
-         {is_candidate}; curve = the change point of the logit lens."
+         {is_candidate}; curve = the change point of the logit lens. Δ to full: below 0 is better than the full \
+         adapter."
     )
 }
 

@@ -35,11 +35,11 @@ pub(super) fn every_boundary(result: &SearchResult) -> Extra {
     };
     let caption = format!(
         "NLL: nats per answer token, mean ± standard error. Δ: difference to the full adapter; below 0 is better. \
-         prob.: mean probability of the right token. acc.: share of tokens for which the right token is the most \
+         prob.: mean probability of the right token. accuracy: share of tokens for which the right token is the most \
          probable one. {} selection samples, {} held-out samples.",
         result.data.selection, result.data.holdout
     );
-    let head = ["k", "NLL", "Δ to full", "prob.", "acc.", "NLL", "prob.", "acc.", "picked by"];
+    let head = ["k", "NLL", "Δ to full", "prob.", "accuracy", "NLL", "prob.", "accuracy", "picked by"];
     let table = Table::new(&caption, head, rows.iter().map(row).collect());
     let table = table.under([("", 1), ("selection", 4), ("held out", 3), ("", 1)]);
     Extra { id: "boundaries", title: "All boundaries", text: Vec::new(), tables: vec![table], folded: Vec::new() }

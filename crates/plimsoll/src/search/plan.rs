@@ -7,7 +7,7 @@ use super::competition::Adaptive;
 use super::journal::Set;
 use super::metric::DECODING;
 use super::progress::PlannedStage;
-use super::scoring::{GROUP, Scoring, Task, Wanted};
+use super::scoring::{Scoring, Task, Wanted};
 use super::settings::Strategy;
 use super::study::{Parts, Study};
 use super::{controls, effects};
@@ -54,8 +54,8 @@ pub struct SearchPlan {
 struct PlannedVariants {
     /// The members whose order is known.
     known: VariantSet,
-    /// The members of output-k, for some order of the layers. They are nested sets of layers, which have the same number
-    /// of distinct prefixes at each layer whatever the order, and so the same cost.
+    /// The members of output-k, for some order of the layers. They are nested sets of layers, which have the same
+    /// number of distinct prefixes at each layer whatever the order, and so the same cost.
     by_energy: Vec<Variant>,
 }
 
@@ -66,8 +66,8 @@ impl PlannedVariants {
         let task = Task::scores(set, samples, known).wanting(wanted);
         let work = scoring.work(task) + scoring.work(Task::scores(set, samples, &self.by_energy).wanting(wanted));
         // If there are several groups, each cut of the sequence of nested sets adds at most one pass.
-        let is_cut = !self.by_energy.is_empty() && known.len() + self.by_energy.len() > GROUP;
-        let cuts = if is_cut { 1 + self.by_energy.len() / GROUP } else { 0 };
+        let is_cut = !self.by_energy.is_empty() && known.len() + self.by_energy.len() > scoring.group();
+        let cuts = if is_cut { 1 + self.by_energy.len() / scoring.group() } else { 0 };
         work + scoring.work_alone(samples) * cuts as u64
     }
 }

@@ -128,7 +128,7 @@ impl<'a> Search<'a> {
 
     /// Sets the engine's threads, dtype and memory.
     #[must_use]
-    pub fn engine(mut self, options: CpuOptions) -> Self {
+    pub fn cpu_options(mut self, options: CpuOptions) -> Self {
         self.engine = options;
         self
     }
@@ -511,7 +511,7 @@ fn run_stages(study: &Study, context: StageContext<'_>, observe: Observer<'_>) -
     let parts = study.parts();
     let begun = Instant::now();
     let mut scoring = begin(study, engines, journal)?;
-    let rate = engines.scorer.measure_rate(&parts.selection[0].tokens);
+    let rate = engines.scorer.measure_rate(&parts.selection[0].tokens)?;
     let stages = study.stages(engines, &mut scoring, &parts);
     scoring.plan(stages, rate, observe)?;
 

@@ -9,14 +9,11 @@ use plimsoll_stats::choose::race::{Race, RaceStep};
 use super::journal::{Known, Memory, Set};
 use super::progress::{PlannedStage, Progress, Stages};
 use crate::data::Sample;
-use crate::engine::{Request, ScoreEvent, Scorer, layer_passes};
+use crate::engine::{Request, ScoreEvent, Scorer};
 use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::lora::{Variant, VariantId, VariantTable};
 use crate::result::{DataSource, SampleScores, ScoreRow};
-
-/// Maximum number of variants in one pass, because the hidden states of all of them are in memory together.
-pub(super) const GROUP: usize = 128;
 
 /// Receives the progress of a search. The search stops if it breaks.
 pub(super) type Observer<'a> = &'a mut dyn FnMut(Progress) -> ControlFlow<()>;
@@ -177,6 +174,11 @@ impl<'a> Scoring<'a> {
         self.scorer.work(&samples, &Request { variants, ..Request::default() })
     }
 
+    /// Maximum number of variants of one call of the engine.
+    pub(super) fn group(&self) -> usize {
+        self.scorer.max_variants().max(1)
+    }
+
     /// Whether the engine can scale LoRA by strengths other than 0 and 1.
     pub(super) fn has_strengths(&self) -> bool {
         self.scorer.capabilities().strengths
@@ -240,10 +242,9 @@ impl<'a> Scoring<'a> {
                 new.push(variant.clone());
             }
         }
-        for group in new.chunks(GROUP) {
-            let (passes, naive) = layer_passes(group, self.scorer.adapted());
-            self.passes.0 += samples.len() * passes;
-            self.passes.1 += samples.len() * naive;
+        for group in new.chunks(self.group()) {
+            self.passes.0 += samples.len() * self.scorer.layer_passes(group);
+            self.passes.1 += samples.len() * group.len() * self.scorer.layers();
         }
     }
 
@@ -296,7 +297,7 @@ impl<'a> Scoring<'a> {
         // Curves need the base model and the full adapter in one group.
         needed.sort_by_key(|(_, variant)| !base_and_full.contains(variant));
         let mut jobs = Vec::new();
-        for group in needed.chunks(GROUP) {
+        for group in needed.chunks(self.group()) {
             let ids: Vec<VariantId> = group.iter().map(|(id, _)| *id).collect();
             let variants: Vec<Variant> = group.iter().map(|(_, variant)| (*variant).clone()).collect();
             let index = |wanted: &Variant| variants.iter().position(|variant| variant == wanted);

@@ -152,8 +152,8 @@ impl Scorer for FakeScorer<'_> {
         (samples.len() * request.variants.len()) as u64
     }
 
-    fn measure_rate(&self, _: &[u32]) -> f64 {
-        1.0
+    fn measure_rate(&self, _: &[u32]) -> Result<f64> {
+        Ok(1.0)
     }
 
     fn score(

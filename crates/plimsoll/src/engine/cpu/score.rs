@@ -15,7 +15,7 @@ use super::load::{CpuEngine, Workspace};
 use crate::data::Sample;
 use crate::engine::batch::{Batch, Sequence, batches};
 use crate::engine::plan::{Footprint, Plan};
-use crate::engine::scorer::{Capabilities, EngineIdentity, Request, ScoreEvent, Scorer, stop_if};
+use crate::engine::scorer::{Capabilities, EngineIdentity, Request, ScoreEvent, Scorer, layer_passes, stop_if};
 use crate::engine::trie::{Node, Trie};
 use crate::error::{Error, Result};
 use crate::lora::{Projection, Variant};
@@ -281,8 +281,12 @@ impl Scorer for CpuEngine {
         EngineIdentity { dtype: dtype.to_string(), instructions: isa.to_string(), threads: self.threads() }
     }
 
-    fn measure_rate(&self, tokens: &[u32]) -> f64 {
-        self.multiply_adds_per_second(tokens)
+    fn measure_rate(&self, tokens: &[u32]) -> Result<f64> {
+        Ok(self.multiply_adds_per_second(tokens))
+    }
+
+    fn layer_passes(&self, variants: &[Variant]) -> usize {
+        layer_passes(variants, self.adapted()).0
     }
 
     fn work(&self, samples: &[Sample], request: &Request) -> u64 {

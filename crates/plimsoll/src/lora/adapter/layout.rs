@@ -20,6 +20,14 @@ pub enum AdapterLayout {
 }
 
 impl AdapterLayout {
+    /// Whether A is stored as (in, rank) and B as (rank, out), the transposes of PEFT's.
+    pub(super) fn is_transposed(self) -> bool {
+        match self {
+            Self::Peft => false,
+            Self::Mlx => true,
+        }
+    }
+
     pub(super) fn weights_file(self) -> &'static str {
         match self {
             Self::Peft => WEIGHTS_FILE,

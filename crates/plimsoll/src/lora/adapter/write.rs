@@ -250,7 +250,7 @@ fn tensors<'a>(adapter: &'a Adapter, cut: &Cut<'a>, layout: AdapterLayout) -> Re
                 let bytes = fold(name, &values, strength, tensor.dtype);
                 tensor.bytes = Cow::Owned(bytes.map_err(|problem| Error::input(adapter.weights_path(), problem))?);
             }
-            if layout != adapter.layout {
+            if layout.is_transposed() != adapter.layout.is_transposed() {
                 tensor = transposed(tensor);
             }
             let key = match (layout, part) {

@@ -290,7 +290,7 @@ pub(in crate::report) fn disagreement(gain: &Gain, p: f64, alpha: f64) -> Option
 /// When a gain on this number of samples counts as shown.
 pub(in crate::report) fn counts_as_shown(samples: usize, alpha: f64) -> String {
     format!(
-        "a gain is shown if p is below {} and the interval excludes 0; the two can disagree, because only the tests \
+        "A gain is shown if p is below {} and the interval excludes 0. The two can disagree, because only the tests \
          correct for few and skewed samples",
         plain(level(samples, alpha))
     )
