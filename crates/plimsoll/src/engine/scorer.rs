@@ -78,8 +78,8 @@ pub trait Scorer {
     /// An engine that does not answer.
     fn measure_rate(&self, tokens: &[u32]) -> Result<f64>;
 
-    /// Maximum number of variants of one call. Finished samples are journalled after each call, and the CPU engine keeps
-    /// the hidden states of all variants of a call.
+    /// Maximum number of variants of one call. Finished samples are journalled after each call, and the CPU engine
+    /// keeps the hidden states of all variants of a call.
     fn max_variants(&self) -> usize {
         128
     }
