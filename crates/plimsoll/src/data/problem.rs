@@ -138,7 +138,7 @@ pub enum DataProblem {
     },
     /// A sample whose prompt is too short or too long for generation.
     #[error(
-        "line {line}: expected a prompt of 2 to {room} tokens, so that the answer fits in the model's context, found \
+        "line {line}: expected a prompt of 2 to {longest} tokens, so that the answer fits in the model's context, found \
          {tokens}"
     )]
     Unanswerable {
@@ -147,7 +147,7 @@ pub enum DataProblem {
         /// The prompt's length in tokens.
         tokens: usize,
         /// The largest length.
-        room: usize,
+        longest: usize,
     },
     /// A token id outside the model's vocabulary.
     #[error(

@@ -1,4 +1,4 @@
-//! Words for the evidence beside the candidate: families, controls, effects and the guard.
+//! Words for the evidence about the candidate: families, controls, effects and the guard.
 
 use plimsoll_stats::choose::{Gain, level};
 

@@ -93,7 +93,7 @@ fn boundary_part(out: &mut String, result: &SearchResult) {
     }
 }
 
-/// What was measured beside the boundaries.
+/// What was measured in addition to the boundaries.
 fn section_part(out: &mut String, result: &SearchResult) {
     // Short tables are visible, whole ones folded.
     for (short, whole) in

@@ -22,7 +22,7 @@ const MOST_MILLINATS: f64 = 1e9;
 
 #[derive(Serialize)]
 struct Data<'a> {
-    /// The candidate's name; null if there is no candidate beside base and full.
+    /// The candidate's name; null if the candidate is base or full.
     candidate: Option<String>,
     samples: Vec<Sample<'a>>,
 }

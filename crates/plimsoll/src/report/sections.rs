@@ -42,7 +42,7 @@ pub(super) struct Section {
     pub(super) note: String,
 }
 
-/// The sections of everything that was measured beside the boundaries.
+/// The sections of everything that was measured in addition to the boundaries.
 pub(super) fn sections(result: &SearchResult, extent: Extent) -> Vec<Section> {
     let all = [
         families(result, extent),

@@ -1,4 +1,4 @@
-//! Evidence beside the verdict: controls, effects of layers, guard samples and logit-lens curves.
+//! Evidence for the verdict: controls, effects of layers, guard samples and logit-lens curves.
 
 use plimsoll_stats::choose::Gain;
 use schemars::JsonSchema;

@@ -242,7 +242,7 @@ fn check_questions(dataset: &TokenizedDataset, metric: &Chooser, options: &DataO
     // A plain text has no prompt but a BOS.
     let mut prompts = dataset.samples.iter().zip(&dataset.prompts);
     if let Some((Sample { line, .. }, prompt)) = prompts.find(|(_, p)| p.len() < 2 || p.len() > longest) {
-        let problem = DataProblem::Unanswerable { line: *line, tokens: prompt.len(), room: longest };
+        let problem = DataProblem::Unanswerable { line: *line, tokens: prompt.len(), longest };
         return Err(Error::input(&dataset.file, problem));
     }
     for (sample, answer) in dataset.samples.iter().zip(&dataset.answers) {

@@ -2,6 +2,7 @@
 
 use std::num::NonZero;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use crate::error::{Error, Result};
 use crate::lora::adapter::{BoundAdapter, LoraWeights};
@@ -55,7 +56,9 @@ impl CpuEngine {
     pub fn load(model: &Model, lora: &BoundAdapter, options: CpuOptions) -> Result<Self> {
         let CpuOptions { threads, precision, memory } = options;
         assert_eq!(lora.len(), model.config().layers, "an adapter of another model");
-        let threads = threads.map_or(0, NonZero::get);
+        // Not rayon's default, which depends on an environment variable.
+        let all = || thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
+        let threads = threads.map_or_else(all, NonZero::get);
         if threads > MAX_THREADS {
             return Err(Error::Usage(format!("{threads} threads: expected at most {MAX_THREADS}")));
         }
