@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "../common/mod.rs"]
 mod common;
-#[path = "common/fake.rs"]
+#[path = "../common/fake.rs"]
 mod fake;
+mod progress;
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZero;

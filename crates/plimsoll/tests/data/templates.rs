@@ -1,7 +1,5 @@
 //! Chat templates, compared with transformers' `apply_chat_template` (`reference/templates.py`).
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

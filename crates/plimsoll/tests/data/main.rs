@@ -1,6 +1,10 @@
 //! Samples from files: shapes, scored positions, limits, and lines that are refused.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod answers;
+mod templates;
+mod tokenizer;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod model_families;
+mod trimmed_kinds;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -594,7 +597,7 @@ struct Energy {
 
 #[test]
 fn energies_of_updates_are_those_of_peft() {
-    let golden: serde_json::Value = serde_json::from_str(include_str!("fixtures/energy.json")).unwrap();
+    let golden: serde_json::Value = serde_json::from_str(include_str!("../fixtures/energy.json")).unwrap();
     let cases: Vec<Energy> = serde_json::from_value(golden["cases"].clone()).unwrap();
     assert!(
         cases.iter().any(|case| case.energies.iter().flatten().any(|energy| *energy == 0.0)),

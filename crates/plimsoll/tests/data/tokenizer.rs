@@ -1,7 +1,5 @@
 //! Token ids, compared with the tokenizers and transformers projects (`reference/tokenizer_golden.py`).
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,6 @@
 //! Trimmed adapters of every kind, read back, have the scores of the full adapter under the same variant. PEFT's and
 //! mlx-lm's layouts are equivalent.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Every family, from folders and from GGUF files, with LoRA, rank-stabilised LoRA and DoRA, compared with transformers
 //! and PEFT in double precision. `cargo run --example families` prints the table.
 
-#[path = "common/families.rs"]
+#[path = "../common/families.rs"]
 mod families;
 
 /// Largest error, as a multiple of PyTorch's error in single precision on the same fixture. Ours is at most 1.6 times

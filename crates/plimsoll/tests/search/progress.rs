@@ -1,16 +1,11 @@
 //! Reports of a search: warnings before it starts, and progress.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod common;
-
 use std::collections::HashSet;
 use std::fs;
 use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use common::{adapter_folder, golden};
 use plimsoll::data::{DataOptions, Dataset, TemplateChoice};
 use plimsoll::engine::CpuOptions;
 use plimsoll::lora::{Family, Places};
@@ -20,6 +15,8 @@ use plimsoll::result::Warning;
 use plimsoll::search::{EffectSettings, OutputFolder, Progress, Search, SearchSettings, Strategy, Validation};
 use plimsoll::{Adapter, Error, Existing, Model};
 use serde_json::Value;
+
+use crate::common::{adapter_folder, golden};
 
 const MODEL: &str = "tiny-gqa-tied";
 

@@ -1,8 +1,6 @@
 //! Token ids and scored positions of conversations, compared with `apply_chat_template` of transformers and with the
 //! masks of TRL and transformers (`reference/answers.py golden`; its `check` uses real tokenizers and templates).
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
