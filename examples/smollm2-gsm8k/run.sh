@@ -5,8 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python3 examples/smollm2-gsm8k/fetch.py models
-cargo build --release --package plimsoll-cli
-exec target/release/plimsoll search \
+exec cargo run --release --package plimsoll-cli -- search \
   --model models/SmolLM2-135M-Instruct.Q4_1.gguf \
   --adapter examples/smollm2-gsm8k/adapter \
   --data examples/smollm2-gsm8k/valid.jsonl \
