@@ -112,14 +112,30 @@ def exact_p(differences: np.ndarray, alternative: str = "two-sided") -> float:
     return float(result.pvalue)
 
 
-def sampled_p(differences: np.ndarray, seed: int, patterns: int) -> float:
-    chunks = (len(differences) + 63) // 64
+def sign_patterns(seed: int, samples: int, patterns: int) -> np.ndarray:
+    """Random signs. (patterns, samples)"""
+    chunks = (samples + 63) // 64
     words = chacha8(seed, STREAMS["signs"], patterns * chunks).reshape(patterns, chunks)
     bits = (words[:, :, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
-    signs = 1.0 - 2.0 * bits.reshape(patterns, -1)[:, : len(differences)]
+    return 1.0 - 2.0 * bits.reshape(patterns, -1)[:, :samples]
+
+
+def sampled_p(differences: np.ndarray, seed: int, patterns: int) -> float:
+    signs = sign_patterns(seed, len(differences), patterns)
     seen = abs(differences.sum()) - 1e-12 * np.abs(differences).sum()
     hits = int((np.abs(signs @ differences) >= seen).sum())
     return (hits + 1) / (patterns + 1)
+
+
+def above_p(values: np.ndarray, seed: int, patterns: int) -> float:
+    """One-sided p-value of a mean of 0 or less: the larger of the randomisation test and the corrected t-test."""
+    if len(values) <= EXACT_PAIRS:
+        by_signs = exact_p(values, "greater")
+    else:
+        signs = sign_patterns(seed, len(values), patterns)
+        seen = values.sum() - 1e-12 * np.abs(values).sum()
+        by_signs = (int((signs @ values >= seen).sum()) + 1) / (patterns + 1)
+    return max(by_signs, skewed_t_above(values))
 
 
 def skewed_t_above(values: np.ndarray) -> float:
@@ -251,6 +267,39 @@ def nested(name: str, nll: np.ndarray, curve: np.ndarray, folds: int, seed: int)
     }
 
 
+def sufficient(name: str, nll: np.ndarray, seed: int) -> dict:
+    """Fixed-sequence tests from the boundary with most layers down, and the largest share that each is shown to keep."""
+    count = 2000
+    level = 0.0125 if len(nll) < 20 else 0.025
+    base, full = nll[:, 0], nll[:, -1]
+    whole = nll.shape[1] - 1
+    is_gain_shown = gain(base - full, seed, count)
+    is_gain_shown = is_gain_shown["low"] > 0 and is_gain_shown["p"] < 2 * level
+
+    def test(k: int, kind: str, m: float) -> float:
+        if kind == "share":
+            return above_p((base - nll[:, k]) - m * (base - full), seed, count)
+        return max(above_p(full - nll[:, k] + m, seed, count), above_p(base - nll[:, k], seed, count))
+
+    margins = [("share", m) for m in (0.99, 0.98, 0.95, 0.9, 0.8, 0.5)] + [("nats", m) for m in (0.02, 0.2)]
+    answers = []
+    for kind, m in margins:
+        kept, p, stopped = whole, None, None
+        for k in range(whole - 1, 0, -1) if is_gain_shown else ():
+            p_of_k = test(k, kind, m)
+            if p_of_k >= level:
+                stopped = p_of_k
+                break
+            kept, p = k, p_of_k
+        answers.append({"margin": {kind: m}, "layers_kept": kept, "p": p, "stopped": stopped})
+    lows = []
+    for k in range(whole - 1, 0, -1) if is_gain_shown else ():
+        value = (base - nll[:, k]).mean() / (base - full).mean()
+        shown = np.arange(value - 1e-4, value - 3, -1e-3)
+        lows.append(next((float(m) for m in shown if test(k, "share", m) < level), None))
+    return {"name": name, "scores": nll.tolist(), "seed": seed, "resamples": count, "answers": answers, "lows": lows}
+
+
 def spearman(layers: int, ties: bool, rng: np.random.Generator) -> dict:
     x = rng.normal(size=layers)
     y = 0.7 * x + rng.normal(size=layers)
@@ -349,6 +398,17 @@ def main() -> None:
                 ("useful nowhere", 24, [0.0] * 6, 0.05, 8, 4),
                 ("folds disagree", 20, [0.1, 0.01, 0.01, 0.005, 0.005], 0.05, 4, 2**63 + 5),
                 ("more folds than samples", 3, [0.3, 0.0, -0.2], 0.1, 10, 6),
+            )
+        ],
+        "sufficient": [
+            sufficient(name, scores(more, samples, steps, noise), seed)
+            for name, samples, steps, noise, seed in (
+                ("small gains above", 12, [0.3, 0.2, 0.1, 0.02, 0.004, 0.001], 0.002, 1),
+                ("small gains above, noise", 30, [0.3, 0.2, 0.1, 0.02, 0.004, 0.001], 0.03, 2),
+                ("useful everywhere", 70, [0.1, 0.1, 0.1, 0.1, 0.1], 0.05, 3),
+                ("the top does harm", 24, [0.2, 0.2, 0.1, -0.05, -0.1], 0.05, 4),
+                ("useful nowhere", 24, [0.0] * 4, 0.05, 5),
+                ("few samples", 8, [0.3, 0.1, 0.0, 0.0], 0.01, 6),
             )
         ],
     }

@@ -804,6 +804,30 @@ fn trim_takes_strengths_and_the_candidate_of_a_search() {
         let read = |folder: &Path| fs::read(folder.join("adapter_model.safetensors")).unwrap();
         assert!(read(&folder.path().join(name)) == read(&searched.join("adapter")));
     }
+
+    // The sufficient layers of a margin: a row of the result, or a share between the rows.
+    let list = changed["sufficient"][0].clone();
+    let shares = list["shares"].as_array().unwrap();
+    let low =
+        |kept: &Value| shares.iter().find(|share| share["layers_kept"] == *kept).unwrap()["retained"]["low"].as_f64();
+    let half = list["rows"].as_array().unwrap().iter().find(|row| row["margin"]["share"] == 0.5).unwrap();
+    let from = searched.to_str().unwrap();
+    let run = trim("half", &["--from", from, "--margin", "50%", "--format", "json"]);
+    succeeds(&run);
+    assert_eq!(written(&run)["gates"], half["gates"]);
+    let run = trim("less", &["--from", from, "--margin", "42.5%", "--family", "bottom-k", "--format", "json"]);
+    succeeds(&run);
+    let kept: Value = written(&run)["layers_kept"].as_array().unwrap().len().into();
+    assert!(kept.as_u64() <= half["layers_kept"].as_u64() && low(&kept).unwrap() > 0.425, "{list}");
+    changed["sufficient"][0]["shares"] = serde_json::json!([]);
+    fs::write(&result, changed.to_string()).unwrap();
+    for (margin, words) in
+        [("1nats", "has no row for this margin"), ("42%", "no cut is shown to retain more than 42 %")]
+    {
+        fails(&trim("none", &["--from", from, "--margin", margin]), 3, &[words]);
+    }
+    let run = trim("none", &["--from", from, "--margin", "90%", "--family", "top-k"]);
+    assert!(run.stderr.contains("has no sufficient layers of this family"), "{}", run.stderr);
 }
 
 // Interruption

@@ -93,7 +93,7 @@ fn a_trimmed_adapter_is_not_trimmed_again() {
     let again = plain_search(&model(), &first.join("adapter"), &data(), &second, &["--fail-if-kept"]);
     assert_eq!(again.code, Some(5), "{}", again.stderr);
     let choice = json(&second.join("result.json"))["choice"].clone();
-    assert_eq!((&choice["verdict"], &choice["reason"]), (&"keep-full".into(), &"no-cut".into()), "{choice}");
+    assert_eq!((&choice["verdict"], &choice["reason"]), (&"keep-full".into(), &"all-needed".into()), "{choice}");
     assert!(!second.join("adapter").exists());
 }
 

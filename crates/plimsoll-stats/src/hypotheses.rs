@@ -94,32 +94,84 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
 
 /// The p-value of a paired randomisation test: the share of patterns of exchanged pairs that are hits. A hit is at
 /// least as far from the null hypothesis as the observed pattern, in which no pair is exchanged.
-///
-/// A pattern has one bit for each pair, the lowest first, 64 in a word. Patterns are counted as in [`sign_flip_p`].
 pub(crate) fn share_of_patterns(
     pairs: usize,
     patterns: NonZeroUsize,
-    (seed, stream): (u64, Stream),
+    stream: (u64, Stream),
     mut is_hit: impl FnMut(&[u64]) -> bool,
 ) -> f64 {
+    let mut hits = 0;
+    let seen = each_pattern(pairs, patterns, stream, |pattern| hits += usize::from(is_hit(pattern)));
+    seen.share(hits)
+}
+
+/// The patterns that a randomisation test has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// All patterns of so many pairs.
+    All(u64),
+    /// Random patterns.
+    Random(usize),
+}
+
+impl Seen {
+    /// The p-value for a number of hits, counted as in [`sign_flip_p`].
+    pub(crate) fn share(self, hits: usize) -> f64 {
+        match self {
+            Self::All(all) => hits as f64 / all as f64,
+            Self::Random(patterns) => (hits + 1) as f64 / (patterns + 1) as f64,
+        }
+    }
+}
+
+/// Visits the patterns of exchanged pairs: all of them for few pairs, else random ones.
+///
+/// A pattern has one bit for each pair, the lowest first, 64 in a word.
+pub(crate) fn each_pattern(
+    pairs: usize,
+    patterns: NonZeroUsize,
+    (seed, stream): (u64, Stream),
+    mut visit: impl FnMut(&[u64]),
+) -> Seen {
     if pairs <= EXACT_PAIRS {
         let all = 1_u64 << pairs;
-        let hits = (0..all).filter(|&pattern| is_hit(&[pattern])).count();
-        return hits as f64 / all as f64;
+        (0..all).for_each(|pattern| visit(&[pattern]));
+        return Seen::All(all);
     }
     let mut rng = generator(seed, stream);
     let mut pattern = vec![0; pairs.div_ceil(64)];
-    let mut hits = 0;
     for _ in 0..patterns.get() {
         pattern.fill_with(|| rng.next_u64());
-        hits += usize::from(is_hit(&pattern));
+        visit(&pattern);
     }
-    (hits + 1) as f64 / (patterns.get() + 1) as f64
+    Seen::Random(patterns.get())
 }
 
 /// The sum of the values, of which those whose bit is set in `signs` change their sign.
 fn sum_under(values: &[f64], signs: &[u64]) -> f64 {
     values.chunks(64).zip(signs).map(|(chunk, &signs)| flipped_sum(chunk, signs)).sum()
+}
+
+/// For each pattern, the sum of the values whose bit is set: those that would change their sign.
+pub(crate) fn sums_of_flipped(values: &[f64], patterns: NonZeroUsize, stream: (u64, Stream)) -> (Vec<f64>, Seen) {
+    // Sums of all subsets of eight values, so that a pattern costs one addition for eight values.
+    let subsets = |chunk: &[f64]| -> Vec<f64> {
+        let mut sums = vec![0.0];
+        for value in chunk {
+            sums.extend_from_within(..);
+            let half = sums.len() / 2;
+            sums[half..].iter_mut().for_each(|sum| *sum += value);
+        }
+        sums
+    };
+    let tables: Vec<Vec<f64>> = values.chunks(8).map(subsets).collect();
+    let mut sums = Vec::new();
+    let seen = each_pattern(values.len(), patterns, stream, |pattern| {
+        let bytes = pattern.iter().flat_map(|word| word.to_le_bytes());
+        // The last table can be shorter than a byte: bits beyond the values have no meaning.
+        sums.push(tables.iter().zip(bytes).map(|(table, byte)| table[usize::from(byte) & (table.len() - 1)]).sum());
+    });
+    (sums, seen)
 }
 
 /// The sum of at most 64 values, of which those whose bit is set in `signs` (lowest bit first) change their sign.

@@ -31,4 +31,4 @@ pub use hypotheses::{holm, sign_flip_above, sign_flip_p, skewed_t_above};
 pub use random::{Resampler, Stream, folds, generator, shuffle};
 pub use ranks::{pareto, spearman};
 
-pub(crate) use hypotheses::share_of_patterns;
+pub(crate) use hypotheses::{Seen, share_of_patterns, sums_of_flipped};

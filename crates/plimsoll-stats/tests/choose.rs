@@ -6,9 +6,10 @@
 
 use std::num::NonZeroUsize;
 
+use plimsoll_stats::choose::sufficient::{Cut, Sequence, Stop};
 use plimsoll_stats::choose::{
-    Choice, ChooseOptions, ChooseProblem, Gain, Input, Interval, JudgingSamples, Part, Reason, Scores, Verdict, choose,
-    choose_nested, cross_validate, validation_for,
+    self, Choice, ChooseOptions, ChooseProblem, Gain, Input, Interval, JudgingSamples, Margin, Part, Reason, Scores,
+    Verdict, choose_nested, cross_validate, folds_for,
 };
 use plimsoll_stats::{
     Resampler, Stream, bootstrap_mean, folds, holm, mean_and_se, normal_quantile, pareto, sign_flip_above, sign_flip_p,
@@ -33,6 +34,30 @@ struct Golden {
     spearman: Vec<Spearman>,
     proportions: Vec<Proportion>,
     nested: Vec<NestedCase>,
+    sufficient: Vec<SufficientCase>,
+}
+
+#[derive(Deserialize)]
+struct SufficientCase {
+    name: String,
+    scores: Vec<Vec<f64>>,
+    seed: u64,
+    resamples: NonZeroUsize,
+    answers: Vec<SufficientAnswer>,
+    lows: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct SufficientAnswer {
+    margin: Margin,
+    layers_kept: usize,
+    p: Option<f64>,
+    stopped: Option<f64>,
+}
+
+/// The choice on an input in which the pick has held-out scores.
+fn choose(input: &Input, options: &ChooseOptions) -> Choice {
+    choose::choose(input, options).unwrap()
 }
 
 #[derive(Deserialize)]
@@ -280,6 +305,40 @@ fn nested_choices_are_those_of_numpy_on_the_same_random_numbers() {
     }
 }
 
+#[test]
+fn sufficient_layers_are_those_of_scipy() {
+    for case in golden().sufficient {
+        let name = &case.name;
+        let options = ChooseOptions { resamples: case.resamples, ..quick(case.seed) };
+        let whole = case.scores[0].len() - 1;
+        let column = |k: usize| case.scores.iter().map(|row| row[k]).collect::<Vec<f64>>();
+        let cut = |layers_kept| Cut { layers_kept, loss: Some(column(layers_kept)) };
+        let cuts: Vec<Cut> = (1..whole).rev().map(cut).collect();
+        let (base, full) = (column(0), column(whole));
+        let sequence = Sequence::new(&base, &full, whole, &cuts, &options);
+        for expected in &case.answers {
+            let ours = sequence.sufficient(expected.margin);
+            let what = format!("{name}: {:?}", expected.margin);
+            assert_eq!(ours.layers_kept, expected.layers_kept, "{what}");
+            let stopped = match ours.stop {
+                Stop::NotShown { layers_kept, p } | Stop::LosesMore { layers_kept, p } => Some((layers_kept, p)),
+                _ => None,
+            };
+            for (ours, theirs) in [(ours.p, expected.p), (stopped.map(|(_, p)| p), expected.stopped)] {
+                assert_eq!(ours.is_some(), theirs.is_some(), "{what}");
+                assert_same(&what, ours.unwrap_or_default(), theirs.unwrap_or_default());
+            }
+            assert!(stopped.is_none_or(|(next, _)| next < ours.layers_kept), "{what}");
+        }
+        // The reference looks for the end of the interval in steps of 0.001.
+        let lows: Vec<f64> = sequence.shares().iter().map(|share| share.retained.low).collect();
+        assert_eq!(lows.len(), case.lows.len(), "{name}");
+        for (ours, theirs) in lows.iter().zip(&case.lows) {
+            assert!((ours - theirs).abs() < 0.0015, "{name}: {ours}, {theirs}");
+        }
+    }
+}
+
 fn assert_gain(what: &str, ours: Gain, theirs: Gain) {
     assert_same(what, ours.mean, theirs.mean);
     assert_same(what, ours.low, theirs.low);
@@ -385,12 +444,12 @@ impl Outcomes {
         let mut choose_once = |seed: usize| {
             let rows: Vec<Vec<f64>> = (0..samples).map(|_| sample(&mut rng, effects, noise, kind)).collect();
             let options = ChooseOptions { resamples: count(99), choice_resamples: count(1), ..quick(seed as u64) };
-            match validation_for(samples) {
-                JudgingSamples::Nested { folds } => {
+            match folds_for(samples) {
+                Some(folds) => {
                     let scores = Scores::new(Part::Selection, &boundaries, &rows).unwrap();
                     choose_nested(&scores, effects.len(), &curve, effects.len(), folds, &options).unwrap()
                 }
-                JudgingSamples::Holdout => {
+                None => {
                     let (holdout, selection) = rows.split_at(samples / 3);
                     choose(&Input::new(selection, holdout, &curve).unwrap(), &options)
                 }

@@ -3,14 +3,17 @@
 
 use std::fs;
 
-use plimsoll::choose::{self, ChooseOptions, Gain, Input, Interval, JudgingSamples, Part, Power, Reason, Verdict};
+use plimsoll::choose::sufficient::{Cut, RetainedShare, SHARES, Sequence, Sufficient};
+use plimsoll::choose::{
+    self, ChooseOptions, Gain, Input, Interval, JudgingSamples, Margin, Part, Power, Reason, Verdict,
+};
 use plimsoll::lora::{Facts, Family, Member, Place, Places, Position, Projection, Variant};
 use plimsoll::report::{Style, html, markdown, sentence, table};
 use plimsoll::result::{
     AdapterFacts, Agreement, AnswerEnding, Arbitration, Candidate, Control, Controls, Cost, DataFacts, Depth,
     DroppedBoundary, EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary, FrontPoint, GuardSummary,
-    LensPoint, LensSummary, ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary, SearchResult, Token,
-    VariantSummary, Warning,
+    LensPoint, LensSummary, ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary, SearchResult, SufficientLayers,
+    SufficientRow, Token, VariantSummary, Warning,
 };
 use plimsoll::stats::mean_and_se;
 
@@ -569,12 +572,13 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
 
     let options = ChooseOptions { seed: 7, ..ChooseOptions::default() };
     let curve: Vec<f64> = lens.full.iter().map(|point| point.probability).collect();
-    let choice = choose::choose(&Input::new(&parts[0], &parts[1], &curve).unwrap(), &options);
+    let choice = choose::choose(&Input::new(&parts[0], &parts[1], &curve).unwrap(), &options).unwrap();
     let bytes_kept = 327_680 * choice.layers_kept as u64;
     let share = choice.bootstrap[choice.one_se];
     let digest = |digits: &str| digits.repeat(32);
     SearchResult {
         candidate: None,
+        sufficient: vec![sufficient(&parts, layers, &options)],
         arbitration: None,
         controls: None,
         effects: None,
@@ -635,6 +639,31 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
             dtype: "bf16".to_owned(),
             instructions: "avx512bf16".to_owned(),
         },
+    }
+}
+
+/// The sufficient layers of the boundaries.
+fn sufficient(parts: &[Vec<Vec<f64>>; 2], layers: usize, options: &ChooseOptions) -> SufficientLayers {
+    let column = |k: usize| parts.iter().flatten().map(|row| row[k]).collect::<Vec<f64>>();
+    let cuts: Vec<Cut> = (1..layers).rev().map(|k| Cut { layers_kept: k, loss: Some(column(k)) }).collect();
+    let (base, full) = (column(0), column(layers));
+    let sequence = Sequence::new(&base, &full, layers, &cuts, options);
+    let row = |share| {
+        let answer = sequence.sufficient(Margin::Share(share));
+        let gates = Variant::bottom_k(layers, answer.layers_kept).spec();
+        let answer = Sufficient { p: answer.p.map(rounded), ..answer };
+        SufficientRow { bytes: 327_680 * answer.layers_kept as u64, gates, answer }
+    };
+    let share = |share: RetainedShare| {
+        let Interval { value, low, high } = share.retained;
+        let retained = Interval { value: rounded(value), low: rounded(low), high: rounded(high) };
+        RetainedShare { retained, ..share }
+    };
+    SufficientLayers {
+        family: Family::BottomK,
+        samples: full.len(),
+        rows: SHARES.into_iter().map(row).collect(),
+        shares: sequence.shares().into_iter().map(share).collect(),
     }
 }
 

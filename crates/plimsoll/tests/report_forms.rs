@@ -146,6 +146,12 @@ fn faults(root: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> 
                     found.extend(faults(root, says, value, &format!("{at}[{index}]")));
                 }
             }
+            "additionalProperties" => {
+                assert_eq!(says, &Value::Bool(false), "{at}");
+                let unknown =
+                    value.as_object().into_iter().flatten().filter(|(name, _)| schema["properties"][*name].is_null());
+                found.extend(unknown.map(|(name, _)| format!("{at}.{name}: not in the schema")));
+            }
             other => panic!("{at}: an unknown keyword: {other}"),
         }
     }
@@ -574,7 +580,7 @@ fn wild() -> SearchResult {
 fn evil(text: &str) -> SearchResult {
     fn replace(value: &mut Value, key: &str, text: &str) {
         // Values of enums.
-        const OURS: [&str; 7] = ["family", "kind", "verdict", "reason", "depth", "proxy", "truth"];
+        const OURS: [&str; 8] = ["family", "kind", "verdict", "reason", "rule", "depth", "proxy", "truth"];
         match value {
             Value::String(old) if !OURS.contains(&key) => text.clone_into(old),
             Value::Array(values) => values.iter_mut().for_each(|value| replace(value, key, text)),

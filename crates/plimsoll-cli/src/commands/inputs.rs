@@ -5,6 +5,7 @@ use std::num::NonZero;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use plimsoll::Error;
+use plimsoll::choose::Margin;
 use plimsoll::data::TemplateChoice;
 use plimsoll::engine::{CpuOptions, MAX_THREADS};
 use plimsoll::generate::BATCH;
@@ -35,6 +36,27 @@ impl EmbeddingLoraArgument {
             EmbeddingLoraChoice::Keep => EmbeddingLora::Keep,
             EmbeddingLoraChoice::Drop => EmbeddingLora::Drop,
         })
+    }
+}
+
+/// A number of nats per token.
+pub(super) fn nats(text: &str) -> Result<f64, &'static str> {
+    let nats = text.parse::<f64>().ok().filter(|nats| nats.is_finite() && *nats >= 0.0);
+    nats.ok_or("expected a number of nats per token, 0 or more")
+}
+
+/// A margin: a share of the adapter's gain, or a loss in nats.
+pub(super) fn margin(text: &str) -> Result<Margin, &'static str> {
+    match text.strip_suffix('%') {
+        Some(percent) => {
+            let percent = percent.trim().parse::<f64>().ok().filter(|percent| (0.0..=100.0).contains(percent));
+            percent.map(|percent| Margin::Share(percent / 100.0)).ok_or("expected a share from 0% to 100%")
+        }
+        None => {
+            let number = text.strip_suffix("nats");
+            let number = number.ok_or("expected a unit: a share such as 98%, or a loss such as 0.005nats")?;
+            nats(number.trim()).map(Margin::Nats)
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
-use plimsoll::choose::{Margin, Verdict};
+use plimsoll::choose::{Margin, Rule, Verdict};
 use plimsoll::data::{DataOptions, Dataset, LongSamples, TokenizedDataset, Turns};
 use plimsoll::lora::{Family, Places};
 use plimsoll::search::{
@@ -16,7 +16,7 @@ use plimsoll::search::{
 };
 use plimsoll::{Adapter, Error, Existing, Model, report};
 
-use super::inputs::{EmbeddingLoraArgument, EngineArguments, at_least_one, template};
+use super::inputs::{EmbeddingLoraArgument, EngineArguments, at_least_one, margin, nats, template};
 use super::output::{Format, colour, command_line, print};
 use crate::{hub, interrupt, progress};
 
@@ -25,6 +25,7 @@ const AFTER_HELP: &str = "\
 Examples:
   plimsoll search --model model.gguf --adapter my-adapter --data valid.jsonl --out out
   plimsoll search --model ./Llama-3.2-1B --adapter my-adapter --data data --out out --max-samples 64
+  plimsoll search --model model.gguf --adapter my-adapter --data data --out out --margin 95%
   plimsoll search --model model.gguf --adapter my-adapter --data data --out out --template none
   plimsoll search --model model.gguf --adapter my-adapter --data data --out out --search racing
   plimsoll search --model model.gguf --adapter my-adapter --data data --out out --metric gsm8k:flexible
@@ -129,8 +130,13 @@ pub(super) struct Arguments {
     /// With --guard: a loss below this counts as not worse, in nats per answer token [default: 0.01]
     #[arg(long, value_name = "NATS", requires = "guard", value_parser = nats, help_heading = "Variants and verdict")]
     guard_margin: Option<f64>,
-    /// What the candidate must keep to count as not worse than the full adapter: a share of the adapter's gain (98%),
-    /// or the largest loss in nats per token (0.005nats; with --metric, in points of the metric) [default: 98%]
+    /// Rule that picks the candidate: `sufficient` for the fewest layers that hold the --margin, `one-se` for the
+    /// smallest boundary within one standard error of the best, `best` for the lowest NLL, `curve` for the change point
+    /// of the probability curve [default: sufficient, or one-se with --search racing]
+    #[arg(long, value_enum, help_heading = "Variants and verdict")]
+    rule: Option<RuleArgument>,
+    /// What a cut must keep: a share of the adapter's gain over the base model (98%), or the largest loss in nats per
+    /// token (0.005nats; with --metric, in points of the metric) [default: 98%]
     #[arg(long, value_name = "SHARE%|LOSSnats", value_parser = margin, help_heading = "Variants and verdict")]
     margin: Option<Margin>,
     /// Do not compare the candidate with controls: a tuned LoRA strength on the whole adapter, random layers and the
@@ -181,25 +187,6 @@ enum EffectsArgument {
     Modules,
 }
 
-fn nats(text: &str) -> Result<f64, &'static str> {
-    let nats = text.parse::<f64>().ok().filter(|nats| nats.is_finite() && *nats >= 0.0);
-    nats.ok_or("expected a number of nats per token, 0 or more")
-}
-
-fn margin(text: &str) -> Result<Margin, &'static str> {
-    match text.strip_suffix('%') {
-        Some(percent) => {
-            let percent = percent.trim().parse::<f64>().ok().filter(|percent| (0.0..=100.0).contains(percent));
-            percent.map(|percent| Margin::Share(percent / 100.0)).ok_or("expected a share from 0% to 100%")
-        }
-        None => {
-            let number = text.strip_suffix("nats");
-            let number = number.ok_or("expected a unit: a share such as 98%, or a loss such as 0.005nats")?;
-            nats(number.trim()).map(Margin::Nats)
-        }
-    }
-}
-
 fn share(text: &str) -> Result<f64, &'static str> {
     let share = text.parse::<f64>().ok().filter(|share| *share > 0.0 && *share < 1.0);
     share.ok_or("expected a number between 0 and 1 (both excluded)")
@@ -219,6 +206,18 @@ enum LongSamplesArgument {
     Skip,
     /// Cut the end of the answer, at a token boundary
     Cut,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RuleArgument {
+    /// The fewest layers that are shown to hold the margin
+    Sufficient,
+    /// The smallest boundary within one standard error of the best
+    OneSe,
+    /// The boundary with the lowest NLL
+    Best,
+    /// The change point of the probability curve
+    Curve,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -379,6 +378,12 @@ impl Arguments {
                 order_pairs: self.orders.unwrap_or(order_pairs),
             },
             guard_margin: self.guard_margin.unwrap_or(defaults.guard_margin),
+            rule: self.rule.map(|rule| match rule {
+                RuleArgument::Sufficient => Rule::Sufficient,
+                RuleArgument::OneSe => Rule::OneSe,
+                RuleArgument::Best => Rule::Best,
+                RuleArgument::Curve => Rule::Curve,
+            }),
             margin: self.margin.unwrap_or(defaults.margin),
             budget: self.budget,
             metric_candidates: self.metric_candidates.map_or(defaults.metric_candidates, NonZero::get),

@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use plimsoll::TOOL;
+use plimsoll::choose::Margin;
 use plimsoll::formats::files::sha256_of_files;
 use plimsoll::lora::adapter::{Adapter, AdapterLayout, EmbeddingLora, HashedFile, Provenance, write_trimmed_as};
-use plimsoll::lora::{LayersKept, Variant};
+use plimsoll::lora::{Family, LayersKept, Variant};
+use plimsoll::report::Asked;
 use plimsoll::{Error, report};
 
-use super::inputs::EmbeddingLoraArgument;
+use super::inputs::{EmbeddingLoraArgument, margin};
 use super::output::{Format, command_line, print};
 use crate::hub;
 
@@ -27,6 +29,7 @@ Examples:
   plimsoll trim --adapter my-adapter --gates 18-29=0,7.q_proj=0 --out smaller
   plimsoll trim --adapter my-adapter --gates 20-29=0.5 --out weaker
   plimsoll trim --adapter my-adapter --from out --out as-searched
+  plimsoll trim --adapter my-adapter --from out --margin 90% --out my-adapter-90
 
 --gates takes LoRA strengths: terms PLACE=STRENGTH, separated by commas. A place is a layer (7), a
 range of layers (18-29), a module (q_proj) or both (7.q_proj, 0-9.down_proj). A later term overrides
@@ -41,6 +44,12 @@ pub(super) struct Arguments {
     embedding_lora: EmbeddingLoraArgument,
     #[command(flatten)]
     what: What,
+    /// With --from: write the fewest layers that the search shows to hold this margin, such as 90%
+    #[arg(long, value_name = "SHARE%|LOSSnats", value_parser = margin, requires = "from")]
+    margin: Option<Margin>,
+    /// With --margin: of this family of the search [default: bottom-k]
+    #[arg(long, value_name = "FAMILY", requires = "margin")]
+    family: Option<Family>,
     /// Folder for the trimmed adapter; it must not exist
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
@@ -79,7 +88,11 @@ struct What {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let adapter = Adapter::open(&hub::adapter(&arguments.adapter, false)?)?;
     let sha256 = sha256_of_files(&adapter.files())?;
-    let (variant, searched) = arguments.what.variant(&adapter, &sha256)?;
+    let asked = match arguments.margin {
+        Some(margin) => Asked::Sufficient { margin, family: arguments.family },
+        None => Asked::Candidate,
+    };
+    let (variant, searched) = arguments.what.variant(&adapter, &sha256, asked)?;
     let adapter = adapter.with_embedding_lora(arguments.embedding_lora.choice().or(searched));
     let layout = match arguments.layout {
         None => adapter.layout(),
@@ -100,7 +113,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 impl What {
     /// The variant to write, and with `--from` the search's choice of `--embedding-lora`.
-    fn variant(&self, adapter: &Adapter, sha256: &str) -> Result<(Variant, Option<EmbeddingLora>)> {
+    fn variant(&self, adapter: &Adapter, sha256: &str, asked: Asked) -> Result<(Variant, Option<EmbeddingLora>)> {
         // Without a base model, the number of layers is known up to the highest layer with LoRA only.
         let highest = adapter.layers().last().copied().unwrap_or(0);
         let layers = highest + 1;
@@ -111,7 +124,7 @@ impl What {
             return Ok((variant, None));
         }
         if let Some(path) = &self.from {
-            return Ok(report::picked_gates(path, sha256)?);
+            return Ok(report::picked_gates(path, sha256, asked)?);
         }
         let kept = match self.layers_kept {
             Some(LayersKept::Base) => 0,

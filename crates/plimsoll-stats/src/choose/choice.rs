@@ -31,6 +31,8 @@ pub enum Reason {
     BetterThanBase,
     /// `keep-full`: the rule picked all layers.
     NoCut,
+    /// `keep-full`: the cut that drops least is shown to lose more than the [`Margin`].
+    AllNeeded,
     /// `keep-full`: the cut (the base model, if `one_se` is 0) is shown to be worse than the full adapter.
     Worse,
     /// `keep-full`, abstaining: the cut is shown to be neither better, nor not worse, nor worse. Nested
@@ -58,6 +60,9 @@ pub struct Choice {
     pub best: usize,
     /// The smallest boundary within one standard error of `best`, paired by sample.
     pub one_se: usize,
+    /// The rule that picked the candidate.
+    #[serde(default = "former_rule")]
+    pub rule: Rule,
     /// The change point of the `full` ground-truth probability curve; absent if the curve was not computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub curve: Option<usize>,
@@ -84,6 +89,11 @@ pub struct Choice {
     pub power: Option<Power>,
 }
 
+/// The rule of results that name none.
+fn former_rule() -> Rule {
+    Rule::OneSe
+}
+
 /// The samples that judge a candidate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
@@ -97,6 +107,39 @@ pub enum JudgingSamples {
         /// The number of folds.
         folds: usize,
     },
+    /// All samples: no sample picked the candidate, because the order of the tests was fixed before.
+    All,
+}
+
+/// The rule that picks the candidate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// The fewest layers that are shown to hold the margin ([`sufficient`](super::sufficient)), unless the pick of the
+    /// one-standard-error rule is shown to be better than the full adapter.
+    #[default]
+    Sufficient,
+    /// The smallest boundary within one standard error of the lowest mean NLL, paired by sample.
+    OneSe,
+    /// The boundary with the lowest mean NLL.
+    Best,
+    /// The change point of the full adapter's ground-truth probability curve.
+    Curve,
+}
+
+impl Rule {
+    /// All rules.
+    pub const ALL: [Self; 4] = [Self::Sufficient, Self::OneSe, Self::Best, Self::Curve];
+
+    /// The name in options and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sufficient => "sufficient",
+            Self::OneSe => "one-se",
+            Self::Best => "best",
+            Self::Curve => "curve",
+        }
+    }
 }
 
 /// The power of a test.
@@ -155,6 +198,8 @@ pub struct ChooseOptions {
     pub resamples: NonZeroUsize,
     /// A p-value below this shows a difference; with fewer than 20 samples, below half of it.
     pub alpha: f64,
+    /// The rule that picks the candidate.
+    pub rule: Rule,
     /// What a cut may lose and still count as not worse.
     pub margin: Margin,
     /// If the adapter is shown to gain less than this over the base model, the verdict is to use the base model. In
@@ -163,7 +208,7 @@ pub struct ChooseOptions {
 }
 
 /// What a cut may lose and still count as not worse than the full adapter.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Margin {
     /// It keeps more than this share of the full adapter's gain over the base model (95 % CI of the retained share
@@ -182,6 +227,7 @@ impl Default for ChooseOptions {
             choice_resamples: CHOICE_RESAMPLES,
             resamples: RESAMPLES,
             alpha: 0.05,
+            rule: Rule::Sufficient,
             margin: Margin::Share(0.98),
             negligible: 0.01,
         }

@@ -6,13 +6,16 @@ use super::rules;
 use super::scores::{ChooseProblem, Scores, check_boundaries, check_curve};
 
 /// Picks a boundary on the selection samples, and judges it on the held-out samples.
-pub fn choose(input: &Input, options: &ChooseOptions) -> Choice {
+///
+/// # Errors
+/// A pick without held-out scores.
+pub fn choose(input: &Input, options: &ChooseOptions) -> Result<Choice, ChooseProblem> {
     let Input { selection, holdout, layers, curve, whole } = input;
-    let one_se = selection.pick();
-    let [base, full, cut] =
-        [0, *layers, one_se].map(|boundary| holdout.nll(boundary).expect("checked when the input was made"));
-    let judgement = judge(&base, &full, &cut, CutKind::of(one_se, *whole), options);
-    Choice::of(selection, &judgement, *layers, curve, JudgingSamples::Holdout, options)
+    let pick = selection.pick_by(options.rule, curve);
+    let score = |boundary| holdout.nll(boundary).ok_or(ChooseProblem::NotScored { part: Part::Holdout, boundary });
+    let (base, full, cut) = (score(0)?, score(*layers)?, score(pick)?);
+    let judgement = judge(&base, &full, &cut, CutKind::of(pick, *whole), options);
+    Ok(Choice::of(selection, &judgement, *layers, curve, JudgingSamples::Holdout, options))
 }
 
 impl Choice {
@@ -26,17 +29,19 @@ impl Choice {
         options: &ChooseOptions,
     ) -> Self {
         let rules::Pick { best, one_se } = rules::pick(selection, &selection.everyone());
+        let pick = selection.pick_by(options.rule, curve);
         let &Judgement { verdict, reason, abstains, gain, adapter_gain, base_gain, retained, power } = judgement;
         Self {
             verdict,
             reason,
             layers_kept: match verdict {
-                Verdict::Trim => one_se,
+                Verdict::Trim => pick,
                 Verdict::KeepFull => layers,
                 Verdict::UseBase => 0,
             },
             best,
             one_se,
+            rule: options.rule,
             curve: (!curve.is_empty()).then(|| rules::change_point(curve)),
             bootstrap: rules::stability(selection, layers, options.choice_resamples, options.seed),
             gain,
@@ -97,12 +102,12 @@ impl Input {
     ///
     /// # Errors
     /// No layers, a curve of another length, a boundary above the number of layers, or held-out scores without those of
-    /// the base model, of the full adapter or of the pick.
+    /// the base model or of the full adapter.
     pub fn of(selection: Scores, holdout: Scores, layers: usize, curve: &[f64]) -> Result<Self, ChooseProblem> {
         check_curve(curve, layers)?;
         check_boundaries(&selection, layers)?;
         check_boundaries(&holdout, layers)?;
-        for boundary in [0, layers, selection.pick()] {
+        for boundary in [0, layers] {
             if holdout.column(boundary).is_none() {
                 return Err(ChooseProblem::NotScored { part: Part::Holdout, boundary });
             }
@@ -131,7 +136,7 @@ mod tests {
     fn a_boundary_above_all_lora_is_no_cut() {
         let rows = vec![vec![2.0, 1.5, 1.0, 1.0, 1.0]; 12];
         let input = Input::new(&rows, &rows, &[0.1, 0.2, 0.5, 0.9]).unwrap();
-        let reason = |input: &Input| choose(input, &ChooseOptions::default()).reason;
+        let reason = |input: &Input| choose(input, &ChooseOptions::default()).unwrap().reason;
         assert_eq!(reason(&input), Reason::NotWorse);
         assert_eq!(reason(&input.with_whole(2)), Reason::NoCut);
     }

@@ -23,7 +23,7 @@
 //! let rows = vec![vec![2.0, 1.5, 1.0, 1.0, 1.0]; 12];
 //! // The ground-truth probability after each of the 4 layers.
 //! let curve = [0.1, 0.2, 0.5, 0.9];
-//! let choice = choose(&Input::new(&rows, &rows, &curve).unwrap(), &ChooseOptions::default());
+//! let choice = choose(&Input::new(&rows, &rows, &curve).unwrap(), &ChooseOptions::default()).unwrap();
 //! assert_eq!((choice.reason, choice.layers_kept), (Reason::NotWorse, 2));
 //! ```
 
@@ -35,13 +35,15 @@ mod holdout;
 mod judge;
 mod nested;
 pub mod race;
+mod retained;
 mod rules;
 mod scores;
+pub mod sufficient;
 
 pub use arbitrate::{Standing, arbitrate};
-pub use choice::{Choice, ChooseOptions, Gain, Interval, JudgingSamples, Margin, Part, Power, Reason, Verdict};
+pub use choice::{Choice, ChooseOptions, Gain, Interval, JudgingSamples, Margin, Part, Power, Reason, Rule, Verdict};
 pub use controls::{ControlGains, controls};
 pub use holdout::{Input, choose};
 pub use judge::{CutKind, Judgement, fewest_to_show, judge, level, paired_gain, power};
-pub use nested::{choose_nested, cross_validate, validation_for};
+pub use nested::{choose_nested, cross_validate, cross_validate_by, folds_for};
 pub use scores::{ChooseProblem, Scores};

@@ -14,9 +14,8 @@
 //! too high in one part is too low in the rest), and such folds lower the mean. In simulated searches, a cut without a
 //! loss was called worse in one of ten; here the reason is that nothing is shown.
 
-use super::choice::{Choice, ChooseOptions, JudgingSamples, Part, Reason};
+use super::choice::{Choice, ChooseOptions, JudgingSamples, Part, Reason, Rule};
 use super::judge::{CutKind, differences, judge, power};
-use super::rules;
 use super::scores::{ChooseProblem, Scores, check_boundaries, check_curve};
 use crate as stats;
 
@@ -26,14 +25,14 @@ const MANY: usize = 100;
 /// Default number of folds.
 const FOLDS: usize = 10;
 
-/// The samples that judge by default, for a number of samples.
+/// The number of folds by default, for a number of samples; `None` if a third is to be held out.
 ///
 /// With fewer than 100 samples all of them judge, by nested cross-validation with 10 folds (or one fold per sample). A
 /// third of 48 would be 16; on 16 samples a true difference must be 0.8 standard deviations to be shown in 8 of 10
 /// cases, on 48 it must be 0.4. From 100 samples a third is held out: 33 or more samples show 0.5 standard deviations,
 /// and they judge the reported boundary, independently of the pick.
-pub fn validation_for(samples: usize) -> JudgingSamples {
-    if samples < MANY { JudgingSamples::Nested { folds: FOLDS.min(samples) } } else { JudgingSamples::Holdout }
+pub fn folds_for(samples: usize) -> Option<usize> {
+    (samples < MANY).then(|| FOLDS.min(samples))
 }
 
 /// The cross-validated scores of a family's rule, one per sample: the score under the pick of the other folds.
@@ -44,18 +43,26 @@ pub fn validation_for(samples: usize) -> JudgingSamples {
 /// # Panics
 /// If there is not one fold for each sample.
 pub fn cross_validate(scores: &Scores, folds: &[usize]) -> Vec<f64> {
-    let picks = picks(scores, folds);
+    cross_validate_by(Rule::OneSe, scores, folds)
+}
+
+/// The same for another rule: one whose picks depend on the scores alone, which those of the curve do not.
+///
+/// # Panics
+/// As [`cross_validate`].
+pub fn cross_validate_by(rule: Rule, scores: &Scores, folds: &[usize]) -> Vec<f64> {
+    let picks = picks(rule, scores, folds);
     let score = |(sample, &fold): (usize, &usize)| scores.at(sample, picks[fold]);
     folds.iter().enumerate().map(score).collect()
 }
 
 /// The rule's pick for each fold, on the samples of all other folds. A fold without samples has the pick on all
 /// samples.
-fn picks(scores: &Scores, folds: &[usize]) -> Vec<usize> {
+fn picks(rule: Rule, scores: &Scores, folds: &[usize]) -> Vec<usize> {
     assert_eq!(scores.samples(), folds.len(), "one fold for each sample");
     let others = |fold: usize| -> Vec<usize> { (0..folds.len()).filter(|&sample| folds[sample] != fold).collect() };
     let last = folds.iter().max().map_or(0, |&last| last + 1);
-    (0..last).map(|fold| rules::pick(scores, &others(fold)).one_se).collect()
+    (0..last).map(|fold| scores.pick_on(&others(fold), rule, &[])).collect()
 }
 
 /// Picks a boundary on all samples, and judges the rule that picked it by nested cross-validation.
@@ -64,8 +71,8 @@ fn picks(scores: &Scores, folds: &[usize]) -> Vec<usize> {
 /// there is no cut to judge. Then the adapter is compared with the base model, which need no pick.
 ///
 /// # Errors
-/// No layers, a curve of another length, a boundary above the number of layers, or no scores of the base model or the
-/// full adapter.
+/// No layers, a curve of another length, a boundary above the number of layers, no scores of the base model or the full
+/// adapter, or the rule of the curve: it has no picks by fold.
 pub fn choose_nested(
     samples: &Scores,
     layers: usize,
@@ -76,14 +83,17 @@ pub fn choose_nested(
 ) -> Result<Choice, ChooseProblem> {
     check_curve(curve, layers)?;
     check_boundaries(samples, layers)?;
+    if options.rule == Rule::Curve {
+        return Err(ChooseProblem::CurveInFolds);
+    }
     let score =
         |boundary: usize| samples.nll(boundary).ok_or(ChooseProblem::NotScored { part: Part::Selection, boundary });
     let (base, full) = (score(0)?, score(layers)?);
-    let pick = samples.pick();
+    let pick = samples.pick_by(options.rule, curve);
     let fold_of = stats::folds(samples.samples(), folds, options.seed);
     let kind = CutKind::of(pick, whole);
     let cut = match kind {
-        CutKind::Cut | CutKind::Changed => cross_validate(samples, &fold_of),
+        CutKind::Cut | CutKind::Changed => cross_validate_by(options.rule, samples, &fold_of),
         CutKind::Whole => full.clone(),
         CutKind::Nothing => base.clone(),
     };

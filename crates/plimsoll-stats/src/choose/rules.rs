@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use super::choice::Rule;
 use super::scores::Scores;
 use crate::{Resampler, Stream, mean};
 
@@ -22,9 +23,29 @@ pub(super) struct Pick {
 }
 
 impl Scores {
-    /// The pick of the one-standard-error rule: the candidate, which the held-out samples judge.
+    /// The pick of the one-standard-error rule.
     pub fn pick(&self) -> usize {
-        pick(self, &self.everyone()).one_se
+        self.pick_by(Rule::OneSe, &[])
+    }
+
+    /// The pick of a rule. `curve` is the full adapter's ground-truth probability after each layer; if its change point
+    /// was not scored, the pick is the next higher boundary. The rule of sufficient layers has the pick of the
+    /// one-standard-error rule judged first.
+    pub fn pick_by(&self, rule: Rule, curve: &[f64]) -> usize {
+        self.pick_on(&self.everyone(), rule, curve)
+    }
+
+    /// The pick on the samples with the given indices, repeats allowed.
+    pub(super) fn pick_on(&self, samples: &[usize], rule: Rule, curve: &[f64]) -> usize {
+        match rule {
+            Rule::Sufficient | Rule::OneSe => pick(self, samples).one_se,
+            Rule::Best => pick(self, samples).best,
+            Rule::Curve => {
+                let bend = change_point(curve);
+                let next = self.boundaries.iter().find(|&&boundary| boundary >= bend);
+                next.or(self.boundaries.last()).copied().unwrap_or(bend)
+            }
+        }
     }
 }
 

@@ -132,6 +132,9 @@ pub enum ChooseProblem {
         /// The value: NaN, infinite or beyond ±1e100.
         found: f64,
     },
+    /// The rule of the curve with folds.
+    #[error("the rule of the curve has no picks by fold: expected held-out samples")]
+    CurveInFolds,
     /// A curve with another number of points than layers.
     #[error("the ground-truth probability curve has {found} points: expected {layers}, one for each layer")]
     CurveLength {

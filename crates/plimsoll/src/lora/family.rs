@@ -119,6 +119,11 @@ impl Family {
         matches!(self, Self::Greedy | Self::GreedyModules | Self::Strengths)
     }
 
+    /// Whether the members keep fewer and fewer layers, in an order that does not depend on samples.
+    pub fn is_prespecified(self) -> bool {
+        matches!(self, Self::BottomK | Self::TopK | Self::MagnitudeK)
+    }
+
     /// Whether a member can become the candidate. Random layers are a comparison only.
     pub fn competes(self) -> bool {
         self != Self::RandomK

@@ -4,7 +4,7 @@
 //! is 1 everywhere, `base` is 0 everywhere, and a boundary k (arXiv:2503.23360) is 1 in layers `0..k`, 0 above. A
 //! variant is data: it holds no tensors.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
 use super::projection::Projection;
@@ -37,6 +37,12 @@ pub struct Variant {
 }
 
 impl Variant {
+    /// The distinct variants, in the order of their first occurrence.
+    pub fn distinct(variants: &[Self]) -> Vec<Self> {
+        let mut seen = HashSet::new();
+        variants.iter().filter(|variant| seen.insert(variant.spec())).cloned().collect()
+    }
+
     /// The same LoRA strength everywhere: 0 is the base model, 1 the full adapter.
     pub fn uniform(layers: usize, strength: f32) -> Self {
         Self { gates: vec![LayerGates([strength; Projection::COUNT]); layers] }

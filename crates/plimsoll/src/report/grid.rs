@@ -44,6 +44,11 @@ impl Grid {
         self.rows.push(cells);
     }
 
+    /// The first highlighted row.
+    pub(super) fn chosen_row(&self) -> Option<usize> {
+        self.chosen.first().copied()
+    }
+
     /// Adds a highlighted row.
     pub(super) fn chosen(&mut self, cells: Vec<String>) {
         self.chosen.push(self.rows.len());
@@ -172,6 +177,16 @@ pub(super) fn clipped(text: &str, most: usize) -> String {
         return text;
     }
     text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// The mark of a highlighted row.
+pub(super) fn arrow(is_chosen: bool) -> String {
+    if is_chosen { "▶" } else { "" }.to_owned()
+}
+
+/// Adds a row, highlighted if it is chosen.
+pub(super) fn add(grid: &mut Grid, cells: Vec<String>, is_chosen: bool) {
+    if is_chosen { grid.chosen(cells) } else { grid.row(cells) }
 }
 
 #[cfg(test)]

@@ -16,13 +16,14 @@ use sha2::{Digest, Sha256};
 
 use super::evaluation::{efficiency, efficiency_note, written, written_note};
 use super::page::{Extra, Figure};
+use super::sufficient::sufficient_layers;
 use super::svg::{self, Kept};
 use super::words::{
     self, NONE, Retained, Sign, count, counted, fixed, non_breaking, p_value, percent, plain, printable,
 };
-use super::{effects, evidence, figures, other_candidate, samples, variants};
+use super::{effects, evidence, figures, other_candidate, samples, sections, variants};
 use crate::lora::{Family, Variant};
-use crate::result::{AnswerEnding, DataFacts, SampleTokens, SearchResult};
+use crate::result::{AnswerEnding, DataFacts, SampleTokens, SearchResult, SufficientLayers};
 
 const TEMPLATE: &str = include_str!("report.html.jinja");
 /// The style sheet of all pages.
@@ -147,6 +148,7 @@ impl Page {
 fn sections(result: &SearchResult) -> Vec<Section> {
     let figure = |figure: Option<Figure>| figure.map(Section::Figure);
     let extra = |extra: Option<Extra>| extra.map(Section::Extra);
+    let needed = result.sufficient.iter().map(|list| Section::Extra(layers_needed(list, result)));
     let candidate = [
         figure(figures::ablation(result)),
         figure(figures::controls(result)),
@@ -164,7 +166,19 @@ fn sections(result: &SearchResult) -> Vec<Section> {
         extra(generated_answers(result)),
         extra(efficiency_section(result)),
     ];
-    candidate.into_iter().flatten().chain(layers).chain(all.into_iter().flatten()).collect()
+    needed.chain(candidate.into_iter().flatten()).chain(layers).chain(all.into_iter().flatten()).collect()
+}
+
+/// How many layers of a family each margin needs.
+fn layers_needed(list: &SufficientLayers, result: &SearchResult) -> Extra {
+    let (id, title) = match list.family {
+        Family::TopK => ("needed-top-k", "How many layers are needed (top-k)"),
+        Family::MagnitudeK => ("needed-magnitude-k", "How many layers are needed (magnitude-k)"),
+        _ => ("needed", sections::LAYERS_NEEDED),
+    };
+    let grid = sufficient_layers(list, result);
+    let chosen = grid.chosen_row();
+    Extra::of_grid(id, title, &sections::layers_needed_note(list.samples), grid, chosen)
 }
 
 /// The metric of generated answers, if a metric was to choose.
@@ -204,6 +218,12 @@ fn strip(result: &SearchResult) -> String {
 fn how_judged(result: &SearchResult) -> String {
     let SearchResult { data, rules, choice, .. } = result;
     let judged = match choice.validation {
+        JudgingSamples::All => format!(
+            "The cuts were tested on {}, in an order that was fixed before: the cut that drops least first, and each \
+             next one only if the one before holds the margin. So no sample picked the candidate, and the chance of a \
+             false answer is that of one test.",
+            counted(choice.gain.samples, "sample"),
+        ),
         JudgingSamples::Holdout => format!(
             "The candidate was picked on {} and judged on {}, which had no part in the pick.",
             counted(data.selection, "selection sample"),

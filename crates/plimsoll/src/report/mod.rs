@@ -33,6 +33,7 @@ mod page;
 mod read;
 mod samples;
 mod sections;
+mod sufficient;
 mod svg;
 mod table;
 mod terminal;
@@ -45,7 +46,7 @@ pub use grid::Form;
 pub use html::html;
 pub use inspection::{inspection, trimmed};
 pub use markdown::markdown;
-pub use read::{ReportProblem, picked_gates, read, read_tokens};
+pub use read::{Asked, ReportProblem, picked_gates, read, read_tokens};
 pub use table::table;
 pub use terminal::Style;
 pub use words::{forewarning, sentence};
@@ -119,4 +120,9 @@ fn picked(result: &SearchResult) -> Vec<usize> {
     picked.sort_unstable();
     picked.dedup();
     picked
+}
+
+/// Whether a variant is the candidate.
+fn is_candidate(result: &SearchResult, family: Family, gates: &str) -> bool {
+    result.candidate.as_ref().is_some_and(|candidate| candidate.family == family && candidate.gates == gates)
 }

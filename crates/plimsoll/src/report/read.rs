@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use plimsoll_formats::files;
 use plimsoll_formats::text::shown;
+use plimsoll_stats::choose::Margin;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::error::{Error, Result};
 use crate::lora::adapter::EmbeddingLora;
-use crate::lora::{MAX_LAYERS, Variant};
-use crate::result::{SCHEMA, SampleTokens, SearchResult};
+use crate::lora::{Family, MAX_LAYERS, Variant};
+use crate::report::words::margin_in_words;
+use crate::result::{SCHEMA, SampleTokens, SearchResult, SufficientLayers, VariantSummary};
 
 /// The oldest layout that is read.
 const OLDEST: u32 = 1;
@@ -61,6 +63,18 @@ pub enum ReportProblem {
     /// A search without a candidate.
     #[error("has no candidate.gates: expected the result.json of a search with a candidate")]
     NoCandidate,
+    /// A search without sufficient layers.
+    #[error("has no sufficient layers of this family: expected the result.json of a search --rule sufficient")]
+    NoSufficient,
+    /// A margin in nats that the search was not asked for.
+    #[error("has no row for this margin: expected the margin of the search, or a share such as 95%")]
+    NoMargin,
+    /// A margin that needs all layers.
+    #[error("no cut is shown to retain {margin}: all layers are needed, so there is nothing to trim")]
+    AllNeeded {
+        /// The margin, in words.
+        margin: String,
+    },
     /// A search of another adapter.
     #[error("is of another adapter: expected one of SHA-256 {}, found {found}", shown(expected))]
     OtherAdapter {
@@ -107,25 +121,65 @@ pub fn read(path: &Path) -> Result<(PathBuf, SearchResult)> {
     Ok((file, result))
 }
 
-/// The LoRA strengths of a search's candidate, and what the search did with LoRA on embeddings. `path` as in [`read`].
+/// Which variant of a search is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Asked {
+    /// The candidate.
+    #[default]
+    Candidate,
+    /// The sufficient layers for a margin.
+    Sufficient {
+        /// The margin.
+        margin: Margin,
+        /// The family; `None` for the first of the result.
+        family: Option<Family>,
+    },
+}
+
+/// The LoRA strengths of a variant of a search, and what the search did with LoRA on embeddings. `path` as in [`read`].
 ///
 /// # Errors
-/// A result that cannot be read, has no candidate, or is of another adapter than the one with this SHA-256.
-pub fn picked_gates(path: &Path, adapter_sha256: &str) -> Result<(Variant, Option<EmbeddingLora>)> {
+/// A result that cannot be read, lacks the variant, or is of another adapter than the one with this SHA-256; a margin
+/// that needs all layers.
+pub fn picked_gates(path: &Path, adapter_sha256: &str, asked: Asked) -> Result<(Variant, Option<EmbeddingLora>)> {
     let (file, result) = read(path)?;
     let problem = |problem| Err(Error::input(&file, problem));
-    let Some(candidate) = result.candidate else { return problem(ReportProblem::NoCandidate) };
+    let gates = match asked {
+        Asked::Candidate => {
+            result.candidate.as_ref().map(|candidate| &candidate.gates).ok_or(ReportProblem::NoCandidate)
+        }
+        Asked::Sufficient { margin, family } => sufficient_gates(&result, margin, family),
+    };
+    let gates = match gates {
+        Ok(gates) => gates,
+        Err(error) => return problem(error),
+    };
     if result.adapter.sha256 != adapter_sha256 {
-        let (expected, found) = (result.adapter.sha256, adapter_sha256.to_owned());
+        let (expected, found) = (result.adapter.sha256.clone(), adapter_sha256.to_owned());
         return problem(ReportProblem::OtherAdapter { expected, found });
     }
     if result.model.layers > MAX_LAYERS {
         return problem(ReportProblem::Layers { found: result.model.layers });
     }
-    match Variant::parse(&candidate.gates, result.model.layers) {
+    match Variant::parse(gates, result.model.layers) {
         Ok(variant) => Ok((variant, result.adapter.embedding_lora)),
         Err(error) => problem(ReportProblem::Gates(error.to_string())),
     }
+}
+
+/// The LoRA strengths of the sufficient layers for a margin. A share that has no row is looked up in the retained
+/// shares: a cut holds it if the lower end of its interval, and of all earlier cuts, is above it.
+fn sufficient_gates(result: &SearchResult, margin: Margin, family: Option<Family>) -> Result<&String, ReportProblem> {
+    let is_asked = |list: &&SufficientLayers| family.is_none_or(|family| list.family == family);
+    let list = result.sufficient.iter().find(is_asked).ok_or(ReportProblem::NoSufficient)?;
+    let all_needed = || ReportProblem::AllNeeded { margin: margin_in_words(margin, result) };
+    if let Some(row) = list.row(margin) {
+        return if row.answer.p.is_some() { Ok(&row.gates) } else { Err(all_needed()) };
+    }
+    let Margin::Share(share) = margin else { return Err(ReportProblem::NoMargin) };
+    let held = list.shares.iter().take_while(|cut| cut.retained.low > share).last().ok_or_else(all_needed)?;
+    let is_cut = |variant: &&VariantSummary| variant.family == list.family && variant.layers_kept == held.layers_kept;
+    result.variants.iter().find(is_cut).map(|variant| &variant.gates).ok_or(ReportProblem::NoSufficient)
 }
 
 /// The fields that identify the kind and the layout of a file.

@@ -3,17 +3,18 @@
 
 use plimsoll_stats::choose::Gain;
 
-use super::boundaries;
 use super::evidence::{effect, effect_column, effect_note, judged_on};
-use super::grid::{Grid, Side, clipped};
+use super::grid::{Grid, Side, add, arrow, clipped};
+use super::sufficient::sufficient_layers;
 use super::words::{
     self, NONE, Retained, Sign, bytes, count, counted, decimals, fixed, gain_digits, p_value, percent, plain,
     plus_minus,
 };
+use super::{boundaries, is_candidate};
 use crate::lora::Family;
 use crate::result::{
     Agreement, Arbitration, Controls, Depth, EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary,
-    FrontPoint, GuardSummary, ScoreSummary, SearchResult, VariantSummary,
+    FrontPoint, GuardSummary, ScoreSummary, SearchResult, SufficientLayers, VariantSummary,
 };
 
 /// Width of a bar, in columns.
@@ -45,6 +46,7 @@ pub(super) struct Section {
 /// The sections of everything that was measured in addition to the boundaries.
 pub(super) fn sections(result: &SearchResult, extent: Extent) -> Vec<Section> {
     let all = [
+        sufficient(result),
         families(result, extent),
         result.arbitration.as_ref().map(arbitration),
         result.controls.as_ref().map(|controls| controls_section(controls, result)),
@@ -130,6 +132,30 @@ fn families(result: &SearchResult, extent: Extent) -> Option<Section> {
         note.push_str(&format!(" Left out, with a higher NLL: {}.", left_out.join(", ")));
     }
     (!grids.is_empty()).then_some(Section { title: "Other families", grids, note })
+}
+
+/// Title of the sufficient layers.
+pub(super) const LAYERS_NEEDED: &str = "How many layers are needed";
+
+/// Legend of the sufficient layers.
+pub(super) fn layers_needed_note(samples: usize) -> String {
+    format!(
+        "The fewest layers that are shown to retain more than the margin, a share of the adapter's gain over the base \
+         model. One-sided tests on {}, from the cut that drops least to the first that is not shown. Why not fewer: the \
+         next cut with its share, and its p-value, or `less` if it is shown to retain less. Each row is a claim of its \
+         own. `plimsoll trim --from OUT --margin` writes the adapter of a row.",
+        counted(samples, "sample")
+    )
+}
+
+/// How many layers each margin needs, one table for each family.
+fn sufficient(result: &SearchResult) -> Option<Section> {
+    let samples = result.sufficient.first()?.samples;
+    let is_one = result.sufficient.len() == 1;
+    let name = |list: &SufficientLayers| (!is_one).then(|| Family::name(list.family).to_owned());
+    let grids = result.sufficient.iter().map(|list| (name(list), sufficient_layers(list, result))).collect();
+    let note = layers_needed_note(samples);
+    Some(Section { title: LAYERS_NEEDED, grids, note })
 }
 
 fn arbitration(Arbitration { folds, families }: &Arbitration) -> Section {
@@ -393,18 +419,6 @@ pub(super) fn place_name(place: &EffectValue) -> String {
 }
 
 /// Whether a variant is the candidate.
-fn is_candidate(result: &SearchResult, family: Family, gates: &str) -> bool {
-    result.candidate.as_ref().is_some_and(|candidate| candidate.family == family && candidate.gates == gates)
-}
-
-fn arrow(is_chosen: bool) -> String {
-    if is_chosen { "▶" } else { "" }.to_owned()
-}
-
-fn add(grid: &mut Grid, cells: Vec<String>, is_chosen: bool) {
-    if is_chosen { grid.chosen(cells) } else { grid.row(cells) }
-}
-
 /// A gain, and its interval as `−0.0012 to +0.0207`.
 pub(super) fn with_interval(gain: &Gain) -> [String; 2] {
     let [value, low, high] = gain_digits(gain, Sign::Both);

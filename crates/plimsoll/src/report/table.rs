@@ -9,7 +9,7 @@ use super::evaluation::{efficiency, efficiency_note, written, written_note};
 use super::grid::Form;
 use super::sections::{self, Extent, Section};
 use super::terminal::{Look, Style, wrap};
-use super::words::{self, Sign, count, decimals, fixed, percent, plus_minus};
+use super::words::{self, Sign, count, counted, decimals, fixed, percent, plus_minus};
 use super::{CHOSEN, boundaries, chosen, full, marks, other_candidate, race_status};
 use crate::result::{SearchResult, VariantSummary};
 
@@ -22,10 +22,7 @@ fn picks(result: &SearchResult) -> String {
         Some(metric) => format!("the highest {} of the boundaries that answered", words::printable(&metric.name)),
         None => "the lowest NLL".to_owned(),
     };
-    let samples = match result.choice.validation {
-        JudgingSamples::Holdout => "the selection samples",
-        JudgingSamples::Nested { .. } => "all samples",
-    };
+    let samples = if result.data.holdout > 0 { "the selection samples" } else { "all samples" };
     let is_candidate = if other_candidate(result).is_none() { " (the candidate)" } else { "" };
     format!(
         "Picked by, on {samples}: best = {best}; one-SE = the smallest k within one paired standard error of the best\
@@ -93,12 +90,13 @@ pub fn table(result: &SearchResult, style: Style) -> String {
 fn legend(result: &SearchResult) -> String {
     let data = &result.data;
     let samples = match result.choice.validation {
-        JudgingSamples::Holdout => {
+        _ if data.holdout > 0 => {
             format!("{} selection and {} held-out samples", count(data.selection as u64), count(data.holdout as u64))
         }
         JudgingSamples::Nested { folds } => {
             format!("{} samples in nested cross-validation ({folds} folds)", count(data.selection as u64))
         }
+        JudgingSamples::Holdout | JudgingSamples::All => counted(data.selection, "sample"),
     };
     format!(
         "NLL in nats per answer token, mean over samples; lower is better. {samples}, {} answer tokens. The lowest k \

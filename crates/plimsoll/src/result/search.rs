@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::efficiency::Efficiency;
 use super::evidence::{Controls, Effects, GuardSummary, LensSummary};
+use super::sufficient::SufficientLayers;
 use super::variants::{Arbitration, Candidate, FrontPoint, MetricSummary, RaceSummary, VariantSummary};
 use super::warning::Warning;
 use crate::lora::Variant;
@@ -45,6 +46,10 @@ pub struct SearchResult {
     /// The candidate: the variant that was picked and judged, whatever the verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<Candidate>,
+    /// How many layers keep a given share of the adapter's gain, by family: `bottom-k` first. Empty if a race left scores
+    /// out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sufficient: Vec<SufficientLayers>,
     /// Comparison of the families; absent if only one was searched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arbitration: Option<Arbitration>,
@@ -196,6 +201,13 @@ pub struct Rules {
     pub choice_resamples: usize,
     /// Number of bootstrap resamples of each interval, and of sign patterns of each randomisation test.
     pub resamples: usize,
+}
+
+impl Rules {
+    /// The margin that was asked for.
+    pub fn asked_margin(&self) -> Margin {
+        self.margin_nats.map_or(Margin::Share(self.margin), Margin::Nats)
+    }
 }
 
 impl From<&ChooseOptions> for Rules {

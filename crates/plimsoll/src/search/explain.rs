@@ -6,7 +6,7 @@ use plimsoll_stats::choose::Part;
 
 use super::effects::{self, Measured};
 use super::journal::{Known, Set};
-use super::judge::{Judged, distinct};
+use super::judge::Judged;
 use super::plan;
 use super::score::Scored;
 use super::scoring::{Counted, Observer, Scoring, Task, Wanted};
@@ -63,7 +63,7 @@ pub(super) fn explain(
     let variants = study.variants_of_effects(&facts);
     scoring.evaluate(Task::scores(set, &parts.effects, &variants), Counted::Samples, observe)?;
     let [base, full] = study.base_and_full();
-    let shown = distinct(&[base, judged.main[2].clone(), full]);
+    let shown = Variant::distinct(&[base, judged.main[2].clone(), full]);
     let kept: Vec<&Sample> = parts.raced.iter().copied().filter(|sample| scoring.keeps_tokens(sample)).collect();
     scoring.begin(plan::TOKENS);
     let task = Task::scores(set, &kept, &shown).wanting(Wanted::Tokens);
@@ -83,7 +83,7 @@ pub(super) fn explain(
                 stages.spend(step);
                 observe(stages.progress())
             };
-            Some(benchmark.efficiency(&distinct(&judged.main), &prompts, &mut go_on)?)
+            Some(benchmark.efficiency(&Variant::distinct(&judged.main), &prompts, &mut go_on)?)
         }
         None => None,
     };

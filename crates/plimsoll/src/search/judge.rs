@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use plimsoll_stats as stats;
 use plimsoll_stats::choose::{
-    self, Choice, ChooseProblem, ControlGains, CutKind, Gain, Input, Part, Reason, Scores, Verdict, choose,
-    choose_nested, cross_validate, judge,
+    self, Choice, ChooseProblem, ControlGains, CutKind, Gain, Input, JudgingSamples, Part, Reason, Rule, Scores,
+    Verdict, choose, choose_nested, cross_validate_by, judge,
 };
 use plimsoll_stats::metrics::compare;
 
@@ -16,11 +16,12 @@ use super::score::Scored;
 use super::scoring::{Counted, Observer, Scoring, Task, Wanted};
 use super::select::Selected;
 use super::study::{Parts, Study};
+use super::sufficient::{Losses, Ordered, decide, ordered};
 use super::{lens, plan};
 use crate::data::Sample;
 use crate::error::{Error, Result};
 use crate::lora::{Family, Member, Place, Places, Position, Variant};
-use crate::result::{Control, Controls, Depth, LensSummary, MetricSummary, MetricVariant};
+use crate::result::{Control, Controls, Depth, LensSummary, MetricSummary, MetricVariant, SufficientLayers};
 
 /// The result of the third stage: the candidate and the verdict.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(super) struct Judged {
     pub(super) choice: Choice,
     /// The values of the metric, if there is one.
     pub(super) metric: Option<MetricSummary>,
+    /// The sufficient layers of each family whose order is fixed.
+    pub(super) sufficient: Vec<SufficientLayers>,
     pub(super) controls: Option<Controls>,
     pub(super) guard: Option<GuardJudgement>,
     /// Probability curves on the selection samples.
@@ -53,7 +56,7 @@ pub struct GuardJudgement {
     pub is_held: bool,
 }
 
-/// Scores the candidate and its controls on the judging samples, and judges the candidate.
+/// Scores the boundaries on the judging samples, chooses, and compares the candidate with its controls.
 pub(super) fn judge_candidate(
     study: &Study,
     parts: &Parts<'_>,
@@ -64,61 +67,60 @@ pub(super) fn judge_candidate(
     observe: Observer<'_>,
 ) -> Result<Judged> {
     let (layers, judging) = (study.layers(), Set::data(Part::Holdout));
-    let candidate = &selected.candidate;
-    let mut members = selected.members.clone();
-    let planned = score_controls(study, parts, scored, candidate, &mut members, scoring, observe)?;
-
     let [base, full] = study.base_and_full();
+    let orders = if scored.fates.is_none() { ordered(study, scored, &selected.excluded) } else { Vec::new() };
     // The boundary that the rule picks is judged too, whichever family won.
     let by_nll = Variant::bottom_k(layers, selected.boundary);
-    let main = [base.clone(), by_nll, candidate.variant.clone(), full.clone()];
     let mut variants = if scored.fates.is_none() { Variant::every_boundary(layers) } else { Vec::new() };
-    variants.extend(main.iter().cloned());
-    let variants = distinct(&variants);
+    variants.extend([base.clone(), by_nll.clone(), selected.candidate.variant.clone(), full.clone()]);
+    variants.extend(orders.iter().flat_map(|order| &order.cuts).map(|member| member.variant.clone()));
+    let variants = Variant::distinct(&variants);
     scoring.begin(plan::JUDGING);
     let task = Task::scores(judging, &parts.holdout, &variants).wanting(Wanted::Tokens);
     scoring.evaluate(task, Counted::Samples, observe)?;
+    let mut valued = None;
+    if let (Some(answering), Some((found, pick))) = (&mut answering, &selected.by_metric) {
+        let mut boundaries = vec![0, *pick, layers];
+        boundaries.dedup();
+        scoring.begin(plan::ANSWERS);
+        let holdout = answering.values(Part::Holdout, &parts.holdout, &boundaries, scoring.stages(), observe)?;
+        valued = Some(Valued { holdout, ..found.clone() });
+    }
+
+    let options = study.choose_options();
+    let judge = Judge { study, parts, scoring, scored };
+    let lens = judge.lens(&options);
+    let curve: Vec<f64> = lens.full.iter().map(|point| point.probability).collect();
+    let Chosen { mut choice, candidate, metric, sufficient } =
+        judge.choose(&selected, valued.as_ref(), &orders, &curve, &options)?;
+
+    let mut members = selected.members;
+    let planned = if study.wants_controls() && is_about_cut(&choice) {
+        score_controls(study, parts, scored, &candidate, &mut members, scoring, observe)?
+    } else {
+        Vec::new()
+    };
     let of_controls: Vec<Variant> = planned.iter().flat_map(|control| control.variants.clone()).collect();
     scoring.begin(plan::JUDGING_CONTROLS);
     scoring.evaluate(Task::scores(judging, &parts.holdout, &of_controls), Counted::Samples, observe)?;
     scoring.begin(plan::JUDGING_GUARD);
-    let shown = distinct(&[base, candidate.variant.clone(), full]);
+    let shown = Variant::distinct(&[base.clone(), candidate.variant.clone(), full.clone()]);
     let task = Task::scores(Set::guard(Part::Holdout), &parts.guard[1], &shown);
     scoring.evaluate(task, Counted::Samples, observe)?;
-    let mut valued = None;
-    if let (Some(answering), Some((found, pick))) = (&mut answering, selected.by_metric) {
-        let mut boundaries = vec![0, pick, layers];
-        boundaries.dedup();
-        scoring.begin(plan::ANSWERS);
-        let holdout = answering.values(Part::Holdout, &parts.holdout, &boundaries, scoring.stages(), observe)?;
-        valued = Some(Valued { holdout, ..found });
-    }
 
     let judge = Judge { study, parts, scoring, scored };
-    let options = study.choose_options();
-    let lens = judge.lens(&options);
-    let curve: Vec<f64> = lens.full.iter().map(|point| point.probability).collect();
-    let by_boundary = judge.choose_boundary(&curve, &selected.excluded, &options)?;
-    let (mut choice, metric) = match &valued {
-        Some(valued) => judge.choose_by_metric(valued, by_boundary, &curve, &options)?,
-        None => (judge.judge(&candidate.variant, by_boundary, &options)?, None),
-    };
     let guard = judge.guard(&candidate.variant, &options)?;
     if choice.verdict == Verdict::Trim && guard.is_some_and(|guard| !guard.is_held) {
         (choice.verdict, choice.reason, choice.layers_kept) = (Verdict::KeepFull, Reason::GuardNotHeld, layers);
     }
-    let controls = judge.controls(&planned, &candidate.variant, &options)?;
-    let undecided = metric.as_ref().filter(|metric| !metric.decided);
-    let candidate = match undecided {
-        // The metric could not decide: the pick of the NLL is the candidate.
-        Some(metric) => {
-            let k = metric.choice_by_nll.one_se;
-            let variant = Variant::bottom_k(layers, k);
-            Member { family: Family::BottomK, position: Position::LayersKept(k), label: variant.name(), variant }
-        }
-        None => selected.candidate,
-    };
-    Ok(Judged { members, candidate, choice, metric, controls, guard, lens, main })
+    let controls = judge.controls(&planned, &candidate.variant, &choice, &options)?;
+    let main = [base, by_nll, candidate.variant.clone(), full];
+    Ok(Judged { members, candidate, choice, metric, sufficient, controls, guard, lens, main })
+}
+
+/// Whether the choice is about a cut that controls can be compared with. A cut that does not hold its margin needs none.
+pub(super) fn is_about_cut(choice: &Choice) -> bool {
+    choice.validation != JudgingSamples::All || choice.verdict == Verdict::Trim
 }
 
 /// Plans the controls of a cut, and scores the tuned ones on the selection samples.
@@ -132,7 +134,7 @@ fn score_controls(
     observe: Observer<'_>,
 ) -> Result<Vec<PlannedControl>> {
     let facts = scored.facts(study);
-    if !study.wants_controls() || !controls::is_cut(&facts, &candidate.variant) {
+    if !controls::is_cut(&facts, &candidate.variant) {
         return Ok(Vec::new());
     }
     let (set, selection) = (Set::data(Part::Selection), parts.selection.as_slice());
@@ -161,6 +163,14 @@ fn score_controls(
         variants: if study.folds.is_some() { variants } else { vec![variants[best].clone()] },
     };
     Ok(std::iter::once(tuned).chain(untuned).collect())
+}
+
+/// The choice and what it is about.
+struct Chosen {
+    choice: Choice,
+    candidate: Member,
+    metric: Option<MetricSummary>,
+    sufficient: Vec<SufficientLayers>,
 }
 
 /// Applies the rules that judge to the scores.
@@ -219,34 +229,89 @@ impl Judge<'_> {
         (0..=layers).filter(|&k| self.nll(part, &Variant::bottom_k(layers, k)).is_ok()).collect()
     }
 
-    /// The choice among the boundaries, without other families.
+    /// The choice by the settings' rule, and its candidate.
+    fn choose(
+        &self,
+        selected: &Selected,
+        valued: Option<&Valued>,
+        orders: &[Ordered],
+        curve: &[f64],
+        options: &choose::ChooseOptions,
+    ) -> Result<Chosen> {
+        let layers = self.study.layers();
+        let boundary = |k: usize| {
+            let variant = Variant::bottom_k(layers, k);
+            Member { family: Family::BottomK, position: Position::LayersKept(k), label: variant.name(), variant }
+        };
+        let (picked, by_boundary) = self.choose_boundary(curve, &selected.excluded, options)?;
+        if let Some(valued) = valued {
+            let (choice, metric) = self.choose_by_metric(valued, by_boundary, curve, options)?;
+            // If the metric could not decide, the pick of the NLL is the candidate.
+            let undecided = metric.as_ref().filter(|metric| !metric.decided);
+            let candidate = undecided.map_or(selected.candidate.clone(), |_| boundary(picked));
+            return Ok(Chosen { choice, candidate, metric, sufficient: Vec::new() });
+        }
+        let candidate = match options.rule {
+            Rule::Sufficient | Rule::OneSe => selected.candidate.clone(),
+            Rule::Best | Rule::Curve => boundary(picked),
+        };
+        let choice = match candidate.variant.boundary() {
+            Some(k) if k == picked => by_boundary,
+            _ => self.judge(&candidate.variant, by_boundary, options)?,
+        };
+        if orders.is_empty() {
+            return Ok(Chosen { choice, candidate, metric: None, sufficient: Vec::new() });
+        }
+        let [base, full] = self.study.base_and_full();
+        let everywhere = |variant: &Variant| {
+            let parts = [Part::Selection, Part::Holdout].map(|part| self.nll(part, variant));
+            let [selection, holdout] = parts;
+            Ok::<Vec<f64>, Error>([selection?, holdout?].concat())
+        };
+        let (base, full) = (everywhere(&base)?, everywhere(&full)?);
+        let of = |variant: &Variant| everywhere(variant).ok();
+        let losses = Losses { base: &base, full: &full, of: &of };
+        let decision = decide(self.study, orders, &losses, &choice, options);
+        Ok(match options.rule {
+            Rule::Sufficient => Chosen {
+                choice: decision.choice,
+                candidate: decision.candidate.unwrap_or(candidate),
+                metric: None,
+                sufficient: decision.lists,
+            },
+            Rule::OneSe | Rule::Best | Rule::Curve => {
+                Chosen { choice, candidate, metric: None, sufficient: decision.lists }
+            }
+        })
+    }
+
+    /// The choice among the boundaries, without other families, and the boundary that the rule picked.
     fn choose_boundary(
         &self,
         curve: &[f64],
         excluded: &HashSet<String>,
         options: &choose::ChooseOptions,
-    ) -> Result<Choice> {
+    ) -> Result<(usize, Choice)> {
         let (layers, whole) = (self.study.layers(), self.study.table.layers_up_to_highest());
         let mut picks = self.study.allowed_boundaries(self.scored.fates.as_deref(), excluded);
         if let Some(folds) = self.study.folds {
             let scores = self.scores(Part::Selection, &picks)?;
-            return choose_nested(&scores, layers, curve, whole, folds, options).map_err(internal);
+            let choice = choose_nested(&scores, layers, curve, whole, folds, options).map_err(internal)?;
+            return Ok((scores.pick_by(options.rule, curve), choice));
         }
         if picks.is_empty() {
             picks.push(layers);
         }
         let selection = self.scores(Part::Selection, &picks)?;
+        let picked = selection.pick_by(options.rule, curve);
         let holdout = self.scores(Part::Holdout, &self.complete(Part::Holdout))?;
         let input = Input::of(selection, holdout, layers, curve).map_err(internal)?;
-        Ok(choose(&input.with_whole(whole), options))
+        Ok((picked, choose(&input.with_whole(whole), options).map_err(internal)?))
     }
 
-    /// The choice with the judgement on the candidate, if that is not the boundary that was judged.
+    /// The choice with the judgement on a candidate that is not the boundary that was judged.
     fn judge(&self, candidate: &Variant, by_boundary: Choice, options: &choose::ChooseOptions) -> Result<Choice> {
-        let (study, layers) = (self.study, self.study.layers());
-        if *candidate == Variant::bottom_k(layers, by_boundary.one_se) {
-            return Ok(by_boundary);
-        }
+        let study = self.study;
         let facts = study.facts(&[], &[]);
         let gate = |place: &Place| place.module.map(|module| candidate.gates[place.layer].get(module));
         let kind = if facts.places(Places::Modules).all(|place| gate(&place) == Some(1.0)) {
@@ -275,7 +340,8 @@ impl Judge<'_> {
         let selection = valued.scores(Part::Selection, &valued.candidates)?;
         let holdout = valued.scores(Part::Holdout, &valued.judged())?;
         let input = Input::of(selection, holdout, self.study.layers(), curve).map_err(internal)?;
-        let by_metric = choose(&input.with_whole(self.study.table.layers_up_to_highest()), options);
+        let by_metric =
+            choose(&input.with_whole(self.study.table.layers_up_to_highest()), options).map_err(internal)?;
         // If it cannot separate the full adapter from the base model, it cannot choose between cuts either.
         let Gain { low, high, .. } = by_metric.adapter_gain;
         let decided = low > 0.0 || high < 0.0;
@@ -328,6 +394,7 @@ impl Judge<'_> {
         &self,
         planned: &[PlannedControl],
         candidate: &Variant,
+        choice: &Choice,
         options: &choose::ChooseOptions,
     ) -> Result<Option<Controls>> {
         if planned.is_empty() {
@@ -337,11 +404,11 @@ impl Judge<'_> {
         let part = if self.study.folds.is_some() { Part::Selection } else { Part::Holdout };
         let folds = self.study.folds.map(|folds| stats::folds(self.samples(part).len(), folds, options.seed));
         let cut = match &folds {
-            None => self.nll(part, candidate)?,
-            Some(folds) => {
+            Some(folds) if choice.validation != JudgingSamples::All => {
                 let boundaries: Vec<usize> = (0..=self.study.layers()).collect();
-                cross_validate(&self.scores(part, &boundaries)?, folds)
+                cross_validate_by(options.rule, &self.scores(part, &boundaries)?, folds)
             }
+            _ => self.nll(part, candidate)?,
         };
         let column = |control: &PlannedControl| {
             let columns = control.variants.iter().map(|variant| self.nll(part, variant));
@@ -361,12 +428,6 @@ impl Judge<'_> {
         let rows = planned.iter().zip(gains).map(row).collect();
         Ok(Some(Controls { rows, depth: if is_depth { Depth::Shown } else { Depth::NotShown } }))
     }
-}
-
-/// The distinct variants, in the order of their first occurrence.
-pub(super) fn distinct(variants: &[Variant]) -> Vec<Variant> {
-    let mut seen = HashSet::new();
-    variants.iter().filter(|variant| seen.insert(variant.spec())).cloned().collect()
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "map_err passes a value")]

@@ -32,6 +32,7 @@ mod scoring;
 mod select;
 mod settings;
 mod study;
+mod sufficient;
 mod write;
 
 pub use found::{Found, TrimmedAdapter};

@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 
 use plimsoll_stats::choose::race::Fate;
-use plimsoll_stats::choose::{self, Choice, Part, Verdict};
+use plimsoll_stats::choose::{self, Choice, JudgingSamples, Part, Verdict};
 use plimsoll_stats::{mean_and_se, pareto};
 
 use super::explain::{Explained, token_share};
 use super::journal::{Known, Set};
-use super::judge::{GuardJudgement, Judged};
+use super::judge::{GuardJudgement, Judged, is_about_cut};
 use super::score::Scored;
 use super::scoring::Scoring;
 use super::settings::{ControlScoring, Strategy};
@@ -19,7 +19,8 @@ use crate::lora::adapter::OtherBase;
 use crate::lora::{Family, Member, Variant, VariantId};
 use crate::result::{
     Arbitration, Candidate, Controls, Cost, DroppedBoundary, Effects, Efficiency, FrontPoint, LensSummary,
-    MetricSummary, RaceSummary, Rules, SampleTokens, ScoreRow, ScoreSummary, VariantScore, VariantSummary, Warning,
+    MetricSummary, RaceSummary, Rules, SampleTokens, ScoreRow, ScoreSummary, SufficientLayers, VariantScore,
+    VariantSummary, Warning,
 };
 
 /// With fewer samples than these there is a warning: the intervals are too narrow.
@@ -46,6 +47,8 @@ pub struct Findings {
     pub candidate: Candidate,
     /// The candidate's variant.
     pub variant: Variant,
+    /// How many layers keep a given share of the adapter's gain, by family.
+    pub sufficient: Vec<SufficientLayers>,
     /// The competition of families.
     pub arbitration: Option<Arbitration>,
     /// The comparison with controls.
@@ -129,6 +132,7 @@ pub(super) fn gather(
         lens: judged.lens,
         choice: judged.choice,
         variant: judged.candidate.variant,
+        sufficient: judged.sufficient,
         arbitration,
         controls: judged.controls,
         effects: explained.effects,
@@ -223,9 +227,12 @@ fn warnings(study: &Study, judged: &Judged, tokens: &[SampleTokens], notes: &Dat
     // With a metric there are no controls.
     let is_uncontrolled = study.settings.controls == ControlScoring::Omitted
         && study.metric.is_none()
+        && is_about_cut(choice)
         && controls::is_cut(&study.facts(&[], &[]), &judged.candidate.variant);
     let is_proven = choice.adapter_gain.mean > 0.0
         && choice.adapter_gain.p < choose::level(choice.adapter_gain.samples, choose::ChooseOptions::default().alpha);
+    // The resamples pick boundaries only, and not by sufficient layers.
+    let is_resampled = judged.candidate.family == Family::BottomK && choice.validation != JudgingSamples::All;
     let is_few = selection < FEW_SELECTION || holdout < FEW_HOLDOUT;
     let is_known_before = study.forewarnings.iter().any(|warning| matches!(warning, Warning::CannotShow { .. }));
     let DataNotes { skipped, cut, max_length, open_endings, other_base } = notes.clone();
@@ -238,8 +245,7 @@ fn warnings(study: &Study, judged: &Judged, tokens: &[SampleTokens], notes: &Dat
         other_base.map(|OtherBase { adapter, model }| Warning::OtherBase { adapter, model }),
         is_uncontrolled.then_some(Warning::ControlsOmitted),
         judged.metric.as_ref().is_some_and(|metric| !metric.decided).then_some(Warning::MetricUndecided),
-        // The resamples pick boundaries only.
-        (share < STABLE_SHARE && judged.candidate.family == Family::BottomK).then_some(Warning::Unstable { share }),
+        (share < STABLE_SHARE && is_resampled).then_some(Warning::Unstable { share }),
         (!is_proven).then_some(Warning::AdapterUnproven { p: choice.adapter_gain.p }),
     ];
     study.forewarnings.iter().cloned().chain(warnings.into_iter().flatten()).collect()

@@ -137,14 +137,18 @@ impl Study {
             Some((ANSWERS, samples.iter().map(|sample| prompt(sample)).sum::<u64>() * boundaries as u64))
         };
         stages.extend(answers(selection, self.metric_boundaries()));
+        let of_orders = variants.known.members().iter().filter(|member| member.family.is_prespecified());
+        let of_orders: Vec<Variant> = of_orders.map(|member| member.variant.clone()).collect();
+        stages.push((JUDGING, self.work_of_judging(scoring, holdout, of_orders)));
+        stages.extend(answers(holdout, 3));
         if self.wants_controls() {
             let alphas = Family::GlobalAlpha.members(&facts).into_iter().map(|member| member.variant).collect();
             let tuned = scoring.work(Task::scores(choosing, selection, &not_known(alphas)));
             let drawn = if self.folds.is_some() { alone(scoring, selection, controls::MOST) } else { 0 };
             stages.push((CONTROLS, tuned + drawn));
+            stages.push((JUDGING_CONTROLS, alone(scoring, holdout, 1 + controls::MOST)));
         }
-        stages.extend(self.stages_of_judging(scoring, holdout, guard_after));
-        stages.extend(answers(holdout, 3));
+        stages.push((JUDGING_GUARD, alone(scoring, guard_after, 3)));
         let of_effects = not_known(self.variants_of_effects(&facts));
         stages.push((EFFECTS, scoring.work(Task::scores(choosing, some, &of_effects))));
         let kept: Vec<&Sample> = selection.iter().copied().filter(|sample| scoring.keeps_tokens(sample)).collect();
@@ -154,31 +158,20 @@ impl Study {
         stages
     }
 
-    /// Scoring of the candidate and its controls on the judging samples.
-    fn stages_of_judging(
-        &self,
-        scoring: &mut Scoring<'_>,
-        holdout: &[&Sample],
-        guard: &[&Sample],
-    ) -> Vec<PlannedStage> {
-        let alone =
-            |scoring: &Scoring<'_>, samples: &[&Sample], variants: usize| scoring.work_alone(samples) * variants as u64;
+    /// Work of scoring the candidate on the judging samples, with all boundaries and the cuts of other fixed orders.
+    fn work_of_judging(&self, scoring: &mut Scoring<'_>, holdout: &[&Sample], of_orders: Vec<Variant>) -> u64 {
+        let alone = |scoring: &Scoring<'_>, variants: usize| scoring.work_alone(holdout) * variants as u64;
         let boundaries = match self.settings.strategy {
             Strategy::Exact => {
-                let all = Variant::every_boundary(self.layers());
-                let task = Task::scores(Set::data(Part::Holdout), holdout, &all).wanting(Wanted::Tokens);
-                scoring.work(task)
+                let mut all = Variant::every_boundary(self.layers());
+                all.extend(of_orders);
+                let all = Variant::distinct(&all);
+                scoring.work(Task::scores(Set::data(Part::Holdout), holdout, &all).wanting(Wanted::Tokens))
             }
             // Base, full, the candidate, and with a metric the pick of the NLL.
-            Strategy::Racing { .. } => alone(scoring, holdout, 3 + usize::from(self.metric.is_some())),
+            Strategy::Racing { .. } => alone(scoring, 3 + usize::from(self.metric.is_some())),
         };
-        let of_other_families = alone(scoring, holdout, usize::from(self.families().len() > 1));
-        let mut stages = vec![(JUDGING, boundaries + of_other_families)];
-        if self.wants_controls() {
-            stages.push((JUDGING_CONTROLS, alone(scoring, holdout, 1 + controls::MOST)));
-        }
-        stages.push((JUDGING_GUARD, alone(scoring, guard, 3)));
-        stages
+        boundaries + alone(scoring, usize::from(self.families().len() > 1))
     }
 
     /// Scoring of variants that do not depend on scores, on the selection samples.

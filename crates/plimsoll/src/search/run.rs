@@ -415,6 +415,7 @@ impl<'a> PreparedSearch<'a> {
             lens: findings.lens,
             choice: findings.choice,
             candidate: Some(findings.candidate),
+            sufficient: findings.sufficient,
             arbitration: findings.arbitration,
             controls: findings.controls,
             effects: Some(findings.effects),

@@ -2,7 +2,7 @@
 
 use std::num::NonZero;
 
-use plimsoll_stats::choose::Margin;
+use plimsoll_stats::choose::{Margin, Rule};
 
 use crate::lora::{Family, Places};
 
@@ -34,7 +34,9 @@ pub struct SearchSettings {
     pub effects: EffectSettings,
     /// A loss on the guard's samples below this counts as not worse, in nats per answer token.
     pub guard_margin: f64,
-    /// What counts as not worse than the full adapter.
+    /// The rule that picks the candidate; `None` for the default of the strategy ([`rule`](Self::rule)).
+    pub rule: Option<Rule>,
+    /// What a cut may lose against the full adapter.
     pub margin: Margin,
     /// Maximum share of the adapter's bytes that the candidate keeps; `None` for no limit.
     pub budget: Option<f64>,
@@ -59,6 +61,7 @@ impl Default for SearchSettings {
             controls: ControlScoring::Scored,
             effects: EffectSettings::default(),
             guard_margin: 0.01,
+            rule: None,
             margin: Margin::Share(0.98),
             budget: None,
             metric_candidates: 5,
@@ -66,6 +69,18 @@ impl Default for SearchSettings {
             lens_samples: LENS_SAMPLES,
             seed: 0,
         }
+    }
+}
+
+impl SearchSettings {
+    /// The rule that picks the candidate. By default it is the rule of sufficient layers, which needs all samples in each
+    /// of its tests, and in a race the one-standard-error rule.
+    pub fn rule(&self) -> Rule {
+        let default = match self.strategy {
+            Strategy::Exact => Rule::Sufficient,
+            Strategy::Racing { .. } => Rule::OneSe,
+        };
+        self.rule.unwrap_or(default)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use plimsoll_stats as stats;
 use plimsoll_stats::choose::race::{self, Fate};
-use plimsoll_stats::choose::{self, Part};
+use plimsoll_stats::choose::{self, Part, Rule};
 
 use super::metric::Chooser;
 use super::settings::{ControlScoring, HOLDOUT, SearchSettings, Strategy, Validation};
@@ -201,6 +201,7 @@ impl Study {
     pub(super) fn choose_options(&self) -> choose::ChooseOptions {
         choose::ChooseOptions {
             seed: self.settings.seed,
+            rule: self.settings.rule(),
             margin: self.settings.margin,
             ..choose::ChooseOptions::default()
         }
@@ -244,14 +245,12 @@ impl Rules<'_> {
             (!settings.gates.is_empty(), "--gates"),
             (has_guard, "--guard"),
             (settings.budget.is_some(), "--budget"),
+            (settings.rule() == Rule::Curve, "--rule curve"),
         ];
         let needs_holdout = needs_holdout.iter().find(|(needs, _)| *needs).map(|(_, what)| *what);
         let folds = match (settings.validation, needs_holdout) {
             (Validation::HeldOut(_), _) | (Validation::Auto, Some(_)) => None,
-            (Validation::Auto, None) => match choose::validation_for(samples) {
-                choose::JudgingSamples::Nested { folds } => Some(folds),
-                choose::JudgingSamples::Holdout => None,
-            },
+            (Validation::Auto, None) => choose::folds_for(samples),
             (Validation::Folds(_), Some(what)) => {
                 return Err(Error::Usage(format!("--folds cannot be used with {what}: use --holdout")));
             }
@@ -285,6 +284,11 @@ impl Rules<'_> {
             && !(error_rate > 0.0 && error_rate < 1.0)
         {
             return Err(Error::Usage(format!("--error-rate {error_rate}: expected a number between 0 and 1")));
+        }
+        if settings.rule() == Rule::Sufficient && settings.strategy != Strategy::Exact {
+            return Err(Error::Usage(
+                "--rule sufficient needs all samples in each test: it cannot be used with --search racing".into(),
+            ));
         }
         if has_metric && (is_rich || is_bounded) {
             return Err(Error::Usage(

@@ -17,7 +17,8 @@ use common::{adapter_folder, golden};
 use fake::{
     BATCH, FakeProbe, FakeScorer, LAYERS, Nll, hardness, near, noise, sample, share, strength, table, with_norms, worth,
 };
-use plimsoll::choose::{Choice, JudgingSamples as Judged, Part, Reason, Verdict};
+use plimsoll::choose::sufficient::Stop;
+use plimsoll::choose::{Choice, JudgingSamples as Judged, Margin, Part, Reason, Rule, Verdict};
 use plimsoll::data::{self, DataOptions, Dataset, Sample, TemplateChoice};
 use plimsoll::engine::{Capabilities, CpuOptions, Engines, Probe};
 use plimsoll::lora::{Facts, Family, LoraTable, Places, Projection, Variant};
@@ -79,6 +80,11 @@ impl Case {
             fails_after: None,
             nll: Box::new(nll),
         }
+    }
+
+    /// The same with the one-standard-error rule.
+    fn by_one_se(self) -> Self {
+        self.with(|settings| settings.rule = Some(Rule::OneSe))
     }
 
     /// The same with families and gates that compete.
@@ -196,6 +202,9 @@ fn a_cut_of_a_harmful_adapter_is_made_where_it_beats_the_base_model_too() {
 #[test]
 fn nothing_is_cut_where_every_layer_helps() {
     let findings = Case::new(worth([0.2; LAYERS])).run();
+    assert_eq!(answer(&findings.choice), (Verdict::KeepFull, Reason::AllNeeded, LAYERS));
+    assert_eq!(findings.candidate.layers_kept, LAYERS - 1);
+    let findings = Case::new(worth([0.2; LAYERS])).by_one_se().run();
     assert_eq!(answer(&findings.choice), (Verdict::KeepFull, Reason::NoCut, LAYERS));
     assert!(!findings.choice.abstains && findings.choice.bootstrap[LAYERS] == 1.0);
 }
@@ -207,7 +216,7 @@ fn a_cut_that_helps_only_the_samples_that_picked_it_is_worse() {
         let late = if chose.contains(&sample.line) { 0.0 } else { 0.3 };
         worth([0.3, 0.2, 0.2, 0.1, late, late])(sample, variant)
     };
-    let findings = Case::new(nll).with(|settings| settings.validation = THIRD).run();
+    let findings = Case::new(nll).with(|settings| settings.validation = THIRD).by_one_se().run();
     assert_eq!(answer(&findings.choice), (Verdict::KeepFull, Reason::Worse, LAYERS));
     assert_eq!((findings.choice.one_se, findings.candidate.layers_kept), (4, 4));
     assert!(findings.choice.gain.high < 0.0 && !findings.choice.abstains);
@@ -235,7 +244,7 @@ fn nested_validation_calls_no_cut_worse() {
         Some(kept) if kept == folds[sample.line - 1] + 1 => hardness(sample) - 1.0 + share(sample, kept),
         _ => hardness(sample) - 1.0,
     };
-    let findings = Case { table: table(DEEP), ..Case::new(nll) }.run();
+    let findings = Case { table: table(DEEP), ..Case::new(nll) }.by_one_se().run();
     assert_eq!(answer(&findings.choice), (Verdict::KeepFull, Reason::NotShown, DEEP));
     assert_eq!(findings.choice.one_se, DEEP - 1);
     assert!(findings.choice.gain.high < 0.0 && findings.choice.abstains);
@@ -269,12 +278,126 @@ fn a_boundary_above_all_lora_is_no_cut() {
         case.table.bytes[layer] = [0; Projection::COUNT];
         case.table.norms[layer] = [0.0; Projection::COUNT];
     }
+    let case = case.by_one_se();
     let findings = case.run();
     assert_eq!(answer(&findings.choice), (Verdict::KeepFull, Reason::NoCut, LAYERS));
     assert_eq!((findings.choice.one_se, findings.candidate.bytes), (4, case.table.total_bytes()));
     assert!(findings.controls.is_none());
     let layers: HashSet<usize> = findings.effects.measures[0].values.iter().map(|value| value.layer).collect();
     assert_eq!(layers, (0..4).collect());
+}
+
+// Sufficient layers.
+
+/// Layers 0 and 1 have most of the worth, and the upper layers less and less.
+const FADING: [f64; LAYERS] = [0.5, 0.3, 0.1, 0.06, 0.03, 0.01];
+
+fn fading() -> Case {
+    Case::new(worth(FADING))
+}
+
+#[test]
+fn each_margin_has_the_fewest_layers_that_hold_it() {
+    for validation in [THIRD, Validation::Auto] {
+        let findings = fading().with(|settings| settings.validation = validation).run();
+        // Without the top layer 1 % is lost, then 4, 10 and 20 %; all samples test.
+        assert_eq!(answer(&findings.choice), (Verdict::Trim, Reason::NotWorse, 5), "{validation:?}");
+        assert_eq!((findings.choice.validation, findings.choice.gain.samples), (Judged::All, 60));
+        let [list] = &findings.sufficient[..] else { panic!("{:?}", findings.sufficient) };
+        let kept: Vec<usize> = list.rows.iter().map(|row| row.answer.layers_kept).collect();
+        assert_eq!((list.family, list.samples, &kept[1..]), (Family::BottomK, 60, &[5, 4, 4, 3, 2][..]));
+        let bytes: Vec<u64> = list.rows[1..].iter().map(|row| row.bytes).collect();
+        assert_eq!(bytes, [84, 68, 68, 52, 36]);
+        for share in &list.shares {
+            let truth: f64 = FADING[..share.layers_kept].iter().sum();
+            assert!(share.retained.low < truth + 1e-3 && truth < share.retained.high + 1e-3, "{share:?}");
+        }
+        assert_eq!(list.shares.len(), LAYERS - 1);
+    }
+}
+
+#[test]
+fn the_margin_decides_how_many_layers_are_kept() {
+    let kept = |margin| {
+        let findings = fading().with(|settings| settings.margin = margin).run();
+        let row = findings.sufficient[0].row(margin).cloned().unwrap();
+        assert_eq!(row.gates, findings.candidate.gates);
+        (findings.choice.layers_kept, row.answer.stop)
+    };
+    assert!(matches!(kept(Margin::Share(0.85)), (3, Stop::LosesMore { layers_kept: 2, .. })));
+    assert!(matches!(kept(Margin::Share(0.45)), (1, Stop::NoMoreCuts)));
+    // Without layers 3 to 5, 0.1 nats are lost.
+    assert!(matches!(kept(Margin::Nats(0.15)), (3, Stop::LosesMore { layers_kept: 2, .. })));
+    assert!(matches!(kept(Margin::Nats(10.0)), (1, Stop::NoMoreCuts)));
+}
+
+#[test]
+fn a_cut_that_is_better_comes_before_one_that_is_sufficient() {
+    let findings =
+        Case::new(worth([0.3, 0.2, 0.2, 0.1, -0.2, -0.2])).with(|settings| settings.validation = THIRD).run();
+    assert_eq!(answer(&findings.choice), (Verdict::Trim, Reason::Better, 4));
+    assert_eq!(findings.choice.validation, Judged::Holdout);
+    assert!(findings.sufficient[0].rows.iter().all(|row| row.answer.layers_kept <= 4));
+}
+
+#[test]
+fn a_share_near_the_margin_is_left_open() {
+    let nll = |sample: &Sample, variant: &Variant| {
+        worth(FADING)(sample, variant) + 0.05 * noise(sample.line, 17) * (1.0 - strength(variant, 5))
+    };
+    let findings = Case::new(nll).run();
+    assert_eq!(answer(&findings.choice), (Verdict::KeepFull, Reason::NotShown, LAYERS));
+    assert!(findings.choice.abstains && findings.choice.power.is_some());
+    assert!(matches!(findings.sufficient[0].rows[1].answer.stop, Stop::NotShown { layers_kept: 5, p } if p > 0.025));
+    // A wider margin is shown.
+    assert_eq!(findings.sufficient[0].rows[2].answer.layers_kept, 5);
+}
+
+#[test]
+fn families_of_a_fixed_order_are_tested_in_their_own_order() {
+    // The lower layers are worth least.
+    let mut upside_down = FADING;
+    upside_down.reverse();
+    let case = Case { table: with_norms(table(LAYERS), upside_down), ..Case::new(worth(upside_down)) };
+    let case = case.with_families(&[Family::TopK, Family::MagnitudeK, Family::OutputK], &[]);
+    let case = Case { energies: Some(upside_down.to_vec()), ..case };
+    let findings = case.with(|settings| settings.margin = Margin::Share(0.95)).run();
+    let kept: Vec<_> = findings.sufficient.iter().map(|list| (list.family, list.rows[2].answer.layers_kept)).collect();
+    assert_eq!(kept, [(Family::BottomK, 6), (Family::TopK, 4), (Family::MagnitudeK, 4)]);
+    assert_eq!(answer(&findings.choice), (Verdict::Trim, Reason::NotWorse, 4));
+    assert_eq!((findings.candidate.family, findings.candidate.gates.as_str()), (Family::TopK, "0-1=0"));
+}
+
+#[test]
+fn a_budget_begins_the_tests_at_the_largest_cut_within_it() {
+    let budget =
+        |share| fading().with(|settings| (settings.budget, settings.margin) = (Some(share), Margin::Share(0.95)));
+    let findings = budget(0.7).run();
+    assert_eq!(answer(&findings.choice), (Verdict::Trim, Reason::NotWorse, 4));
+    let findings = budget(0.4).run();
+    assert_eq!(answer(&findings.choice), (Verdict::KeepFull, Reason::AllNeeded, LAYERS));
+    assert_eq!(findings.candidate.layers_kept, 2);
+}
+
+#[test]
+fn other_rules_are_used_if_they_are_asked_for() {
+    let kept = |rule| {
+        let findings = fading().with(|settings| (settings.rule, settings.validation) = (Some(rule), THIRD)).run();
+        assert_eq!((findings.choice.rule, findings.sufficient.len()), (rule, 1));
+        findings.candidate.layers_kept
+    };
+    assert_eq!(kept(Rule::Best), LAYERS);
+    assert_eq!(kept(Rule::Sufficient), 5);
+    assert!((1..=LAYERS).contains(&kept(Rule::Curve)));
+}
+
+#[test]
+fn rules_that_cannot_be_used_are_refused() {
+    let refused = |change: fn(&mut SearchSettings)| fading().with(change).refused();
+    let text = refused(|settings| (settings.rule, settings.strategy) = (Some(Rule::Sufficient), RACING));
+    assert!(text.contains("it cannot be used with --search racing"), "{text}");
+    let text = refused(|settings| (settings.rule, settings.validation) = (Some(Rule::Curve), Validation::Folds(5)));
+    assert!(text.contains("--folds cannot be used with --rule curve"), "{text}");
 }
 
 // Racing.
@@ -284,7 +407,7 @@ fn deep(strategy: search::Strategy) -> Case {
     const DEEP: usize = 16;
     let worths: [f64; DEEP] = std::array::from_fn(|layer| if layer < 12 { 0.1 } else { 0.0 });
     let case = Case { table: table(DEEP), samples: 96, ..Case::new(worth(worths)) };
-    case.with(|settings| (settings.strategy, settings.validation) = (strategy, THIRD))
+    case.with(|settings| (settings.strategy, settings.validation) = (strategy, THIRD)).by_one_se()
 }
 
 #[test]
@@ -422,7 +545,7 @@ fn more_variants_than_fit_in_a_pass_are_scored_in_several() {
         hardness(sample) - 0.01 * (0..DEEP).map(|layer| strength(variant, layer) * share(sample, layer)).sum::<f64>()
     };
     let case = Case { table: table(DEEP), samples: 12, ..Case::new(nll) };
-    let case = case.with_families(&[Family::TopK, Family::LeaveOneOut], &[]);
+    let case = case.with_families(&[Family::TopK, Family::LeaveOneOut], &[]).by_one_se();
     let outcome = case.try_run().unwrap();
     assert_eq!(answer(&outcome.findings.choice).0, Verdict::KeepFull);
     assert_eq!(case.study().unwrap().plan().variants, 71 + 69 + 68);
@@ -479,7 +602,7 @@ fn a_cut_that_is_not_shown_to_be_safe_on_the_guard_is_not_made() {
 fn nothing_above_the_budget_is_picked() {
     let families = [Family::TopK, Family::LeaveOneOut, Family::MagnitudeK, Family::GlobalAlpha, Family::Window];
     let case = |budget, families| {
-        let case = Case::new(worth([0.2; LAYERS])).with(|settings| settings.budget = Some(budget));
+        let case = Case::new(worth([0.2; LAYERS])).with(|settings| settings.budget = Some(budget)).by_one_se();
         case.with_families(families, &["0-2=0", "5=0"])
     };
     // Of 100 bytes a layer has 16, and 4 are always kept.
@@ -964,7 +1087,8 @@ fn check_findings(case: &Case, Outcome { findings, scored, .. }: &Outcome) {
     assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len(), "{keys:?}");
     if let Some(arbitration) = &findings.arbitration {
         let chosen: Vec<_> = arbitration.families.iter().filter(|family| family.is_chosen).collect();
-        assert!(matches!(chosen[..], [chosen] if chosen.pick == *candidate), "{arbitration:?}");
+        let is_by_competition = findings.choice.validation != Judged::All;
+        assert!(matches!(chosen[..], [chosen] if !is_by_competition || chosen.pick == *candidate), "{arbitration:?}");
     }
     assert_eq!(scores.len(), case.samples + case.guard);
     if case.settings.strategy == EXACT {

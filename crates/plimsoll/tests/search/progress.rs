@@ -6,6 +6,7 @@ use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use plimsoll::choose::Rule;
 use plimsoll::data::{DataOptions, Dataset, TemplateChoice};
 use plimsoll::engine::CpuOptions;
 use plimsoll::lora::{Family, Places};
@@ -66,6 +67,8 @@ fn settings() -> SearchSettings {
         effects: EffectSettings { samples: NonZero::new(4).unwrap(), order_pairs: 1, ..EffectSettings::default() },
         token_samples: 4,
         lens_samples: NonZero::new(4).unwrap(),
+        // Its candidate is a cut, which is compared with controls.
+        rule: Some(Rule::OneSe),
         ..SearchSettings::default()
     }
 }

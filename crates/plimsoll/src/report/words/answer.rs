@@ -2,7 +2,9 @@
 
 use plimsoll_stats::choose::{Gain, Interval, JudgingSamples, Power, Reason, Verdict, fewest_to_show, level};
 
-use super::numbers::{Sign, count, counted, decimals, estimate, fixed, number, p_value, percent, plain, printable};
+use super::gains::{numbers, round_up, unit};
+use super::numbers::{Sign, count, counted, decimals, estimate, fixed, number, percent, plain, printable};
+use super::sufficient;
 use crate::report::other_candidate;
 use crate::result::{Candidate, RaceSummary, SearchResult};
 
@@ -102,6 +104,9 @@ fn grounds(result: &SearchResult) -> String {
         None => format!("LoRA in {}", layers_kept(choice.one_se, layers)),
         Some(candidate) => label(candidate),
     };
+    if let Some(grounds) = sufficient::grounds(result) {
+        return grounds;
+    }
     match choice.reason {
         Reason::Better => {
             format!("{on} the candidate is better than the full adapter by {gain}{}.", retained(";"))
@@ -122,10 +127,10 @@ fn grounds(result: &SearchResult) -> String {
             "No smaller boundary is within one standard error of the best on {}, so no candidate was tested.",
             match choice.validation {
                 JudgingSamples::Holdout => counted(data.selection, "selection sample"),
-                JudgingSamples::Nested { .. } => counted(choice.gain.samples, "sample"),
+                JudgingSamples::Nested { .. } | JudgingSamples::All => counted(choice.gain.samples, "sample"),
             }
         ),
-        Reason::Worse => format!(
+        Reason::Worse | Reason::AllNeeded => format!(
             "{on} the candidate, {candidate}, is worse than the full adapter: its gain is {gain}{}.",
             retained(";")
         ),
@@ -216,6 +221,7 @@ fn label(candidate: &Candidate) -> String {
 pub(in crate::report) fn judging_samples(samples: usize, validation: JudgingSamples) -> String {
     match validation {
         JudgingSamples::Holdout => counted(samples, "held-out sample"),
+        JudgingSamples::All => counted(samples, "sample"),
         JudgingSamples::Nested { folds } => {
             format!("{} (nested cross-validation, {})", counted(samples, "sample"), counted(folds, "fold"))
         }
@@ -229,7 +235,7 @@ fn power(result: &SearchResult) -> String {
     let Some(Power { detectable, samples }) = choice.power else { return String::new() };
     let kind = match choice.validation {
         JudgingSamples::Holdout => "held-out sample",
-        JudgingSamples::Nested { .. } => "sample",
+        JudgingSamples::Nested { .. } | JudgingSamples::All => "sample",
     };
     let with = counted(choice.gain.samples, kind);
     let fewest = fewest_to_show(result.rules.alpha);
@@ -244,15 +250,6 @@ fn power(result: &SearchResult) -> String {
     format!(" With {with}, a gain of {shown} {unit} or more would be shown in 8 of 10 cases{wanted}.")
 }
 
-/// The next number with two significant digits, for a count that is not known more precisely.
-fn round_up(value: u64) -> u64 {
-    let mut unit = 1;
-    while value / unit >= 100 {
-        unit *= 10;
-    }
-    value.div_ceil(unit) * unit
-}
-
 /// How an adapter compares with the base model if its mean is not better.
 fn against_base(result: &SearchResult) -> &'static str {
     if is_worse(&result.choice.adapter_gain, result) { "is worse than" } else { "is not shown to be better than" }
@@ -263,39 +260,6 @@ pub(in crate::report) fn is_worse(gain: &Gain, result: &SearchResult) -> bool {
     gain.mean < 0.0 && gain.high < 0.0 && gain.p < level(gain.samples, result.rules.alpha)
 }
 
-/// `0.0123 nats per answer token (95 % interval 0.0041 to 0.0207, p = 0.003)`, with an explanation if interval and p
-/// disagree.
-fn numbers(gain: &Gain, unit: &str, result: &SearchResult) -> String {
-    let [value, low, high] = gain_digits(gain, Sign::Minus);
-    let why = disagreement(gain, gain.p, result.rules.alpha).map_or_else(String::new, |why| format!("; {why}"));
-    format!("{value} {unit} (95 % interval {low} to {high}, {}{why})", p_value(gain.p))
-}
-
-/// An explanation if an interval and a p-value, which may be adjusted for several comparisons, disagree about 0.
-pub(in crate::report) fn disagreement(gain: &Gain, p: f64, alpha: f64) -> Option<String> {
-    let level = level(gain.samples, alpha);
-    match (gain.low > 0.0 || gain.high < 0.0, p < level) {
-        (true, false) => Some(format!(
-            "the bootstrap interval excludes 0, but the tests, which correct for few and skewed samples, give a p not \
-             below {}",
-            plain(level)
-        )),
-        (false, true) => {
-            Some(format!("the tests give a p below {}, but the bootstrap interval includes 0", plain(level)))
-        }
-        _ => None,
-    }
-}
-
-/// When a gain on this number of samples counts as shown.
-pub(in crate::report) fn counts_as_shown(samples: usize, alpha: f64) -> String {
-    format!(
-        "A gain is shown if p is below {} and the interval excludes 0. The two can disagree, because only the tests \
-         correct for few and skewed samples",
-        plain(level(samples, alpha))
-    )
-}
-
 /// `48.4 s`; after an interruption, which samples that does not include.
 pub(in crate::report) fn scoring_seconds(seconds: f64, resumed: usize) -> String {
     match resumed {
@@ -304,20 +268,6 @@ pub(in crate::report) fn scoring_seconds(seconds: f64, resumed: usize) -> String
             format!("{} s, without {} scored before an interruption", number(seconds), counted(resumed, "sample"))
         }
     }
-}
-
-/// Unit of the gains.
-pub(in crate::report) fn unit(result: &SearchResult) -> String {
-    match result.metric.as_ref().filter(|metric| metric.decided) {
-        Some(metric) => format!("points of {}", printable(&metric.name)),
-        None => "nats per answer token".to_owned(),
-    }
-}
-
-/// A gain and the ends of its interval, with equally many decimals.
-pub(in crate::report) fn gain_digits(gain: &Gain, sign: Sign) -> [String; 3] {
-    let interval = Interval { value: gain.mean, low: gain.low, high: gain.high };
-    estimate(&interval, 1.0, 3, sign)
 }
 
 /// `layers 0–17 (18 of 30)`.

@@ -82,6 +82,7 @@ fn few_samples(selection: usize, holdout: usize, validation: JudgingSamples) -> 
             counted(selection, "selection sample"),
             counted(holdout, "held-out sample")
         ),
+        JudgingSamples::All => format!("Few samples: {}.", count(selection.max(holdout) as u64)),
         JudgingSamples::Nested { .. } => {
             format!("Few samples: {} in nested cross-validation.", count(selection as u64))
         }
