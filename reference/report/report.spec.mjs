@@ -197,9 +197,13 @@ if (hasPicker) {
 }
 
 await check("every figure is saved as a self-contained SVG, in light colours", async () => {
-  await page.evaluate(() => { document.documentElement.dataset.theme = "dark"; });
-  for (const button of await page.locator(".save:visible").all()) {
-    const [download] = await Promise.all([page.waitForEvent("download"), button.click()]);
+  const figures = await page.locator(".save:visible").count();
+  for (let at = 0; at < figures; at += 1) {
+    // A browser asks for permission before a page's eleventh download, so each figure has a page of its own.
+    const other = await open();
+    await other.evaluate(() => { document.documentElement.dataset.theme = "dark"; });
+    const button = other.locator(".save:visible").nth(at);
+    const [download] = await Promise.all([other.waitForEvent("download"), button.click()]);
     const text = await readFile(await download.path(), "utf8");
     assert.match(download.suggestedFilename(), /^[\w-]+\.svg$/);
     const told = await page.evaluate((svg) => {
@@ -218,9 +222,9 @@ await check("every figure is saved as a self-contained SVG, in light colours", a
     assert.ok(told.titles > 0 && told.size.every(Boolean) && told.ink.length > 0);
     assert.ok(!/var\(|light-dark|rgba|color-mix/.test(text), "rgb() colours only");
     assert.ok(told.ink.includes("rgb(86, 97, 109)"), `expected the colour of the light theme: ${told.ink}`);
+    assert.equal(await other.evaluate(() => document.documentElement.dataset.theme), "dark");
+    await other.context().close();
   }
-  assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), "dark");
-  await page.evaluate(() => { delete document.documentElement.dataset.theme; });
 });
 
 await check("the theme button overrides the system's theme", async () => {
@@ -330,6 +334,55 @@ await check("readable without JavaScript", async () => {
   if (hasSamples) assert.ok(await still.locator("noscript .note").isVisible());
   await still.screenshot({ path: path.join(shots, "no-script.png"), fullPage: true });
   await still.context().close();
+});
+
+await check("the margin moves with the keyboard and with the mouse, and the answer follows", async () => {
+  const page = await open();
+  const figure = page.locator('figure[data-name="needed"]');
+  const slider = figure.locator('input[type="range"]');
+  const answer = figure.locator(".needed-answer");
+  const command = figure.locator("pre code");
+  const data = JSON.parse(await figure.getAttribute("data-margin"));
+  // The layers for a margin, from the data of the figure.
+  const needed = (margin) => {
+    const first = data.cuts.findIndex((cut) => cut.low <= margin);
+    return data.cuts[(first === -1 ? data.cuts.length : first) - 1]?.kept ?? data.layers;
+  };
+  const expect = async () => {
+    const margin = Number(await slider.inputValue());
+    const text = await answer.textContent();
+    const kept = needed(margin);
+    assert.ok(text.startsWith(kept === data.layers ? `All ${kept} layers` : `${kept} of ${data.layers} layers`), text);
+    if (kept < data.layers) assert.ok((await command.textContent()).includes(`--margin ${margin}% `));
+    return [margin, kept];
+  };
+  const [begin, first] = await expect();
+  await slider.focus();
+  await page.keyboard.press("ArrowLeft");
+  assert.equal((await expect())[0], begin - 0.5);
+  for (let at = 0; at < 60; at += 1) await page.keyboard.press("ArrowLeft");
+  const [lower, fewer] = await expect();
+  assert.ok(lower < begin && fewer < first, `${fewer} of ${first}`);
+  await page.keyboard.press("End");
+  assert.equal((await expect())[0], 100);
+
+  const grip = figure.locator(".level-grip");
+  await grip.scrollIntoViewIfNeeded();
+  const box = await grip.boundingBox();
+  await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+  await page.mouse.down();
+  await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2 + 60, { steps: 5 });
+  await page.mouse.up();
+  const [dragged] = await expect();
+  assert.ok(dragged < 100, String(dragged));
+  await figure.screenshot({ path: path.join(shots, "needed.png") });
+  await page.context().close();
+  for (const options of [{ colorScheme: "dark" }, { viewport: { width: 390, height: 800 } }]) {
+    const other = await open(options);
+    const name = options.colorScheme ?? "phone";
+    await other.locator('figure[data-name="needed"]').screenshot({ path: path.join(shots, `needed-${name}.png`) });
+    await other.context().close();
+  }
 });
 
 await check("printed in light colours, without controls", async () => {

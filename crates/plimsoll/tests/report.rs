@@ -316,7 +316,7 @@ fn a_page_of_many_samples_stays_small() {
 fn every_figure_has_a_caption_limitations_and_values() {
     let result = committed();
     let page = html(&result, &[]);
-    let figures = ["ablation", "controls", "stability", "lens", "modules", "layers", "effects", "front"];
+    let figures = ["needed", "ablation", "controls", "stability", "lens", "modules", "layers", "effects", "front"];
     assert_eq!(page.matches("<figure ").count(), figures.len());
     for id in figures {
         let section = page.split_once(&format!("<h2 id=\"{id}\">")).unwrap().1.split_once("</section>").unwrap().0;
@@ -326,7 +326,7 @@ fn every_figure_has_a_caption_limitations_and_values() {
     }
     // A search of boundaries only.
     let page_of_boundaries = html(&example(30, 64, 32), &[]);
-    assert_eq!(page_of_boundaries.matches("<figure ").count(), 3);
+    assert_eq!(page_of_boundaries.matches("<figure ").count(), 4);
     for variant in &result.variants {
         assert!(page.contains(&format!("<th scope=\"row\">{}</th>", variant.layers_kept)));
     }

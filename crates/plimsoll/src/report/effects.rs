@@ -162,6 +162,7 @@ fn by_module(effects: &Effects) -> Option<Figure> {
         id: "modules",
         title: "Effect of each module",
         picker: (measures.len() > 1).then_some("measure"),
+        margin: None,
         panels: measures.iter().map(panel).collect(),
         caption: "One cell for each module with LoRA, layer 0 on the left. For signed measures, blue is above 0: LoRA \
              helps. Orange with a minus sign is below 0: LoRA harms, the NLL is lower without it."
@@ -244,6 +245,7 @@ fn by_layer(effects: &Effects) -> Option<Figure> {
         id: "layers",
         title: "All measures by layer",
         picker: None,
+        margin: None,
         panels: Panel::alone(heat.render()),
         caption:
             "One row for each measure of whole layers, with the range of its colours on the right. Rows with the same \
@@ -294,6 +296,7 @@ fn with_intervals(effects: &Effects) -> Option<Figure> {
         id: "effects",
         title: "Effect of each layer",
         picker: None,
+        margin: None,
         panels: measures.iter().map(panel).collect(),
         caption: "Above 0, the LoRA of the layer helps. Removed from the full adapter: the loss without it \
                   (leave-one-out). Alone on the base model: the gain of this layer only (leave-one-in). Shapley value: \

@@ -95,6 +95,7 @@ pub(super) fn ablation(result: &SearchResult) -> Option<Figure> {
         id: "ablation",
         title: "NLL by boundary",
         picker: None,
+        margin: None,
         panels: Panel::alone(plot.render()),
         caption: non_breaking(&caption),
         limits: "The band is one standard error of the mean over samples. It is not the uncertainty of a difference \
@@ -238,6 +239,7 @@ pub(super) fn lens(result: &SearchResult) -> Option<Figure> {
         id: "lens",
         title: "Logit lens: probability of the right token by layer",
         picker: None,
+        margin: None,
         panels: Panel::alone(plot.render()),
         caption: non_breaking(&format!(
             "The hidden state after each layer is read with the final norm and the head (logit lens). The curve is the \
@@ -308,6 +310,7 @@ pub(super) fn stability(result: &SearchResult) -> Option<Figure> {
         id: "stability",
         title: "Stability of the pick",
         picker: None,
+        margin: None,
         panels: Panel::alone(plot.render()),
         caption: format!(
             "The {n} selection samples are resampled with replacement {resamples} times, and the one-standard-error \
@@ -376,6 +379,7 @@ pub(super) fn controls(result: &SearchResult) -> Option<Figure> {
         id: "controls",
         title: "Controls: does the choice of layers matter?",
         picker: None,
+        margin: None,
         panels: Panel::alone(forest.render()),
         caption: non_breaking(&format!(
             "The candidate compared with controls: one tuned LoRA strength for the whole adapter (global-alpha), \
@@ -481,6 +485,7 @@ pub(super) fn front(result: &SearchResult) -> Option<Figure> {
         id: "front",
         title: "Pareto front: bytes and NLL",
         picker: None,
+        margin: None,
         panels: Panel::alone(plot.render()),
         caption: format!(
             "All scored variants by bytes and NLL. A variant is on the front if no other variant is at least as good \

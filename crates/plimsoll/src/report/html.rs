@@ -21,7 +21,7 @@ use super::svg::{self, Kept};
 use super::words::{
     self, NONE, Retained, Sign, count, counted, fixed, non_breaking, p_value, percent, plain, printable,
 };
-use super::{effects, evidence, figures, other_candidate, samples, sections, variants};
+use super::{effects, evidence, figures, other_candidate, retained, samples, sections, variants};
 use crate::lora::{Family, Variant};
 use crate::result::{AnswerEnding, DataFacts, SampleTokens, SearchResult, SufficientLayers};
 
@@ -148,7 +148,11 @@ impl Page {
 fn sections(result: &SearchResult) -> Vec<Section> {
     let figure = |figure: Option<Figure>| figure.map(Section::Figure);
     let extra = |extra: Option<Extra>| extra.map(Section::Extra);
-    let needed = result.sufficient.iter().map(|list| Section::Extra(layers_needed(list, result)));
+    let needed = result.sufficient.iter().map(|list| {
+        // One figure: the margin of its line is in the page once.
+        let figure = (list.family == Family::BottomK).then(|| retained::figure(list, result)).flatten();
+        figure.map_or_else(|| Section::Extra(layers_needed(list, result)), Section::Figure)
+    });
     let candidate = [
         figure(figures::ablation(result)),
         figure(figures::controls(result)),

@@ -31,6 +31,7 @@ mod inspection;
 mod markdown;
 mod page;
 mod read;
+mod retained;
 mod samples;
 mod sections;
 mod sufficient;

@@ -12,6 +12,8 @@ pub(super) struct Figure {
     pub(super) title: &'static str,
     /// What a panel shows, such as `measure`, if a reader picks one of several; all panels are visible without it.
     pub(super) picker: Option<&'static str>,
+    /// For the figure of retained shares: what the script needs to move its margin, as JSON.
+    pub(super) margin: Option<String>,
     pub(super) panels: Vec<Panel>,
     pub(super) caption: String,
     /// Limitations.
@@ -62,10 +64,7 @@ impl Extra {
         grid: Grid,
         chosen: Option<usize>,
     ) -> Self {
-        let head = grid.head().into_iter().map(str::to_owned).collect();
-        let rows = grid.rows.into_iter().enumerate();
-        let rows = rows.map(|(index, cells)| Row { cells, is_chosen: Some(index) == chosen }).collect();
-        let table = Table { caption: non_breaking(note), spans: Vec::new(), head, rows, names: 1 };
+        let table = Table::of_grid(note, grid, chosen);
         Self { id, title, text: Vec::new(), tables: vec![table], folded: Vec::new() }
     }
 }
@@ -82,6 +81,14 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// A table of the cells of a grid; `chosen` is the row of the verdict.
+    pub(super) fn of_grid(note: &str, grid: Grid, chosen: Option<usize>) -> Self {
+        let head = grid.head().into_iter().map(str::to_owned).collect();
+        let rows = grid.rows.into_iter().enumerate();
+        let rows = rows.map(|(index, cells)| Row { cells, is_chosen: Some(index) == chosen }).collect();
+        Self { caption: non_breaking(note), spans: Vec::new(), head, rows, names: 1 }
+    }
+
     /// A table without groups of columns.
     pub(super) fn new<const N: usize>(caption: &str, head: [&str; N], rows: Vec<Row>) -> Self {
         Self { caption: non_breaking(caption), spans: Vec::new(), head: head.map(str::to_owned).into(), rows, names: 0 }

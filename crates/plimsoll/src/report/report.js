@@ -171,6 +171,58 @@
     show(0);
   };
 
+  // The margin of the figure of retained shares: a line that a pointer moves, and a slider for the keyboard.
+  const startMargin = (figure) => {
+    const data = JSON.parse(figure.dataset.margin);
+    const svg = figure.querySelector("svg");
+    const level = svg.querySelector(".level");
+    const [from, to, start, end] = level.dataset.scale.split(" ").map(Number);
+    const bounds = { min: 0, max: 100, step: 0.5, value: data.margin };
+    const input = make("input", { type: "range", id: "margin", ...bounds });
+    const shown = make("output", { htmlFor: "margin" });
+    const answer = make("p", { className: "needed-answer", "aria-live": "polite" });
+    const command = make("code");
+
+    // A path as an argument of a shell.
+    const isPlain = /^[\w./@:+-]+$/.test(data.adapter);
+    const adapter = isPlain ? data.adapter : `'${data.adapter.replace(/'/g, "'\\''")}'`;
+
+    const show = () => {
+      const margin = Number(input.value);
+      level.setAttribute("transform", `translate(0 ${start + ((margin - from) / (to - from)) * (end - start)})`);
+      shown.textContent = `${margin} %`;
+      input.setAttribute("aria-valuetext", `${margin} percent`);
+      const first = data.cuts.findIndex((cut) => cut.low <= margin);
+      const held = data.cuts[(first === -1 ? data.cuts.length : first) - 1];
+      answer.textContent = held
+        ? `${held.kept} of ${data.layers} layers retain ${held.share} of the gain. ${held.bytes} of ${data.bytes}.`
+        : `All ${data.layers} layers are needed: no cut is shown to retain more than ${margin} %. ${data.bytes}.`;
+      command.textContent = held
+        ? `plimsoll trim --adapter ${adapter} --from . --margin ${margin}% --out trimmed`
+        : "";
+      command.parentNode.hidden = !held;
+    };
+
+    const drag = (event) => {
+      const place = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+      const value = from + ((place.y - start) / (end - start)) * (to - from);
+      input.value = Math.max(0, Math.min(100, value));
+      show();
+    };
+    const grip = level.querySelector(".level-grip");
+    grip.addEventListener("pointerdown", (event) => {
+      grip.setPointerCapture(event.pointerId);
+      event.preventDefault();
+    });
+    grip.addEventListener("pointermove", (event) => {
+      if (grip.hasPointerCapture(event.pointerId)) drag(event);
+    });
+    input.addEventListener("input", show);
+    const controls = make("div", { className: "controls" }, make("label", { htmlFor: "margin" }, "Margin"), input, shown);
+    figure.prepend(controls, answer, make("pre", {}, command));
+    show();
+  };
+
   const STYLES = [
     "fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "paint-order", "text-anchor",
     "font-family", "font-size", "font-weight",
@@ -227,6 +279,7 @@
   const startFigures = () => {
     document.querySelectorAll("svg").forEach(startFigure);
     document.querySelectorAll("figure[data-picker]").forEach(startPicker);
+    document.querySelectorAll("figure[data-margin]").forEach(startMargin);
     for (const button of document.querySelectorAll(".save")) {
       const figure = button.closest("figure");
       const panel = button.closest(".panel");

@@ -199,7 +199,7 @@ fn controls_section(Controls { rows, depth }: &Controls, result: &SearchResult) 
         ("control", Side::Left),
         ("gain", Side::Right),
         ("95 % interval", Side::Left),
-        ("candidate over", Side::Right),
+        ("over it", Side::Right),
         ("95 % interval", Side::Left),
         ("p", Side::Left),
     ]);
@@ -218,7 +218,7 @@ fn controls_section(Controls { rows, depth }: &Controls, result: &SearchResult) 
     let alpha = result.rules.alpha;
     let differ = rows.iter().any(|control| words::disagreement(&control.cut_over, control.p_holm, alpha).is_some());
     let note = format!(
-        "{found} Measured on {}. Gain: the control over the full adapter. Candidate over: the candidate over the \
+        "{found} Measured on {}. Gain: the control over the full adapter. Over it: the candidate over the \
          control, with p adjusted for all controls (Holm). Above 0 is better.{}",
         judged_on(rows.first().map_or(&result.choice.gain, |control| &control.cut_over), result),
         if differ {

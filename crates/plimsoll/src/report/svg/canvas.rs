@@ -83,6 +83,16 @@ impl Svg {
         self.add(format_args!(r#"<path class="{class}" d="{steps}"/>"#));
     }
 
+    /// A horizontal line that the page's script can move. `scale`: the values at both ends of the vertical axis, and the
+    /// places of these ends.
+    pub(super) fn level(&mut self, y: f64, [left, right]: [f64; 2], scale: [f64; 4]) {
+        let [from, to, start, end] = scale;
+        let line = format!("M{left:.1} 0H{right:.1}");
+        self.add(format_args!(
+            r#"<g class="level" transform="translate(0 {y:.1})" data-scale="{from} {to} {start:.1} {end:.1}"><path class="level-line" d="{line}"/><path class="level-grip" d="{line}"/></g>"#
+        ));
+    }
+
     /// A vertical interval with a stroke across each end.
     pub(super) fn whisker(&mut self, x: f64, [from, to]: [f64; 2], half: f64) {
         let (left, right) = (x - half, x + half);

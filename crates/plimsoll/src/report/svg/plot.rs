@@ -95,12 +95,21 @@ pub(in crate::report) enum Weight {
 impl Plot<'_> {
     /// Draws the plot.
     pub(in crate::report) fn render(&self) -> String {
+        self.draw(None)
+    }
+
+    /// Draws the plot with a horizontal line at a value, which the page's script can move.
+    pub(in crate::report) fn render_with_level(&self, level: f64) -> String {
+        self.draw(Some(level).filter(|level| level.is_finite()))
+    }
+
+    fn draw(&self, level: Option<f64>) -> String {
         // Finite and not too large.
         let is_drawn =
             |point: &&Point| [point.x, point.y, point.low, point.high].iter().all(|value| value.abs() <= LARGEST);
         let points = || self.series.iter().flat_map(|series| &series.points).filter(is_drawn);
         let xs = extent(points().map(|point| point.x));
-        let ys = extent(points().flat_map(|point| [point.y, point.low, point.high]));
+        let ys = extent(points().flat_map(|point| [point.y, point.low, point.high]).chain(level));
 
         let (from, to) = self.x.range(xs);
         let x = Scale { from, to, start: LEFT, end: WIDTH - RIGHT };
@@ -147,6 +156,9 @@ impl Plot<'_> {
             }
             svg.dot(series.tone, at + 15.0, middle, "");
             svg.text("tick", at + 37.0, middle + 4.0, series.name);
+        }
+        if let Some(level) = level {
+            svg.level(y.at(level), [LEFT, WIDTH - RIGHT], [y.from, y.to, y.start, y.end]);
         }
         svg.close()
     }
