@@ -26,6 +26,7 @@ Examples:
   plimsoll search --model model.gguf --adapter my-adapter --data valid.jsonl --out out
   plimsoll search --model ./Llama-3.2-1B --adapter my-adapter --data data --out out --max-samples 64
   plimsoll search --model model.gguf --adapter my-adapter --data data --out out --margin 95%
+  plimsoll search --model model.gguf --adapter my-adapter --data data --out out --search sequential
   plimsoll search --model model.gguf --adapter my-adapter --data data --out out --template none
   plimsoll search --model model.gguf --adapter my-adapter --data data --out out --search racing
   plimsoll search --model model.gguf --adapter my-adapter --data data --out out --metric gsm8k:flexible
@@ -224,6 +225,9 @@ enum RuleArgument {
 enum SearchArgument {
     /// All boundaries on all samples
     Exact,
+    /// Boundaries from the full adapter downward, only as far as the margin needs. The fastest; whether a cut is better
+    /// than the full adapter is not tested
+    Sequential,
     /// Boundaries that are significantly worse on the samples so far are not scored further, which is faster
     Racing,
 }
@@ -360,7 +364,8 @@ impl Arguments {
             },
             strategy: match (self.search, self.error_rate) {
                 (SearchArgument::Exact, None) => Strategy::Exact,
-                (SearchArgument::Exact, Some(_)) => {
+                (SearchArgument::Sequential, None) => Strategy::Sequential,
+                (SearchArgument::Exact | SearchArgument::Sequential, Some(_)) => {
                     return Err(Error::Usage("--error-rate has no effect without --search racing".into()).into());
                 }
                 (SearchArgument::Racing, None) => Strategy::RACING,

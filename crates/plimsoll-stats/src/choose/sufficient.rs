@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::choice::{Choice, ChooseOptions, Interval, JudgingSamples, Margin, Reason, Verdict};
 use super::judge::{CutKind, Judgement, is_shown, judge, paired_gain, power};
 use super::retained::{Contrast, Side, one_sided_level};
+use super::scores::Scores;
 
 /// The margins of the list of sufficient layers, as shares of the adapter's gain.
 pub const SHARES: [f64; 6] = [0.99, 0.98, 0.95, 0.9, 0.8, 0.5];
@@ -155,6 +156,13 @@ impl<'a> Sequence<'a> {
             found = Sufficient { layers_kept, p: Some(p), ..found };
         }
         found
+    }
+
+    /// The choice by the rule of sufficient layers alone: no cut is picked that may be better. `scores` are those of the
+    /// boundaries that were scored. The second value is as in [`choose`](Self::choose).
+    pub fn choose_alone(&self, scores: &Scores, layers: usize) -> (Choice, Option<usize>) {
+        let adapter = judge(self.base, self.full, self.full, CutKind::Whole, self.options);
+        self.choose(Choice::of(scores, &adapter, layers, &[], JudgingSamples::All, self.options))
     }
 
     /// The choice by the rule of sufficient layers. `picked` is the choice by the one-standard-error rule, judged by

@@ -15,8 +15,9 @@ use super::metric::{Answering, Valued};
 use super::score::Scored;
 use super::scoring::{Counted, Observer, Scoring, Task, Wanted};
 use super::select::Selected;
+use super::settings::Strategy;
 use super::study::{Parts, Study};
-use super::sufficient::{Losses, Ordered, decide, ordered};
+use super::sufficient::{Decision, Losses, Ordered, decide, ordered};
 use super::{lens, plan};
 use crate::data::Sample;
 use crate::error::{Error, Result};
@@ -68,7 +69,8 @@ pub(super) fn judge_candidate(
 ) -> Result<Judged> {
     let (layers, judging) = (study.layers(), Set::data(Part::Holdout));
     let [base, full] = study.base_and_full();
-    let orders = if scored.fates.is_none() { ordered(study, scored, &selected.excluded) } else { Vec::new() };
+    let is_raced = matches!(study.settings.strategy, Strategy::Racing { .. });
+    let orders = if is_raced { Vec::new() } else { ordered(study, &scored.set, &selected.excluded) };
     // The boundary that the rule picks is judged too, whichever family won.
     let by_nll = Variant::bottom_k(layers, selected.boundary);
     let mut variants = if scored.fates.is_none() { Variant::every_boundary(layers) } else { Vec::new() };
@@ -243,6 +245,9 @@ impl Judge<'_> {
             let variant = Variant::bottom_k(layers, k);
             Member { family: Family::BottomK, position: Position::LayersKept(k), label: variant.name(), variant }
         };
+        if self.study.settings.strategy == Strategy::Sequential {
+            return self.choose_alone(selected, orders, options);
+        }
         let (picked, by_boundary) = self.choose_boundary(curve, &selected.excluded, options)?;
         if let Some(valued) = valued {
             let (choice, metric) = self.choose_by_metric(valued, by_boundary, curve, options)?;
@@ -271,7 +276,7 @@ impl Judge<'_> {
         let (base, full) = (everywhere(&base)?, everywhere(&full)?);
         let of = |variant: &Variant| everywhere(variant).ok();
         let losses = Losses { base: &base, full: &full, of: &of };
-        let decision = decide(self.study, orders, &losses, &choice, options);
+        let decision = decide(self.study, orders, &losses, options, &|sequence| sequence.choose(choice.clone()))?;
         Ok(match options.rule {
             Rule::Sufficient => Chosen {
                 choice: decision.choice,
@@ -283,6 +288,20 @@ impl Judge<'_> {
                 Chosen { choice, candidate, metric: None, sufficient: decision.lists }
             }
         })
+    }
+
+    /// The choice of a sequential search: sufficient layers, without a pick.
+    fn choose_alone(&self, selected: &Selected, orders: &[Ordered], options: &choose::ChooseOptions) -> Result<Chosen> {
+        let (layers, part) = (self.study.layers(), Part::Selection);
+        let [base, full] = self.study.base_and_full();
+        let (base, full) = (self.nll(part, &base)?, self.nll(part, &full)?);
+        let scores = self.scores(part, &self.complete(part))?;
+        let of = |variant: &Variant| self.nll(part, variant).ok();
+        let losses = Losses { base: &base, full: &full, of: &of };
+        let Decision { lists, choice, candidate } =
+            decide(self.study, orders, &losses, options, &|sequence| sequence.choose_alone(&scores, layers))?;
+        let whole = || Member { variant: Variant::uniform(layers, 1.0), ..selected.candidate.clone() };
+        Ok(Chosen { choice, candidate: candidate.unwrap_or_else(whole), metric: None, sufficient: lists })
     }
 
     /// The choice among the boundaries, without other families, and the boundary that the rule picked.

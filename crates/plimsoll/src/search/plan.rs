@@ -10,6 +10,7 @@ use super::progress::PlannedStage;
 use super::scoring::{Scoring, Task, Wanted};
 use super::settings::Strategy;
 use super::study::{Parts, Study};
+use super::sufficient::groups;
 use super::{controls, effects};
 use crate::data::Sample;
 use crate::engine::{Engines, Generator, layer_passes};
@@ -121,7 +122,7 @@ impl Study {
         let [first, families] = self.stages_of_choosing(scoring, selection, &variants);
         let on_guard = variants.work(scoring, Set::guard(Part::Selection), guard, Wanted::Scores);
         stages.extend([first, (GUARD, on_guard), families]);
-        let mut rescored = usize::from(self.settings.strategy != Strategy::Exact) * 3;
+        let mut rescored = usize::from(matches!(self.settings.strategy, Strategy::Racing { .. })) * 3;
         let folds = self.competition_folds();
         for family in self.families().into_iter().filter(|family| family.is_adaptive()) {
             let mut adaptive = Adaptive::new(family, &facts, &folds);
@@ -168,6 +169,7 @@ impl Study {
                 let all = Variant::distinct(&all);
                 scoring.work(Task::scores(Set::data(Part::Holdout), holdout, &all).wanting(Wanted::Tokens))
             }
+            Strategy::Sequential => 0,
             // Base, full, the candidate, and with a metric the pick of the NLL.
             Strategy::Racing { .. } => alone(scoring, 3 + usize::from(self.metric.is_some())),
         };
@@ -185,6 +187,18 @@ impl Study {
         match self.settings.strategy {
             Strategy::Exact => {
                 [(CHOOSING, variants.work(scoring, set, selection, Wanted::TokensAndLens)), (FAMILIES, 0)]
+            }
+            Strategy::Sequential => {
+                let mut bound = 0;
+                let mut wanted = self.base_and_full().to_vec();
+                for group in groups(self.table.layers_up_to_highest()) {
+                    wanted.extend(group.into_iter().map(|k| Variant::bottom_k(self.layers(), k)));
+                    bound += scoring.work(Task::scores(set, selection, &wanted).wanting(Wanted::Tokens));
+                    wanted.clear();
+                }
+                // Without a cut, base and full are scored alone.
+                bound += scoring.work(Task::scores(set, selection, &wanted).wanting(Wanted::Tokens));
+                [(CHOOSING, bound), (FAMILIES, 0)]
             }
             Strategy::Racing { error_rate } => {
                 let layers = self.layers();

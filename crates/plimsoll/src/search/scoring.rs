@@ -1,6 +1,6 @@
 //! Scores of a search: known scores are not computed again, and new ones are journalled at once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use plimsoll_stats::choose::Part;
@@ -77,7 +77,7 @@ pub(super) struct Scoring<'a> {
     known: HashMap<(Set, usize), Known>,
     table: VariantTable,
     stages: Stages,
-    /// Variants that are counted in `passes`, with the first of their samples.
+    /// Variants that are counted in `passes`, by the line of the sample.
     counted: HashSet<(Set, VariantId, usize)>,
     /// Layer passes, summed over samples: computed, and with one run per variant.
     pub(super) passes: (usize, usize),
@@ -235,16 +235,19 @@ impl<'a> Scoring<'a> {
 
     /// Adds the layer passes of variants that are new for these samples.
     fn count_passes(&mut self, set: Set, samples: &[&Sample], variants: &[Variant]) {
-        let first = samples.first().map_or(0, |sample| sample.line);
-        let mut new = Vec::new();
-        for variant in variants {
-            if self.counted.insert((set, self.table.insert(variant), first)) {
-                new.push(variant.clone());
-            }
+        let ids: Vec<VariantId> = variants.iter().map(|variant| self.table.insert(variant)).collect();
+        // Samples by the variants that are new for them, as indices.
+        let mut by_new: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
+        for sample in samples {
+            let is_new = |&index: &usize| self.counted.insert((set, ids[index], sample.line));
+            *by_new.entry((0..variants.len()).filter(is_new).collect()).or_default() += 1;
         }
-        for group in new.chunks(self.group()) {
-            self.passes.0 += samples.len() * self.scorer.layer_passes(group);
-            self.passes.1 += samples.len() * group.len() * self.scorer.layers();
+        for (new, samples) in by_new {
+            let new: Vec<Variant> = new.into_iter().map(|index| variants[index].clone()).collect();
+            for group in new.chunks(self.group()) {
+                self.passes.0 += samples * self.scorer.layer_passes(group);
+                self.passes.1 += samples * group.len() * self.scorer.layers();
+            }
         }
     }
 

@@ -77,7 +77,7 @@ impl SearchSettings {
     /// of its tests, and in a race the one-standard-error rule.
     pub fn rule(&self) -> Rule {
         let default = match self.strategy {
-            Strategy::Exact => Rule::Sufficient,
+            Strategy::Exact | Strategy::Sequential => Rule::Sufficient,
             Strategy::Racing { .. } => Rule::OneSe,
         };
         self.rule.unwrap_or(default)
@@ -112,6 +112,9 @@ pub enum ControlScoring {
 pub enum Strategy {
     /// All boundaries on all samples.
     Exact,
+    /// Boundaries from the full adapter downward, a few at a time, and only as far as the margin needs: no more than the
+    /// rule of sufficient layers asks for. Whether a cut is better than the full adapter is not tested.
+    Sequential,
     /// Boundaries that are significantly worse are dropped (see [`plimsoll_stats::choose::race`]).
     Racing {
         /// Largest probability that the best boundary of the race is dropped.

@@ -172,9 +172,10 @@ impl Study {
         Facts { adapted: &self.table.adapted, magnitude, output, seed: self.settings.seed }
     }
 
-    /// Whether controls are scored. With a metric they are not: its gains cannot be compared with a control's NLL.
+    /// Whether controls are scored. A sequential search makes no claim about depth. With a metric they are not: its gains cannot be compared with a control's NLL.
     pub(super) fn wants_controls(&self) -> bool {
-        self.settings.controls == ControlScoring::Scored && self.metric.is_none()
+        let is_sequential = self.settings.strategy == Strategy::Sequential;
+        self.settings.controls == ControlScoring::Scored && self.metric.is_none() && !is_sequential
     }
 
     /// The fold of each selection sample in the competition of families.
@@ -237,9 +238,20 @@ impl Rules<'_> {
         let Self { settings, has_guard, has_metric } = *self;
         let is_rich = settings.families.iter().any(|family| *family != Family::BottomK) || !settings.gates.is_empty();
         self.check(is_rich)?;
+        if settings.strategy == Strategy::Sequential {
+            if settings.validation != Validation::Auto {
+                return Err(Error::Usage(
+                    "--search sequential tests on all samples: it cannot be used with --holdout or --folds".into(),
+                ));
+            }
+            return match samples {
+                0..FEWEST => Err(Error::Usage(format!("samples: {samples}, expected at least {FEWEST} samples"))),
+                _ => Ok((Split { selection: (0..samples).collect(), holdout: Vec::new() }, None)),
+            };
+        }
         // Folds repeat the pick with the NLL of boundaries on all samples, and with nothing else.
         let needs_holdout = [
-            (settings.strategy != Strategy::Exact, "--search racing"),
+            (matches!(settings.strategy, Strategy::Racing { .. }), "--search racing"),
             (has_metric, "--metric"),
             (settings.families.iter().any(|family| *family != Family::BottomK), "--families other than bottom-k"),
             (!settings.gates.is_empty(), "--gates"),
@@ -285,6 +297,19 @@ impl Rules<'_> {
         {
             return Err(Error::Usage(format!("--error-rate {error_rate}: expected a number between 0 and 1")));
         }
+        if settings.strategy == Strategy::Sequential {
+            let refused = [
+                (settings.rule() != Rule::Sufficient, "a --rule other than sufficient"),
+                (is_rich, "--families or --gates"),
+                (is_bounded, "--guard or --budget"),
+                (has_metric, "--metric"),
+                (settings.effects.places.is_some(), "--effects"),
+            ];
+            return match refused.iter().find(|(is_set, _)| *is_set) {
+                Some((_, what)) => Err(Error::Usage(format!("--search sequential cannot be used with {what}"))),
+                None => Ok(()),
+            };
+        }
         if settings.rule() == Rule::Sufficient && settings.strategy != Strategy::Exact {
             return Err(Error::Usage(
                 "--rule sufficient needs all samples in each test: it cannot be used with --search racing".into(),
@@ -315,6 +340,7 @@ impl Rules<'_> {
         let needed = choose::fewest_to_show(choose::ChooseOptions::default().alpha);
         let (judging, samples) = match folds {
             Some(_) => (split.selection.len(), needed),
+            None if split.holdout.is_empty() => (split.selection.len(), needed),
             None => (split.holdout.len(), data::fewest(needed, self.holdout())),
         };
         (judging < needed).then_some(Warning::CannotShow { judging, needed, samples })

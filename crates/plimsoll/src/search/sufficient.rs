@@ -5,10 +5,24 @@ use std::collections::HashSet;
 use plimsoll_stats::choose::sufficient::{Cut, SHARES, Sequence};
 use plimsoll_stats::choose::{Choice, ChooseOptions, Margin, Verdict};
 
-use super::score::Scored;
 use super::study::Study;
-use crate::lora::{Family, Member, Variant};
+use crate::error::{Error, Result};
+use crate::lora::{Family, Member, Variant, VariantSet};
 use crate::result::{SufficientLayers, SufficientRow};
+
+/// The boundaries of a sequential search, group by group. The first group is small, because many searches need no more;
+/// each group computes the layers below it once again, so later ones are larger.
+pub(super) fn groups(whole: usize) -> Vec<Vec<usize>> {
+    const FIRST: usize = 4;
+    let mut left: Vec<usize> = (1..whole).collect();
+    let mut groups = Vec::new();
+    let mut size = FIRST;
+    while !left.is_empty() {
+        groups.push(left.split_off(left.len().saturating_sub(size)));
+        size *= 2;
+    }
+    groups
+}
 
 /// A family with its cuts in their order: the one that drops least is the first.
 #[derive(Debug)]
@@ -17,8 +31,8 @@ pub(super) struct Ordered {
     pub(super) cuts: Vec<Member>,
 }
 
-/// The families with an order that does not depend on samples, and their allowed cuts.
-pub(super) fn ordered(study: &Study, scored: &Scored, excluded: &HashSet<String>) -> Vec<Ordered> {
+/// The families of `set` whose order does not depend on samples, with their allowed cuts.
+pub(super) fn ordered(study: &Study, set: &VariantSet, excluded: &HashSet<String>) -> Vec<Ordered> {
     let of_family = |family: Family| {
         let is_cut = |member: &&Member| {
             let bytes = study.table.bytes_kept(&member.variant);
@@ -26,7 +40,7 @@ pub(super) fn ordered(study: &Study, scored: &Scored, excluded: &HashSet<String>
                 && bytes < study.table.total_bytes()
                 && study.is_allowed(excluded, &member.variant)
         };
-        let mut cuts: Vec<Member> = scored.set.of(family).filter(is_cut).cloned().collect();
+        let mut cuts: Vec<Member> = set.of(family).filter(is_cut).cloned().collect();
         cuts.sort_by_key(|member| std::cmp::Reverse(member.variant.layers_kept()));
         Ordered { family, cuts }
     };
@@ -49,8 +63,10 @@ pub(super) struct Losses<'a> {
     pub(super) of: &'a dyn Fn(&Variant) -> Option<Vec<f64>>,
 }
 
-/// Finds the sufficient layers of the families, and chooses by them. `picked` is the choice by the
-/// one-standard-error rule; it stays if it shows a cut to be better.
+/// The choice by a sequence, and the number of layers of the cut that it is about.
+pub(super) type ChooseBy<'a> = &'a dyn Fn(&Sequence<'_>) -> (Choice, Option<usize>);
+
+/// Finds the sufficient layers of the families, and chooses by them.
 ///
 /// If there are several families, the one that needs the fewest bytes is chosen, and each has its part of the error
 /// rate (Bonferroni).
@@ -58,9 +74,9 @@ pub(super) fn decide(
     study: &Study,
     families: &[Ordered],
     losses: &Losses<'_>,
-    picked: &Choice,
     options: &ChooseOptions,
-) -> Decision {
+    choose: ChooseBy<'_>,
+) -> Result<Decision> {
     let Losses { base, full, of } = *losses;
     let whole = study.table.layers_up_to_highest();
     let mut lists = Vec::new();
@@ -83,7 +99,7 @@ pub(super) fn decide(
         let rows = margins(options.margin).into_iter().map(row).collect();
         lists.push(SufficientLayers { family: *family, samples: full.len(), rows, shares: sequence.shares() });
 
-        let (choice, about) = sequence.choose(picked.clone());
+        let (choice, about) = choose(&sequence);
         let candidate = about.and_then(member).cloned();
         let bytes = match (&candidate, choice.verdict) {
             (Some(member), Verdict::Trim) => study.table.bytes_kept(&member.variant),
@@ -93,8 +109,8 @@ pub(super) fn decide(
             chosen = Some((bytes, choice, candidate));
         }
     }
-    let (choice, candidate) = chosen.map_or((picked.clone(), None), |(_, choice, candidate)| (choice, candidate));
-    Decision { lists, choice, candidate }
+    let (_, choice, candidate) = chosen.ok_or_else(|| Error::Internal("no family of a fixed order".into()))?;
+    Ok(Decision { lists, choice, candidate })
 }
 
 /// The margins of the list: the usual shares, and the margin that was asked for in its place.

@@ -34,6 +34,7 @@ use proptest::prelude::*;
 const GUARD: usize = 1_000;
 
 const EXACT: search::Strategy = search::Strategy::Exact;
+const SEQUENTIAL: search::Strategy = search::Strategy::Sequential;
 const RACING: search::Strategy = search::Strategy::RACING;
 const THIRD: Validation = Validation::HeldOut(0.33);
 
@@ -207,6 +208,14 @@ fn nothing_is_cut_where_every_layer_helps() {
     let findings = Case::new(worth([0.2; LAYERS])).by_one_se().run();
     assert_eq!(answer(&findings.choice), (Verdict::KeepFull, Reason::NoCut, LAYERS));
     assert!(!findings.choice.abstains && findings.choice.bootstrap[LAYERS] == 1.0);
+}
+
+#[test]
+fn each_variant_of_a_sample_is_counted_once() {
+    let findings = Case::new(worth([0.2; LAYERS])).run();
+    // Tokens are wanted a second time of some variants, which are known by then.
+    let once = findings.variants.len() * LAYERS;
+    assert_eq!((findings.cost.layer_passes, findings.cost.layer_passes_naive), (once, once));
 }
 
 #[test]
@@ -389,6 +398,63 @@ fn other_rules_are_used_if_they_are_asked_for() {
     assert_eq!(kept(Rule::Best), LAYERS);
     assert_eq!(kept(Rule::Sufficient), 5);
     assert!((1..=LAYERS).contains(&kept(Rule::Curve)));
+}
+
+/// 24 layers, of which the upper ones are worth less and less.
+fn tall(strategy: search::Strategy, margin: f64) -> Case {
+    const TALL: usize = 24;
+    let worths: [f64; TALL] = std::array::from_fn(|layer| 0.2 * 0.8_f64.powi(layer as i32));
+    let case = Case { table: table(TALL), samples: 32, ..Case::new(worth(worths)) };
+    case.with(|settings| (settings.strategy, settings.margin) = (strategy, Margin::Share(margin)))
+}
+
+#[test]
+fn a_sequential_search_finds_what_the_exact_search_finds() {
+    for margin in [0.99, 0.95, 0.8, 0.3] {
+        let (exact, sequential) = (tall(EXACT, margin).run(), tall(SEQUENTIAL, margin).run());
+        assert_eq!(answer(&exact.choice), answer(&sequential.choice), "{margin}");
+        assert_eq!((&exact.candidate, exact.choice.gain), (&sequential.candidate, sequential.choice.gain), "{margin}");
+        assert_eq!(sequential.choice.validation, Judged::All);
+        let rows = |findings: &Findings| {
+            let rows = findings.sufficient[0].rows.clone().into_iter();
+            rows.take_while(|row| row.answer.margin != Margin::Share(margin)).collect::<Vec<_>>()
+        };
+        assert_eq!(rows(&exact), rows(&sequential), "{margin}");
+    }
+}
+
+#[test]
+fn a_sequential_search_scores_no_more_than_the_margin_needs() {
+    let scored = |margin| {
+        let outcome = tall(SEQUENTIAL, margin).try_run().unwrap();
+        // Each sample once under each variant.
+        assert!(outcome.scored.values().all(|times| *times == 1));
+        let layers: HashSet<usize> = outcome.findings.variants.iter().map(|variant| variant.layers_kept).collect();
+        assert_eq!(outcome.scored.len(), 32 * layers.len());
+        layers.len()
+    };
+    // The base model, the full adapter, and groups of 4, 8 and 11 boundaries.
+    assert_eq!([0.999, 0.995, 0.95, 0.3].map(scored), [6, 6, 14, 25]);
+    let findings = tall(SEQUENTIAL, 0.995).run();
+    let last = findings.sufficient[0].rows.last().unwrap();
+    assert_eq!(last.answer.stop, Stop::NotScored { layers_kept: 19 });
+    assert!(findings.lens.full.is_empty() && findings.choice.curve.is_none() && findings.controls.is_none());
+}
+
+#[test]
+fn what_a_sequential_search_cannot_do_is_refused() {
+    let refused = |change: fn(&mut SearchSettings)| tall(SEQUENTIAL, 0.9).with(change).refused();
+    let text = refused(|settings| settings.validation = THIRD);
+    assert!(text.contains("it cannot be used with --holdout or --folds"), "{text}");
+    for (change, word) in [
+        ((|settings| settings.rule = Some(Rule::Best)) as fn(&mut SearchSettings), "--rule"),
+        (|settings| settings.families = vec![Family::TopK], "--families"),
+        (|settings| settings.budget = Some(0.5), "--budget"),
+        (|settings| settings.effects.places = Some(Places::Layers), "--effects"),
+    ] {
+        let text = refused(change);
+        assert!(text.contains("--search sequential cannot be used with") && text.contains(word), "{text}");
+    }
 }
 
 #[test]
