@@ -157,6 +157,20 @@ fn few_samples_judge_in_folds_and_a_budget_is_kept() {
     assert!(result["candidate"]["bytes"].as_f64().unwrap() <= most);
 }
 
+#[test]
+fn a_sequential_search_writes_the_adapter_of_the_exact_search() {
+    let folder = tempfile::tempdir().unwrap();
+    let search = |name: &str, strategy: &str| {
+        let out = folder.path().join(name);
+        let (result, _) = found(&adapter("trained"), &out, &["--search", strategy, "--margin", "60%"]);
+        (result, std::fs::read(out.join("adapter/adapter_model.safetensors")).unwrap())
+    };
+    let ((exact, one), (sequential, other)) = (search("exact", "exact"), search("sequential", "sequential"));
+    assert_eq!((&exact["choice"]["reason"], &exact["candidate"]), (&"not-worse".into(), &sequential["candidate"]));
+    assert!(one == other && sequential["lens"]["full"].as_array().unwrap().is_empty());
+    assert_eq!(sequential["choice"]["gain"], exact["choice"]["gain"]);
+}
+
 /// The candidate may be of another family than the boundaries that were raced.
 #[test]
 fn a_race_with_other_families_has_a_verdict() {

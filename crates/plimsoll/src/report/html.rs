@@ -327,6 +327,7 @@ fn provenance(result: &SearchResult) -> Vec<Group> {
         entries: vec![
             code("program", &result.tool),
             text("seed", &result.seed.to_string()),
+            text("rule", result.choice.rule.name()),
             text("significance level", &plain(rules.alpha)),
             text(
                 "margin",

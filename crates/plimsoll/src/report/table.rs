@@ -23,11 +23,12 @@ fn picks(result: &SearchResult) -> String {
         None => "the lowest NLL".to_owned(),
     };
     let samples = if result.data.holdout > 0 { "the selection samples" } else { "all samples" };
-    let is_candidate = if other_candidate(result).is_none() { " (the candidate)" } else { "" };
+    let is_candidate = other_candidate(result).is_none() && result.choice.validation != JudgingSamples::All;
+    let is_candidate = if is_candidate { " (the candidate)" } else { "" };
+    let curve = result.choice.curve.map_or("", |_| "; curve = the change point of the logit lens");
     format!(
         "Picked by, on {samples}: best = {best}; one-SE = the smallest k within one paired standard error of the best\
-         {is_candidate}; curve = the change point of the logit lens. Δ to full: below 0 is better than the full \
-         adapter."
+         {is_candidate}{curve}. Δ to full: below 0 is better than the full adapter."
     )
 }
 
