@@ -62,6 +62,7 @@ fn every_verdict_has_a_sentence_with_its_tests() {
         result.choice.verdict = verdict;
         result.choice.reason = reason;
         result.choice.one_se = one_se;
+        result.candidate.as_mut().unwrap().layers_kept = one_se;
         result.choice.layers_kept = match verdict {
             Verdict::Trim => one_se,
             Verdict::KeepFull => 30,
@@ -120,6 +121,7 @@ fn an_adapter_that_is_worse_than_the_base_is_reported() {
     result.choice.verdict = Verdict::UseBase;
     result.choice.reason = Reason::AdapterNotBetter;
     result.choice.one_se = 0;
+    result.candidate.as_mut().unwrap().layers_kept = 0;
     let mut answer = |mean, low, high, p| {
         result.choice.adapter_gain = Gain { mean, low, high, p, samples: 32 };
         // From the verdict on.
@@ -209,6 +211,35 @@ fn warnings_and_interruptions_are_in_every_form() {
     for text in [markdown(&result), html(&result, &[])] {
         assert!(text.contains("48.37 s, without 5 samples scored before an interruption"), "{text}");
     }
+}
+
+#[test]
+fn sufficient_layers_are_told_with_their_tests() {
+    let mut result = committed();
+    result.choice.gain.samples = 96;
+    let mut told = |verdict, reason, kept: usize| {
+        (result.choice.verdict, result.choice.reason, result.choice.validation) =
+            (verdict, reason, JudgingSamples::All);
+        result.choice.layers_kept = if verdict == Verdict::Trim { kept } else { 30 };
+        result.choice.power = Some(Power { detectable: 0.003, samples: Some(1_234) });
+        result.choice.retained = Some(result.sufficient[0].share(kept).unwrap().retained);
+        result.candidate.as_mut().unwrap().layers_kept = kept;
+        sentence(&result)
+    };
+    let text = told(Verdict::Trim, Reason::NotWorse, 14);
+    assert!(
+        text.starts_with("Trim: keep LoRA in layers 0–13 (14 of 30). On 96 samples, 14 of 30 layers retain 100.8 % ")
+    );
+    assert!(text.contains("which is shown to be more than 98 % (p < 0.001)."), "{text}");
+    assert!(text.contains("For fewer this is not shown: 13 of 30 layers retain 96.7 % (95 % interval "), "{text}");
+    let text = told(Verdict::KeepFull, Reason::AllNeeded, 13);
+    assert!(text.contains("which is shown not to be more than 98 %. For more than 99 %, 14 of 30 layers"), "{text}");
+    let text = told(Verdict::KeepFull, Reason::NotShown, 13);
+    assert!(
+        text.contains("Whether this is more than 98 % is not shown. The full adapter is the safe choice."),
+        "{text}"
+    );
+    assert!(text.contains("; to show the observed share takes about 1,300 samples."), "{text}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use plimsoll_stats::choose::{Gain, level};
 
+use super::candidate_boundary;
 use super::words::{self, Sign, count, counted, fixed, p_value, printable};
 use crate::lora::Family;
 use crate::result::{Control, Controls, Depth, EffectKind, GuardSummary, SearchResult};
@@ -79,7 +80,7 @@ pub(super) fn is_signed(kind: EffectKind) -> bool {
 pub(super) fn candidate(result: &SearchResult) -> String {
     match &result.candidate {
         Some(candidate) if candidate.family != Family::BottomK => printable(&candidate.label),
-        _ => format!("k = {}", result.choice.one_se),
+        _ => format!("k = {}", candidate_boundary(result)),
     }
 }
 

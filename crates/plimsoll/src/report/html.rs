@@ -21,7 +21,7 @@ use super::svg::{self, Kept};
 use super::words::{
     self, NONE, Retained, Sign, count, counted, fixed, non_breaking, p_value, percent, plain, printable,
 };
-use super::{effects, evidence, figures, other_candidate, retained, samples, sections, variants};
+use super::{candidate_boundary, effects, evidence, figures, other_candidate, retained, samples, sections, variants};
 use crate::lora::{Family, Variant};
 use crate::result::{AnswerEnding, DataFacts, SampleTokens, SearchResult, SufficientLayers};
 
@@ -225,7 +225,8 @@ fn how_judged(result: &SearchResult) -> String {
         JudgingSamples::All => format!(
             "The cuts were tested on {}, in an order that was fixed before: the cut that drops least first, and each \
              next one only if the one before holds the margin. So no sample picked the candidate, and the chance of a \
-             false answer is that of one test.",
+             false answer is that of one test, one-sided. The interval of a retained share has the shares that these \
+             tests do not exclude.",
             counted(choice.gain.samples, "sample"),
         ),
         JudgingSamples::Holdout => format!(
@@ -256,7 +257,7 @@ fn facts(result: &SearchResult) -> Vec<Fact> {
     let adapter_gain =
         gain_fact("Gain of the full adapter over the base model".to_owned(), &choice.adapter_gain, result);
     // A candidate that is the full adapter is not compared with it.
-    let mut facts = if choice.one_se >= model.layers && other_candidate(result).is_none() {
+    let mut facts = if candidate_boundary(result) >= model.layers && other_candidate(result).is_none() {
         vec![adapter_gain]
     } else {
         vec![
@@ -267,7 +268,8 @@ fn facts(result: &SearchResult) -> Vec<Fact> {
         ]
     };
     let stable = choice.bootstrap.get(choice.one_se).copied().unwrap_or(f64::NAN);
-    facts.push(Fact {
+    // The resamples pick by the one-standard-error rule.
+    facts.extend((choice.validation != JudgingSamples::All).then(|| Fact {
         name: format!("Stability: resamples that pick k = {}", choice.one_se),
         value: fixed(stable * 100.0, 1, Sign::Minus),
         unit: "%".to_owned(),
@@ -275,7 +277,7 @@ fn facts(result: &SearchResult) -> Vec<Fact> {
             format!("of {} bootstrap resamples", count(rules.choice_resamples as u64)),
             counted(data.selection, "selection sample"),
         ],
-    });
+    }));
     let share = adapter.bytes_kept as f64 / adapter.bytes.max(1) as f64;
     facts.push(Fact {
         name: "Adapter tensors kept".to_owned(),

@@ -96,6 +96,12 @@ fn other_candidate(result: &SearchResult) -> Option<&Candidate> {
     result.candidate.as_ref().filter(|candidate| candidate.family != Family::BottomK)
 }
 
+/// The candidate, if it is a boundary: its number of layers. Results without a candidate name the pick of the
+/// one-standard-error rule.
+fn candidate_boundary(result: &SearchResult) -> usize {
+    result.candidate.as_ref().map_or(result.choice.one_se, |candidate| candidate.layers_kept)
+}
+
 /// The boundary that the verdict keeps, if it keeps one.
 fn chosen(result: &SearchResult) -> Option<usize> {
     let is_boundary = result.choice.verdict != Verdict::Trim || other_candidate(result).is_none();

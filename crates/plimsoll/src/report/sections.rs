@@ -1,7 +1,7 @@
 //! Tables below the boundaries, for the terminal and for Markdown: other families and their comparison, controls,
 //! effects, the guard and the Pareto front. Each is left out if it was not measured.
 
-use plimsoll_stats::choose::Gain;
+use plimsoll_stats::choose::{Gain, JudgingSamples};
 
 use super::evidence::{effect, effect_column, effect_note, judged_on};
 use super::grid::{Grid, Side, add, arrow, clipped};
@@ -10,7 +10,7 @@ use super::words::{
     self, NONE, Retained, Sign, bytes, count, counted, decimals, fixed, gain_digits, p_value, percent, plain,
     plus_minus,
 };
-use super::{boundaries, is_candidate};
+use super::{boundaries, candidate_boundary, is_candidate};
 use crate::lora::Family;
 use crate::result::{
     Agreement, Arbitration, Controls, Depth, EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary,
@@ -481,7 +481,9 @@ pub(super) fn facts(result: &SearchResult) -> Grid {
         let [value, interval] = with_interval(gain);
         grid.row(vec![name, value, interval, p_cell(gain.p)]);
     };
-    if choice.one_se < model.layers || result.candidate.as_ref().is_some_and(|c| c.family != Family::BottomK) {
+    if candidate_boundary(result) < model.layers
+        || result.candidate.as_ref().is_some_and(|c| c.family != Family::BottomK)
+    {
         gain(format!("gain of {candidate} over the full adapter"), &choice.gain);
         gain(format!("gain of {candidate} over the base model"), &choice.base_gain);
     }
@@ -496,7 +498,9 @@ pub(super) fn facts(result: &SearchResult) -> Grid {
         };
         grid.row(vec!["retained share of the adapter's gain".to_owned(), value, interval, String::new()]);
     }
-    if let Some(share) = choice.bootstrap.get(choice.one_se) {
+    // The resamples pick by the one-standard-error rule.
+    let is_picked = choice.validation != JudgingSamples::All;
+    if let Some(share) = choice.bootstrap.get(choice.one_se).filter(|_| is_picked) {
         grid.row(vec![
             format!("share of {} resamples that pick the same k", count(rules.choice_resamples as u64)),
             percent(*share),
@@ -517,7 +521,7 @@ pub(super) fn facts(result: &SearchResult) -> Grid {
 pub(super) fn candidate_name(result: &SearchResult) -> String {
     match &result.candidate {
         Some(candidate) if !candidate.label.is_empty() => clipped(&candidate.label, NAME),
-        _ => counted(result.choice.one_se, "layer"),
+        _ => counted(candidate_boundary(result), "layer"),
     }
 }
 

@@ -5,7 +5,7 @@ use plimsoll_stats::choose::{Gain, Interval, JudgingSamples, Power, Reason, Verd
 use super::gains::{numbers, round_up, unit};
 use super::numbers::{Sign, count, counted, decimals, estimate, fixed, number, percent, plain, printable};
 use super::sufficient;
-use crate::report::other_candidate;
+use crate::report::{candidate_boundary, other_candidate};
 use crate::result::{Candidate, RaceSummary, SearchResult};
 
 /// The answer of a search in a few sentences: what to do, and the tests behind it.
@@ -101,7 +101,7 @@ fn grounds(result: &SearchResult) -> String {
     let gain = numbers(&choice.gain);
     let retained = |before: &str| retained_text(before, "", result);
     let candidate = match other_candidate(result) {
-        None => format!("LoRA in {}", layers_kept(choice.one_se, layers)),
+        None => format!("LoRA in {}", layers_kept(candidate_boundary(result), layers)),
         Some(candidate) => label(candidate),
     };
     if let Some(grounds) = sufficient::grounds(result) {
@@ -167,7 +167,7 @@ fn adapter_not_better(on: &str, candidate: &str, result: &SearchResult) -> Strin
     let SearchResult { choice, model, rules, .. } = result;
     let unit = unit(result);
     let numbers = |gain: &Gain| numbers(gain, &unit, result);
-    let is_cut = 0 < choice.one_se && choice.one_se < model.layers;
+    let is_cut = (1..model.layers).contains(&candidate_boundary(result));
     let not_both = if is_cut {
         let gain = numbers(&choice.base_gain);
         format!(" The candidate is not shown to be better than both: {candidate} gains {gain} over the base model.")

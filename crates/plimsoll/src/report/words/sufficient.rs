@@ -22,9 +22,8 @@ pub(super) fn grounds(result: &SearchResult) -> Option<String> {
     let bound = margin_in_words(row.answer.margin, result);
     Some(match choice.reason {
         Reason::NotWorse => format!(
-            "On {samples}, {layers} retain {retained} of the adapter's gain over the base model, {} {bound}{}. {} No \
-             cut is shown to be better than the full adapter: the gain of this one is {}.",
-            "which is shown to be",
+            "On {samples}, {layers} retain {retained} of the adapter's gain over the base model, which is shown to be \
+             {bound}{}. {} The gain over the full adapter is {}.",
             row.answer.p.map(|p| format!(" ({})", p_value(p))).unwrap_or_default(),
             stop(row, list, result),
             numbers(&choice.gain, &unit(result), result),
@@ -72,17 +71,21 @@ fn stop(row: &SufficientRow, list: &SufficientLayers, result: &SearchResult) -> 
     match row.answer.stop {
         Stop::NotShown { layers_kept, p } => {
             format!(
-                "{} retain{}, which is not shown ({}).",
+                "For fewer this is not shown: {} retain{} ({}).",
                 layers_of(layers_kept, result),
                 retained(layers_kept),
                 p_value(p)
             )
         }
         Stop::LosesMore { layers_kept, .. } => {
-            format!("{} retain{}, which is shown to be less.", layers_of(layers_kept, result), retained(layers_kept))
+            format!(
+                "Fewer are shown to retain less: {} retain{}.",
+                layers_of(layers_kept, result),
+                retained(layers_kept)
+            )
         }
         Stop::NotScored { layers_kept } => {
-            format!("{} were not scored on all samples.", layers_of(layers_kept, result))
+            format!("Fewer were not tested: {} were not scored.", layers_of(layers_kept, result))
         }
         Stop::NoMoreCuts => "No cut drops more.".to_owned(),
         Stop::AdapterNotShown => "The adapter is not shown to gain over the base model.".to_owned(),
