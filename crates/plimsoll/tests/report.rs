@@ -214,10 +214,10 @@ fn warnings_and_interruptions_are_in_every_form() {
 }
 
 #[test]
-fn sufficient_layers_are_told_with_their_tests() {
+fn sufficient_layers_have_a_sentence_with_their_tests() {
     let mut result = committed();
     result.choice.gain.samples = 96;
-    let mut told = |verdict, reason, kept: usize| {
+    let mut sentence_of = |verdict, reason, kept: usize| {
         (result.choice.verdict, result.choice.reason, result.choice.validation) =
             (verdict, reason, JudgingSamples::All);
         result.choice.layers_kept = if verdict == Verdict::Trim { kept } else { 30 };
@@ -226,15 +226,15 @@ fn sufficient_layers_are_told_with_their_tests() {
         result.candidate.as_mut().unwrap().layers_kept = kept;
         sentence(&result)
     };
-    let text = told(Verdict::Trim, Reason::NotWorse, 14);
+    let text = sentence_of(Verdict::Trim, Reason::NotWorse, 14);
     assert!(
         text.starts_with("Trim: keep LoRA in layers 0–13 (14 of 30). On 96 samples, 14 of 30 layers retain 100.8 % ")
     );
     assert!(text.contains("which is shown to be more than 98 % (p < 0.001)."), "{text}");
     assert!(text.contains("For fewer this is not shown: 13 of 30 layers retain 96.7 % (95 % interval "), "{text}");
-    let text = told(Verdict::KeepFull, Reason::AllNeeded, 13);
+    let text = sentence_of(Verdict::KeepFull, Reason::AllNeeded, 13);
     assert!(text.contains("which is shown not to be more than 98 %. For more than 99 %, 14 of 30 layers"), "{text}");
-    let text = told(Verdict::KeepFull, Reason::NotShown, 13);
+    let text = sentence_of(Verdict::KeepFull, Reason::NotShown, 13);
     assert!(
         text.contains("Whether this is more than 98 % is not shown. The full adapter is the safe choice."),
         "{text}"
