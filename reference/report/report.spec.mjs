@@ -359,7 +359,7 @@ await check("the margin moves with the keyboard and with the mouse, and the answ
   const [begin, first] = await expect();
   await slider.focus();
   await page.keyboard.press("ArrowLeft");
-  assert.equal((await expect())[0], begin - 0.5);
+  assert.ok(Math.abs((await expect())[0] - (begin - 0.1)) < 1e-9);
   for (let at = 0; at < 60; at += 1) await page.keyboard.press("ArrowLeft");
   const [lower, fewer] = await expect();
   assert.ok(lower < begin && fewer < first, `${fewer} of ${first}`);

@@ -108,7 +108,7 @@ fn all_families_are_scored_and_compete() {
 fn a_harmful_layer_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let damaged = damaged(folder.path(), "3=5");
-    let more = ["--families", "leave-one-out,strengths", "--effects", "layers", "--orders", "0"];
+    let more = ["--families", "leave-one-out,strengths", "--effects", "layers", "--orders", "0", "--rule", "one-se"];
     let (result, _) = found(&damaged, &folder.path().join("out"), &more);
     let effects = of_layers(&result, "leave-one-out");
     let lowest = (0..4).min_by(|&a, &b| effects[a].total_cmp(&effects[b])).unwrap();

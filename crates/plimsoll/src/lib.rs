@@ -1,8 +1,8 @@
 //! Finds the LoRA layers of an adapter that inference needs.
 //!
 //! Given a base model, an adapter (PEFT or mlx-lm) and validation samples, plimsoll scores every boundary (LoRA is kept
-//! in the layers below it and dropped above; arXiv:2503.23360). It picks one, judges it by samples that did not pick
-//! it, and returns a trimmed adapter, or the verdict that the full adapter or the base model is the better choice.
+//! in the layers below it and dropped above; arXiv:2503.23360). It tests how many layers keep a share of the adapter's
+//! gain, and returns a trimmed adapter, or the verdict that the full adapter or the base model is the better choice.
 //! [`search()`] does all of it:
 //!
 //! ```

@@ -52,8 +52,9 @@ model, 130 interrupted.";
 
 /// Find the boundary layer of an adapter, and write the trimmed adapter and a report.
 ///
-/// All boundaries are scored in one run. Some samples pick the boundary, and other samples judge it.
-/// The verdict is to trim, to keep the full adapter, or to use the base model.
+/// How many layers keep 98 % (or another --margin) of what the adapter gains? Cuts are tested from the
+/// full adapter downward. A cut that is better comes first; it is judged by samples that did not pick
+/// it. The verdict is to trim, to keep the full adapter, or to use the base model.
 ///
 /// To continue an interrupted search, run the same command again.
 #[derive(Debug, Args)]
@@ -133,7 +134,7 @@ pub(super) struct Arguments {
     guard_margin: Option<f64>,
     /// Rule that picks the candidate: `sufficient` for the fewest layers that hold the --margin, `one-se` for the
     /// smallest boundary within one standard error of the best, `best` for the lowest NLL, `curve` for the change point
-    /// of the probability curve [default: sufficient, or one-se with --search racing]
+    /// of the probability curve [default: sufficient, or one-se with --search racing or --metric]
     #[arg(long, value_enum, help_heading = "Variants and verdict")]
     rule: Option<RuleArgument>,
     /// What a cut must keep: a share of the adapter's gain over the base model (98%), or the largest loss in nats per

@@ -19,7 +19,7 @@ pub enum Verdict {
     UseBase,
 }
 
-/// The reason of the verdict. "Shown" means shown by the held-out samples.
+/// The reason of the verdict. "Shown" means shown by the judging samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
@@ -128,9 +128,6 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// All rules.
-    pub const ALL: [Self; 4] = [Self::Sufficient, Self::OneSe, Self::Best, Self::Curve];
-
     /// The name in options and results.
     pub fn name(self) -> &'static str {
         match self {
@@ -152,7 +149,7 @@ pub struct Power {
     pub samples: Option<u64>,
 }
 
-/// A paired difference on held-out samples, of mean NLL (in nats per answer token) or of a task's metric.
+/// A paired difference on the judging samples, of mean NLL (in nats per answer token) or of a task's metric.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Gain {
     /// Mean difference.

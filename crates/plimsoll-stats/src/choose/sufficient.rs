@@ -178,6 +178,10 @@ impl<'a> Sequence<'a> {
         }
         let picked = Choice { validation: JudgingSamples::All, ..picked };
         let adapter = judge(base, full, full, CutKind::Whole, options);
+        if adapter.verdict == Verdict::UseBase {
+            // The answer is about the base model.
+            return (picked.with(&judge(base, full, base, CutKind::Nothing, options), 0), None);
+        }
         if adapter.reason != Reason::NoCut {
             return (picked.with(&adapter, whole), None);
         }

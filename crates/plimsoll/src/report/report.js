@@ -177,7 +177,7 @@
     const svg = figure.querySelector("svg");
     const level = svg.querySelector(".level");
     const [from, to, start, end] = level.dataset.scale.split(" ").map(Number);
-    const bounds = { min: 0, max: 100, step: 0.5, value: data.margin };
+    const bounds = { min: 0, max: 100, step: 0.1, value: data.margin };
     const input = make("input", { type: "range", id: "margin", ...bounds });
     const shown = make("output", { htmlFor: "margin" });
     const answer = make("p", { className: "needed-answer", "aria-live": "polite" });

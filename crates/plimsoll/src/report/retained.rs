@@ -21,7 +21,6 @@ struct Data {
     bytes: String,
     /// The path of the adapter, as the user gave it.
     adapter: String,
-    family: &'static str,
     /// The cuts in the order of their tests.
     cuts: Vec<Cut>,
 }
@@ -55,7 +54,6 @@ pub(super) fn figure(list: &SufficientLayers, result: &SearchResult) -> Option<F
         margin: asked,
         bytes: bytes(result.adapter.bytes),
         adapter: printable(&result.adapter.path),
-        family: list.family.name(),
         cuts: list.shares.iter().map(cut).collect(),
     };
     let row = |share: &RetainedShare| {

@@ -167,6 +167,12 @@ fn score_controls(
     Ok(std::iter::once(tuned).chain(untuned).collect())
 }
 
+/// A boundary as a member of its family.
+fn boundary(layers: usize, k: usize) -> Member {
+    let variant = Variant::bottom_k(layers, k);
+    Member { family: Family::BottomK, position: Position::LayersKept(k), label: variant.name(), variant }
+}
+
 /// The choice and what it is about.
 struct Chosen {
     choice: Choice,
@@ -241,24 +247,20 @@ impl Judge<'_> {
         options: &choose::ChooseOptions,
     ) -> Result<Chosen> {
         let layers = self.study.layers();
-        let boundary = |k: usize| {
-            let variant = Variant::bottom_k(layers, k);
-            Member { family: Family::BottomK, position: Position::LayersKept(k), label: variant.name(), variant }
-        };
         if self.study.settings.strategy == Strategy::Sequential {
-            return self.choose_alone(selected, orders, options);
+            return self.choose_alone(orders, options);
         }
         let (picked, by_boundary) = self.choose_boundary(curve, &selected.excluded, options)?;
         if let Some(valued) = valued {
             let (choice, metric) = self.choose_by_metric(valued, by_boundary, curve, options)?;
             // If the metric could not decide, the pick of the NLL is the candidate.
             let undecided = metric.as_ref().filter(|metric| !metric.decided);
-            let candidate = undecided.map_or(selected.candidate.clone(), |_| boundary(picked));
+            let candidate = undecided.map_or(selected.candidate.clone(), |_| boundary(layers, picked));
             return Ok(Chosen { choice, candidate, metric, sufficient: Vec::new() });
         }
         let candidate = match options.rule {
             Rule::Sufficient | Rule::OneSe => selected.candidate.clone(),
-            Rule::Best | Rule::Curve => boundary(picked),
+            Rule::Best | Rule::Curve => boundary(layers, picked),
         };
         let choice = match candidate.variant.boundary() {
             Some(k) if k == picked => by_boundary,
@@ -279,8 +281,13 @@ impl Judge<'_> {
         let decision = decide(self.study, orders, &losses, options, &|sequence| sequence.choose(choice.clone()))?;
         Ok(match options.rule {
             Rule::Sufficient => Chosen {
+                candidate: decision.candidate.unwrap_or_else(|| match decision.choice.verdict {
+                    _ if decision.choice.validation != JudgingSamples::All => candidate,
+                    Verdict::UseBase => boundary(layers, 0),
+                    // No cut was tested.
+                    Verdict::KeepFull | Verdict::Trim => boundary(layers, layers),
+                }),
                 choice: decision.choice,
-                candidate: decision.candidate.unwrap_or(candidate),
                 metric: None,
                 sufficient: decision.lists,
             },
@@ -291,7 +298,7 @@ impl Judge<'_> {
     }
 
     /// The choice of a sequential search: sufficient layers, without a pick.
-    fn choose_alone(&self, selected: &Selected, orders: &[Ordered], options: &choose::ChooseOptions) -> Result<Chosen> {
+    fn choose_alone(&self, orders: &[Ordered], options: &choose::ChooseOptions) -> Result<Chosen> {
         let (layers, part) = (self.study.layers(), Part::Selection);
         let [base, full] = self.study.base_and_full();
         let (base, full) = (self.nll(part, &base)?, self.nll(part, &full)?);
@@ -300,8 +307,13 @@ impl Judge<'_> {
         let losses = Losses { base: &base, full: &full, of: &of };
         let Decision { lists, choice, candidate } =
             decide(self.study, orders, &losses, options, &|sequence| sequence.choose_alone(&scores, layers))?;
-        let whole = || Member { variant: Variant::uniform(layers, 1.0), ..selected.candidate.clone() };
-        Ok(Chosen { choice, candidate: candidate.unwrap_or_else(whole), metric: None, sufficient: lists })
+        let untested = if choice.verdict == Verdict::UseBase { 0 } else { layers };
+        Ok(Chosen {
+            choice,
+            candidate: candidate.unwrap_or_else(|| boundary(layers, untested)),
+            metric: None,
+            sufficient: lists,
+        })
     }
 
     /// The choice among the boundaries, without other families, and the boundary that the rule picked.

@@ -74,9 +74,10 @@ impl Default for SearchSettings {
 
 impl SearchSettings {
     /// The rule that picks the candidate. By default it is the rule of sufficient layers, which needs all samples in each
-    /// of its tests, and in a race the one-standard-error rule.
-    pub fn rule(&self) -> Rule {
+    /// of its tests, and in a race or with a metric the one-standard-error rule.
+    pub fn rule(&self, has_metric: bool) -> Rule {
         let default = match self.strategy {
+            _ if has_metric => Rule::OneSe,
             Strategy::Exact | Strategy::Sequential => Rule::Sufficient,
             Strategy::Racing { .. } => Rule::OneSe,
         };

@@ -202,7 +202,7 @@ impl Study {
     pub(super) fn choose_options(&self) -> choose::ChooseOptions {
         choose::ChooseOptions {
             seed: self.settings.seed,
-            rule: self.settings.rule(),
+            rule: self.settings.rule(self.metric.is_some()),
             margin: self.settings.margin,
             ..choose::ChooseOptions::default()
         }
@@ -257,7 +257,7 @@ impl Rules<'_> {
             (!settings.gates.is_empty(), "--gates"),
             (has_guard, "--guard"),
             (settings.budget.is_some(), "--budget"),
-            (settings.rule() == Rule::Curve, "--rule curve"),
+            (settings.rule(has_metric) == Rule::Curve, "--rule curve"),
         ];
         let needs_holdout = needs_holdout.iter().find(|(needs, _)| *needs).map(|(_, what)| *what);
         let folds = match (settings.validation, needs_holdout) {
@@ -299,7 +299,7 @@ impl Rules<'_> {
         }
         if settings.strategy == Strategy::Sequential {
             let refused = [
-                (settings.rule() != Rule::Sufficient, "a --rule other than sufficient"),
+                (settings.rule(has_metric) != Rule::Sufficient, "a --rule other than sufficient"),
                 (is_rich, "--families or --gates"),
                 (is_bounded, "--guard or --budget"),
                 (has_metric, "--metric"),
@@ -310,7 +310,20 @@ impl Rules<'_> {
                 None => Ok(()),
             };
         }
-        if settings.rule() == Rule::Sufficient && settings.strategy != Strategy::Exact {
+        let rule = settings.rule(has_metric);
+        if has_metric && rule != Rule::OneSe {
+            return Err(Error::Usage(format!(
+                "--metric chooses by --rule one-se: it cannot be used with {}",
+                rule.name()
+            )));
+        }
+        if matches!(rule, Rule::Best | Rule::Curve) && (is_rich || settings.strategy != Strategy::Exact) {
+            return Err(Error::Usage(format!(
+                "--rule {} picks among all boundaries: it cannot be used with --families, --gates or --search racing",
+                rule.name()
+            )));
+        }
+        if rule == Rule::Sufficient && settings.strategy != Strategy::Exact {
             return Err(Error::Usage(
                 "--rule sufficient needs all samples in each test: it cannot be used with --search racing".into(),
             ));

@@ -168,4 +168,8 @@ fn rules_that_cannot_be_used_are_refused() {
     assert!(text.contains("it cannot be used with --search racing"), "{text}");
     let text = refused(|settings| (settings.rule, settings.validation) = (Some(Rule::Curve), Validation::Folds(5)));
     assert!(text.contains("--folds cannot be used with --rule curve"), "{text}");
+    let text = refused(|settings| (settings.rule, settings.strategy) = (Some(Rule::Best), RACING));
+    assert!(text.contains("--rule best picks among all boundaries"), "{text}");
+    let text = refused(|settings| (settings.rule, settings.families) = (Some(Rule::Curve), vec![Family::TopK]));
+    assert!(text.contains("--rule curve picks among all boundaries"), "{text}");
 }
