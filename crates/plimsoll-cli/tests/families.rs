@@ -124,7 +124,7 @@ fn a_cut_is_compared_with_controls() {
     let folder = tempfile::tempdir().unwrap();
     let damaged = damaged(folder.path(), "2=-3");
     let out = folder.path().join("out");
-    let (result, _) = found(&damaged, &out, &["--holdout", "0.33"]);
+    let (result, _) = found(&damaged, &out, &["--holdout", "0.33", "--no-strength"]);
     assert_eq!((&result["choice"]["reason"], &result["candidate"]["gates"]), (&"better".into(), &"2-3=0".into()));
     let rows = result["controls"]["rows"].as_array().unwrap();
     let families: Vec<&str> = rows.iter().map(|row| row["family"].as_str().unwrap()).collect();
@@ -136,7 +136,7 @@ fn a_cut_is_compared_with_controls() {
     }
     let shown = rows.iter().all(|row| row["p_holm"].as_f64().unwrap() < 0.025);
     assert!(shown || result["controls"]["depth"] == "not-shown");
-    let (without, _) = found(&damaged, &out, &["--holdout", "0.33", "--no-controls", "--force"]);
+    let (without, _) = found(&damaged, &out, &["--holdout", "0.33", "--no-strength", "--no-controls", "--force"]);
     assert!(without.get("controls").is_none());
     assert_eq!(without["choice"], result["choice"]);
 }
@@ -169,6 +169,30 @@ fn a_sequential_search_writes_the_adapter_of_the_exact_search() {
     assert_eq!((&exact["choice"]["reason"], &exact["candidate"]), (&"not-worse".into(), &sequential["candidate"]));
     assert!(one == other && sequential["lens"]["full"].as_array().unwrap().is_empty());
     assert_eq!(sequential["choice"]["gain"], exact["choice"]["gain"]);
+}
+
+#[test]
+fn an_adapter_that_is_too_strong_is_written_at_a_lower_strength() {
+    let folder = tempfile::tempdir().unwrap();
+    let damaged = damaged(folder.path(), "1.7");
+    for strategy in ["exact", "sequential"] {
+        let out = folder.path().join(strategy);
+        let (result, _) = found(&damaged, &out, &["--search", strategy]);
+        let strength = result["strength"].as_object().unwrap();
+        assert_eq!(strength["is_better"], true);
+        assert_eq!(result["candidate"]["family"], "boundary-strength");
+        let tuned = strength["strength"].as_f64().unwrap();
+        assert!((0.25..=0.75).contains(&tuned), "{tuned}");
+        assert!(result["choice"]["gain"]["low"].as_f64().unwrap() > 0.0);
+        // Boundaries at the strength have a list of their own.
+        let to = folder.path().join(format!("half-{strategy}"));
+        let [from, adapter, trimmed] = [&out, &damaged, &to].map(|path| path.to_str().unwrap());
+        let trim = ["trim", "--from", from, "--adapter", adapter, "--out", trimmed, "--margin", "50%"];
+        let run = run(trim.into_iter().chain(["--family", "boundary-strength"]));
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        assert!(to.join("adapter_model.safetensors").exists());
+        assert!(out.join("adapter/adapter_model.safetensors").exists());
+    }
 }
 
 /// The candidate may be of another family than the boundaries that were raced.

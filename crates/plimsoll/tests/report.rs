@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use plimsoll::choose::sufficient::{Cut, RetainedShare, SHARES, Sequence, Sufficient};
+use plimsoll::choose::sufficient::{Cut, RetainedShare, SHARES, Sequence, Stop, Sufficient};
 use plimsoll::choose::{
     self, ChooseOptions, Gain, Input, Interval, JudgingSamples, Margin, Part, Power, Reason, Verdict,
 };
@@ -12,8 +12,8 @@ use plimsoll::report::{Style, html, markdown, sentence, table};
 use plimsoll::result::{
     AdapterFacts, Agreement, AnswerEnding, Arbitration, Candidate, Control, Controls, Cost, DataFacts, Depth,
     DroppedBoundary, EffectKind, EffectMeasure, EffectValue, Effects, FamilySummary, FrontPoint, GuardSummary,
-    LensPoint, LensSummary, ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary, SearchResult, SufficientLayers,
-    SufficientRow, Token, VariantSummary, Warning,
+    LensPoint, LensSummary, ModelFacts, RaceSummary, Rules, SampleTokens, ScoreSummary, SearchResult, StrengthScore,
+    SufficientLayers, SufficientRow, Token, TunedStrength, VariantSummary, Warning,
 };
 use plimsoll::stats::mean_and_se;
 
@@ -240,6 +240,53 @@ fn sufficient_layers_have_a_sentence_with_their_tests() {
         "{text}"
     );
     assert!(text.contains("; to show the observed share takes about 1,300 samples."), "{text}");
+}
+
+#[test]
+fn a_tuned_strength_is_called_a_strength_and_not_a_cut() {
+    let mut result = committed();
+    let tried = [(0.5, 1.2), (0.75, 1.25), (1.0, 1.3)].map(|(strength, mean_nll)| StrengthScore { strength, mean_nll });
+    let margin = Margin::Share(0.98);
+    let stop = Stop::NotShown { layers_kept: 29, p: 0.2 };
+    result.strength = Some(TunedStrength {
+        strength: 0.5,
+        tried: tried.to_vec(),
+        folds: 10,
+        gain: Gain { mean: 0.1, low: 0.08, high: 0.12, p: 0.001, samples: 96 },
+        is_better: true,
+        sufficient: Some(Sufficient { margin, layers_kept: 30, p: None, stop }),
+    });
+    let candidate = result.candidate.as_mut().unwrap();
+    (candidate.family, candidate.layers_kept, candidate.bytes) = (Family::BoundaryStrength, 30, result.adapter.bytes);
+    (candidate.label, candidate.gates) = ("strength 0.5".into(), "0.5".into());
+    (result.choice.verdict, result.choice.reason) = (Verdict::Trim, Reason::Better);
+    let text = sentence(&result);
+    assert!(text.starts_with("Change the LoRA strength: use the whole adapter at strength 0.5. On "), "{text}");
+    let fewer = "Fewer layers are not shown to keep more than 98 % of the gain at this strength (29 layers: p = 0.20).";
+    assert!(text.ends_with(fewer), "{text}");
+    let table = unwrapped(&table(&result, Style::Plain));
+    let tried = "Other LoRA strengths of the whole adapter (0.5, 0.75): at strength 0.5 the whole adapter is shown to be \
+                 better, by 0.1000 nats per answer token (95 % interval 0.0800 to 0.1200, p = 0.001).";
+    assert!(table.contains(tried));
+
+    let candidate = result.candidate.as_mut().unwrap();
+    (candidate.layers_kept, candidate.bytes) = (20, 1_000_000);
+    result.choice.layers_kept = 20;
+    let text = sentence(&result);
+    assert!(text.starts_with("Trim: keep LoRA in layers 0–19 (20 of 30), at strength 0.5. On "), "{text}");
+
+    let strength = result.strength.as_mut().unwrap();
+    (strength.is_better, strength.gain.low) = (false, -0.01);
+    let table = unwrapped(&self::table(&result, Style::Plain));
+    assert!(table.contains("(0.5, 0.75): strength 0.5 is not shown to be better: its gain is 0.10"));
+    result.strength.as_mut().unwrap().strength = 1.0;
+    let table = unwrapped(&self::table(&result, Style::Plain));
+    assert!(table.contains("(0.5, 0.75): none has a lower NLL."));
+}
+
+/// A text without its line breaks.
+fn unwrapped(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]
@@ -610,6 +657,7 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
     SearchResult {
         candidate: None,
         sufficient: vec![sufficient(&parts, layers, &options)],
+        strength: None,
         arbitration: None,
         controls: None,
         effects: None,

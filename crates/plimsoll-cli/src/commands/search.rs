@@ -12,7 +12,7 @@ use plimsoll::data::{DataOptions, Dataset, LongSamples, TokenizedDataset, Turns}
 use plimsoll::lora::{Family, Places};
 use plimsoll::search::{
     ControlScoring, EffectSettings, Found, OutputFolder, PreparedSearch, SearchPlan, SearchSettings, Strategy,
-    Validation,
+    StrengthSearch, Validation,
 };
 use plimsoll::{Adapter, Error, Existing, Model, report};
 
@@ -145,6 +145,9 @@ pub(super) struct Arguments {
     /// highest layers
     #[arg(long, help_heading = "Variants and verdict")]
     no_controls: bool,
+    /// Do not try other LoRA strengths of the whole adapter. They are tried with --rule sufficient
+    #[arg(long, help_heading = "Variants and verdict")]
+    no_strength: bool,
     /// Measure the effect of each layer, or of each module of each layer: leave-one-out, leave-one-in and Shapley
     /// value. Modules cost several times as much as layers
     #[arg(long, value_enum, value_name = "layers|modules", help_heading = "Evidence")]
@@ -375,6 +378,7 @@ impl Arguments {
             families: self.families.clone(),
             gates: self.gates.clone(),
             controls: if self.no_controls { ControlScoring::Omitted } else { ControlScoring::Scored },
+            strength: if self.no_strength { StrengthSearch::AsTrained } else { StrengthSearch::Tuned },
             effects: EffectSettings {
                 places: self.effects.map(|effects| match effects {
                     EffectsArgument::Layers => Places::Layers,
@@ -441,7 +445,7 @@ mod tests {
         let text = families.get_help().unwrap().to_string();
         let (_, list) = text.split_once(": ").unwrap();
         let listed: Vec<&str> = list.split(", ").map(|name| name.split(' ').next().unwrap_or_default()).collect();
-        let searched = Family::ALL.into_iter().filter(|family| ![Family::BottomK, Family::Given].contains(family));
+        let searched = Family::ALL.into_iter().filter(|family| family.is_optional());
         let searched: Vec<String> = searched.map(|family| family.to_string()).collect();
         assert_eq!(listed, searched);
     }

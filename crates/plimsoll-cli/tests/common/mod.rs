@@ -70,9 +70,9 @@ pub(crate) fn search(model: &Path, adapter: &Path, data: &Path, out: &Path, more
     run(search_arguments(model, adapter, data, out).iter().map(AsRef::as_ref).chain(more.iter().map(OsStr::new)))
 }
 
-/// `plimsoll search` of boundaries without controls, with a third held out by default.
+/// `plimsoll search` of boundaries without controls and other strengths, with a third held out by default.
 pub(crate) fn plain_search(model: &Path, adapter: &Path, data: &Path, out: &Path, more: &[&str]) -> Run {
-    let mut plain = vec!["--no-controls"];
+    let mut plain = vec!["--no-controls", "--no-strength"];
     if !more.contains(&"--holdout") {
         plain.extend(["--holdout", "0.33"]);
     }

@@ -38,6 +38,7 @@ pub mod race;
 mod retained;
 mod rules;
 mod scores;
+pub mod strength;
 pub mod sufficient;
 
 pub use arbitrate::{Standing, arbitrate};

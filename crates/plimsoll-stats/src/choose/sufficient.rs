@@ -127,6 +127,11 @@ impl<'a> Sequence<'a> {
         Self { level: self.level / sequences.max(1) as f64, ..self }
     }
 
+    /// The number of samples.
+    pub fn samples(&self) -> usize {
+        self.full.len()
+    }
+
     /// The sufficient layers for a margin.
     pub fn sufficient(&self, margin: Margin) -> Sufficient {
         let mut found = Sufficient { margin, layers_kept: self.whole, p: None, stop: Stop::NoMoreCuts };
@@ -163,6 +168,35 @@ impl<'a> Sequence<'a> {
     pub fn choose_alone(&self, scores: &Scores, layers: usize) -> (Choice, Option<usize>) {
         let adapter = judge(self.base, self.full, self.full, CutKind::Whole, self.options);
         self.choose(Choice::of(scores, &adapter, layers, &[], JudgingSamples::All, self.options))
+    }
+
+    /// The choice of a cut that is shown to be better than the full adapter, for cuts that differ from the full adapter in
+    /// more than what they drop: the smallest that keeps `at_least` so many layers, or the largest if all keep fewer.
+    /// `None` if the first cut is not shown to be better. `validation` says how the losses came about; `picked` has the
+    /// picks of the rules. The second value is the number of layers.
+    pub fn choose_better(
+        &self,
+        picked: &Choice,
+        validation: JudgingSamples,
+        at_least: usize,
+    ) -> Option<(Choice, usize)> {
+        let found = self.sufficient(Margin::Share(1.0));
+        found.p?;
+        let least = found.layers_kept.max(at_least);
+        let index = self.cuts.iter().rposition(|cut| cut.layers_kept >= least).unwrap_or(0);
+        let Cut { layers_kept, loss } = &self.cuts[index];
+        let (layers_kept, loss) = (*layers_kept, loss.as_ref()?);
+        let judgement = Judgement {
+            verdict: Verdict::Trim,
+            reason: Reason::Better,
+            abstains: false,
+            gain: paired_gain(self.full, loss, self.options),
+            base_gain: paired_gain(self.base, loss, self.options),
+            retained: self.share(index, loss).interval(self.level),
+            power: None,
+            ..judge(self.base, self.full, self.full, CutKind::Whole, self.options)
+        };
+        Some((Choice { validation, ..picked.clone() }.with(&judgement, layers_kept), layers_kept))
     }
 
     /// The choice by the rule of sufficient layers. `picked` is the choice by the one-standard-error rule, judged by

@@ -2,7 +2,7 @@
 //!
 //! A family lists its members in order of preference: of equally good members, the first is picked. Families that drop
 //! LoRA prefer the smallest member, families that scale it the one nearest to the adapter as trained. Adaptive (greedy)
-//! families need scores to know their members, and list none here.
+//! families and the boundaries at a tuned strength need scores to know their members, and list none here.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -54,6 +54,8 @@ pub enum Family {
     OutputK,
     /// One LoRA strength for every update (WiSE-FT, arXiv:2109.01903, does this for whole weights).
     GlobalAlpha,
+    /// LoRA kept in the lowest k layers, at one strength that is tuned for the whole adapter.
+    BoundaryStrength,
     /// LoRA strengths that rise or fall linearly with depth (in `LiNeS`, arXiv:2410.17146, they rise).
     Ramp,
     /// One kind of module kept or dropped in all layers.
@@ -70,10 +72,11 @@ pub enum Family {
 
 impl Family {
     /// All families, the simplest first: of equally good families, the first is taken.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::BottomK,
         Self::TopK,
         Self::GlobalAlpha,
+        Self::BoundaryStrength,
         Self::LeaveOneOut,
         Self::LeaveOneIn,
         Self::PerModule,
@@ -100,6 +103,7 @@ impl Family {
             Self::MagnitudeK => "magnitude-k",
             Self::OutputK => "output-k",
             Self::GlobalAlpha => "global-alpha",
+            Self::BoundaryStrength => "boundary-strength",
             Self::Ramp => "ramp",
             Self::PerModule => "per-module",
             Self::Greedy => "greedy",
@@ -124,12 +128,18 @@ impl Family {
         matches!(self, Self::BottomK | Self::TopK | Self::MagnitudeK)
     }
 
+    /// Whether the family can be added to a search. Boundaries are in every search, and at a tuned strength if it is better;
+    /// variants of the user have no name.
+    pub fn is_optional(self) -> bool {
+        !matches!(self, Self::BottomK | Self::BoundaryStrength | Self::Given)
+    }
+
     /// Whether a member can become the candidate. Random layers are a comparison only.
     pub fn competes(self) -> bool {
         self != Self::RandomK
     }
 
-    /// The members in order of preference. `given` and adaptive families have none.
+    /// The members in order of preference. Families that need scores, and `given`, have none.
     pub fn members(self, facts: &Facts<'_>) -> Vec<Member> {
         let layers = facts.layers();
         let member = |position, label, variant| self.member(position, label, variant);
@@ -193,7 +203,7 @@ impl Family {
                 })
                 .collect(),
             Self::PerModule => self.modules(facts),
-            Self::Greedy | Self::GreedyModules | Self::Strengths | Self::Given => Vec::new(),
+            Self::BoundaryStrength | Self::Greedy | Self::GreedyModules | Self::Strengths | Self::Given => Vec::new(),
         }
     }
 

@@ -19,6 +19,7 @@ pub(super) fn family_note(family: Family) -> &'static str {
         Family::MagnitudeK => "LoRA kept in the k layers with the largest norm of the update",
         Family::OutputK => "LoRA kept in the k layers with the most energy of the update on samples",
         Family::GlobalAlpha => "one LoRA strength for the whole adapter",
+        Family::BoundaryStrength => "LoRA kept in the lowest k layers, at a tuned strength",
         Family::Ramp => "LoRA strengths that rise or fall linearly with depth",
         Family::PerModule => "LoRA of one kind of module kept or dropped in all layers",
         Family::Greedy => "layers dropped one by one, the one that costs least first",

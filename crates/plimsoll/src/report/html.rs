@@ -178,6 +178,7 @@ fn layers_needed(list: &SufficientLayers, result: &SearchResult) -> Extra {
     let (id, title) = match list.family {
         Family::TopK => ("needed-top-k", "How many layers are needed (top-k)"),
         Family::MagnitudeK => ("needed-magnitude-k", "How many layers are needed (magnitude-k)"),
+        Family::BoundaryStrength => ("needed-at-strength", "How many layers are needed at the tuned strength"),
         _ => ("needed", sections::LAYERS_NEEDED),
     };
     let grid = sufficient_layers(list, result);
@@ -233,6 +234,13 @@ fn how_judged(result: &SearchResult) -> String {
             "The candidate was picked on {} and judged on {}, which had no part in the pick.",
             counted(data.selection, "selection sample"),
             counted(data.holdout, "held-out sample"),
+        ),
+        JudgingSamples::Nested { folds } if words::is_at_strength(result) => format!(
+            "The strength was tuned on {} by cross-validation in {}: each sample is scored at the strength that is best \
+             on the other folds. Boundaries at this strength were tested from the full depth downward, the next one \
+             only if the one before is shown to be better than the full adapter as trained.",
+            counted(data.selection + data.holdout, "sample"),
+            counted(folds, "fold"),
         ),
         JudgingSamples::Nested { folds } => format!(
             "The candidate was picked on {}. It was judged by nested cross-validation in {}: for each fold, the rule \

@@ -178,7 +178,7 @@ fn sufficient_gates(result: &SearchResult, margin: Margin, family: Option<Family
     }
     let Margin::Share(share) = margin else { return Err(ReportProblem::NoMargin) };
     let held = list.shares.iter().take_while(|cut| cut.retained.low > share).last().ok_or_else(all_needed)?;
-    let is_cut = |variant: &&VariantSummary| variant.family == list.family && variant.layers_kept == held.layers_kept;
+    let is_cut = |variant: &&VariantSummary| variant.family == list.family && variant.at == held.layers_kept as f64;
     result.variants.iter().find(is_cut).map(|variant| &variant.gates).ok_or(ReportProblem::NoSufficient)
 }
 

@@ -9,6 +9,7 @@ use super::sections::{LAYERS_NEEDED, layers_needed_note};
 use super::sufficient::sufficient_layers;
 use super::svg::{Axis, INNER_HEIGHT, Plot, Point, Series, Shape, Start, Ticks, Tone};
 use super::words::{Sign, bytes, counted, estimate, non_breaking, printable};
+use crate::lora::Family;
 use crate::result::{SearchResult, SufficientLayers, VariantSummary};
 
 /// What the script needs to find the layers for any margin.
@@ -38,8 +39,7 @@ struct Cut {
 /// The retained share of every cut of a family; `None` if there is none.
 pub(super) fn figure(list: &SufficientLayers, result: &SearchResult) -> Option<Figure> {
     let cut = |share: &RetainedShare| {
-        let is_it =
-            |variant: &&VariantSummary| variant.family == list.family && variant.layers_kept == share.layers_kept;
+        let is_it = |variant: &&VariantSummary| variant.family == list.family && variant.at == share.layers_kept as f64;
         let size = result.variants.iter().find(is_it).map_or(0, |variant| variant.bytes);
         let low = share.retained.low * 100.0;
         Cut { kept: share.layers_kept, low, share: percent(share), bytes: bytes(size) }
@@ -75,7 +75,7 @@ pub(super) fn figure(list: &SufficientLayers, result: &SearchResult) -> Option<F
         title: LAYERS_NEEDED,
         picker: None,
         margin: serde_json::to_string(&data).ok(),
-        panels: Panel::alone(plot(list, asked)),
+        panels: Panel::alone(plot(list, at_strength(result), asked)),
         caption: non_breaking(&format!(
             "How much of the adapter's gain over the base model is retained if LoRA is kept in k layers ({}). 100 % is the \
              full adapter; above 100 % the cut is better on these samples. The dashed line is the margin: move it to see \
@@ -97,7 +97,12 @@ fn percent(share: &RetainedShare) -> String {
     format!("{value} % (95 % interval {low} to {high} %)")
 }
 
-fn plot(list: &SufficientLayers, margin: f64) -> String {
+/// The list of the boundaries at a tuned strength, if there is one.
+fn at_strength(result: &SearchResult) -> Option<&SufficientLayers> {
+    result.sufficient.iter().find(|list| list.family == Family::BoundaryStrength)
+}
+
+fn plot(list: &SufficientLayers, at_strength: Option<&SufficientLayers>, margin: f64) -> String {
     let point = |share: &RetainedShare| Point {
         x: share.layers_kept as f64,
         y: share.retained.value * 100.0,
@@ -106,14 +111,20 @@ fn plot(list: &SufficientLayers, margin: f64) -> String {
         note: format!("{} layers kept: {}", share.layers_kept, percent(share)),
         label: String::new(),
     };
-    let points: Vec<Point> = list.shares.iter().rev().map(point).collect();
+    let series = |name, tone, list: &SufficientLayers| {
+        let points = list.shares.iter().rev().map(point).collect();
+        Series { name, tone, shape: Shape::Band, reach: 1.0, points }
+    };
+    let as_trained = if at_strength.is_some() { "as trained" } else { "retained" };
+    let mut curves = vec![series(as_trained, Tone::A, list)];
+    curves.extend(at_strength.map(|list| series("at the tuned strength", Tone::B, list)));
     let plot = Plot {
         label: "Line plot of the share of the adapter's gain that is retained, by the number of layers kept; the values \
                 are in the table below",
         x: Axis { name: "layers kept (k)", start: Start::Whole, ticks: Ticks::Plain },
         y: Axis { name: "% of the adapter's gain", start: Start::Data, ticks: Ticks::Plain },
         height: INNER_HEIGHT,
-        series: vec![Series { name: "retained", tone: Tone::A, shape: Shape::Band, reach: 1.0, points }],
+        series: curves,
         marks: Vec::new(),
     };
     plot.render_with_level(margin)

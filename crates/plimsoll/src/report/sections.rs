@@ -154,7 +154,8 @@ fn sufficient(result: &SearchResult) -> Option<Section> {
     let is_one = result.sufficient.len() == 1;
     let name = |list: &SufficientLayers| (!is_one).then(|| Family::name(list.family).to_owned());
     let grids = result.sufficient.iter().map(|list| (name(list), sufficient_layers(list, result))).collect();
-    let note = layers_needed_note(samples);
+    let strength = words::tuned_strength(result).map_or_else(String::new, |text| format!(" {text}"));
+    let note = format!("{}{strength}", layers_needed_note(samples));
     Some(Section { title: LAYERS_NEEDED, grids, note })
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::efficiency::Efficiency;
 use super::evidence::{Controls, Effects, GuardSummary, LensSummary};
-use super::sufficient::SufficientLayers;
+use super::sufficient::{SufficientLayers, TunedStrength};
 use super::variants::{Arbitration, Candidate, FrontPoint, MetricSummary, RaceSummary, VariantSummary};
 use super::warning::Warning;
 use crate::lora::Variant;
@@ -50,6 +50,9 @@ pub struct SearchResult {
     /// out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sufficient: Vec<SufficientLayers>,
+    /// The LoRA strength of the whole adapter, if other strengths were tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strength: Option<TunedStrength>,
     /// Comparison of the families; absent if only one was searched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arbitration: Option<Arbitration>,

@@ -1,7 +1,7 @@
-//! Sufficient layers of a family.
+//! Sufficient layers of a family, and the tuned LoRA strength.
 
-use plimsoll_stats::choose::Margin;
 use plimsoll_stats::choose::sufficient::{RetainedShare, Sufficient};
+use plimsoll_stats::choose::{Gain, Margin};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -44,4 +44,33 @@ impl SufficientLayers {
     pub fn share(&self, layers_kept: usize) -> Option<&RetainedShare> {
         self.shares.iter().find(|share| share.layers_kept == layers_kept)
     }
+}
+
+/// One LoRA strength for the whole adapter, tuned by cross-validation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TunedStrength {
+    /// The strength that is best on all samples; 1 is the adapter as trained.
+    pub strength: f64,
+    /// The strengths that were tried, ascending.
+    pub tried: Vec<StrengthScore>,
+    /// Number of folds.
+    pub folds: usize,
+    /// The gain over the full adapter as trained, on all samples: each is scored at the strength that is best on the other
+    /// folds.
+    pub gain: Gain,
+    /// Whether the gain is shown.
+    pub is_better: bool,
+    /// How many layers hold the margin at this strength: a share of the gain of the whole adapter at it. Absent if the
+    /// strength is not shown to be better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sufficient: Option<Sufficient>,
+}
+
+/// The mean score at a strength.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StrengthScore {
+    /// The LoRA strength of the whole adapter.
+    pub strength: f64,
+    /// Mean NLL in nats per answer token, over all samples.
+    pub mean_nll: f64,
 }

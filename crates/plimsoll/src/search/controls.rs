@@ -34,9 +34,12 @@ pub(super) fn planned(facts: &Facts<'_>, cut: &Variant) -> Vec<PlannedControl> {
     let kind = if cut.gates.iter().all(is_whole) { Places::Layers } else { Places::Modules };
     let places: Vec<Place> = facts.places(kind).collect();
     let kept = places.iter().filter(|place| gate(cut, place) != 0.0).count();
+    // Controls of a cut at another strength have this strength.
+    let strength = places.iter().map(|place| gate(cut, place)).fold(0.0, f32::max);
+    let strength = if strength > 0.0 { strength } else { 1.0 };
     let of = |chosen: &[Place]| {
         let base = Variant::uniform(layers, 0.0);
-        chosen.iter().fold(base, |variant, place| place.set(variant, 1.0))
+        chosen.iter().fold(base, |variant, place| place.set(variant, strength))
     };
     let indices: Vec<usize> = (0..places.len()).collect();
     let draw = |draw: usize| {

@@ -16,13 +16,16 @@ use super::score::Scored;
 use super::scoring::{Counted, Observer, Scoring, Task, Wanted};
 use super::select::Selected;
 use super::settings::Strategy;
+use super::strength::{self, Strength, StrengthAnswer, of_claim};
 use super::study::{Parts, Study};
-use super::sufficient::{Decision, Losses, Ordered, decide, ordered};
+use super::sufficient::{Decision, Losses, Ordered, decide, losses, ordered};
 use super::{lens, plan};
 use crate::data::Sample;
 use crate::error::{Error, Result};
 use crate::lora::{Family, Member, Place, Places, Position, Variant};
-use crate::result::{Control, Controls, Depth, LensSummary, MetricSummary, MetricVariant, SufficientLayers};
+use crate::result::{
+    Control, Controls, Depth, LensSummary, MetricSummary, MetricVariant, SufficientLayers, TunedStrength,
+};
 
 /// The result of the third stage: the candidate and the verdict.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub(super) struct Judged {
     pub(super) metric: Option<MetricSummary>,
     /// The sufficient layers of each family whose order is fixed.
     pub(super) sufficient: Vec<SufficientLayers>,
+    /// The strength of the whole adapter, if it was tuned.
+    pub(super) strength: Option<TunedStrength>,
     pub(super) controls: Option<Controls>,
     pub(super) guard: Option<GuardJudgement>,
     /// Probability curves on the selection samples.
@@ -89,14 +94,18 @@ pub(super) fn judge_candidate(
         valued = Some(Valued { holdout, ..found.clone() });
     }
 
+    let strength = strength::tune(study, parts, scoring, observe)?;
+
     let options = study.choose_options();
     let judge = Judge { study, parts, scoring, scored };
     let lens = judge.lens(&options);
     let curve: Vec<f64> = lens.full.iter().map(|point| point.probability).collect();
-    let Chosen { mut choice, candidate, metric, sufficient } =
-        judge.choose(&selected, valued.as_ref(), &orders, &curve, &options)?;
+    let chosen = judge.choose(&selected, valued.as_ref(), &orders, &curve, &options)?;
+    let chosen = judge.with_strength(chosen, strength.as_ref())?;
+    let Chosen { mut choice, candidate, judged, metric, sufficient, strength: tuned } = chosen;
 
     let mut members = selected.members;
+    add_members(&mut members, strength.iter().flat_map(|strength| &strength.members));
     let planned = if study.wants_controls() && is_about_cut(&choice) {
         score_controls(study, parts, scored, &candidate, &mut members, scoring, observe)?
     } else {
@@ -115,9 +124,18 @@ pub(super) fn judge_candidate(
     if choice.verdict == Verdict::Trim && guard.is_some_and(|guard| !guard.is_held) {
         (choice.verdict, choice.reason, choice.layers_kept) = (Verdict::KeepFull, Reason::GuardNotHeld, layers);
     }
-    let controls = judge.controls(&planned, &candidate.variant, &choice, &options)?;
+    let controls = judge.controls(&planned, &candidate.variant, judged, &choice, &options)?;
     let main = [base, by_nll, candidate.variant.clone(), full];
-    Ok(Judged { members, candidate, choice, metric, sufficient, controls, guard, lens, main })
+    Ok(Judged { members, candidate, choice, metric, sufficient, strength: tuned, controls, guard, lens, main })
+}
+
+/// Adds the members that are not there yet.
+fn add_members<'a>(members: &mut Vec<Member>, added: impl Iterator<Item = &'a Member>) {
+    for member in added {
+        if !members.iter().any(|other| other.family == member.family && other.variant == member.variant) {
+            members.push(member.clone());
+        }
+    }
 }
 
 /// Whether the choice is about a cut that controls can be compared with. A cut that does not hold its margin needs none.
@@ -149,9 +167,7 @@ fn score_controls(
     let judging_too = untuned.iter().filter(|_| study.folds.is_some()).flat_map(|control| &control.variants);
     let all: Vec<Variant> = variants.iter().chain(judging_too).cloned().collect();
     scoring.evaluate(Task::scores(set, selection, &all), Counted::Samples, observe)?;
-    if scored.set.of(Family::GlobalAlpha).next().is_none() {
-        members.extend(alphas.iter().cloned());
-    }
+    add_members(members, alphas.iter());
     if alphas.is_empty() {
         return Ok(untuned);
     }
@@ -177,8 +193,18 @@ fn boundary(layers: usize, k: usize) -> Member {
 struct Chosen {
     choice: Choice,
     candidate: Member,
+    /// The losses of all samples that were judged, if they are not those of one variant.
+    judged: Option<Vec<f64>>,
     metric: Option<MetricSummary>,
     sufficient: Vec<SufficientLayers>,
+    strength: Option<TunedStrength>,
+}
+
+impl Chosen {
+    /// A choice by the NLL.
+    fn new(choice: Choice, candidate: Member, sufficient: Vec<SufficientLayers>) -> Self {
+        Self { choice, candidate, judged: None, metric: None, sufficient, strength: None }
+    }
 }
 
 /// Applies the rules that judge to the scores.
@@ -250,13 +276,15 @@ impl Judge<'_> {
         if self.study.settings.strategy == Strategy::Sequential {
             return self.choose_alone(orders, options);
         }
-        let (picked, by_boundary) = self.choose_boundary(curve, &selected.excluded, options)?;
+        // The pick and the strength are two claims that something is better.
+        let claim = of_claim(options, self.study.claims(self.scoring.has_strengths()));
+        let (picked, by_boundary) = self.choose_boundary(curve, &selected.excluded, &claim)?;
         if let Some(valued) = valued {
             let (choice, metric) = self.choose_by_metric(valued, by_boundary, curve, options)?;
             // If the metric could not decide, the pick of the NLL is the candidate.
             let undecided = metric.as_ref().filter(|metric| !metric.decided);
             let candidate = undecided.map_or(selected.candidate.clone(), |_| boundary(layers, picked));
-            return Ok(Chosen { choice, candidate, metric, sufficient: Vec::new() });
+            return Ok(Chosen { metric, ..Chosen::new(choice, candidate, Vec::new()) });
         }
         let candidate = match options.rule {
             Rule::Sufficient | Rule::OneSe => selected.candidate.clone(),
@@ -264,37 +292,27 @@ impl Judge<'_> {
         };
         let choice = match candidate.variant.boundary() {
             Some(k) if k == picked => by_boundary,
-            _ => self.judge(&candidate.variant, by_boundary, options)?,
+            _ => self.judge(&candidate.variant, by_boundary, &claim)?,
         };
         if orders.is_empty() {
-            return Ok(Chosen { choice, candidate, metric: None, sufficient: Vec::new() });
+            return Ok(Chosen::new(choice, candidate, Vec::new()));
         }
+        let everywhere = |variant: &Variant| losses(self.parts, self.scoring, variant);
         let [base, full] = self.study.base_and_full();
-        let everywhere = |variant: &Variant| {
-            let parts = [Part::Selection, Part::Holdout].map(|part| self.nll(part, variant));
-            let [selection, holdout] = parts;
-            Ok::<Vec<f64>, Error>([selection?, holdout?].concat())
-        };
         let (base, full) = (everywhere(&base)?, everywhere(&full)?);
         let of = |variant: &Variant| everywhere(variant).ok();
         let losses = Losses { base: &base, full: &full, of: &of };
         let decision = decide(self.study, orders, &losses, options, &|sequence| sequence.choose(choice.clone()))?;
-        Ok(match options.rule {
-            Rule::Sufficient => Chosen {
-                candidate: decision.candidate.unwrap_or_else(|| match decision.choice.verdict {
-                    _ if decision.choice.validation != JudgingSamples::All => candidate,
-                    Verdict::UseBase => boundary(layers, 0),
-                    // No cut was tested.
-                    Verdict::KeepFull | Verdict::Trim => boundary(layers, layers),
-                }),
-                choice: decision.choice,
-                metric: None,
-                sufficient: decision.lists,
-            },
-            Rule::OneSe | Rule::Best | Rule::Curve => {
-                Chosen { choice, candidate, metric: None, sufficient: decision.lists }
-            }
-        })
+        if options.rule != Rule::Sufficient {
+            return Ok(Chosen::new(choice, candidate, decision.lists));
+        }
+        let candidate = decision.candidate.unwrap_or_else(|| match decision.choice.verdict {
+            _ if decision.choice.validation != JudgingSamples::All => candidate,
+            Verdict::UseBase => boundary(layers, 0),
+            // No cut was tested.
+            Verdict::KeepFull | Verdict::Trim => boundary(layers, layers),
+        });
+        Ok(Chosen::new(decision.choice, candidate, decision.lists))
     }
 
     /// The choice of a sequential search: sufficient layers, without a pick.
@@ -308,12 +326,23 @@ impl Judge<'_> {
         let Decision { lists, choice, candidate } =
             decide(self.study, orders, &losses, options, &|sequence| sequence.choose_alone(&scores, layers))?;
         let untested = if choice.verdict == Verdict::UseBase { 0 } else { layers };
-        Ok(Chosen {
-            choice,
-            candidate: candidate.unwrap_or_else(|| boundary(layers, untested)),
-            metric: None,
-            sufficient: lists,
-        })
+        Ok(Chosen::new(choice, candidate.unwrap_or_else(|| boundary(layers, untested)), lists))
+    }
+
+    /// The choice with the list of the tuned strength. If the strength is shown to be better, that answer comes first,
+    /// unless a cut is shown to gain more.
+    fn with_strength(&self, mut chosen: Chosen, strength: Option<&Strength>) -> Result<Chosen> {
+        let Some(strength) = strength else { return Ok(chosen) };
+        let answer = strength.answer(self.study, self.parts, self.scoring, &chosen.choice)?;
+        let summary = chosen.strength.insert(strength.summary.clone());
+        let Some(StrengthAnswer { choice, candidate, losses, list, held }) = answer else { return Ok(chosen) };
+        summary.sufficient = held;
+        chosen.sufficient.extend(list);
+        let is_cut_better = matches!(chosen.choice.reason, Reason::Better | Reason::BetterThanBase);
+        if is_cut_better && chosen.choice.gain.mean >= choice.gain.mean {
+            return Ok(chosen);
+        }
+        Ok(Chosen { choice, candidate, judged: Some(losses), ..chosen })
     }
 
     /// The choice among the boundaries, without other families, and the boundary that the rule picked.
@@ -425,6 +454,7 @@ impl Judge<'_> {
         &self,
         planned: &[PlannedControl],
         candidate: &Variant,
+        judged: Option<Vec<f64>>,
         choice: &Choice,
         options: &choose::ChooseOptions,
     ) -> Result<Option<Controls>> {
@@ -434,8 +464,10 @@ impl Judge<'_> {
         let [_, full] = self.study.base_and_full();
         let part = if self.study.folds.is_some() { Part::Selection } else { Part::Holdout };
         let folds = self.study.folds.map(|folds| stats::folds(self.samples(part).len(), folds, options.seed));
-        let cut = match &folds {
-            Some(folds) if choice.validation != JudgingSamples::All => {
+        let first = if part == Part::Holdout { self.parts.selection.len() } else { 0 };
+        let cut = match (judged, &folds) {
+            (Some(losses), _) => losses[first..].to_vec(),
+            (None, Some(folds)) if choice.validation != JudgingSamples::All => {
                 let boundaries: Vec<usize> = (0..=self.study.layers()).collect();
                 cross_validate_by(options.rule, &self.scores(part, &boundaries)?, folds)
             }

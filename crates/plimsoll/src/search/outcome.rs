@@ -19,8 +19,8 @@ use crate::lora::adapter::OtherBase;
 use crate::lora::{Family, Member, Variant, VariantId};
 use crate::result::{
     Arbitration, Candidate, Controls, Cost, DroppedBoundary, Effects, Efficiency, FrontPoint, LensSummary,
-    MetricSummary, RaceSummary, Rules, SampleTokens, ScoreRow, ScoreSummary, SufficientLayers, VariantScore,
-    VariantSummary, Warning,
+    MetricSummary, RaceSummary, Rules, SampleTokens, ScoreRow, ScoreSummary, SufficientLayers, TunedStrength,
+    VariantScore, VariantSummary, Warning,
 };
 
 /// With fewer samples than these there is a warning: the intervals are too narrow.
@@ -49,6 +49,8 @@ pub struct Findings {
     pub variant: Variant,
     /// How many layers keep a given share of the adapter's gain, by family.
     pub sufficient: Vec<SufficientLayers>,
+    /// The LoRA strength of the whole adapter, if it was tuned.
+    pub strength: Option<TunedStrength>,
     /// The competition of families.
     pub arbitration: Option<Arbitration>,
     /// The comparison with controls.
@@ -133,6 +135,7 @@ pub(super) fn gather(
         choice: judged.choice,
         variant: judged.candidate.variant,
         sufficient: judged.sufficient,
+        strength: judged.strength,
         arbitration,
         controls: judged.controls,
         effects: explained.effects,

@@ -2,6 +2,7 @@
 
 use plimsoll_stats::choose::Part;
 use plimsoll_stats::choose::race::Race;
+use plimsoll_stats::choose::strength::StrengthTuning;
 
 use super::competition::Adaptive;
 use super::journal::Set;
@@ -23,6 +24,8 @@ pub(super) const FAMILIES: &str = "families";
 pub(super) const ANSWERS: &str = "answers";
 pub(super) const CONTROLS: &str = "controls";
 pub(super) const JUDGING: &str = "judging";
+pub(super) const STRENGTH: &str = "strength";
+pub(super) const AT_STRENGTH: &str = "layers at the strength";
 pub(super) const JUDGING_CONTROLS: &str = "judging controls";
 pub(super) const JUDGING_GUARD: &str = "judging on the guard";
 pub(super) const EFFECTS: &str = "effects";
@@ -142,6 +145,10 @@ impl Study {
         let of_orders: Vec<Variant> = of_orders.map(|member| member.variant.clone()).collect();
         stages.push((JUDGING, self.work_of_judging(scoring, holdout, of_orders)));
         stages.extend(answers(holdout, 3));
+        if self.tunes_strength(scoring.has_strengths()) {
+            let strengths = StrengthTuning::most();
+            stages.push((STRENGTH, alone(scoring, selection, strengths) + alone(scoring, holdout, strengths)));
+        }
         if self.wants_controls() {
             let alphas = Family::GlobalAlpha.members(&facts).into_iter().map(|member| member.variant).collect();
             let tuned = scoring.work(Task::scores(choosing, selection, &not_known(alphas)));
@@ -191,7 +198,8 @@ impl Study {
             Strategy::Sequential => {
                 let mut bound = 0;
                 let mut wanted = self.base_and_full().to_vec();
-                for group in groups(self.table.layers_up_to_highest()) {
+                let boundaries: Vec<usize> = (1..self.table.layers_up_to_highest()).rev().collect();
+                for group in groups(&boundaries) {
                     wanted.extend(group.into_iter().map(|k| Variant::bottom_k(self.layers(), k)));
                     bound += scoring.work(Task::scores(set, selection, &wanted).wanting(Wanted::Tokens));
                     wanted.clear();

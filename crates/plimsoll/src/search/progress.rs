@@ -2,13 +2,14 @@
 //!
 //! Work is counted in multiply-adds. Every stage has an upper bound of its work, and the total is the sum of the
 //! bounds. Work that a stage does not need (a race drops boundaries, a greedy family stops early, there is no cut and
-//! so no controls) is credited when a later stage begins. So progress never decreases, the total never changes, and
-//! `done` reaches it only at the end. Credited work took no time: [`Progress::spent`] excludes it, so that a speed can
+//! so no controls) is credited when a later stage begins. So progress never decreases, and `done` reaches the total only
+//! at the end. The total changes only if a search finds that it needs a stage that few searches need: boundaries at
+//! another LoRA strength. Credited work took no time: [`Progress::spent`] excludes it, so that a speed can
 //! be measured.
 
 use std::fmt;
 
-/// Progress of a search. `done` never decreases, `total` never changes, and `done` reaches `total` only at the end.
+/// Progress of a search. Neither `done` nor `total` ever decreases, and `done` reaches `total` only at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Progress {
     /// Multiply-adds that are done, or turned out not to be needed.
@@ -75,6 +76,12 @@ impl Stages {
         let progress = &mut self.progress;
         (progress.stage, progress.samples, progress.of, progress.answers) = (name, 0, 0, None);
         self.update();
+    }
+
+    /// Plans a stage that could not be foreseen, after the current one.
+    pub(super) fn insert(&mut self, stage: PlannedStage) {
+        self.progress.total = self.progress.total.saturating_add(stage.1);
+        self.planned.insert(self.begun, stage);
     }
 
     /// Adds work that was computed.
@@ -173,6 +180,19 @@ mod tests {
         assert_eq!(done(&stages), (30, 200));
         stages.need_at_most(25);
         assert_eq!((done(&stages), stages.progress().spent), ((75, 200), 30));
+    }
+
+    #[test]
+    fn a_stage_that_was_not_foreseen_is_added() {
+        let mut stages = stages();
+        stages.begin("choosing");
+        stages.spend(100);
+        stages.insert(("more", 50));
+        stages.begin("more");
+        stages.spend(20);
+        assert_eq!(done(&stages), (120, 250));
+        stages.begin("controls");
+        assert_eq!(done(&stages), (150, 250));
     }
 
     #[test]

@@ -416,6 +416,7 @@ impl<'a> PreparedSearch<'a> {
             choice: findings.choice,
             candidate: Some(findings.candidate),
             sufficient: findings.sufficient,
+            strength: findings.strength,
             arbitration: findings.arbitration,
             controls: findings.controls,
             effects: Some(findings.effects),

@@ -4,14 +4,13 @@ use std::collections::HashSet;
 
 use plimsoll_stats::choose::Part;
 use plimsoll_stats::choose::race::Fate;
-use plimsoll_stats::choose::sufficient::{Cut, Sequence, Stop};
 use plimsoll_stats::{mean_and_se, student_t_above};
 
 use super::journal::Set;
 use super::scoring::{Counted, Observer, Scoring, Task, Wanted};
 use super::settings::Strategy;
 use super::study::{Parts, Study};
-use super::sufficient::groups;
+use super::sufficient::{Descent, losses};
 use super::{effects, plan};
 use crate::data::Sample;
 use crate::engine::Probe;
@@ -71,7 +70,7 @@ pub(super) fn score(
             scoring.evaluate(all(choosing, selection, &variants), Counted::Samples, observe)?;
             None
         }
-        Strategy::Sequential => Some(downward(study, selection, scoring, observe)?),
+        Strategy::Sequential => Some(downward(study, parts, scoring, observe)?),
         Strategy::Racing { error_rate } => {
             let race = scoring.race(&parts.raced, study.layers(), error_rate, observe)?;
             Some(race.fates().collect::<Vec<Fate>>())
@@ -98,34 +97,21 @@ pub(super) fn score(
 }
 
 /// Scores boundaries from the full adapter downward, until the margin needs no more.
-fn downward(
-    study: &Study,
-    selection: &[&Sample],
-    scoring: &mut Scoring<'_>,
-    observe: Observer<'_>,
-) -> Result<Vec<Fate>> {
-    let (layers, whole, options) = (study.layers(), study.table.layers_up_to_highest(), study.choose_options());
-    let set = Set::data(Part::Selection);
+fn downward(study: &Study, parts: &Parts<'_>, scoring: &mut Scoring<'_>, observe: Observer<'_>) -> Result<Vec<Fate>> {
+    let layers = study.layers();
+    let boundary = |k: usize| Variant::bottom_k(layers, k);
+    let descent = Descent {
+        layers_kept: (1..study.table.layers_up_to_highest()).rev().collect(),
+        variants: &|k| vec![boundary(k)],
+        loss: &|scoring, k| losses(parts, scoring, &boundary(k)).ok(),
+        margin: study.settings.margin,
+        among: 1,
+    };
+    let cuts = descent.run(study, parts, &study.base_and_full(), scoring, observe)?;
+    let scored = cuts.iter().filter(|cut| cut.loss.is_some()).map(|cut| cut.layers_kept);
     let mut fates = vec![Fate::Skipped; layers + 1];
-    let mut wanted = study.base_and_full().to_vec();
-    (fates[0], fates[layers]) = (Fate::Raced, Fate::Raced);
-    let mut groups = groups(whole).into_iter();
-    loop {
-        let group = groups.next().unwrap_or_default();
-        wanted.extend(group.iter().map(|&k| Variant::bottom_k(layers, k)));
-        let task = Task::scores(set, selection, &wanted).wanting(Wanted::Tokens);
-        scoring.evaluate(task, Counted::Samples, observe)?;
-        group.iter().for_each(|&k| fates[k] = Fate::Raced);
-        let nll = |k: usize| scoring.nll(set, selection, &Variant::bottom_k(layers, k));
-        let (base, full) = (nll(0)?, nll(layers)?);
-        let cut = |k: usize| Cut { layers_kept: k, loss: nll(k).ok() };
-        let cuts: Vec<Cut> = (1..whole).rev().map(cut).collect();
-        let found = Sequence::new(&base, &full, whole, &cuts, &options).sufficient(options.margin);
-        if !matches!(found.stop, Stop::NotScored { .. }) {
-            return Ok(fates);
-        }
-        wanted.clear();
-    }
+    scored.chain([0, layers]).for_each(|k| fates[k] = Fate::Raced);
+    Ok(fates)
 }
 
 /// The distinct variants of members, those that only output-k has last: the plan bounds the work of this order.

@@ -30,6 +30,8 @@ pub struct SearchSettings {
     pub gates: Vec<String>,
     /// Whether the candidate is compared with controls.
     pub controls: ControlScoring,
+    /// Whether other LoRA strengths of the whole adapter are tried.
+    pub strength: StrengthSearch,
     /// Which effects of layers are measured.
     pub effects: EffectSettings,
     /// A loss on the guard's samples below this counts as not worse, in nats per answer token.
@@ -59,6 +61,7 @@ impl Default for SearchSettings {
             families: Vec::new(),
             gates: Vec::new(),
             controls: ControlScoring::Scored,
+            strength: StrengthSearch::Tuned,
             effects: EffectSettings::default(),
             guard_margin: 0.01,
             rule: None,
@@ -105,6 +108,17 @@ pub enum ControlScoring {
     Scored,
     /// Controls are left out.
     Omitted,
+}
+
+/// Whether other LoRA strengths of the whole adapter are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StrengthSearch {
+    /// With the rule of sufficient layers, the strength is tuned by cross-validation
+    /// ([`plimsoll_stats::choose::strength`]). If it is shown to be better than 1, boundaries at this strength are scored
+    /// too.
+    Tuned,
+    /// The strength is that of the adapter as trained.
+    AsTrained,
 }
 
 /// Which boundaries are scored on which samples.

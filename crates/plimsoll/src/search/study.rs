@@ -7,7 +7,7 @@ use plimsoll_stats::choose::race::{self, Fate};
 use plimsoll_stats::choose::{self, Part, Rule};
 
 use super::metric::Chooser;
-use super::settings::{ControlScoring, HOLDOUT, SearchSettings, Strategy, Validation};
+use super::settings::{ControlScoring, HOLDOUT, SearchSettings, Strategy, StrengthSearch, Validation};
 use crate::data::{self, Sample, Split};
 use crate::error::{Error, Result};
 use crate::lora::{Facts, Family, LoraTable, Member, Position, Variant};
@@ -17,7 +17,7 @@ use crate::result::Warning;
 const FEWEST: usize = 4;
 
 /// Number of folds in which families compete.
-const COMPETITION_FOLDS: usize = 10;
+pub(super) const COMPETITION_FOLDS: usize = 10;
 
 /// A search without files: samples and their split, the adapter's table, and checked settings.
 #[derive(Debug)]
@@ -178,6 +178,19 @@ impl Study {
         self.settings.controls == ControlScoring::Scored && self.metric.is_none() && !is_sequential
     }
 
+    /// Whether other LoRA strengths of the whole adapter are tried, on an engine that has them or not.
+    pub(super) fn tunes_strength(&self, has_strengths: bool) -> bool {
+        let is_sufficient = self.metric.is_none() && self.settings.rule(false) == Rule::Sufficient;
+        has_strengths && is_sufficient && self.settings.strength == StrengthSearch::Tuned
+    }
+
+    /// The number of claims of *better* that share the error rate: the pick among the cuts, and the strength. A sequential
+    /// search makes no such claim about cuts.
+    pub(super) fn claims(&self, has_strengths: bool) -> usize {
+        let of_cuts = usize::from(self.settings.strategy != Strategy::Sequential);
+        (of_cuts + usize::from(self.tunes_strength(has_strengths))).max(1)
+    }
+
     /// The fold of each selection sample in the competition of families.
     pub(super) fn competition_folds(&self) -> Vec<usize> {
         let folds = self.folds.unwrap_or(COMPETITION_FOLDS);
@@ -296,6 +309,12 @@ impl Rules<'_> {
             && !(error_rate > 0.0 && error_rate < 1.0)
         {
             return Err(Error::Usage(format!("--error-rate {error_rate}: expected a number between 0 and 1")));
+        }
+        if settings.families.contains(&Family::BoundaryStrength) {
+            return Err(Error::Usage(
+                "--families boundary-strength: the strength is tuned in every search by sufficient layers; leave it out"
+                    .into(),
+            ));
         }
         if settings.strategy == Strategy::Sequential {
             let refused = [

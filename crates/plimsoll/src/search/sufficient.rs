@@ -2,26 +2,97 @@
 
 use std::collections::HashSet;
 
-use plimsoll_stats::choose::sufficient::{Cut, SHARES, Sequence};
-use plimsoll_stats::choose::{Choice, ChooseOptions, Margin, Verdict};
+use plimsoll_stats::choose::sufficient::{Cut, SHARES, Sequence, Stop};
+use plimsoll_stats::choose::{Choice, ChooseOptions, Margin, Part, Verdict};
 
-use super::study::Study;
+use super::journal::Set;
+use super::scoring::{Counted, Observer, Scoring, Task, Wanted};
+use super::study::{Parts, Study};
 use crate::error::{Error, Result};
-use crate::lora::{Family, Member, Variant, VariantSet};
+use crate::lora::{Family, Member, Position, Variant, VariantSet};
 use crate::result::{SufficientLayers, SufficientRow};
 
-/// The boundaries of a sequential search, group by group. The first group is small, because many searches need no more;
-/// each group computes the layers below it once again, so later ones are larger.
-pub(super) fn groups(whole: usize) -> Vec<Vec<usize>> {
+/// Cuts that are scored from the one that drops least, group by group, until the tests for a margin need no more.
+pub(super) struct Descent<'a> {
+    /// The numbers of layers kept, descending. The cuts of the first group may be scored before.
+    pub(super) layers_kept: Vec<usize>,
+    /// The variants that a cut needs.
+    pub(super) variants: &'a dyn Fn(usize) -> Vec<Variant>,
+    /// The losses of all samples under a cut; `None` if it was not scored.
+    pub(super) loss: &'a dyn Fn(&Scoring<'_>, usize) -> Option<Vec<f64>>,
+    /// The lowest margin.
+    pub(super) margin: Margin,
+    /// The number of sequences that share the error rate.
+    pub(super) among: usize,
+}
+
+impl Descent<'_> {
+    /// Scores the cuts, the first ones together with the variants `also`. Returns all cuts.
+    pub(super) fn run(
+        &self,
+        study: &Study,
+        parts: &Parts<'_>,
+        also: &[Variant],
+        scoring: &mut Scoring<'_>,
+        observe: Observer<'_>,
+    ) -> Result<Vec<Cut>> {
+        let (whole, options) = (study.table.layers_up_to_highest(), study.choose_options());
+        let [base, full] = study.base_and_full();
+        let mut wanted = also.to_vec();
+        let mut groups = groups(&self.layers_kept).into_iter();
+        loop {
+            let group = groups.next();
+            wanted.extend(group.iter().flatten().flat_map(|&k| (self.variants)(k)));
+            score_all(parts, &wanted, scoring, observe)?;
+            let cut = |&layers_kept: &usize| Cut { layers_kept, loss: (self.loss)(scoring, layers_kept) };
+            let cuts: Vec<Cut> = self.layers_kept.iter().map(cut).collect();
+            let (base, full) = (losses(parts, scoring, &base)?, losses(parts, scoring, &full)?);
+            let sequence = Sequence::new(&base, &full, whole, &cuts, &options).among(self.among);
+            let is_open = matches!(sequence.sufficient(self.margin).stop, Stop::NotScored { .. });
+            if group.is_none() || !is_open {
+                return Ok(cuts);
+            }
+            wanted.clear();
+        }
+    }
+}
+
+/// The groups of a descent. The first is small, because many searches need no more; each group computes the layers
+/// below it once again, so later ones are larger.
+pub(super) fn groups(layers_kept: &[usize]) -> Vec<Vec<usize>> {
     const FIRST: usize = 4;
-    let mut left: Vec<usize> = (1..whole).collect();
+    let mut left = layers_kept;
     let mut groups = Vec::new();
     let mut size = FIRST;
     while !left.is_empty() {
-        groups.push(left.split_off(left.len().saturating_sub(size)));
-        size *= 2;
+        let (group, rest) = left.split_at(size.min(left.len()));
+        groups.push(group.to_vec());
+        (left, size) = (rest, size * 2);
     }
     groups
+}
+
+/// Scores variants, and the NLL of answer tokens, on all samples.
+pub(super) fn score_all(
+    parts: &Parts<'_>,
+    variants: &[Variant],
+    scoring: &mut Scoring<'_>,
+    observe: Observer<'_>,
+) -> Result<()> {
+    for (part, samples) in [(Part::Selection, &parts.selection), (Part::Holdout, &parts.holdout)] {
+        let task = Task::scores(Set::data(part), samples, variants).wanting(Wanted::Tokens);
+        scoring.evaluate(task, Counted::Samples, observe)?;
+    }
+    Ok(())
+}
+
+/// The losses of all samples under a variant: of the selection samples, then of those held out.
+///
+/// # Errors
+/// A sample that was not scored under it.
+pub(super) fn losses(parts: &Parts<'_>, scoring: &Scoring<'_>, variant: &Variant) -> Result<Vec<f64>> {
+    let of = |part, samples: &[&_]| scoring.nll(Set::data(part), samples, variant);
+    Ok([of(Part::Selection, &parts.selection)?, of(Part::Holdout, &parts.holdout)?].concat())
 }
 
 /// A family with its cuts in their order: the one that drops least is the first.
@@ -87,20 +158,9 @@ pub(super) fn decide(
             .map(|member| Cut { layers_kept: member.variant.layers_kept(), loss: of(&member.variant) })
             .collect();
         let sequence = Sequence::new(base, full, whole, &scored, options).among(families.len());
-        let member = |layers_kept: usize| cuts.iter().find(|member| member.variant.layers_kept() == layers_kept);
-        let row = |margin: Margin| {
-            let answer = sequence.sufficient(margin);
-            let variant = match member(answer.layers_kept) {
-                Some(member) => member.variant.clone(),
-                None => Variant::uniform(study.layers(), 1.0),
-            };
-            SufficientRow { answer, bytes: study.table.bytes_kept(&variant), gates: variant.spec() }
-        };
-        let rows = margins(options.margin).into_iter().map(row).collect();
-        lists.push(SufficientLayers { family: *family, samples: full.len(), rows, shares: sequence.shares() });
-
+        lists.push(list(study, *family, cuts, &sequence, margins(options.margin)));
         let (choice, about) = choose(&sequence);
-        let candidate = about.and_then(member).cloned();
+        let candidate = about.and_then(|layers_kept| member(cuts, layers_kept)).cloned();
         let bytes = match (&candidate, choice.verdict) {
             (Some(member), Verdict::Trim) => study.table.bytes_kept(&member.variant),
             _ => study.table.total_bytes(),
@@ -113,8 +173,32 @@ pub(super) fn decide(
     Ok(Decision { lists, choice, candidate })
 }
 
+/// The sufficient layers of a family for some margins. `cuts` are those of the sequence.
+pub(super) fn list(
+    study: &Study,
+    family: Family,
+    cuts: &[Member],
+    sequence: &Sequence<'_>,
+    margins: Vec<Margin>,
+) -> SufficientLayers {
+    let row = |margin: Margin| {
+        let answer = sequence.sufficient(margin);
+        let variant = match member(cuts, answer.layers_kept).filter(|_| answer.p.is_some()) {
+            Some(member) => member.variant.clone(),
+            None => Variant::uniform(study.layers(), 1.0),
+        };
+        SufficientRow { answer, bytes: study.table.bytes_kept(&variant), gates: variant.spec() }
+    };
+    let (rows, samples) = (margins.into_iter().map(row).collect(), sequence.samples());
+    SufficientLayers { family, samples, rows, shares: sequence.shares() }
+}
+
+fn member(cuts: &[Member], layers_kept: usize) -> Option<&Member> {
+    cuts.iter().find(|member| member.position == Position::LayersKept(layers_kept))
+}
+
 /// The margins of the list: the usual shares, and the margin that was asked for in its place.
-fn margins(asked: Margin) -> Vec<Margin> {
+pub(super) fn margins(asked: Margin) -> Vec<Margin> {
     let mut margins: Vec<Margin> = SHARES.map(Margin::Share).into();
     match asked {
         Margin::Share(share) if !SHARES.contains(&share) => {

@@ -133,9 +133,10 @@ fn a_sequential_search_scores_no_more_than_the_margin_needs() {
         let outcome = tall(SEQUENTIAL, margin).try_run().unwrap();
         // Each sample once under each variant.
         assert!(outcome.scored.values().all(|times| *times == 1));
-        let layers: HashSet<usize> = outcome.findings.variants.iter().map(|variant| variant.layers_kept).collect();
-        assert_eq!(outcome.scored.len(), 32 * layers.len());
-        layers.len()
+        let boundaries = outcome.findings.variants.iter().filter(|variant| variant.family == Family::BottomK).count();
+        // And the adapter at strengths 0.75 and 1.25.
+        assert_eq!(outcome.scored.len(), 32 * (boundaries + 2));
+        boundaries
     };
     // The base model, the full adapter, and groups of 4, 8 and 11 boundaries.
     assert_eq!([0.999, 0.995, 0.95, 0.3].map(scored), [6, 6, 14, 25]);

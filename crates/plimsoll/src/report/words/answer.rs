@@ -4,7 +4,7 @@ use plimsoll_stats::choose::{Gain, Interval, JudgingSamples, Power, Reason, Verd
 
 use super::gains::{numbers, round_up, unit};
 use super::numbers::{Sign, count, counted, decimals, estimate, fixed, number, percent, plain, printable};
-use super::sufficient;
+use super::{strength, sufficient};
 use crate::report::{candidate_boundary, other_candidate};
 use crate::result::{Candidate, RaceSummary, SearchResult};
 
@@ -38,7 +38,9 @@ pub(in crate::report) struct Answer {
 pub(in crate::report) fn answer(result: &SearchResult) -> Answer {
     let choice = &result.choice;
     let layers = result.model.layers;
+    let at_strength = strength::headline(&layers_kept(choice.layers_kept, layers), result);
     let headline = match choice.verdict {
+        Verdict::Trim if at_strength.is_some() => at_strength.unwrap_or_default(),
         Verdict::Trim => match other_candidate(result) {
             None => format!("Trim: keep LoRA in {}.", layers_kept(choice.layers_kept, layers)),
             Some(candidate) if candidate.bytes < result.adapter.bytes => format!("Trim: {}.", label(candidate)),
@@ -109,7 +111,8 @@ fn grounds(result: &SearchResult) -> String {
     }
     match choice.reason {
         Reason::Better => {
-            format!("{on} the candidate is better than the full adapter by {gain}{}.", retained(";"))
+            let fewer = strength::why_not_fewer(result).map_or_else(String::new, |text| format!(" {text}"));
+            format!("{on} the candidate is better than the full adapter by {gain}{}.{fewer}", retained(";"))
         }
         Reason::NotWorse => format!(
             "{on} the candidate is smaller than the full adapter and counts as not worse{}. It is not shown to be \

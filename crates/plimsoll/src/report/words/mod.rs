@@ -4,6 +4,7 @@
 mod answer;
 mod gains;
 mod numbers;
+mod strength;
 mod sufficient;
 mod warnings;
 
@@ -16,5 +17,6 @@ pub(super) use numbers::{
     NONE, Sign, arithmetic, bytes, count, counted, decimals, estimate, fixed, is_unprintable, non_breaking, number,
     p_value, percent, plain, plus_minus, printable,
 };
+pub(super) use strength::{is_at_strength, tuned_strength};
 pub(super) use sufficient::margin_in_words;
 pub(super) use warnings::{WarningText, warning_text};
