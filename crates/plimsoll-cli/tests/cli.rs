@@ -235,7 +235,8 @@ fn a_search_can_choose_by_a_metric_of_answers() {
     )
     .unwrap();
     let metric = format!("{}:f1", task.display());
-    succeeds(&search_trained(&out, &["--metric", &metric, "--metric-candidates", "3", "--holdout", "0.5"]));
+    let one_se = ["--rule", "one-se", "--metric-candidates", "3", "--holdout", "0.5"];
+    succeeds(&search_trained(&out, &[&["--metric", &metric][..], &one_se].concat()));
     assert_eq!(names(&out), RESULTS);
     let result = json(&out.join("result.json"));
     assert_eq!(result["metric"]["name"], "ship f1");
@@ -262,6 +263,64 @@ fn a_search_can_choose_by_a_metric_of_answers() {
         for word in words {
             assert!(run.stderr.contains(word), "{word}: {}", run.stderr);
         }
+    }
+}
+
+#[test]
+fn a_metric_of_answers_finds_sufficient_layers_on_all_samples() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = folder.path().join("ship.toml");
+    let head = "name = \"ship\"\nprompt = \"-\"\nreferences = [\"-\"]\nmax_tokens = 40\n";
+    fs::write(&task, format!("{head}[[metrics]]\nname = \"f1\"\nkind = \"squad-f1\"\n")).unwrap();
+    let metric = format!("{}:f1", task.display());
+    let search_by = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let by_metric = ["--metric", &metric];
+        (search(&model(), &adapter("trained"), &data(), &out, &[&by_metric, more].concat()), out)
+    };
+    let mut answers = Vec::new();
+    for strategy in ["exact", "sequential"] {
+        let (run, out) = search_by(strategy, &["--search", strategy, "--margin", "40%"]);
+        succeeds(&run);
+        let result = json(&out.join("result.json"));
+        assert_eq!(
+            (&result["metric"]["decided"], &result["choice"]["validation"]["kind"]),
+            (&true.into(), &"all".into())
+        );
+        let list = &result["sufficient"][0];
+        assert_eq!(
+            (&list["metric"], &list["samples"], &result["choice"]["gain"]["samples"]),
+            (&"ship f1".into(), &24.into(), &24.into())
+        );
+        assert!(result["sufficient"][1].get("metric").is_none());
+        // Answers only as far as the margin needs.
+        let answered: Vec<u64> = result["metric"]["variants"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["layers_kept"].as_u64().unwrap())
+            .collect();
+        assert_eq!((answered[0], answered.last()), (0, Some(&4)));
+        let row = list["rows"].as_array().unwrap().iter().find(|row| row["margin"]["share"] == 0.4).unwrap();
+        let kept = row["layers_kept"].as_u64().unwrap();
+        assert!(answered.contains(&kept.saturating_sub(1)) || kept == 1, "{answered:?} {row}");
+        let value = |k: u64| {
+            let row =
+                result["metric"]["variants"].as_array().unwrap().iter().find(|row| row["layers_kept"] == k).unwrap();
+            number(row, "/selection/value")
+        };
+        let gain = number(&result, "/choice/adapter_gain/mean");
+        assert!((gain - (value(4) - value(0))).abs() < 1e-12);
+        assert!(run.stdout.contains("bottom-k, ship f1") && run.stdout.contains("bottom-k, NLL"), "{}", run.stdout);
+        answers.push((list.clone(), result["candidate"].clone(), result["choice"]["reason"].clone()));
+    }
+    assert_eq!(answers[0], answers[1]);
+    for (more, words) in [
+        (&["--holdout", "0.5"][..], "use --rule one-se with --holdout"),
+        (&["--rule", "best"], "--metric chooses by --rule sufficient or one-se"),
+        (&["--metric-candidates", "3"], "--metric-candidates has no effect without --rule one-se"),
+    ] {
+        fails(&search_by("refused", more).0, 2, &[words]);
     }
 }
 
@@ -1016,7 +1075,7 @@ fn a_search_with_a_numeric_metric_reads_the_answers_of_gsm8k() {
     };
     let by_metric = |out: &str| {
         let metric = format!("{}:numeric", task.display());
-        let more = ["--metric", &metric, "--metric-candidates", "1", "--holdout", "0.5"];
+        let more = ["--metric", &metric, "--rule", "one-se", "--metric-candidates", "1", "--holdout", "0.5"];
         plain_search(&model(), &adapter("trained"), &rows, &folder.path().join(out), &more)
     };
     write(&|index| format!("Natalia sold {index} + 2.\n#### {}", index + 2));

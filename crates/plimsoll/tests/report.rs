@@ -739,6 +739,7 @@ fn sufficient(parts: &[Vec<Vec<f64>>; 2], layers: usize, options: &ChooseOptions
         RetainedShare { retained, ..share }
     };
     SufficientLayers {
+        metric: None,
         family: Family::BottomK,
         samples: full.len(),
         rows: SHARES.into_iter().map(row).collect(),

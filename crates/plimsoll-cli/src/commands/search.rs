@@ -111,7 +111,8 @@ pub(super) struct Arguments {
     /// --data
     #[arg(long, value_name = "TASK[:METRIC]")]
     metric: Option<String>,
-    /// With --metric: generate answers for at most N boundaries with an NLL near the best, at least 4 [default: 5]
+    /// With --metric and --rule one-se: generate answers for at most N boundaries with an NLL near the best, at least 4
+    /// [default: 5]
     #[arg(long, value_name = "N", requires = "metric", value_parser = at_least_one)]
     metric_candidates: Option<NonZero<usize>>,
     /// Also score these families of variants, which compete with the boundaries: top-k, global-alpha, leave-one-out,
@@ -134,7 +135,7 @@ pub(super) struct Arguments {
     guard_margin: Option<f64>,
     /// Rule that picks the candidate: `sufficient` for the fewest layers that hold the --margin, `one-se` for the
     /// smallest boundary within one standard error of the best, `best` for the lowest NLL, `curve` for the change point
-    /// of the probability curve [default: sufficient, or one-se with --search racing or --metric]
+    /// of the probability curve [default: sufficient, or one-se with --search racing]
     #[arg(long, value_enum, help_heading = "Variants and verdict")]
     rule: Option<RuleArgument>,
     /// What a cut must keep: a share of the adapter's gain over the base model (98%), or the largest loss in nats per
@@ -213,7 +214,7 @@ enum LongSamplesArgument {
     Cut,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
 enum RuleArgument {
     /// The fewest layers that are shown to hold the margin
     Sufficient,
@@ -225,7 +226,7 @@ enum RuleArgument {
     Curve,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
 enum SearchArgument {
     /// All boundaries on all samples
     Exact,
@@ -396,7 +397,12 @@ impl Arguments {
             }),
             margin: self.margin.unwrap_or(defaults.margin),
             budget: self.budget,
-            metric_candidates: self.metric_candidates.map_or(defaults.metric_candidates, NonZero::get),
+            metric_candidates: match self.metric_candidates {
+                Some(_) if self.rule != Some(RuleArgument::OneSe) && self.search != SearchArgument::Racing => {
+                    return Err(Error::Usage("--metric-candidates has no effect without --rule one-se".into()).into());
+                }
+                candidates => candidates.map_or(defaults.metric_candidates, NonZero::get),
+            },
             token_samples: self.token_samples,
             lens_samples: self.lens_samples,
             seed: self.seed,

@@ -78,13 +78,10 @@ pub(super) fn efficiency_note(measured: &Efficiency) -> String {
 
 /// The table of a metric of generated answers.
 pub(super) fn written(metric: &MetricSummary, layers: usize) -> Grid {
-    let mut grid = Grid::new(&[
-        ("k", Side::Right),
-        ("selection", Side::Right),
-        ("95 % interval", Side::Left),
-        ("held out", Side::Right),
-        ("95 % interval", Side::Left),
-    ]);
+    let is_split = metric.variants.iter().any(|variant| variant.holdout.is_some());
+    let parts = if is_split { &["selection", "held out"][..] } else { &["all samples"] };
+    let columns = parts.iter().flat_map(|part| [(*part, Side::Right), ("95 % interval", Side::Left)]);
+    let mut grid = Grid::new(&std::iter::once(("k", Side::Right)).chain(columns).collect::<Vec<_>>());
     for MetricVariant { layers_kept, selection, holdout } in &metric.variants {
         let cells = |estimate: &Option<Estimate>| match estimate {
             None => [NONE.to_owned(), String::new()],
@@ -99,9 +96,10 @@ pub(super) fn written(metric: &MetricSummary, layers: usize) -> Grid {
             kept if kept == layers => format!("{kept} (full)"),
             kept => kept.to_string(),
         };
-        let [selection, selection_interval] = cells(selection);
-        let [holdout, holdout_interval] = cells(holdout);
-        grid.row(vec![name, selection, selection_interval, holdout, holdout_interval]);
+        let mut row = vec![name];
+        row.extend(cells(selection));
+        row.extend(is_split.then(|| cells(holdout)).into_iter().flatten());
+        grid.row(row);
     }
     grid
 }
@@ -109,13 +107,20 @@ pub(super) fn written(metric: &MetricSummary, layers: usize) -> Grid {
 /// The legend of [`written`].
 pub(super) fn written_note(metric: &MetricSummary) -> String {
     let by_nll = &metric.choice_by_nll;
+    let is_split = metric.variants.iter().any(|variant| variant.holdout.is_some());
+    let (answered, by_nll) = if is_split {
+        let answered = "The boundaries with an NLL near the best answered the selection samples. The pick, the full \
+                        adapter and the base model answered the held-out samples.";
+        (answered, by_nll.one_se)
+    } else {
+        let answered = "The base model, the full adapter and one boundary after the other answered, only as far as the \
+                        margin needs.";
+        (answered, by_nll.layers_kept)
+    };
     format!(
-        "{} of generated answers; higher is better; {}. The boundaries with an NLL near the best answered the \
-         selection samples. The pick, the full adapter and the base model answered the held-out samples. The NLL \
-         alone would pick k = {}.",
+        "{} of generated answers; higher is better; {}. {answered} The NLL alone would pick k = {by_nll}.",
         printable(&metric.name),
         printable(&metric.signature),
-        by_nll.one_se
     )
 }
 

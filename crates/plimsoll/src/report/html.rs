@@ -148,9 +148,9 @@ impl Page {
 fn sections(result: &SearchResult) -> Vec<Section> {
     let figure = |figure: Option<Figure>| figure.map(Section::Figure);
     let extra = |extra: Option<Extra>| extra.map(Section::Extra);
-    let needed = result.sufficient.iter().map(|list| {
+    let needed = result.sufficient.iter().enumerate().map(|(index, list)| {
         // One figure: the margin of its line is in the page once.
-        let figure = (list.family == Family::BottomK).then(|| retained::figure(list, result)).flatten();
+        let figure = (index == 0).then(|| retained::figure(list, result)).flatten();
         figure.map_or_else(|| Section::Extra(layers_needed(list, result)), Section::Figure)
     });
     let candidate = [
@@ -176,6 +176,8 @@ fn sections(result: &SearchResult) -> Vec<Section> {
 /// How many layers of a family each margin needs.
 fn layers_needed(list: &SufficientLayers, result: &SearchResult) -> Extra {
     let (id, title) = match list.family {
+        _ if list.metric.is_some() => ("needed-by-metric", "How many layers are needed (metric of generated answers)"),
+        Family::BottomK if result.metric.is_some() => ("needed-by-nll", "How many layers are needed (NLL)"),
         Family::TopK => ("needed-top-k", "How many layers are needed (top-k)"),
         Family::MagnitudeK => ("needed-magnitude-k", "How many layers are needed (magnitude-k)"),
         Family::BoundaryStrength => ("needed-at-strength", "How many layers are needed at the tuned strength"),

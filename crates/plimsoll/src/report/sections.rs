@@ -8,7 +8,7 @@ use super::grid::{Grid, Side, add, arrow, clipped};
 use super::sufficient::sufficient_layers;
 use super::words::{
     self, NONE, Retained, Sign, bytes, count, counted, decimals, fixed, gain_digits, p_value, percent, plain,
-    plus_minus,
+    plus_minus, printable,
 };
 use super::{boundaries, candidate_boundary, is_candidate};
 use crate::lora::Family;
@@ -152,7 +152,14 @@ pub(super) fn layers_needed_note(samples: usize) -> String {
 fn sufficient(result: &SearchResult) -> Option<Section> {
     let samples = result.sufficient.first()?.samples;
     let is_one = result.sufficient.len() == 1;
-    let name = |list: &SufficientLayers| (!is_one).then(|| Family::name(list.family).to_owned());
+    let name = |list: &SufficientLayers| {
+        let measure = match &list.metric {
+            Some(metric) => format!(", {}", printable(metric)),
+            None if result.metric.is_some() => ", NLL".to_owned(),
+            None => String::new(),
+        };
+        (!is_one).then(|| format!("{}{measure}", Family::name(list.family)))
+    };
     let grids = result.sufficient.iter().map(|list| (name(list), sufficient_layers(list, result))).collect();
     let strength = words::tuned_strength(result).map_or_else(String::new, |text| format!(" {text}"));
     let note = format!("{}{strength}", layers_needed_note(samples));

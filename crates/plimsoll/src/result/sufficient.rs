@@ -13,6 +13,9 @@ use crate::lora::Family;
 pub struct SufficientLayers {
     /// The family.
     pub family: Family,
+    /// The metric of generated answers that was tested; absent for the NLL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<String>,
     /// Number of samples.
     pub samples: usize,
     /// One row for each margin, the strictest share first.

@@ -80,7 +80,7 @@ pub enum Warning {
         /// The name of the base model of this search.
         model: String,
     },
-    /// The metric does not separate the full adapter from the base model on the held-out samples, so the NLL chose.
+    /// The metric does not separate the full adapter from the base model, so the NLL chose.
     MetricUndecided,
     /// The held-out samples do not show that the adapter is better than the base model.
     AdapterUnproven {

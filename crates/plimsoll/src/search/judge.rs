@@ -9,16 +9,17 @@ use plimsoll_stats::choose::{
 };
 use plimsoll_stats::metrics::compare;
 
+use super::answered::Answered;
 use super::controls::{self, PlannedControl};
 use super::journal::{Known, Set};
-use super::metric::{Answering, Valued};
+use super::metric::{Answering, Chooser, Valued};
 use super::score::Scored;
 use super::scoring::{Counted, Observer, Scoring, Task, Wanted};
 use super::select::Selected;
 use super::settings::Strategy;
 use super::strength::{self, Strength, StrengthAnswer, of_claim};
 use super::study::{Parts, Study};
-use super::sufficient::{Decision, Losses, Ordered, decide, losses, ordered};
+use super::sufficient::{Decision, Losses, Ordered, decide, list, losses, margins, ordered};
 use super::{lens, plan};
 use crate::data::Sample;
 use crate::error::{Error, Result};
@@ -95,6 +96,9 @@ pub(super) fn judge_candidate(
     }
 
     let strength = strength::tune(study, parts, scoring, observe)?;
+    let answering = answering.filter(|_| selected.by_metric.is_none());
+    let answered = answering.map(|answering| Answered::descend(study, &parts.selection, answering, scoring, observe));
+    let answered = answered.transpose()?;
 
     let options = study.choose_options();
     let judge = Judge { study, parts, scoring, scored };
@@ -102,6 +106,7 @@ pub(super) fn judge_candidate(
     let curve: Vec<f64> = lens.full.iter().map(|point| point.probability).collect();
     let chosen = judge.choose(&selected, valued.as_ref(), &orders, &curve, &options)?;
     let chosen = judge.with_strength(chosen, strength.as_ref())?;
+    let chosen = judge.with_answers(chosen, answered.as_ref())?;
     let Chosen { mut choice, candidate, judged, metric, sufficient, strength: tuned } = chosen;
 
     let mut members = selected.members;
@@ -345,6 +350,29 @@ impl Judge<'_> {
         Ok(Chosen { choice, candidate, judged: Some(losses), ..chosen })
     }
 
+    /// The choice by the metric's sufficient layers, which comes before that of the NLL if the metric can separate the full
+    /// adapter from the base model.
+    fn with_answers(&self, mut chosen: Chosen, answered: Option<&Answered>) -> Result<Chosen> {
+        let Some(answered) = answered else { return Ok(chosen) };
+        let (study, layers, options) = (self.study, self.study.layers(), self.study.metric_options());
+        let sequence = answered.sequence(&options);
+        let (choice, about) = sequence.choose_alone(&answered.scores()?, layers);
+        let cuts: Vec<Member> = (1..layers).map(|k| boundary(layers, k)).collect();
+        let list = list(study, Family::BottomK, &cuts, &sequence, margins(options.margin));
+        let metric = study.metric.as_ref().map(Chooser::name);
+        let list = SufficientLayers { metric, ..list };
+        let decided = is_decided(&choice);
+        let by_nll = chosen.choice.clone();
+        chosen.metric = self.metric_summary(&answered.values, by_nll, decided);
+        // The list that the choice is from comes first.
+        chosen.sufficient.insert(if decided { 0 } else { chosen.sufficient.len() }, list);
+        if !decided {
+            return Ok(chosen);
+        }
+        let untested = if choice.verdict == Verdict::UseBase { 0 } else { layers };
+        Ok(Chosen { choice, candidate: boundary(layers, about.unwrap_or(untested)), judged: None, ..chosen })
+    }
+
     /// The choice among the boundaries, without other families, and the boundary that the rule picked.
     fn choose_boundary(
         &self,
@@ -402,9 +430,7 @@ impl Judge<'_> {
         let input = Input::of(selection, holdout, self.study.layers(), curve).map_err(internal)?;
         let by_metric =
             choose(&input.with_whole(self.study.table.layers_up_to_highest()), options).map_err(internal)?;
-        // If it cannot separate the full adapter from the base model, it cannot choose between cuts either.
-        let Gain { low, high, .. } = by_metric.adapter_gain;
-        let decided = low > 0.0 || high < 0.0;
+        let decided = is_decided(&by_metric);
         let choice = if decided { by_metric } else { by_nll.clone() };
         Ok((choice, self.metric_summary(valued, by_nll, decided)))
     }
@@ -491,6 +517,12 @@ impl Judge<'_> {
         let rows = planned.iter().zip(gains).map(row).collect();
         Ok(Some(Controls { rows, depth: if is_depth { Depth::Shown } else { Depth::NotShown } }))
     }
+}
+
+/// Whether a metric separates the full adapter from the base model. Otherwise it cannot choose between cuts either.
+fn is_decided(choice: &Choice) -> bool {
+    let Gain { low, high, .. } = choice.adapter_gain;
+    low > 0.0 || high < 0.0
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "map_err passes a value")]

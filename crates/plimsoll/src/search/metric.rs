@@ -1,6 +1,9 @@
 //! Choosing by a metric of generated answers instead of the NLL.
 //!
-//! Generation is expensive, so the NLL selects a few boundaries first: those whose mean NLL is within two paired
+//! With the rule of sufficient layers, all samples are answered under the base model, the full adapter and one boundary
+//! after the other, only as far as the margin needs (`answered`).
+//!
+//! With the one-standard-error rule, the NLL selects a few boundaries first, because generation is expensive: those whose mean NLL is within two paired
 //! standard errors of the best on the selection samples (an even selection if there are many), and the full adapter.
 //! They answer the prompts of the selection samples. The rule of the NLL then picks one of them by the metric's loss,
 //! which is its highest value minus the sample's value. The pick, the full adapter and the base model answer the
@@ -131,9 +134,8 @@ impl Valued {
             Part::Selection => &self.selection,
             Part::Holdout => &self.holdout,
         };
-        // Metrics that are means have 1 as their highest value.
         let row = |values: &BTreeMap<usize, f64>| -> Vec<f64> {
-            boundaries.iter().filter_map(|k| values.get(k)).map(|value| 1.0 - value).collect()
+            boundaries.iter().filter_map(|k| values.get(k)).map(|&value| loss(value)).collect()
         };
         let rows: Vec<Vec<f64>> = samples.iter().map(row).collect();
         Scores::new(part, boundaries, &rows).map_err(|problem| Error::Internal(problem.to_string()))
@@ -143,6 +145,11 @@ impl Valued {
     pub(super) fn judged(&self) -> Vec<usize> {
         self.holdout.first().map(|values| values.keys().copied().collect()).unwrap_or_default()
     }
+}
+
+/// The loss of a value. Metrics that are means have 1 as their highest value.
+pub(super) fn loss(value: f64) -> f64 {
+    1.0 - value
 }
 
 /// One line of the journal of answers.
@@ -196,6 +203,12 @@ impl<'a> Answering<'a> {
         let key = |row: Row| ((row.part, row.line, row.boundary), row.answer);
         let known = rows.into_iter().map(key).collect();
         Ok(Self { journal: Some(journal), known, ..self })
+    }
+
+    /// Work of answers of maximum length to the prompts of samples, under one variant.
+    pub(super) fn work(&self, samples: &[&Sample]) -> u64 {
+        let prompt = |sample: &&Sample| self.chooser.work(self.generator, &sample.tokens[..sample.answer[0]]);
+        samples.iter().map(prompt).sum()
     }
 
     /// The metric's values of some boundaries on samples of a part. Generates the answers that are missing.

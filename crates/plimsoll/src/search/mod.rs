@@ -13,6 +13,7 @@
 //! Each stage is a function of the study, the scores so far and the results of the earlier stages. All scores go
 //! through `scoring`, which journals them and asks the engine only for unknown ones.
 
+mod answered;
 mod competition;
 mod controls;
 mod effects;

@@ -1,8 +1,8 @@
 //! The stages of a search with upper bounds of their work, before any score is known.
 
-use plimsoll_stats::choose::Part;
 use plimsoll_stats::choose::race::Race;
 use plimsoll_stats::choose::strength::StrengthTuning;
+use plimsoll_stats::choose::{Part, Rule};
 
 use super::competition::Adaptive;
 use super::journal::Set;
@@ -140,11 +140,14 @@ impl Study {
             let prompt = |sample: &Sample| metric.work(generator, &sample.tokens[..sample.answer[0]]);
             Some((ANSWERS, samples.iter().map(|sample| prompt(sample)).sum::<u64>() * boundaries as u64))
         };
-        stages.extend(answers(selection, self.metric_boundaries()));
+        let is_sufficient = self.settings.rule() == Rule::Sufficient;
+        // Sufficient layers ask for answers after the judging, boundary by boundary; only those of the base model, the full
+        // adapter and the first cut are planned.
+        stages.extend(answers(selection, self.metric_boundaries()).filter(|_| !is_sufficient));
         let of_orders = variants.known.members().iter().filter(|member| member.family.is_prespecified());
         let of_orders: Vec<Variant> = of_orders.map(|member| member.variant.clone()).collect();
         stages.push((JUDGING, self.work_of_judging(scoring, holdout, of_orders)));
-        stages.extend(answers(holdout, 3));
+        stages.extend(if is_sufficient { answers(selection, 3) } else { answers(holdout, 3) });
         if self.tunes_strength(scoring.has_strengths()) {
             let strengths = StrengthTuning::most();
             stages.push((STRENGTH, alone(scoring, selection, strengths) + alone(scoring, holdout, strengths)));

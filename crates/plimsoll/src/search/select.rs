@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use plimsoll_stats::choose::Part;
+use plimsoll_stats::choose::{Part, Rule};
 
 use super::competition::{self, Adaptive, Class};
 use super::journal::Set;
@@ -42,7 +42,7 @@ pub(super) fn select(
     observe: Observer<'_>,
 ) -> Result<Selected> {
     let mut selected = compete(study, parts, scored, scoring, observe)?;
-    if let Some(answering) = answering {
+    if let Some(answering) = answering.filter(|_| study.settings.rule() != Rule::Sufficient) {
         let allowed = study.allowed_boundaries(scored.fates.as_deref(), &scored.excluded);
         let (valued, pick) = choose_by_metric(study, parts, &allowed, selected.boundary, scoring, answering, observe)?;
         let variant = Variant::bottom_k(study.layers(), pick);

@@ -42,7 +42,8 @@ pub struct SearchSettings {
     pub margin: Margin,
     /// Maximum share of the adapter's bytes that the candidate keeps; `None` for no limit.
     pub budget: Option<f64>,
-    /// With a metric: maximum number of boundaries that answer the selection samples; fewer than 4 count as 4.
+    /// With a metric and the one-standard-error rule: maximum number of boundaries that answer the selection samples; fewer
+    /// than 4 count as 4.
     pub metric_candidates: usize,
     /// Maximum number of samples whose answer-token scores are kept.
     pub token_samples: usize,
@@ -76,11 +77,10 @@ impl Default for SearchSettings {
 }
 
 impl SearchSettings {
-    /// The rule that picks the candidate. By default it is the rule of sufficient layers, which needs all samples in each
-    /// of its tests, and in a race or with a metric the one-standard-error rule.
-    pub fn rule(&self, has_metric: bool) -> Rule {
+    /// The rule that picks the candidate. By default it is the rule of sufficient layers, and in a race, which does not
+    /// score all samples, the one-standard-error rule.
+    pub fn rule(&self) -> Rule {
         let default = match self.strategy {
-            _ if has_metric => Rule::OneSe,
             Strategy::Exact | Strategy::Sequential => Rule::Sufficient,
             Strategy::Racing { .. } => Rule::OneSe,
         };

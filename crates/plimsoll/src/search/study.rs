@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use plimsoll_stats as stats;
 use plimsoll_stats::choose::race::{self, Fate};
-use plimsoll_stats::choose::{self, Part, Rule};
+use plimsoll_stats::choose::{self, Margin, Part, Rule};
 
 use super::metric::Chooser;
 use super::settings::{ControlScoring, HOLDOUT, SearchSettings, Strategy, StrengthSearch, Validation};
@@ -180,7 +180,7 @@ impl Study {
 
     /// Whether other LoRA strengths of the whole adapter are tried, on an engine that has them or not.
     pub(super) fn tunes_strength(&self, has_strengths: bool) -> bool {
-        let is_sufficient = self.metric.is_none() && self.settings.rule(false) == Rule::Sufficient;
+        let is_sufficient = self.metric.is_none() && self.settings.rule() == Rule::Sufficient;
         has_strengths && is_sufficient && self.settings.strength == StrengthSearch::Tuned
     }
 
@@ -215,10 +215,19 @@ impl Study {
     pub(super) fn choose_options(&self) -> choose::ChooseOptions {
         choose::ChooseOptions {
             seed: self.settings.seed,
-            rule: self.settings.rule(self.metric.is_some()),
-            margin: self.settings.margin,
+            rule: self.settings.rule(),
+            // Points of a metric are not nats.
+            margin: match self.settings.margin {
+                Margin::Nats(_) if self.metric.is_some() => choose::ChooseOptions::default().margin,
+                margin => margin,
+            },
             ..choose::ChooseOptions::default()
         }
+    }
+
+    /// Options of the statistics of the metric.
+    pub(super) fn metric_options(&self) -> choose::ChooseOptions {
+        choose::ChooseOptions { margin: self.settings.margin, ..self.choose_options() }
     }
 }
 
@@ -262,19 +271,27 @@ impl Rules<'_> {
                 _ => Ok((Split { selection: (0..samples).collect(), holdout: Vec::new() }, None)),
             };
         }
+        let is_by_metric = has_metric && settings.rule() != Rule::Sufficient;
+        if has_metric && !is_by_metric && matches!(settings.validation, Validation::HeldOut(_)) {
+            return Err(Error::Usage(
+                "--metric with --rule sufficient tests on all samples: use --rule one-se with --holdout".into(),
+            ));
+        }
         // Folds repeat the pick with the NLL of boundaries on all samples, and with nothing else.
         let needs_holdout = [
             (matches!(settings.strategy, Strategy::Racing { .. }), "--search racing"),
-            (has_metric, "--metric"),
+            (is_by_metric, "--metric with --rule one-se"),
             (settings.families.iter().any(|family| *family != Family::BottomK), "--families other than bottom-k"),
             (!settings.gates.is_empty(), "--gates"),
             (has_guard, "--guard"),
             (settings.budget.is_some(), "--budget"),
-            (settings.rule(has_metric) == Rule::Curve, "--rule curve"),
+            (settings.rule() == Rule::Curve, "--rule curve"),
         ];
         let needs_holdout = needs_holdout.iter().find(|(needs, _)| *needs).map(|(_, what)| *what);
         let folds = match (settings.validation, needs_holdout) {
             (Validation::HeldOut(_), _) | (Validation::Auto, Some(_)) => None,
+            // A metric needs the answers of all samples.
+            (Validation::Auto, None) if has_metric => Some(COMPETITION_FOLDS.min(samples)),
             (Validation::Auto, None) => choose::folds_for(samples),
             (Validation::Folds(_), Some(what)) => {
                 return Err(Error::Usage(format!("--folds cannot be used with {what}: use --holdout")));
@@ -318,10 +335,9 @@ impl Rules<'_> {
         }
         if settings.strategy == Strategy::Sequential {
             let refused = [
-                (settings.rule(has_metric) != Rule::Sufficient, "a --rule other than sufficient"),
+                (settings.rule() != Rule::Sufficient, "a --rule other than sufficient"),
                 (is_rich, "--families or --gates"),
                 (is_bounded, "--guard or --budget"),
-                (has_metric, "--metric"),
                 (settings.effects.places.is_some(), "--effects"),
             ];
             return match refused.iter().find(|(is_set, _)| *is_set) {
@@ -329,10 +345,10 @@ impl Rules<'_> {
                 None => Ok(()),
             };
         }
-        let rule = settings.rule(has_metric);
-        if has_metric && rule != Rule::OneSe {
+        let rule = settings.rule();
+        if has_metric && matches!(rule, Rule::Best | Rule::Curve) {
             return Err(Error::Usage(format!(
-                "--metric chooses by --rule one-se: it cannot be used with {}",
+                "--metric chooses by --rule sufficient or one-se: it cannot be used with {}",
                 rule.name()
             )));
         }

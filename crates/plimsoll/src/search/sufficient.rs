@@ -190,7 +190,7 @@ pub(super) fn list(
         SufficientRow { answer, bytes: study.table.bytes_kept(&variant), gates: variant.spec() }
     };
     let (rows, samples) = (margins.into_iter().map(row).collect(), sequence.samples());
-    SufficientLayers { family, samples, rows, shares: sequence.shares() }
+    SufficientLayers { family, metric: None, samples, rows, shares: sequence.shares() }
 }
 
 fn member(cuts: &[Member], layers_kept: usize) -> Option<&Member> {

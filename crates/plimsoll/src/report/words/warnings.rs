@@ -138,11 +138,8 @@ pub(in crate::report) fn warning_text(warning: &Warning, result: &SearchResult) 
             action: "Whether it matters which layers are kept is unknown: search again without --no-controls.",
         },
         Warning::MetricUndecided => WarningText {
-            problem:
-                "The metric does not separate the full adapter from the base model on the held-out samples, so the \
-                      NLL chose."
-                    .to_owned(),
-            action: "Hold out more samples, or choose by a metric with more values than right and wrong.",
+            problem: "The metric does not separate the full adapter from the base model, so the NLL chose.".to_owned(),
+            action: "Give more samples, or choose by a metric with more values than right and wrong.",
         },
         Warning::Unstable { share } => WarningText {
             problem: format!("Unstable: {} of the bootstrap resamples picked this boundary.", percent(share)),
