@@ -13,6 +13,7 @@ import platform
 
 import numpy as np
 import scipy
+import scipy.optimize
 import scipy.stats
 import statsmodels
 from statsmodels.stats.multitest import multipletests
@@ -300,6 +301,20 @@ def sufficient(name: str, nll: np.ndarray, seed: int) -> dict:
     return {"name": name, "scores": nll.tolist(), "seed": seed, "resamples": count, "answers": answers, "lows": lows}
 
 
+def two_looks(alpha: float, share: float) -> dict:
+    """Levels of two looks by the spending function of O'Brien-Fleming type, from the bivariate normal distribution."""
+    norm = scipy.stats.norm
+    first = 2 * norm.sf(norm.isf(alpha / 2) / np.sqrt(share))
+    rho = np.sqrt(share)
+    both = scipy.stats.multivariate_normal([0, 0], [[1, rho], [rho, 1]], abseps=1e-12, releps=1e-12)
+
+    def spent(last: float) -> float:
+        return first + norm.cdf(norm.isf(first)) - both.cdf(norm.isf([first, last]))
+
+    last = scipy.optimize.brentq(lambda last: spent(last) - alpha, 0.5 * (alpha - first), alpha, xtol=1e-13)
+    return {"alpha": alpha, "share": share, "levels": [float(first), float(last)]}
+
+
 def spearman(layers: int, ties: bool, rng: np.random.Generator) -> dict:
     x = rng.normal(size=layers)
     y = 0.7 * x + rng.normal(size=layers)
@@ -399,6 +414,10 @@ def main() -> None:
                 ("folds disagree", 20, [0.1, 0.01, 0.01, 0.005, 0.005], 0.05, 4, 2**63 + 5),
                 ("more folds than samples", 3, [0.3, 0.0, -0.2], 0.1, 10, 6),
             )
+        ],
+        "looks": [
+            two_looks(alpha, share)
+            for alpha, share in ((0.025, 0.5), (0.0125, 0.5), (0.025, 0.25), (0.025, 0.75), (0.005, 0.5), (0.025, 0.9))
         ],
         "sufficient": [
             sufficient(name, scores(more, samples, steps, noise), seed)

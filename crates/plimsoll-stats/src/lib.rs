@@ -25,7 +25,7 @@ pub mod metrics;
 mod random;
 mod ranks;
 
-pub use distributions::{normal_quantile, student_t_above};
+pub use distributions::{normal_above, normal_quantile, student_t_above};
 pub use estimates::{bootstrap_mean, mean, mean_and_se, percentile_interval, wilson_interval};
 pub use hypotheses::{holm, sign_flip_above, sign_flip_p, skewed_t_above};
 pub use random::{Resampler, Stream, folds, generator, shuffle};

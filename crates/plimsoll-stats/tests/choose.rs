@@ -35,6 +35,14 @@ struct Golden {
     proportions: Vec<Proportion>,
     nested: Vec<NestedCase>,
     sufficient: Vec<SufficientCase>,
+    looks: Vec<LooksCase>,
+}
+
+#[derive(Deserialize)]
+struct LooksCase {
+    alpha: f64,
+    share: f64,
+    levels: [f64; 2],
 }
 
 #[derive(Deserialize)]
@@ -302,6 +310,17 @@ fn nested_choices_are_those_of_numpy_on_the_same_random_numbers() {
         assert_gain(&format!("{name}: gain"), ours.gain, case.gain);
         assert_gain(&format!("{name}: adapter gain"), ours.adapter_gain, case.adapter_gain);
         assert_gain(&format!("{name}: base gain"), ours.base_gain, case.base_gain);
+    }
+}
+
+#[test]
+fn levels_of_two_looks_are_those_of_scipy() {
+    for LooksCase { alpha, share, levels } in golden().looks {
+        let ours = choose::two_looks(alpha, share);
+        for (ours, expected) in ours.into_iter().zip(levels) {
+            // SciPy integrates to about 1e-9.
+            assert!((ours - expected).abs() < 1e-8, "{alpha}, {share}: {ours}, expected {expected}");
+        }
     }
 }
 

@@ -696,6 +696,7 @@ fn example(layers: usize, selection: usize, holdout: usize) -> SearchResult {
             sha256: digest("c3"),
             selection,
             holdout,
+            unused: 0,
             skipped: 3,
             cut: 0,
             max_length: 2048,

@@ -33,6 +33,7 @@ mod controls;
 pub mod greedy;
 mod holdout;
 mod judge;
+mod looks;
 mod nested;
 pub mod race;
 mod retained;
@@ -46,5 +47,6 @@ pub use choice::{Choice, ChooseOptions, Gain, Interval, JudgingSamples, Margin, 
 pub use controls::{ControlGains, controls};
 pub use holdout::{Input, choose};
 pub use judge::{CutKind, Judgement, fewest_to_show, judge, level, paired_gain, power};
+pub use looks::two_looks;
 pub use nested::{choose_nested, cross_validate, cross_validate_by, folds_for};
 pub use scores::{ChooseProblem, Scores};

@@ -229,8 +229,14 @@ fn how_judged(result: &SearchResult) -> String {
             "The cuts were tested on {}, in an order that was fixed before: the cut that drops least first, and each \
              next one only if the one before holds the margin. So no sample picked the candidate, and the chance of a \
              false answer is that of one test, one-sided. The interval of a retained share has the shares that these \
-             tests do not exclude.",
+             tests do not exclude.{}",
             counted(choice.gain.samples, "sample"),
+            if data.unused > 0 {
+                " The search looked at half of the samples, found the answer settled, and ended. The level of this look \
+                 is so low that it may be one of two (O'Brien–Fleming type)."
+            } else {
+                ""
+            },
         ),
         JudgingSamples::Holdout => format!(
             "The candidate was picked on {} and judged on {}, which had no part in the pick.",

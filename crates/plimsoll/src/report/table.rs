@@ -97,6 +97,9 @@ fn legend(result: &SearchResult) -> String {
         JudgingSamples::Nested { folds } => {
             format!("{} samples in nested cross-validation ({folds} folds)", count(data.selection as u64))
         }
+        JudgingSamples::Holdout | JudgingSamples::All if data.unused > 0 => {
+            format!("{} of {}", count(data.selection as u64), counted(data.selection + data.unused, "sample"))
+        }
         JudgingSamples::Holdout | JudgingSamples::All => counted(data.selection, "sample"),
     };
     format!(

@@ -159,6 +159,9 @@ pub struct DataFacts {
     pub selection: usize,
     /// Number of held-out samples: they judge the candidate. 0 in nested cross-validation.
     pub holdout: usize,
+    /// Number of samples that were not needed: a sequential search ended after a look at the others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unused: usize,
     /// Number of samples that were left out because they are too long.
     pub skipped: usize,
     /// Number of samples that lost the end of their answer because they are too long.
@@ -249,4 +252,9 @@ pub struct Cost {
     /// Instruction set of the engine, such as `avx512bf16`.
     #[serde(default)]
     pub instructions: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use plimsoll_stats as stats;
+use plimsoll_stats::choose::sufficient::Stop;
 use plimsoll_stats::choose::{
     self, Choice, ChooseProblem, ControlGains, CutKind, Gain, Input, JudgingSamples, Part, Reason, Rule, Scores,
     Verdict, choose, choose_nested, cross_validate_by, judge,
@@ -132,6 +133,18 @@ pub(super) fn judge_candidate(
     let controls = judge.controls(&planned, &candidate.variant, judged, &choice, &options)?;
     let main = [base, by_nll, candidate.variant.clone(), full];
     Ok(Judged { members, candidate, choice, metric, sufficient, strength: tuned, controls, guard, lens, main })
+}
+
+impl Judged {
+    /// Whether more samples would hardly change the answer for the margin: the next cut is shown to lose more, or there is
+    /// none, and no other strength is open.
+    pub(super) fn is_settled(&self, options: &choose::ChooseOptions) -> bool {
+        let row = self.sufficient.first().and_then(|list| list.row(options.margin));
+        let is_margin_settled =
+            row.is_some_and(|row| matches!(row.answer.stop, Stop::LosesMore { .. } | Stop::NoMoreCuts));
+        let is_open = |strength: &TunedStrength| strength.strength != 1.0 && !strength.is_better;
+        is_margin_settled && !self.strength.as_ref().is_some_and(is_open)
+    }
 }
 
 /// Adds the members that are not there yet.

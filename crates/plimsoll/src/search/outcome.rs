@@ -65,6 +65,8 @@ pub struct Findings {
     pub metric: Option<MetricSummary>,
     /// Speed and size of variants on this machine.
     pub efficiency: Option<Efficiency>,
+    /// Number of samples that were not needed, because a look at the others settled the answer.
+    pub unused: usize,
     /// The settings of the rules.
     pub rules: Rules,
     /// Warnings.
@@ -143,6 +145,7 @@ pub(super) fn gather(
         excluded,
         metric: judged.metric,
         efficiency: explained.efficiency,
+        unused: 0,
         rules: Rules::from(&study.choose_options()),
         warnings,
         scores: rows(parts, scoring),

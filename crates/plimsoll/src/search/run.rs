@@ -12,12 +12,12 @@ use plimsoll_stats::choose::{Margin, Part};
 use super::explain::{Decode, ExplainInputs, explain};
 use super::found::Found;
 use super::journal::{Memory, Set};
-use super::judge::judge_candidate;
+use super::judge::{Judged, judge_candidate};
 use super::metric::{Answering, Chooser};
 use super::outcome::{DataNotes, Findings, StageResults, gather};
 use super::plan::SearchPlan;
 use super::progress::Progress;
-use super::score::score;
+use super::score::{Scored, score};
 use super::scoring::{Observer, Scoring, Shown};
 use super::select::select;
 use super::settings::SearchSettings;
@@ -31,7 +31,7 @@ use crate::journal::{Fingerprint, Journal};
 use crate::lora::Family;
 use crate::lora::adapter::{Adapter, BoundAdapter, OtherBase};
 use crate::model::Model;
-use crate::result::{AdapterFacts, AnswerEnding, Cost, DataFacts, GuardSummary, SearchResult, Warning};
+use crate::result::{AdapterFacts, AnswerEnding, Arbitration, Cost, DataFacts, GuardSummary, SearchResult, Warning};
 use crate::tokenizer::Tokenizer;
 
 /// Builds a search: which LoRA layers of the adapter does inference need on data like these samples?
@@ -409,7 +409,7 @@ impl<'a> PreparedSearch<'a> {
             seed: self.study.settings.seed,
             model: model.facts(model.path(), &hashes.model),
             adapter: AdapterFacts::of(adapter, adapter.folder(), &hashes.adapter, &kept),
-            data: self.data_facts(),
+            data: self.data_facts(findings.unused),
             variants: findings.variants,
             race: findings.race,
             lens: findings.lens,
@@ -449,9 +449,11 @@ impl<'a> PreparedSearch<'a> {
         })
     }
 
-    fn data_facts(&self) -> DataFacts {
+    fn data_facts(&self, unused: usize) -> DataFacts {
         let Inputs { dataset, data_options, tokenizer, .. } = &self.inputs;
-        let (selection, holdout) = self.study.split();
+        let look = self.study.first_look().filter(|_| unused > 0);
+        let study = look.as_ref().unwrap_or(&self.study);
+        let (selection, holdout) = study.split();
         let ending = |(ending, samples): &(Ending, usize)| {
             let token = match ending {
                 Ending::Token(id) => Some(tokenizer.decode(&[*id]).unwrap_or_default()),
@@ -459,12 +461,13 @@ impl<'a> PreparedSearch<'a> {
             };
             AnswerEnding { token, samples: *samples }
         };
-        let scored = [Part::Selection, Part::Holdout].into_iter().flat_map(|part| self.study.part(part));
+        let scored = [Part::Selection, Part::Holdout].into_iter().flat_map(|part| study.part(part));
         DataFacts {
             path: dataset.path.display().to_string(),
             sha256: dataset.sha256.clone(),
             selection,
             holdout,
+            unused,
             skipped: dataset.skipped.len(),
             cut: dataset.cut.len(),
             max_length: data_options.max_length,
@@ -506,21 +509,36 @@ impl Study {
     }
 }
 
-/// Plans all stages and runs them: score, select, judge, explain.
+/// Plans all stages and runs them: score, select, judge, explain. A sequential search may end after a look at the first
+/// half of the samples.
 fn run_stages(study: &Study, context: StageContext<'_>, observe: Observer<'_>) -> Result<Findings> {
     let StageContext { engines, journal, mut answering, decode, notes } = context;
     check_engines(study, engines)?;
-    let parts = study.parts();
     let begun = Instant::now();
     let mut scoring = begin(study, engines, journal)?;
-    let rate = engines.scorer.measure_rate(&parts.selection[0].tokens)?;
-    let stages = study.stages(engines, &mut scoring, &parts);
+    let rate = engines.scorer.measure_rate(&study.samples[0].tokens)?;
+    let look = study.first_look();
+    let stages = match &look {
+        Some(look) => {
+            let first = look.stages(engines, &mut scoring, &look.parts());
+            [first, study.stages(engines, &mut scoring, &study.after_first_look(look))].concat()
+        }
+        None => study.stages(engines, &mut scoring, &study.parts()),
+    };
     scoring.plan(stages, rate, observe)?;
 
-    let scored = score(study, &parts, &mut scoring, engines.probe, observe)?;
-    let mut selected = select(study, &parts, &scored, &mut scoring, answering.as_mut(), observe)?;
-    let (arbitration, excluded) = (selected.arbitration.take(), selected.excluded.len());
-    let judged = judge_candidate(study, &parts, &scored, selected, &mut scoring, answering.as_mut(), observe)?;
+    let mut run = |study| run_to_judgement(study, engines, &mut scoring, answering.as_mut(), observe);
+    let looked = match &look {
+        Some(look) => Some((look, run(look)?)).filter(|(look, run)| run.judged.is_settled(&look.choose_options())),
+        None => None,
+    };
+    let unused = looked.as_ref().map_or(0, |(look, _)| study.samples.len() - look.samples.len());
+    let (study, run) = match looked {
+        Some(looked) => looked,
+        None => (study, run(study)?),
+    };
+    let ToJudgement { scored, arbitration, excluded, judged } = run;
+    let parts = study.parts();
     let mut seconds = 0.0;
     let mut after_scoring = || seconds = begun.elapsed().as_secs_f64();
     let inputs = ExplainInputs { study, parts: &parts, scored: &scored, judged: &judged, engines, decode };
@@ -541,7 +559,32 @@ fn run_stages(study: &Study, context: StageContext<'_>, observe: Observer<'_>) -
         instructions,
     };
     let results = StageResults { scored: &scored, arbitration, excluded, judged, explained, cost };
-    Ok(gather(study, &parts, results, &scoring, &notes))
+    Ok(Findings { unused, ..gather(study, &parts, results, &scoring, &notes) })
+}
+
+/// The results of all stages but the last.
+struct ToJudgement {
+    scored: Scored,
+    arbitration: Option<Arbitration>,
+    /// Number of variants that the guard excludes.
+    excluded: usize,
+    judged: Judged,
+}
+
+/// Runs all stages but the last.
+fn run_to_judgement(
+    study: &Study,
+    engines: &Engines<'_>,
+    scoring: &mut Scoring<'_>,
+    mut answering: Option<&mut Answering<'_>>,
+    observe: Observer<'_>,
+) -> Result<ToJudgement> {
+    let parts = study.parts();
+    let scored = score(study, &parts, scoring, engines.probe, observe)?;
+    let mut selected = select(study, &parts, &scored, scoring, answering.as_deref_mut(), observe)?;
+    let (arbitration, excluded) = (selected.arbitration.take(), selected.excluded.len());
+    let judged = judge_candidate(study, &parts, &scored, selected, scoring, answering, observe)?;
+    Ok(ToJudgement { scored, arbitration, excluded, judged })
 }
 
 /// Checks that the engines can compute what the settings need, before anything is computed.

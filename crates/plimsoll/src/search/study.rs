@@ -39,7 +39,12 @@ pub struct Study {
     pub(super) metric: Option<Chooser>,
     /// Warnings that depend on the number of samples only.
     pub(super) forewarnings: Vec<Warning>,
+    /// The two-sided level of the tests.
+    alpha: f64,
 }
+
+/// Minimum number of samples of a sequential search that looks at the first half of them.
+const FEWEST_FOR_LOOKS: usize = 64;
 
 /// The samples of a search, by purpose.
 #[derive(Clone, Debug)]
@@ -107,7 +112,50 @@ impl Study {
         };
         let guard = guard.map(halved).transpose()?;
         let settings = SearchSettings { strategy, ..settings };
-        Ok(Self { settings, table, given, samples, split, folds, guard, metric, forewarnings })
+        let alpha = choose::ChooseOptions::default().alpha;
+        let study = Self { settings, table, given, samples, split, folds, guard, metric, forewarnings, alpha };
+        let alpha = study.levels_of_looks().map_or(alpha, |[_, last]| last);
+        Ok(Self { alpha, ..study })
+    }
+
+    /// The two-sided levels of the tests after the first half of the samples and after all, if the search may stop after
+    /// the first half.
+    fn levels_of_looks(&self) -> Option<[f64; 2]> {
+        let is_sequential = self.settings.strategy == Strategy::Sequential && self.metric.is_none();
+        let samples = self.samples.len();
+        (is_sequential && samples >= FEWEST_FOR_LOOKS).then(|| {
+            let share = (samples / 2) as f64 / samples as f64;
+            choose::two_looks(choose::ChooseOptions::default().alpha / 2.0, share).map(|level| 2.0 * level)
+        })
+    }
+
+    /// The search on the first half of the samples, in random order, if it may end the search.
+    pub(super) fn first_look(&self) -> Option<Self> {
+        let [first, _] = self.levels_of_looks()?;
+        let samples = self.samples.len();
+        let mut half = data::race_order(samples, self.settings.seed);
+        half.truncate(samples / 2);
+        half.sort_unstable();
+        Some(Self {
+            settings: self.settings.clone(),
+            table: self.table.clone(),
+            given: Vec::new(),
+            samples: half.iter().map(|&index| self.samples[index].clone()).collect(),
+            split: Split { selection: (0..half.len()).collect(), holdout: Vec::new() },
+            folds: None,
+            guard: None,
+            metric: None,
+            forewarnings: self.forewarnings.clone(),
+            alpha: first,
+        })
+    }
+
+    /// The samples that a first look leaves, for planning.
+    pub(super) fn after_first_look(&self, look: &Self) -> Parts<'_> {
+        let seen: HashSet<usize> = look.samples.iter().map(|sample| sample.line).collect();
+        let mut parts = self.parts();
+        parts.selection.retain(|sample| !seen.contains(&sample.line));
+        parts
     }
 
     /// Warnings that depend on the number of samples only, so that they are known before scoring.
@@ -215,6 +263,7 @@ impl Study {
     pub(super) fn choose_options(&self) -> choose::ChooseOptions {
         choose::ChooseOptions {
             seed: self.settings.seed,
+            alpha: self.alpha,
             rule: self.settings.rule(),
             // Points of a metric are not nats.
             margin: match self.settings.margin {

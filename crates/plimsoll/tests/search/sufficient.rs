@@ -174,3 +174,40 @@ fn rules_that_cannot_be_used_are_refused() {
     let text = refused(|settings| (settings.rule, settings.families) = (Some(Rule::Curve), vec![Family::TopK]));
     assert!(text.contains("--rule curve picks among all boundaries"), "{text}");
 }
+
+/// 24 layers of which the upper ones are worth nothing, on many samples.
+fn clear(samples: usize, margin: f64) -> Case {
+    const TALL: usize = 24;
+    let worths: [f64; TALL] = std::array::from_fn(|layer| if layer < 20 { 0.05 } else { 0.0 });
+    let case = Case { table: table(TALL), samples, ..Case::new(worth(worths)) };
+    case.with(|settings| (settings.strategy, settings.margin) = (SEQUENTIAL, Margin::Share(margin)))
+}
+
+#[test]
+fn half_of_the_samples_are_enough_if_they_settle_the_answer() {
+    let outcome = clear(100, 0.98).try_run().unwrap();
+    let findings = &outcome.findings;
+    assert_eq!(answer(&findings.choice), (Verdict::Trim, Reason::NotWorse, 20));
+    assert_eq!((findings.unused, findings.choice.gain.samples, findings.sufficient[0].samples), (50, 50, 50));
+    assert_eq!(findings.scores.len(), 50);
+    let lines: HashSet<usize> = outcome.scored.keys().map(|(line, _)| *line).collect();
+    assert_eq!(lines.len(), 50);
+    // The level of the look is low, so the intervals are wide.
+    assert!((findings.rules.alpha - 2.0 * 0.001_525).abs() < 1e-5, "{}", findings.rules.alpha);
+    // With fewer samples there is no look.
+    let few = clear(63, 0.98).run();
+    assert_eq!((few.unused, few.choice.gain.samples, few.rules.alpha), (0, 63, 0.05));
+}
+
+#[test]
+fn all_samples_are_scored_once_if_half_of_them_settle_nothing() {
+    let nll = |sample: &Sample, variant: &Variant| {
+        worth(FADING)(sample, variant) + 0.2 * noise(sample.line, 17) * (1.0 - strength(variant, 5))
+    };
+    let case = Case { samples: 80, ..Case::new(nll) };
+    let outcome = case.with(|settings| settings.strategy = SEQUENTIAL).try_run().unwrap();
+    let findings = &outcome.findings;
+    assert_eq!((findings.unused, findings.choice.gain.samples, findings.scores.len()), (0, 80, 80));
+    assert!(findings.choice.abstains && outcome.scored.values().all(|times| *times == 1));
+    assert!((findings.rules.alpha - 2.0 * 0.024_5).abs() < 1e-5, "{}", findings.rules.alpha);
+}

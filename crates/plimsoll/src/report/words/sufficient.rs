@@ -16,7 +16,7 @@ pub(super) fn grounds(result: &SearchResult) -> Option<String> {
     let candidate = result.candidate.as_ref()?;
     let list = result.sufficient.iter().find(|list| list.family == candidate.family)?;
     let row = list.row(result.rules.asked_margin())?;
-    let samples = counted(choice.gain.samples, "sample");
+    let samples = samples(result);
     let retained = choice.retained.as_ref().map(share)?;
     let layers = layers_of(candidate.layers_kept, result);
     let bound = margin_in_words(row.answer.margin, result);
@@ -41,6 +41,15 @@ pub(super) fn grounds(result: &SearchResult) -> Option<String> {
         ),
         _ => return None,
     })
+}
+
+/// `48 samples`, and whether they are a part of those that were given.
+fn samples(result: &SearchResult) -> String {
+    let used = result.choice.gain.samples;
+    match result.data.unused {
+        0 => counted(used, "sample"),
+        unused => format!("{} of {}, which settle the answer", count(used as u64), counted(used + unused, "sample")),
+    }
 }
 
 /// `more than 98 %`, or `a loss below 0.01 nats per answer token`.
