@@ -202,7 +202,7 @@ fn half_of_the_samples_are_enough_if_they_settle_the_answer() {
 #[test]
 fn all_samples_are_scored_once_if_half_of_them_settle_nothing() {
     let nll = |sample: &Sample, variant: &Variant| {
-        worth(FADING)(sample, variant) + 0.2 * noise(sample.line, 17) * (1.0 - strength(variant, 5))
+        worth(FADING)(sample, variant) - 0.07 * noise(sample.line, 17) * (1.0 - strength(variant, 5))
     };
     let case = Case { samples: 80, ..Case::new(nll) };
     let outcome = case.with(|settings| settings.strategy = SEQUENTIAL).try_run().unwrap();
