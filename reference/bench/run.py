@@ -3,7 +3,7 @@
     reference/bench/run.sh                            everything: installs, downloads and builds first
     python run.py --only gemm,generate-8 --rounds 5   if all of that is there
 
-Names for `--only`: sweep-bf16, sweep-f32, memory, racing, four-shot, gemm, generate-8, generate-1. A round is
+Names for `--only`: sweep-bf16, sweep-f32, memory, racing, sequential, four-shot, gemm, generate-8, generate-1. A round is
 one run of plimsoll and one of each peer; a ratio compares two of these. The table has the median of the ratios with the
 minimum and the maximum, and medians of what was measured. All raw numbers are written to `--out` after each job, so
 that an interrupted run keeps its results.
@@ -24,7 +24,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-NAMES = ("sweep-bf16", "sweep-f32", "memory", "racing", "four-shot", "gemm", "generate-8", "generate-1")
+NAMES = ("sweep-bf16", "sweep-f32", "memory", "racing", "sequential", "four-shot", "gemm", "generate-8", "generate-1")
 SEEDS = range(5)
 SHOTS = 4
 GENERATED_TOKENS = 128
@@ -50,7 +50,7 @@ def main():
     jobs = Jobs(args)
     table = Table()
     for names, measure in (
-        ({"sweep-bf16", "memory", "racing"}, sweep_bf16),
+        ({"sweep-bf16", "memory", "racing", "sequential"}, sweep_bf16),
         ({"sweep-f32"}, sweep_f32),
         ({"four-shot"}, four_shot),
         ({"gemm"}, gemm),
@@ -220,12 +220,16 @@ class Table:
 
 
 def sweep_bf16(jobs, args, table, wanted):
-    """Exact sweeps in bf16, memory, and racing: each seed is compared with the PyTorch run of one round."""
+    """Exact sweeps in bf16, memory, sequential searches, and racing: each seed is compared with the PyTorch run of one
+    round."""
     tokens = write_tokens(jobs, args)
     rounds = []
     racing = []  # (seconds of PyTorch in the same round, result of ours)
     for number in range(args.rounds):
         rounds.append(sweep_round(jobs, args, f"sweep-bf16 {number + 1}/{args.rounds}", "bf16", tokens))
+        if "sequential" in wanted:
+            label = f"sequential {number + 1}/{args.rounds}"
+            rounds[-1]["sequential"] = jobs.ours(label, "sweep", *sweep_flags(args, "bf16", tokens, "sequential"))
         if "racing" in wanted:
             for seed in SEEDS[number :: args.rounds]:
                 result = jobs.ours(f"racing, seed {seed}", "sweep", *sweep_flags(args, "bf16", tokens, "racing", seed))
@@ -246,11 +250,34 @@ def sweep_bf16(jobs, args, table, wanted):
             f"peak memory of PyTorch: {first['import_peak_rss_mb']:.0f} MB after importing its packages, "
             f"{first['sweep_peak_rss_mb']:.0f} MB in the sweep, {first['peak_rss_mb']:.0f} MB including loading"
         )
+    if "sequential" in wanted:
+        add_sequential(table, rounds)
     if "racing" in wanted:
         add_racing(table, rounds[0]["ours"], racing)
     table.agreement("bf16", rounds[0]["ours"]["nll"], rounds[0]["peer"]["nll"])
     peer = rounds[0]["peer"]
     table.note(f"PyTorch {peer['torch']}: batches of {peer['batch_size']}, attention {peer['attention']}")
+
+
+def add_sequential(table, rounds):
+    found = [turn["sequential"] for turn in rounds]
+    seconds = f"{statistics.median(result['seconds'] for result in found):.1f} s"
+    for side, what, goal in (("peer", "PyTorch, all boundaries", 15), ("ours", "our exact sweep", 5)):
+        others = [turn[side]["seconds"] for turn in rounds]
+        ratios = [other / result["seconds"] for other, result in zip(others, found, strict=True)]
+        label = f"{what} {statistics.median(others):.1f} s"
+        table.add("sequential search, margin 95 %", seconds, label, ratios, at_least=goal)
+    kept = [result["layers_kept"] for result in found]
+    exact = rounds[0]["ours"]["layers_kept"]
+    right = sum(layers == exact for layers in kept)
+    table.lines.append((
+        "sequential search: layers needed",
+        ", ".join(map(str, kept)),
+        f"exact {exact}",
+        f"{right} of {len(kept)}",
+        "every round",
+        yes(right == len(kept)),
+    ))
 
 
 def add_racing(table, exact, racing):

@@ -16,13 +16,16 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use plimsoll::choose::race::{Race, RaceStep};
+use plimsoll::choose::sufficient::{self, Cut};
+use plimsoll::choose::{ChooseOptions, Margin};
 use plimsoll::data::{self, LongSamples, Sample, TemplateChoice, Turns};
-use plimsoll::engine::{CpuEngine, CpuOptions, Request, Scorer as _, Sequence};
+use plimsoll::engine::{CpuEngine, CpuOptions, Engines, Request, Scorer as _, Sequence};
 use plimsoll::generate::{self, Decoder as _, most_probable};
 use plimsoll::lora::Variant;
 use plimsoll::lora::adapter::Adapter;
 use plimsoll::model::{Dtype, Isa, Model, Precision};
 use plimsoll::result::SampleScores;
+use plimsoll::search::{SearchSettings, Strategy, Study};
 use plimsoll::stats::mean_and_se;
 use plimsoll_kernels::{Mode, Packed, Rows, Threads, linear, peak};
 use serde_json::{Value, json};
@@ -198,8 +201,41 @@ fn engine(arguments: &Arguments) -> Result<CpuEngine> {
     Ok(CpuEngine::load(&checkpoint, &lora, options)?)
 }
 
+/// The margin of sufficient layers.
+const MARGIN: Margin = Margin::Share(0.95);
+
+/// Runs a sequential search, which ends as soon as the margin needs no more.
+fn sequential(arguments: &Arguments) -> Result<Value> {
+    let begun = Instant::now();
+    let engine = engine(arguments)?;
+    let load_seconds = begun.elapsed().as_secs_f64();
+    let table = Adapter::open(&arguments.path("adapter")?)?.table(engine.layers())?;
+    let settings = SearchSettings { strategy: Strategy::Sequential, margin: MARGIN, ..SearchSettings::default() };
+    let study = Study::new(settings, table, read_tokens(arguments)?, None)?;
+    let begun = Instant::now();
+    let engines = Engines { scorer: &engine, generator: None, probe: None, benchmark: None };
+    let findings = study.run(&engines, &mut |_| ControlFlow::Continue(()))?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let row = findings.sufficient[0].row(MARGIN).ok_or("no row for the margin")?;
+    Ok(json!({
+        "seconds": seconds, "load_seconds": load_seconds, "peak_rss_mb": peak_rss(),
+        "layers_kept": row.answer.layers_kept, "layer_passes": findings.cost.layer_passes,
+    }))
+}
+
+/// How many layers hold the margin, by the scores of an exact search.
+fn layers_needed(layers: usize, rows: &[(usize, Vec<(f64, f64)>)]) -> usize {
+    let column = |k: usize| rows.iter().map(|(_, row)| row[k].1).collect::<Vec<f64>>();
+    let cuts: Vec<Cut> = (1..layers).rev().map(|k| Cut { layers_kept: k, loss: Some(column(k)) }).collect();
+    let (base, full, options) = (column(0), column(layers), ChooseOptions::default());
+    sufficient::Sequence::new(&base, &full, layers, &cuts, &options).sufficient(MARGIN).layers_kept
+}
+
 /// Scores every boundary on every sample, or runs a race.
 fn sweep(arguments: &Arguments) -> Result<Value> {
+    if arguments.0.get("search").is_some_and(|search| search == "sequential") {
+        return sequential(arguments);
+    }
     let begun = Instant::now();
     let engine = engine(arguments)?;
     let load_seconds = begun.elapsed().as_secs_f64();
@@ -240,7 +276,7 @@ fn sweep(arguments: &Arguments) -> Result<Value> {
             let rows = raced.iter().zip(&known).map(row).collect();
             (left, rows)
         }
-        other => return Err(format!("--search: expected exact or racing, found {other}").into()),
+        other => return Err(format!("--search: expected exact, racing or sequential, found {other}").into()),
     };
     let seconds = begun.elapsed().as_secs_f64();
     let mean = |column: usize| rows.iter().map(|(_, row)| row[column].1).sum::<f64>() / rows.len() as f64;
@@ -257,7 +293,8 @@ fn sweep(arguments: &Arguments) -> Result<Value> {
     Ok(json!({
         "seconds": seconds, "load_seconds": load_seconds, "tflop": 2e-12 * work as f64,
         "gflops": 2e-9 * work as f64 / seconds, "peak_rss_mb": peak_rss(), "best": boundaries[best],
-        "one_se": set.first(), "one_se_set": set, "boundaries": boundaries, "nll": nll,
+        "one_se": set.first(), "one_se_set": set, "nll": nll,
+        "layers_kept": (boundaries.len() == layers + 1).then(|| layers_needed(layers, &rows)), "boundaries": boundaries,
     }))
 }
 
