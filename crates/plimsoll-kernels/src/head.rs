@@ -5,7 +5,7 @@ use crate::isa::Isa;
 use crate::packed::{PANEL, Packed};
 use crate::product::{Epilogue, Product};
 use crate::simd::{Kernel, LANES, Simd, exp, softcap};
-use crate::tile::{Bf16, Dot, F32, Operand, multiply};
+use crate::tile::{Bf16, Block, Dot, F32, Operand, multiply};
 use crate::words::Rows;
 
 /// Panels after which a row's running sum is moved from `f32` to `f64`: `f32` sums have at most 512 terms.
@@ -105,6 +105,7 @@ impl TargetLogits<'_> {
     #[inline(always)]
     fn run_dtype<S: Simd, D: Dot>(&self, s: S) -> Vec<f32> {
         let mut logits = Vec::with_capacity(self.tokens.len());
+        let mut block = Block::new();
         for (row, &token) in self.tokens.iter().enumerate() {
             let mut sums = [[s.splat(0.0); 2]];
             let words = self.x.words.as_slice()[row * self.x.stride..].as_ptr();
@@ -112,13 +113,20 @@ impl TargetLogits<'_> {
             // of inputs, so that the row has as many words as the panel has pairs of lines.
             #[allow(unsafe_code)]
             unsafe {
-                let a = Operand { words, stride: self.x.stride };
-                multiply::<S, D, 1>(s, &mut sums, a, self.w.panel(token as usize / PANEL));
+                let (a, panel) = (Operand { words, stride: self.x.stride }, self.w.panel(token as usize / PANEL));
+                // The same bits as in the product of all columns: a token must not be ranked before itself.
+                if Block::is_used::<S, D>() {
+                    block.multiply(s, a, 1, panel);
+                    sums = block.sums::<S, D, 1>(s, 0, a, panel);
+                } else {
+                    multiply::<S, D, 1>(s, &mut sums, a, panel);
+                }
             }
             let mut lanes = [0.0; LANES];
             s.store(&mut lanes, capped(s, self.cap, sums[0][token as usize % PANEL / LANES]));
             logits.push(lanes[token as usize % LANES]);
         }
+        s.end_blocks();
         logits
     }
 }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+#[cfg(target_arch = "x86_64")]
+use crate::amx;
 use crate::simd::{Kernel, Portable};
 #[cfg(target_arch = "x86_64")]
-use crate::x86::{run_avx2, run_avx512, run_avx512bf16};
+use crate::x86::{run_amx, run_avx2, run_avx512, run_avx512bf16};
 
 /// CPU instruction set that kernels run on, detected at run time.
 ///
@@ -28,6 +30,8 @@ enum Set {
     Avx512,
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
+    #[cfg(target_arch = "x86_64")]
+    Amx,
 }
 
 impl Isa {
@@ -46,6 +50,7 @@ impl Isa {
             sets.extend(avx2.then_some(Set::Avx2));
             sets.extend(avx512.then_some(Set::Avx512));
             sets.extend((avx512 && is_x86_feature_detected!("avx512bf16")).then_some(Set::Avx512Bf16));
+            sets.extend((avx512 && amx::is_available()).then_some(Set::Amx));
         }
         sets.into_iter().map(Self).collect()
     }
@@ -60,7 +65,7 @@ impl Isa {
     pub fn has_bf16_products(self) -> bool {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512Bf16 => true,
+            Set::Avx512Bf16 | Set::Amx => true,
             _ => false,
         }
     }
@@ -82,6 +87,10 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             #[allow(unsafe_code)]
             Set::Avx512Bf16 => unsafe { run_avx512bf16(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code)]
+            Set::Amx => unsafe { run_amx(kernel) },
         }
     }
 }
@@ -96,6 +105,8 @@ impl fmt::Display for Isa {
             Set::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
             Set::Avx512Bf16 => "avx512bf16",
+            #[cfg(target_arch = "x86_64")]
+            Set::Amx => "amx",
         })
     }
 }

@@ -26,6 +26,8 @@
 //! assert_eq!(y, [11.0, 17.0]);
 //! ```
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 mod dtype;
 mod head;

@@ -6,6 +6,8 @@
 //! cache. The L2 cache has several times the bandwidth that is needed to load two lines for each step of 24
 //! multiply-adds.
 //!
+//! With AMX, `bf16` sums come from blocks of 32 rows in tile registers, and pass through the L1 cache to the same epilogues.
+//!
 //! Each sum is accumulated in the order of the inputs, by the same instructions for any number of rows, columns or
 //! threads. So a row's result depends only on the row and the weights, to the last bit.
 
@@ -14,9 +16,9 @@ use std::ops::Range;
 use crate::dtype::Dtype;
 use crate::isa::Isa;
 use crate::packed::{PANEL, Packed, PackedUpdate};
-use crate::simd::{Kernel, LANES, Simd, exp};
+use crate::simd::{BLOCK_ROWS, Kernel, LANES, Simd, exp};
 use crate::threads::{SendPtr, Threads, for_each_range};
-use crate::tile::{Bf16, Dot, F32, Operand, dispatch_rows, multiply, multiply_prefetching, tiles};
+use crate::tile::{Bf16, Block, Dot, F32, Operand, dispatch_rows, multiply, multiply_prefetching, tiles};
 use crate::words::{Line, Rows};
 
 /// Whether a product overwrites its destination or is added to it.
@@ -212,6 +214,9 @@ impl<'a, E: Epilogue> Product<'a, E> {
 
     #[inline(always)]
     fn run_dtype<S: Simd, D: Dot>(&mut self, s: S) {
+        if Block::is_used::<S, D>() {
+            return self.run_blocks::<S, D>(s);
+        }
         for panel in self.panels.clone() {
             // The tiles of a panel prefetch the next panel, each an equal share of it.
             let next = if panel + 1 < self.panels.end { self.w.panel(panel + 1) } else { &[] };
@@ -224,6 +229,53 @@ impl<'a, E: Epilogue> Product<'a, E> {
         }
     }
 
+    /// The product in blocks of rows.
+    #[inline(always)]
+    fn run_blocks<S: Simd, D: Dot>(&mut self, s: S) {
+        let mut block = Block::new();
+        for panel in self.panels.clone() {
+            for first in (0..self.rows).step_by(BLOCK_ROWS) {
+                let rows = BLOCK_ROWS.min(self.rows - first);
+                // SAFETY: as in `tile`, for rows `first..first + rows`.
+                #[allow(unsafe_code)]
+                unsafe {
+                    block.multiply(s, self.operand(first), rows, self.w.panel(panel));
+                }
+                for (row, rows) in tiles(rows, S::ROWS) {
+                    dispatch_rows!(rows, S::ROWS, R => self.block_tile::<S, D, R>(s, &block, first, row, panel));
+                }
+            }
+        }
+        s.end_blocks();
+    }
+
+    /// Passes rows `row..row + R` of a block to the epilogue. The block begins at row `first`.
+    #[inline(always)]
+    fn block_tile<S: Simd, D: Dot, const R: usize>(
+        &mut self,
+        s: S,
+        block: &Block,
+        first: usize,
+        row: usize,
+        panel: usize,
+    ) {
+        // SAFETY: as in `tile`, for rows `first + row..first + row + R`.
+        #[allow(unsafe_code)]
+        let sums = unsafe { block.sums::<S, D, R>(s, row, self.operand(first + row), self.w.panel(panel)) };
+        self.finish::<S, D, R>(s, first + row, panel, sums);
+    }
+
+    /// The words of `x` from a row on.
+    ///
+    /// # Safety
+    /// There must be such a row.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    unsafe fn operand(&self, row: usize) -> Operand {
+        // SAFETY: as above.
+        Operand { words: unsafe { self.x.words.add(row * self.x.stride) }, stride: self.x.stride }
+    }
+
     #[inline(always)]
     fn tile<S: Simd, D: Dot, const R: usize>(&mut self, s: S, row: usize, panel: usize, next: &[Line]) {
         let mut sums = [[s.splat(0.0); 2]; R];
@@ -231,12 +283,18 @@ impl<'a, E: Epilogue> Product<'a, E> {
         // number of inputs, so a row has as many words as the panel has pairs of lines.
         #[allow(unsafe_code)]
         unsafe {
-            let a = Operand { words: self.x.words.add(row * self.x.stride), stride: self.x.stride };
+            let a = self.operand(row);
             let (prefetching, rest) = self.w.panel(panel).split_at(next.len());
             multiply_prefetching::<S, D, R>(s, &mut sums, a, prefetching, next);
             let a = Operand { words: a.words.add(next.len() / 2), ..a };
             multiply::<S, D, R>(s, &mut sums, a, rest);
         }
+        self.finish::<S, D, R>(s, row, panel, sums);
+    }
+
+    /// Adds update and bias to the sums of a tile, and passes them to the epilogue.
+    #[inline(always)]
+    fn finish<S: Simd, D: Dot, const R: usize>(&mut self, s: S, row: usize, panel: usize, mut sums: [[S::F; 2]; R]) {
         if let Some(update) = self.update {
             self.add_update::<S, D, R>(s, &mut sums, row, panel, update);
         }

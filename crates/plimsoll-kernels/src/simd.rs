@@ -10,6 +10,24 @@ use crate::dtype::{bf16_bits, bf16_pair};
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;
 
+/// Maximum rows of a block ([`Simd::block`]). A block has as many columns.
+pub(crate) const BLOCK_ROWS: usize = 32;
+
+/// Operands of a block of `bf16` products.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockOperands {
+    /// Words of the left operand.
+    pub(crate) a: *const u32,
+    /// Words from the start of a row to the start of the next.
+    pub(crate) stride: usize,
+    /// The panel of the right operand: 32 words for each word of inputs.
+    pub(crate) b: *const u32,
+    /// The number of inputs in steps of 16 words.
+    pub(crate) steps: usize,
+    /// The number of rows, from 1 to [`BLOCK_ROWS`].
+    pub(crate) rows: usize,
+}
+
 /// A computation that is compiled for every instruction set.
 ///
 /// `run` must be `#[inline(always)]`, and so must every function that it calls with a [`Simd`]: code is compiled for
@@ -64,6 +82,26 @@ pub(crate) trait Simd: Copy {
     fn dot_f32(self, acc: Self::F, a: Self::W, b: Self::W) -> Self::F;
     /// `acc + a₀ · b₀ + a₁ · b₁` on words that hold two `bf16`.
     fn dot_bf16(self, acc: Self::F, a: Self::W, b: Self::W) -> Self::F;
+
+    /// Whether [`block`](Self::block) multiplies `bf16` in blocks.
+    const HAS_BLOCKS: bool = false;
+
+    /// Stores the sums of a block, `(rows, 32)`, in rows of 32. `configured` is 0 before the first call and belongs to the
+    /// calls until [`end_blocks`](Self::end_blocks).
+    ///
+    /// # Safety
+    /// `sums` must have room for [`BLOCK_ROWS`] rows, `a` must point to `rows` rows, `stride` words apart, of 16 words for
+    /// each step, and `b` to 512 words for each step.
+    #[allow(unsafe_code)]
+    #[inline(always)]
+    unsafe fn block(self, configured: &mut usize, sums: *mut f32, operands: BlockOperands) {
+        let _ = (configured, sums, operands);
+        unreachable!("this instruction set has no blocks");
+    }
+
+    /// Ends a sequence of blocks.
+    #[inline(always)]
+    fn end_blocks(self) {}
 
     /// Prefetches a cache line into the L2 cache. A hint: it changes no result.
     #[inline(always)]

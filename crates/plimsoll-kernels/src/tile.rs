@@ -4,11 +4,14 @@
 
 use crate::dtype::Dtype;
 use crate::isa::Isa;
-use crate::simd::{Kernel, LANES, Simd};
+use crate::simd::{BLOCK_ROWS, BlockOperands, Kernel, LANES, Simd};
 use crate::words::Line;
 
 /// Multiply-accumulate on words, implemented for each dtype.
 pub(crate) trait Dot {
+    /// Whether the words hold `bf16`.
+    const IS_BF16: bool;
+
     /// `acc + a · b` on every lane, where `·` is the dot product of the one or two values of a word.
     fn dot<S: Simd>(s: S, acc: S::F, a: S::W, b: S::W) -> S::F;
 }
@@ -20,6 +23,8 @@ pub(crate) struct F32;
 pub(crate) struct Bf16;
 
 impl Dot for F32 {
+    const IS_BF16: bool = false;
+
     #[inline(always)]
     fn dot<S: Simd>(s: S, acc: S::F, a: S::W, b: S::W) -> S::F {
         s.dot_f32(acc, a, b)
@@ -27,6 +32,8 @@ impl Dot for F32 {
 }
 
 impl Dot for Bf16 {
+    const IS_BF16: bool = true;
+
     #[inline(always)]
     fn dot<S: Simd>(s: S, acc: S::F, a: S::W, b: S::W) -> S::F {
         s.dot_bf16(acc, a, b)
@@ -92,6 +99,77 @@ pub(crate) unsafe fn multiply_prefetching<S: Simd, D: Dot, const R: usize>(
         }
     }
     *sums = acc;
+}
+
+/// Sums of a block: up to 32 rows × 32 columns, in memory. A block multiplies whole steps of 16 words; what is left of the
+/// inputs is multiplied in registers, row by row, so that a row's sums do not depend on the other rows.
+#[repr(C, align(64))]
+pub(crate) struct Block {
+    sums: [[[f32; LANES]; 2]; BLOCK_ROWS],
+    configured: usize,
+}
+
+impl Block {
+    /// Whether products of this dtype are computed in blocks.
+    #[inline(always)]
+    pub(crate) const fn is_used<S: Simd, D: Dot>() -> bool {
+        S::HAS_BLOCKS && D::IS_BF16
+    }
+
+    pub(crate) fn new() -> Self {
+        Self { sums: [[[0.0; LANES]; 2]; BLOCK_ROWS], configured: 0 }
+    }
+
+    /// The lines of a panel that a block multiplies, and the others.
+    #[inline(always)]
+    fn split(b: &[Line]) -> (&[Line], &[Line]) {
+        b.split_at(b.len() / (2 * LANES) * (2 * LANES))
+    }
+
+    /// Multiplies `a (rows, inputs)` with the whole steps of the panel `b`.
+    ///
+    /// # Safety
+    /// As for [`multiply`], for `rows` rows, at most [`BLOCK_ROWS`] and at least 1.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn multiply<S: Simd>(&mut self, s: S, a: Operand, rows: usize, b: &[Line]) {
+        let (whole, _) = Self::split(b);
+        let operands = BlockOperands {
+            a: a.words,
+            stride: a.stride,
+            b: whole.as_ptr().cast(),
+            steps: whole.len() / (2 * LANES),
+            rows,
+        };
+        // SAFETY: the sums have room for all rows, and the operands are as the contract says.
+        unsafe { s.block(&mut self.configured, self.sums.as_mut_ptr().cast(), operands) };
+    }
+
+    /// The sums of rows `row..row + R` of the block, completed by the inputs after the whole steps. `a` begins at row `row`.
+    ///
+    /// # Safety
+    /// As for [`multiply`].
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn sums<S: Simd, D: Dot, const R: usize>(
+        &self,
+        s: S,
+        row: usize,
+        a: Operand,
+        b: &[Line],
+    ) -> [[S::F; 2]; R] {
+        let mut sums = [[s.splat(0.0); 2]; R];
+        for (sums, of_row) in sums.iter_mut().zip(&self.sums[row..row + R]) {
+            *sums = [s.load(&of_row[0]), s.load(&of_row[1])];
+        }
+        let (whole, rest) = Self::split(b);
+        // SAFETY: the rows have as many words as `b` has pairs of lines.
+        unsafe {
+            let a = Operand { words: a.words.add(whole.len() / 2), ..a };
+            multiply::<S, D, R>(s, &mut sums, a, rest);
+        }
+        sums
+    }
 }
 
 /// Splits `rows` rows into tiles of at most `max` rows, of nearly equal size: (first row, number of rows).

@@ -1,11 +1,12 @@
-//! Implementations of [`Simd`] for x86-64: AVX2 with FMA, AVX-512, and AVX-512 with `bf16` dot products.
+//! Implementations of [`Simd`] for x86-64: AVX2 with FMA, AVX-512, AVX-512 with `bf16` dot products, and AMX in addition.
 //!
 //! A value of these types can be created in this module only, by the `run_…` function that enables the target features.
 //! So a kernel that has one runs on a processor that has the features.
 
 use std::arch::x86_64::*;
 
-use crate::simd::{Kernel, LANES, Simd};
+use crate::amx;
+use crate::simd::{BlockOperands, Kernel, LANES, Simd};
 
 /// Runs a kernel that is compiled for AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
@@ -23,6 +24,16 @@ pub(crate) fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 pub(crate) fn run_avx512bf16<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512Bf16(()))
+}
+
+/// Runs a kernel that is compiled for AVX-512 with `bf16`, on a processor that has AMX too.
+///
+/// # Safety
+/// [`amx::is_available`] must be true.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[allow(unsafe_code)]
+pub(crate) unsafe fn run_amx<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Amx(()))
 }
 
 /// Defines methods of [`Simd`] by intrinsics.
@@ -159,20 +170,53 @@ impl Simd for Avx512 {
     }
 }
 
+/// The instructions for `bf16` that AVX-512 can have.
+macro_rules! avx512bf16 {
+    () => {
+        intrinsics! {
+            dot_bf16(acc: Self::F, a: Self::W, b: Self::W) -> Self::F = {
+                // Both types have 64 bytes, and every bit pattern is valid.
+                let bf16 = |x| std::mem::transmute::<__m512i, __m512bh>(x);
+                _mm512_dpbf16_ps(acc, bf16(a), bf16(b))
+            };
+            to_bf16(x: Self::F) -> [u32; LANES / 2] =
+                std::mem::transmute::<__m256bh, [u32; LANES / 2]>(_mm512_cvtneps_pbh(x));
+        }
+    };
+}
+
 /// AVX-512 with dot products of `bf16` (`vdpbf16ps`).
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512Bf16(());
 
 impl Simd for Avx512Bf16 {
     avx512!();
+    avx512bf16!();
+}
 
-    intrinsics! {
-        dot_bf16(acc: Self::F, a: Self::W, b: Self::W) -> Self::F = {
-            // Both types have 64 bytes, and every bit pattern is valid.
-            let bf16 = |x| std::mem::transmute::<__m512i, __m512bh>(x);
-            _mm512_dpbf16_ps(acc, bf16(a), bf16(b))
-        };
-        to_bf16(x: Self::F) -> [u32; LANES / 2] =
-            std::mem::transmute::<__m256bh, [u32; LANES / 2]>(_mm512_cvtneps_pbh(x));
+/// AVX-512 with dot products of `bf16`, and blocks of them in the tile registers of AMX.
+#[derive(Clone, Copy)]
+pub(crate) struct Amx(());
+
+impl Simd for Amx {
+    avx512!();
+    avx512bf16!();
+
+    const HAS_BLOCKS: bool = true;
+
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    unsafe fn block(self, configured: &mut usize, sums: *mut f32, operands: BlockOperands) {
+        // SAFETY: the contract of this method. Only `run_amx` creates a value of this type.
+        unsafe { amx::block(configured, sums, operands) };
+    }
+
+    #[inline(always)]
+    fn end_blocks(self) {
+        // SAFETY: only `run_amx` creates a value of this type.
+        #[allow(unsafe_code)]
+        unsafe {
+            amx::release();
+        }
     }
 }
