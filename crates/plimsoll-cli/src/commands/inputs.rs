@@ -53,7 +53,7 @@ pub(super) fn margin(text: &str) -> Result<Margin, &'static str> {
             percent.map(|percent| Margin::Share(percent / 100.0)).ok_or("expected a share from 0% to 100%")
         }
         None => {
-            let number = text.strip_suffix("nats");
+            let number = text.strip_suffix("nats").or_else(|| text.strip_suffix("points"));
             let number = number.ok_or("expected a unit: a share such as 98%, or a loss such as 0.005nats")?;
             nats(number.trim()).map(Margin::Nats)
         }

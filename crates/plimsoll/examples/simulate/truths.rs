@@ -24,6 +24,63 @@ pub(crate) enum Noise {
     RareLosses,
 }
 
+impl Noise {
+    /// The scale of all numbers of a sample.
+    fn scale(self, rng: &mut ChaCha8Rng) -> f64 {
+        match self {
+            // 1/√(χ²₃/3), and the standard deviation of t₃ is √3.
+            Self::Student => (0..3).map(|_| normal(rng).powi(2)).sum::<f64>().sqrt().recip(),
+            _ => 1.0,
+        }
+    }
+
+    /// A number of the distribution.
+    fn unit(self, scale: f64, rng: &mut ChaCha8Rng) -> f64 {
+        match self {
+            Self::Normal | Self::Student => scale * normal(rng),
+            Self::RareGains => log_normal(1.0, rng),
+            Self::RarerGains => log_normal(1.5, rng),
+            Self::RareLosses => -log_normal(1.0, rng),
+        }
+    }
+}
+
+/// The NLL of an adapter at other LoRA strengths.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strengths {
+    pub(crate) kind: Noise,
+    /// The strength with the lowest mean; `None` if the mean is the same at all strengths but 0.
+    pub(crate) best: Option<f64>,
+}
+
+/// A sample at all strengths: what it gains by the adapter, and how it differs from others at other strengths.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StrengthSample {
+    base: f64,
+    gain: f64,
+    own: f64,
+}
+
+impl Strengths {
+    pub(crate) fn sample(self, rng: &mut ChaCha8Rng) -> StrengthSample {
+        let scale = self.kind.scale(rng);
+        let base = 2.0 + 0.6 * normal(rng);
+        StrengthSample { base, gain: 0.4 + 0.2 * normal(rng), own: self.kind.unit(scale, rng) }
+    }
+}
+
+impl StrengthSample {
+    /// The NLL at a strength.
+    pub(crate) fn at(self, truth: Strengths, strength: f64) -> f64 {
+        if strength == 0.0 {
+            return self.base;
+        }
+        // A parabola with its lowest point at `best`, 1 at strength 1.
+        let share = truth.best.map_or(1.0, |best| strength * (2.0 * best - strength) / (2.0 * best - 1.0));
+        self.base - self.gain * share - 0.3 * (1.0 - strength) * self.own
+    }
+}
+
 /// An adapter with known effects.
 pub(crate) struct Truth {
     pub(crate) name: &'static str,
@@ -72,17 +129,8 @@ impl Truth {
     /// their distance.
     pub(crate) fn sample(&self, rng: &mut ChaCha8Rng) -> Vec<f64> {
         let difficulty = normal(rng);
-        let scale = match self.kind {
-            // 1/√(χ²₃/3), and the standard deviation of t₃ is √3.
-            Noise::Student => (0..3).map(|_| normal(rng).powi(2)).sum::<f64>().sqrt().recip(),
-            _ => 1.0,
-        };
-        let mut unit = || match self.kind {
-            Noise::Normal | Noise::Student => scale * normal(rng),
-            Noise::RareGains => log_normal(1.0, rng),
-            Noise::RarerGains => log_normal(1.5, rng),
-            Noise::RareLosses => -log_normal(1.0, rng),
-        };
+        let scale = self.kind.scale(rng);
+        let mut unit = || self.kind.unit(scale, rng);
         let shared = unit();
         let mut nll = 2.0 + 0.6 * difficulty;
         let mut row = vec![nll];

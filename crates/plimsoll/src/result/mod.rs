@@ -39,7 +39,7 @@ pub use evidence::{
 };
 pub use schema::{Document, schema};
 pub use scores::{DataSource, LensCurve, SampleScores, ScoreRow, VariantScore};
-pub use search::{AdapterFacts, AnswerEnding, Cost, DataFacts, ModelFacts, Rules, SearchResult};
+pub use search::{AdapterFacts, AnswerEnding, Cost, DataFacts, ModelFacts, Rules, SearchKind, SearchResult};
 pub use sufficient::{StrengthScore, SufficientLayers, SufficientRow, TunedStrength};
 pub use tokens::{SampleTokens, Token};
 pub use variants::{

@@ -203,10 +203,25 @@ pub struct Rules {
     /// An adapter that is shown to gain less than this over the base model counts as useless, in the unit of the gains.
     #[serde(default)]
     pub negligible: f64,
+    /// Which boundaries were scored on which samples; absent if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<SearchKind>,
     /// Number of bootstrap resamples of the pick, for [`Choice::bootstrap`].
     pub choice_resamples: usize,
     /// Number of bootstrap resamples of each interval, and of sign patterns of each randomisation test.
     pub resamples: usize,
+}
+
+/// Which boundaries a search scores on which samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SearchKind {
+    /// All boundaries on all samples.
+    Exact,
+    /// Boundaries from the full adapter downward, as far as the margin needs.
+    Sequential,
+    /// Boundaries that are significantly worse on the samples so far are not scored further.
+    Racing,
 }
 
 impl Rules {
@@ -227,6 +242,7 @@ impl From<&ChooseOptions> for Rules {
             margin,
             margin_nats,
             negligible: options.negligible,
+            search: None,
             choice_resamples: options.choice_resamples.get(),
             resamples: options.resamples.get(),
         }

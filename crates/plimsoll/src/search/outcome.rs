@@ -146,7 +146,7 @@ pub(super) fn gather(
         metric: judged.metric,
         efficiency: explained.efficiency,
         unused: 0,
-        rules: Rules::from(&study.choose_options()),
+        rules: Rules { search: Some(study.settings.strategy.kind()), ..Rules::from(&study.choose_options()) },
         warnings,
         scores: rows(parts, scoring),
         tokens: explained.tokens,

@@ -173,7 +173,7 @@ impl Study {
     fn work_of_judging(&self, scoring: &mut Scoring<'_>, holdout: &[&Sample], of_orders: Vec<Variant>) -> u64 {
         let alone = |scoring: &Scoring<'_>, variants: usize| scoring.work_alone(holdout) * variants as u64;
         let boundaries = match self.settings.strategy {
-            Strategy::Exact => {
+            Strategy::Auto | Strategy::Exact => {
                 let mut all = Variant::every_boundary(self.layers());
                 all.extend(of_orders);
                 let all = Variant::distinct(&all);
@@ -195,7 +195,7 @@ impl Study {
     ) -> [PlannedStage; 2] {
         let set = Set::data(Part::Selection);
         match self.settings.strategy {
-            Strategy::Exact => {
+            Strategy::Auto | Strategy::Exact => {
                 [(CHOOSING, variants.work(scoring, set, selection, Wanted::TokensAndLens)), (FAMILIES, 0)]
             }
             Strategy::Sequential => {

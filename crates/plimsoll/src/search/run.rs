@@ -20,8 +20,8 @@ use super::progress::Progress;
 use super::score::{Scored, score};
 use super::scoring::{Observer, Scoring, Shown};
 use super::select::select;
-use super::settings::SearchSettings;
-use super::study::Study;
+use super::settings::{SearchSettings, Strategy};
+use super::study::{Study, affordable};
 use super::write::OutputFolder;
 use crate::data::{DataOptions, DataProblem, Dataset, Ending, Sample, TemplateChoice, TokenizedDataset, Turns};
 use crate::engine::{CpuBenchmark, CpuEngine, CpuOptions, CpuProbe, EngineIdentity, Engines};
@@ -30,7 +30,7 @@ use crate::eval::RowPlace;
 use crate::journal::{Fingerprint, Journal};
 use crate::lora::Family;
 use crate::lora::adapter::{Adapter, BoundAdapter, OtherBase};
-use crate::model::Model;
+use crate::model::{Config, Model};
 use crate::result::{AdapterFacts, AnswerEnding, Arbitration, Cost, DataFacts, GuardSummary, SearchResult, Warning};
 use crate::tokenizer::Tokenizer;
 
@@ -214,6 +214,10 @@ impl<'a> Search<'a> {
         let guard = guard.map(tokenize).transpose()?;
         let table = adapter.table(config.layers)?;
         let guard_samples = guard.as_ref().map(|guard| guard.samples.clone());
+        let all = multiply_adds_of_all(config, &dataset.samples);
+        let (has_guard, has_metric) = (guard.is_some(), metric.is_some());
+        let strategy = affordable(&settings, dataset.samples.len(), has_guard, has_metric, all);
+        let settings = SearchSettings { strategy, ..settings };
         let study = Study::with_metric(settings, table, dataset.samples.clone(), guard_samples, metric)?;
         let hashes = Hashes { model: model.sha256()?, adapter: files::sha256_of_files(&adapter.files())? };
         let inputs = Inputs { model, adapter, lora, tokenizer, dataset, guard, data_options, hashes };
@@ -231,6 +235,16 @@ impl fmt::Debug for Search<'_> {
             .field("metric", metric)
             .finish_non_exhaustive()
     }
+}
+
+/// Approximate number of multiply-adds that score all boundaries on samples: the weights of the layers, for each token in
+/// each layer pass.
+fn multiply_adds_of_all(config: &Config, samples: &[Sample]) -> f64 {
+    let attention = 2 * config.head_dim * (config.heads + config.kv_heads);
+    let layer = config.hidden * (attention + 3 * config.intermediate);
+    let passes = config.layers + config.layers * (config.layers + 1) / 2;
+    let tokens: usize = samples.iter().map(|sample| sample.tokens.len()).sum();
+    layer as f64 * passes as f64 * tokens as f64
 }
 
 /// Checks that every prompt can be answered, and that every answer can be compared with its reference.
@@ -292,6 +306,11 @@ impl<'a> PreparedSearch<'a> {
     /// The names of both models, if the base model has another name than the one that the adapter was trained on.
     pub fn other_base(&self) -> Option<OtherBase> {
         self.inputs.model.other_base(self.inputs.adapter)
+    }
+
+    /// The strategy of the search: never [`Strategy::Auto`].
+    pub fn strategy(&self) -> Strategy {
+        self.study.settings.strategy
     }
 
     /// The number of samples that will be scored.

@@ -66,7 +66,7 @@ pub(super) fn score(
 
     scoring.begin(plan::CHOOSING);
     let fates = match study.settings.strategy {
-        Strategy::Exact => {
+        Strategy::Auto | Strategy::Exact => {
             scoring.evaluate(all(choosing, selection, &variants), Counted::Samples, observe)?;
             None
         }

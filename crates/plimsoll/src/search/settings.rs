@@ -5,6 +5,7 @@ use std::num::NonZero;
 use plimsoll_stats::choose::{Margin, Rule};
 
 use crate::lora::{Family, Places};
+use crate::result::SearchKind;
 
 /// Default share of the samples that is held out, if samples are held out.
 pub const HOLDOUT: f64 = 0.33;
@@ -58,7 +59,7 @@ impl Default for SearchSettings {
         const LENS_SAMPLES: NonZero<usize> = NonZero::new(16).unwrap();
         Self {
             validation: Validation::Auto,
-            strategy: Strategy::Exact,
+            strategy: Strategy::Auto,
             families: Vec::new(),
             gates: Vec::new(),
             controls: ControlScoring::Scored,
@@ -81,7 +82,7 @@ impl SearchSettings {
     /// score all samples, the one-standard-error rule.
     pub fn rule(&self) -> Rule {
         let default = match self.strategy {
-            Strategy::Exact | Strategy::Sequential => Rule::Sufficient,
+            Strategy::Auto | Strategy::Exact | Strategy::Sequential => Rule::Sufficient,
             Strategy::Racing { .. } => Rule::OneSe,
         };
         self.rule.unwrap_or(default)
@@ -125,6 +126,9 @@ pub enum StrengthSearch {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Strategy {
+    /// Exact if that takes at most 10¹⁴ multiply-adds: some minutes on a desktop computer. Otherwise sequential, unless the
+    /// other settings need all boundaries. A [`Study`](super::Study) alone, which knows no model, is exact.
+    Auto,
     /// All boundaries on all samples.
     Exact,
     /// Boundaries from the full adapter downward, a few at a time, and only as far as the margin needs: no more than the
@@ -140,6 +144,15 @@ pub enum Strategy {
 impl Strategy {
     /// A race with its default error rate, 5 %.
     pub const RACING: Self = Self::Racing { error_rate: 0.05 };
+
+    /// The kind in results. A strategy that is not decided is exact.
+    pub(super) fn kind(self) -> SearchKind {
+        match self {
+            Self::Auto | Self::Exact => SearchKind::Exact,
+            Self::Sequential => SearchKind::Sequential,
+            Self::Racing { .. } => SearchKind::Racing,
+        }
+    }
 }
 
 /// Which effects of layers and modules are measured.

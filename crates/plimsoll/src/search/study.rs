@@ -93,6 +93,11 @@ impl Study {
         };
         check_budget(settings.budget, &table)?;
         let given = settings.gates.iter().map(given).collect::<Result<Vec<Member>>>()?;
+        let strategy = match settings.strategy {
+            Strategy::Auto => Strategy::Exact,
+            strategy => strategy,
+        };
+        let settings = SearchSettings { strategy, ..settings };
         let rules = Rules { settings: &settings, has_guard: guard.is_some(), has_metric: metric.is_some() };
         let (mut split, mut folds) = rules.validation(samples.len())?;
         let mut forewarnings = Vec::new();
@@ -280,6 +285,25 @@ impl Study {
     }
 }
 
+/// The strategy of a search that scores all boundaries with this number of multiply-adds.
+pub(super) fn affordable(
+    settings: &SearchSettings,
+    samples: usize,
+    has_guard: bool,
+    has_metric: bool,
+    multiply_adds: f64,
+) -> Strategy {
+    /// Some minutes on a desktop computer.
+    const MOST: f64 = 1e14;
+    if settings.strategy != Strategy::Auto {
+        return settings.strategy;
+    }
+    let sequential = SearchSettings { strategy: Strategy::Sequential, ..settings.clone() };
+    let rules = Rules { settings: &sequential, has_guard, has_metric };
+    let is_sequential = multiply_adds > MOST && rules.validation(samples).is_ok();
+    if is_sequential { Strategy::Sequential } else { Strategy::Exact }
+}
+
 /// Refuses a budget that excludes every variant.
 fn check_budget(budget: Option<f64>, table: &LoraTable) -> Result<()> {
     let Some(share) = budget else { return Ok(()) };
@@ -394,20 +418,20 @@ impl Rules<'_> {
                 None => Ok(()),
             };
         }
-        let rule = settings.rule();
+        let (rule, is_racing) = (settings.rule(), matches!(settings.strategy, Strategy::Racing { .. }));
         if has_metric && matches!(rule, Rule::Best | Rule::Curve) {
             return Err(Error::Usage(format!(
                 "--metric chooses by --rule sufficient or one-se: it cannot be used with {}",
                 rule.name()
             )));
         }
-        if matches!(rule, Rule::Best | Rule::Curve) && (is_rich || settings.strategy != Strategy::Exact) {
+        if matches!(rule, Rule::Best | Rule::Curve) && (is_rich || is_racing) {
             return Err(Error::Usage(format!(
                 "--rule {} picks among all boundaries: it cannot be used with --families, --gates or --search racing",
                 rule.name()
             )));
         }
-        if rule == Rule::Sufficient && settings.strategy != Strategy::Exact {
+        if rule == Rule::Sufficient && is_racing {
             return Err(Error::Usage(
                 "--rule sufficient needs all samples in each test: it cannot be used with --search racing".into(),
             ));
@@ -419,7 +443,7 @@ impl Rules<'_> {
             ));
         }
         // The race might drop all boundaries that are allowed.
-        if settings.strategy != Strategy::Exact && is_bounded {
+        if is_racing && is_bounded {
             return Err(Error::Usage("--search racing cannot be used with --guard or --budget".into()));
         }
         // Greedy families stop where the NLL rises, long before most of the adapter is gone.

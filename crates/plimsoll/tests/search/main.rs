@@ -1002,7 +1002,7 @@ fn check_findings(case: &Case, Outcome { findings, scored, .. }: &Outcome) {
         assert!(matches!(chosen[..], [chosen] if !is_by_competition || chosen.pick == *candidate), "{arbitration:?}");
     }
     assert_eq!(scores.len(), case.samples + case.guard);
-    if case.settings.strategy == EXACT {
+    if matches!(case.settings.strategy, EXACT | search::Strategy::Auto) {
         // Once, and the candidate once more for its tokens.
         assert!(scored.values().all(|times| *times <= 2));
         assert_eq!(scored.len(), scores.iter().map(|row| row.gates.len()).sum::<usize>());
