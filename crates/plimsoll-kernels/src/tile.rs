@@ -231,6 +231,9 @@ struct Peak {
 impl Peak {
     #[inline(always)]
     fn run_dtype<S: Simd, D: Dot>(&self, s: S, operations: usize) -> f64 {
+        if Block::is_used::<S, D>() {
+            return self.run_blocks(s);
+        }
         let word = s.splat_word(std::hint::black_box(0x3f80_3f80));
         let mut sums = [s.splat(0.0); 16];
         for _ in 0..self.steps {
@@ -240,6 +243,32 @@ impl Peak {
         }
         std::hint::black_box(s.reduce_sum(sums.into_iter().fold(s.splat(0.0), |total, sum| s.add(total, sum))));
         (self.steps * sums.len() * LANES * operations) as f64
+    }
+}
+
+impl Peak {
+    /// Blocks with operands in the L1 cache. `steps` iterations have as many operations as those in vector registers.
+    #[inline(always)]
+    fn run_blocks<S: Simd>(&self, s: S) -> f64 {
+        /// Words of a row: 16 KiB for each operand.
+        const WORDS: usize = 8 * LANES;
+        let line = Line([std::hint::black_box(0x3f80_3f80); LANES]);
+        let a = vec![line; BLOCK_ROWS * WORDS / LANES];
+        let b = vec![line; 2 * WORDS];
+        let operations = (BLOCK_ROWS * 2 * LANES * WORDS * 4) as f64;
+        let blocks = ((self.steps * 16 * LANES * 4) as f64 / operations).ceil() as usize;
+        let mut block = Block::new();
+        for _ in 0..blocks {
+            let a = Operand { words: a.as_ptr().cast(), stride: WORDS };
+            // SAFETY: `a` has 32 rows of `WORDS` words, and `b` two lines for each.
+            #[allow(unsafe_code)]
+            unsafe {
+                block.multiply(s, a, BLOCK_ROWS, &b);
+            }
+        }
+        s.end_blocks();
+        std::hint::black_box(&block.sums);
+        blocks as f64 * operations
     }
 }
 

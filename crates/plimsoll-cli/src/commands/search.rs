@@ -53,8 +53,8 @@ model, 130 interrupted.";
 /// Find the boundary layer of an adapter, and write the trimmed adapter and a report.
 ///
 /// How many layers keep 98 % (or another --margin) of what the adapter gains? Cuts are tested from the
-/// full adapter downward. A cut that is better comes first; it is judged by samples that did not pick
-/// it. The verdict is to trim, to keep the full adapter, or to use the base model.
+/// full adapter downward. A cut or a LoRA strength that is better comes first; it is judged by samples
+/// that did not pick it. The verdict is to trim, to keep the full adapter, or to use the base model.
 ///
 /// To continue an interrupted search, run the same command again.
 #[derive(Debug, Args)]
