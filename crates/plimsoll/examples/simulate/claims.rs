@@ -62,10 +62,10 @@ fn is_claimed(truth: Strengths, samples: usize, seed: u64) -> bool {
 pub(crate) fn print_looks(truths: &[Truth], runs: u64) {
     /// The first level is low, so p-values need small steps.
     const PATTERNS: NonZeroUsize = NonZeroUsize::new(2_000).unwrap();
-    const FEW: [usize; 3] = [64, 100, 400];
+    const FEW: [usize; 3] = [64, 128, 256];
     println!(
         "\nA look at half of the samples: false \"sufficient\" without and with it (highest of the margins), and how often \
-         half was enough for 98, 95 and 90 %\n\n| truth | 64 | 100 | 400 |\n|---|---|---|---|"
+         half was enough for 98, 95 and 90 %\n\n| truth | 64 | 128 | 256 |\n|---|---|---|---|"
     );
     let names =
         ["useful everywhere", "declining gains", "useful below 15, quiet", "a little useful", "useful below 15, rarer"];

@@ -33,7 +33,7 @@ pub(super) const TOKENS: &str = "tokens";
 pub(super) const EFFICIENCY: &str = "efficiency";
 
 /// Tokens of all sequences of a variant when efficiency is measured: of prompts, and of answers.
-const EFFICIENCY_TOKENS: (u64, u64) = (8 * 128, 7 * 8 * 12);
+const EFFICIENCY_TOKENS: (u64, u64) = (8 * 128, 7 * 8 * 4);
 
 /// Variants whose efficiency is measured: the base model, the candidate, the pick of the NLL, the full adapter.
 const EFFICIENCY_VARIANTS: u64 = 4;

@@ -24,7 +24,7 @@ use crate::result::{Efficiency, Speed, VariantEfficiency};
 /// Number of sequences that are decoded together, as in a small server.
 const BATCH: usize = 8;
 /// Tokens that are decoded for each sequence in a round.
-const TOKENS: usize = 12;
+const TOKENS: usize = 4;
 /// Maximum length of a prompt, in tokens.
 const PROMPT: usize = 128;
 /// Maximum number of variants with LoRA.
@@ -32,7 +32,7 @@ const VARIANTS: usize = 5;
 /// Maximum and minimum number of rounds.
 const ROUNDS: (usize, usize) = (7, 3);
 /// No round beyond the minimum begins after this time.
-const ENOUGH: Duration = Duration::from_secs(10);
+const ENOUGH: Duration = Duration::from_secs(3);
 
 /// Minimum and maximum number of timed loads of an adapter; a first one is not timed.
 const LOADS: (usize, usize) = (5, 100);

@@ -1,7 +1,7 @@
 //! The tuned LoRA strength in sentences.
 
 use plimsoll_stats::choose::sufficient::Stop;
-use plimsoll_stats::choose::{Margin, Verdict};
+use plimsoll_stats::choose::{Margin, Verdict, level};
 
 use super::gains::{numbers, unit};
 use super::numbers::{p_value, plain};
@@ -52,6 +52,12 @@ pub(in crate::report) fn tuned_strength(result: &SearchResult) -> Option<String>
     let measured = || numbers(gain, &unit(result), result);
     let found = if *is_better {
         format!("at strength {} the whole adapter is shown to be better, by {}", plain(*strength), measured())
+    } else if gain.low > 0.0 && gain.p < level(gain.samples, result.rules.alpha) / 2.0 {
+        format!(
+            "strength {} is better than 1, but not shown to be better than the base model: {}",
+            plain(*strength),
+            measured()
+        )
     } else if *strength == 1.0 {
         "none has a lower NLL".to_owned()
     } else {
