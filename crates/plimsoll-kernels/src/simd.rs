@@ -90,7 +90,7 @@ pub(crate) trait Simd: Copy {
     /// calls until [`end_blocks`](Self::end_blocks).
     ///
     /// # Safety
-    /// `sums` must have room for [`BLOCK_ROWS`] rows, `a` must point to `rows` rows, `stride` words apart, of 16 words for
+    /// `sums` must have space for [`BLOCK_ROWS`] rows, `a` must point to `rows` rows, `stride` words apart, of 16 words for
     /// each step, and `b` to 512 words for each step.
     #[allow(unsafe_code)]
     #[inline(always)]

@@ -141,7 +141,7 @@ impl Block {
             steps: whole.len() / (2 * LANES),
             rows,
         };
-        // SAFETY: the sums have room for all rows, and the operands are as the contract says.
+        // SAFETY: the sums have space for all rows, and the operands are as the contract says.
         unsafe { s.block(&mut self.configured, self.sums.as_mut_ptr().cast(), operands) };
     }
 
