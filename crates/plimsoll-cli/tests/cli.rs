@@ -653,7 +653,7 @@ fn fail_if_kept_fails_where_nothing_is_trimmed() {
         let run = plain_search(&model(), &adapter("plain"), &data(), &out, more);
         assert_ne!(json(&out.join("result.json"))["choice"]["verdict"], "trim");
         assert_eq!(names(&out), ["report.html", "result.json", "scores.jsonl", "tokens.jsonl"]);
-        assert!(!run.stdout.contains("Trimmed adapter"), "{}", run.stdout);
+        assert!(!run.stdout.contains("\nAdapter:"), "{}", run.stdout);
         assert!(run.stderr.starts_with("plimsoll: scoring 24 samples, at most about "), "{}", run.stderr);
         assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
         run.code

@@ -281,7 +281,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
             let style = if colour() { report::Style::Colour } else { report::Style::Plain };
             let mut text = report::table(found.result(), style);
             if let Some(adapter) = &written.adapter {
-                text.push_str(&format!("\nTrimmed adapter: {}\n", adapter.display()));
+                text.push_str(&format!("\nAdapter: {}\n", adapter.display()));
             }
             text.push_str(&format!("Report: {}\n", written.report.display()));
             print(&text)?;
