@@ -1,8 +1,8 @@
 //! Tile registers of AMX: sums of 32 rows × 32 columns of `bf16` products.
 //!
-//! Rust has no stable intrinsics for AMX, so these few instructions are assembly. A tile register has up to 16 rows of 64
-//! bytes. Four hold the sums, two a step of the left operand, and two a step of a panel, whose layout (two `bf16` a word,
-//! lines 128 bytes apart) is the one that the instruction wants.
+//! Rust has no stable intrinsics for AMX, so these few instructions are assembly. A tile register has up to 16 rows of
+//! 64 bytes. Four hold the sums, two a step of the left operand, and two a step of a panel, whose layout (two `bf16` a
+//! word, lines 128 bytes apart) is the one that the instruction wants.
 
 use std::arch::asm;
 use std::sync::OnceLock;
@@ -77,8 +77,8 @@ unsafe fn configure(rows: usize) {
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack)) };
 }
 
-/// Sums of a block; see [`Simd::block`](crate::simd::Simd::block). `configured` is the number of rows that the registers
-/// are configured for.
+/// Sums of a block; see [`Simd::block`](crate::simd::Simd::block). `configured` is the number of rows that the
+/// registers are configured for.
 ///
 /// # Safety
 /// That of `Simd::block`, and [`is_available`] must be true.
@@ -94,59 +94,24 @@ pub(crate) unsafe fn block(configured: &mut usize, sums: *mut f32, operands: Blo
         }
         let stride = stride * size_of::<u32>();
         if rows > TILE_ROWS {
-            two_tiles(sums, a, stride, b, steps);
+            tiles::<true>(sums, a, stride, b, steps);
         } else {
-            one_tile(sums, a, stride, b, steps);
+            tiles::<false>(sums, a, stride, b, steps);
         }
     }
 }
 
-/// More than 16 rows. `stride` is in bytes.
+/// The sums of the upper 16 rows, and with `LOWER` of those below. `stride` is in bytes.
 #[inline]
 #[allow(unsafe_code)]
-unsafe fn two_tiles(sums: *mut f32, a: *const u32, stride: usize, b: *const u32, steps: usize) {
+unsafe fn tiles<const LOWER: bool>(sums: *mut f32, a: *const u32, stride: usize, b: *const u32, steps: usize) {
     // SAFETY: by the contract of `block`, each step reads 16 words of each row of `a`, and 16 words of each of the 32
     // columns of `b`, and the sums have 32 rows. No other code uses the tile registers.
     unsafe {
-        asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
-        for step in 0..steps {
-            asm!(
-                "tileloadd tmm4, [{a} + {stride}*1]",
-                "tileloadd tmm6, [{b} + {panel}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {panel}*1 + 64]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{lower} + {stride}*1]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                a = in(reg) a.add(step * LANES),
-                lower = in(reg) a.byte_add(TILE_ROWS * stride).add(step * LANES),
-                stride = in(reg) stride,
-                b = in(reg) b.byte_add(step * LANES * PANEL_STRIDE),
-                panel = in(reg) PANEL_STRIDE,
-                options(nostack, readonly),
-            );
-        }
-        asm!(
-            "tilestored [{sums} + {stride}*1], tmm0",
-            "tilestored [{sums} + {stride}*1 + 64], tmm1",
-            "tilestored [{lower} + {stride}*1], tmm2",
-            "tilestored [{lower} + {stride}*1 + 64], tmm3",
-            sums = in(reg) sums,
-            lower = in(reg) sums.byte_add(TILE_ROWS * SUMS_STRIDE),
-            stride = in(reg) SUMS_STRIDE,
-            options(nostack),
-        );
-    }
-}
-
-/// Up to 16 rows. `stride` is in bytes.
-#[inline]
-#[allow(unsafe_code)]
-unsafe fn one_tile(sums: *mut f32, a: *const u32, stride: usize, b: *const u32, steps: usize) {
-    // SAFETY: as in `two_tiles`.
-    unsafe {
         asm!("tilezero tmm0", "tilezero tmm1", options(nostack, nomem));
+        if LOWER {
+            asm!("tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
+        }
         for step in 0..steps {
             asm!(
                 "tileloadd tmm4, [{a} + {stride}*1]",
@@ -160,6 +125,16 @@ unsafe fn one_tile(sums: *mut f32, a: *const u32, stride: usize, b: *const u32, 
                 panel = in(reg) PANEL_STRIDE,
                 options(nostack, readonly),
             );
+            if LOWER {
+                asm!(
+                    "tileloadd tmm5, [{a} + {stride}*1]",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    a = in(reg) a.byte_add(TILE_ROWS * stride).add(step * LANES),
+                    stride = in(reg) stride,
+                    options(nostack, readonly),
+                );
+            }
         }
         asm!(
             "tilestored [{sums} + {stride}*1], tmm0",
@@ -168,6 +143,15 @@ unsafe fn one_tile(sums: *mut f32, a: *const u32, stride: usize, b: *const u32, 
             stride = in(reg) SUMS_STRIDE,
             options(nostack),
         );
+        if LOWER {
+            asm!(
+                "tilestored [{sums} + {stride}*1], tmm2",
+                "tilestored [{sums} + {stride}*1 + 64], tmm3",
+                sums = in(reg) sums.byte_add(TILE_ROWS * SUMS_STRIDE),
+                stride = in(reg) SUMS_STRIDE,
+                options(nostack),
+            );
+        }
     }
 }
 

@@ -6,7 +6,8 @@
 //! cache. The L2 cache has several times the bandwidth that is needed to load two lines for each step of 24
 //! multiply-adds.
 //!
-//! With AMX, `bf16` sums come from blocks of 32 rows in tile registers, and pass through the L1 cache to the same epilogues.
+//! With AMX, `bf16` sums come from blocks of 32 rows in tile registers, and pass through the L1 cache to the same
+//! epilogues.
 //!
 //! Each sum is accumulated in the order of the inputs, by the same instructions for any number of rows, columns or
 //! threads. So a row's result depends only on the row and the weights, to the last bit.

@@ -86,12 +86,12 @@ pub(crate) trait Simd: Copy {
     /// Whether [`block`](Self::block) multiplies `bf16` in blocks.
     const HAS_BLOCKS: bool = false;
 
-    /// Stores the sums of a block, `(rows, 32)`, in rows of 32. `configured` is 0 before the first call and belongs to the
-    /// calls until [`end_blocks`](Self::end_blocks).
+    /// Stores the sums of a block, `(rows, 32)`, in rows of 32. `configured` is 0 before the first call and belongs to
+    /// the calls until [`end_blocks`](Self::end_blocks).
     ///
     /// # Safety
-    /// `sums` must have space for [`BLOCK_ROWS`] rows, `a` must point to `rows` rows, `stride` words apart, of 16 words for
-    /// each step, and `b` to 512 words for each step.
+    /// `sums` must have space for [`BLOCK_ROWS`] rows, `a` must point to `rows` rows, `stride` words apart, of 16 words
+    /// for each step, and `b` to 512 words for each step.
     #[allow(unsafe_code)]
     #[inline(always)]
     unsafe fn block(self, configured: &mut usize, sums: *mut f32, operands: BlockOperands) {

@@ -101,8 +101,8 @@ pub(crate) unsafe fn multiply_prefetching<S: Simd, D: Dot, const R: usize>(
     *sums = acc;
 }
 
-/// Sums of a block: up to 32 rows × 32 columns, in memory. A block multiplies whole steps of 16 words; what is left of the
-/// inputs is multiplied in registers, row by row, so that a row's sums do not depend on the other rows.
+/// Sums of a block: up to 32 rows × 32 columns, in memory. A block multiplies whole steps of 16 words; what is left of
+/// the inputs is multiplied in registers, row by row, so that a row's sums do not depend on the other rows.
 #[repr(C, align(64))]
 pub(crate) struct Block {
     sums: [[[f32; LANES]; 2]; BLOCK_ROWS],
@@ -145,7 +145,8 @@ impl Block {
         unsafe { s.block(&mut self.configured, self.sums.as_mut_ptr().cast(), operands) };
     }
 
-    /// The sums of rows `row..row + R` of the block, completed by the inputs after the whole steps. `a` begins at row `row`.
+    /// The sums of rows `row..row + R` of the block, completed by the inputs after the whole steps. `a` begins at row
+    /// `row`.
     ///
     /// # Safety
     /// As for [`multiply`].

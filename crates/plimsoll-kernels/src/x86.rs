@@ -1,4 +1,5 @@
-//! Implementations of [`Simd`] for x86-64: AVX2 with FMA, AVX-512, AVX-512 with `bf16` dot products, and AMX in addition.
+//! Implementations of [`Simd`] for x86-64: AVX2 with FMA, AVX-512, AVX-512 with `bf16` dot products, and AMX in
+//! addition.
 //!
 //! A value of these types can be created in this module only, by the `run_…` function that enables the target features.
 //! So a kernel that has one runs on a processor that has the features.

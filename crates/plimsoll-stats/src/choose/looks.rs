@@ -2,9 +2,9 @@
 //!
 //! A test that may stop after a part of the samples rejects too often if it has the same level at both looks. An
 //! alpha-spending function says how much of the level each look may use; here it is the one of O'Brien–Fleming type,
-//! `α(t) = 2·(1 − Φ(z_{1−α/2}/√t))` for a share t of the samples (Lan and `DeMets`, Biometrika 70:3, 1983). It spends almost
-//! nothing early, so the last look loses almost no power. The levels are those of normal test statistics; each test uses
-//! them with its own p-values.
+//! `α(t) = 2·(1 − Φ(z_{1−α/2}/√t))` for a share t of the samples (Lan and `DeMets`, Biometrika 70:3, 1983). It spends
+//! almost nothing early, so the last look loses almost no power. The levels are those of normal test statistics; each
+//! test uses them with its own p-values.
 //!
 //! In a fixed sequence each test has these levels of its own, and the rate of the sequence is kept (Glimm, Maurer and
 //! Bretz, Statistics in Medicine 29:2, 2010).

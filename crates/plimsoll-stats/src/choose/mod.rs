@@ -2,12 +2,13 @@
 //!
 //! A boundary k keeps LoRA in layers `0..k` (arXiv:2503.23360): k = L is the full adapter, k = 0 is the base model.
 //! Three rules pick a boundary from the *selection* samples ([`Choice::best`], [`Choice::one_se`], [`Choice::curve`]).
-//! The *held-out* samples, which had no part in picking it, judge a pick ([`judge`], [`Verdict`]); with few samples, each
-//! of them is held out in turn ([`choose_nested`]). The rule of sufficient layers ([`sufficient`]) picks by tests in an
-//! order that is fixed before, on all samples; [`two_looks`] has the levels of its tests if it first looks at some of them.
-//! [`strength`] tunes one LoRA strength for the whole adapter. Scores are NLL in nats per answer token, and a mean is over samples. Every comparison is paired by sample, and all
-//! resampling is by sample. A task's metric can replace the NLL: its loss is the highest possible value minus the
-//! sample's value, and its unit is points of the metric.
+//! The *held-out* samples, which had no part in picking it, judge a pick ([`judge`], [`Verdict`]); with few samples,
+//! each of them is held out in turn ([`choose_nested`]). The rule of sufficient layers ([`sufficient`]) picks by tests
+//! in an order that is fixed before, on all samples; [`two_looks`] has the levels of its tests if it first looks at
+//! some of them. [`strength`] tunes one LoRA strength for the whole adapter. Scores are NLL in nats per answer token,
+//! and a mean is over samples. Every comparison is paired by sample, and all resampling is by sample. A task's metric
+//! can replace the NLL: its loss is the highest possible value minus the sample's value, and its unit is points of the
+//! metric.
 //!
 //! In the paper the candidate is always used. Here the verdict can also be to keep the full adapter or to use the base
 //! model, it can be that the samples do not decide ([`Choice::abstains`]), and no gain is reported from the samples

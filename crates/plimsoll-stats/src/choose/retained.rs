@@ -1,8 +1,8 @@
 //! The share of the adapter's gain that a cut retains: tests of it, and its interval by inversion of the tests.
 //!
-//! A share R is `mean(base − cut) / mean(base − full)`. "R is above m" is a statement about the mean of one contrast per
-//! sample, `(base − cut) − m·(base − full)`, if the adapter gains (Fieller's method for ratios, Journal of the Royal
-//! Statistical Society B 16:2, 1954). It is tested like every mean: by the randomisation test and by the t-test
+//! A share R is `mean(base − cut) / mean(base − full)`. "R is above m" is a statement about the mean of one contrast
+//! per sample, `(base − cut) − m·(base − full)`, if the adapter gains (Fieller's method for ratios, Journal of the
+//! Royal Statistical Society B 16:2, 1954). It is tested like every mean: by the randomisation test and by the t-test
 //! corrected for skewness, and it is *shown* if the larger p-value is below the level. The interval holds the shares
 //! that neither "R is above" nor "R is below" is shown for, so it never contradicts a test.
 //!

@@ -1,9 +1,9 @@
 //! One LoRA strength for the whole adapter, tuned by cross-validation.
 //!
-//! An adapter that was trained too long is often better at a lower strength, one that was trained too briefly at a higher
-//! one. The loss is close to a parabola in the strength, so a walk from strength 1, the adapter as trained, finds its
-//! lowest point with few variants: downward while the mean loss falls; if it does not fall, upward, but only if the
-//! parabola through the strengths 0, 0.75 and 1 falls there.
+//! An adapter that was trained too long is often better at a lower strength, one that was trained too briefly at a
+//! higher one. The loss is close to a parabola in the strength, so a walk from strength 1, the adapter as trained,
+//! finds its lowest point with few variants: downward while the mean loss falls; if it does not fall, upward, but only
+//! if the parabola through the strengths 0, 0.75 and 1 falls there.
 //!
 //! The strength that is best on some samples looks better on them than it is. So each fold has its own walk, on the
 //! samples of the other folds, and its samples are judged under the strength that this walk ends at.
@@ -153,8 +153,8 @@ fn end(walk: Walk) -> f64 {
 mod tests {
     use super::*;
 
-    /// Walks to the end over losses that are parabolas with their lowest points at `best`, sample by sample. Returns the
-    /// strengths that were wanted, step by step.
+    /// Walks to the end over losses that are parabolas with their lowest points at `best`, sample by sample. Returns
+    /// the strengths that were wanted, step by step.
     fn walked(best: &[f64]) -> (StrengthTuning, Vec<Vec<f64>>) {
         let column = |strength: f64| best.iter().map(|best| 2.0 + (strength - best).powi(2)).collect::<Vec<f64>>();
         let folds = (0..best.len()).map(|sample| sample % 4).collect();

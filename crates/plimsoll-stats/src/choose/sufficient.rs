@@ -163,17 +163,17 @@ impl<'a> Sequence<'a> {
         found
     }
 
-    /// The choice by the rule of sufficient layers alone: no cut is picked that may be better. `scores` are those of the
-    /// boundaries that were scored. The second value is as in [`choose`](Self::choose).
+    /// The choice by the rule of sufficient layers alone: no cut is picked that may be better. `scores` are those of
+    /// the boundaries that were scored. The second value is as in [`choose`](Self::choose).
     pub fn choose_alone(&self, scores: &Scores, layers: usize) -> (Choice, Option<usize>) {
         let adapter = judge(self.base, self.full, self.full, CutKind::Whole, self.options);
         self.choose(Choice::of(scores, &adapter, layers, &[], JudgingSamples::All, self.options))
     }
 
-    /// The choice of a cut that is shown to be better than the full adapter, for cuts that differ from the full adapter in
-    /// more than what they drop: the smallest that keeps `at_least` so many layers, or the largest if all keep fewer.
-    /// `None` if the first cut is not shown to be better. `validation` says how the losses came about; `picked` has the
-    /// picks of the rules. The second value is the number of layers.
+    /// The choice of a cut that is shown to be better than the full adapter, for cuts that differ from the full adapter
+    /// in more than what they drop: the smallest that keeps `at_least` so many layers, or the largest if all keep
+    /// fewer. `None` if the first cut is not shown to be better. `validation` says how the losses came about; `picked`
+    /// has the picks of the rules. The second value is the number of layers.
     pub fn choose_better(
         &self,
         picked: &Choice,
@@ -200,8 +200,8 @@ impl<'a> Sequence<'a> {
     }
 
     /// The choice by the rule of sufficient layers. `picked` is the choice by the one-standard-error rule, judged by
-    /// samples that had no part in picking it: if it shows a cut to be better, it stays. Otherwise the sufficient layers
-    /// for the margin of the options are the candidate, judged by all samples.
+    /// samples that had no part in picking it: if it shows a cut to be better, it stays. Otherwise the sufficient
+    /// layers for the margin of the options are the candidate, judged by all samples.
     ///
     /// The second value is the number of layers of the cut that the choice is about; `None` if it is not about a cut of
     /// this sequence.

@@ -58,7 +58,8 @@ fn is_claimed(truth: Strengths, samples: usize, seed: u64) -> bool {
     matches!(reason, Reason::Better | Reason::BetterThanBase)
 }
 
-/// Prints the rates of false "sufficient" with a look at half of the samples and without, and how often half was enough.
+/// Prints the rates of false "sufficient" with a look at half of the samples and without, and how often half was
+/// enough.
 pub(crate) fn print_looks(truths: &[Truth], runs: u64) {
     /// The first level is low, so p-values need small steps.
     const PATTERNS: NonZeroUsize = NonZeroUsize::new(2_000).unwrap();

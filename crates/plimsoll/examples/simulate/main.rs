@@ -7,9 +7,9 @@
 //!
 //! A truth gives the mean effect of each of 30 layers on the NLL, and its distribution over samples. Each run draws
 //! samples, divides them as a search does ([`folds_for`]: nested cross-validation below 100 samples, else a third
-//! held out), chooses by the one-standard-error rule, and by sufficient layers on all samples. The output are the Markdown
-//! tables of `docs/choosing-evidence.md`: shares of runs with their 95 % intervals (Wilson, Journal of the American
-//! Statistical Association 22:158, 1927).
+//! held out), chooses by the one-standard-error rule, and by sufficient layers on all samples. The output are the
+//! Markdown tables of `docs/choosing-evidence.md`: shares of runs with their 95 % intervals (Wilson, Journal of the
+//! American Statistical Association 22:158, 1927).
 //!
 //! Intervals and tests use 400 resamples in place of the default 10,000, and the stability of the choice, which does
 //! not affect the verdict, uses one. This makes p-values coarser (steps of 0.0025) but not biased.

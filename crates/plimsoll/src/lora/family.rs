@@ -128,8 +128,8 @@ impl Family {
         matches!(self, Self::BottomK | Self::TopK | Self::MagnitudeK)
     }
 
-    /// Whether the family can be added to a search. Boundaries are in every search, and at a tuned strength if it is better;
-    /// variants of the user have no name.
+    /// Whether the family can be added to a search. Boundaries are in every search, and at a tuned strength if it is
+    /// better; variants of the user have no name.
     pub fn is_optional(self) -> bool {
         !matches!(self, Self::BottomK | Self::BoundaryStrength | Self::Given)
     }
@@ -144,12 +144,7 @@ impl Family {
         let layers = facts.layers();
         let member = |position, label, variant| self.member(position, label, variant);
         match self {
-            Self::BottomK => (0..=layers)
-                .map(|k| {
-                    let variant = Variant::bottom_k(layers, k);
-                    member(Position::LayersKept(k), variant.name(), variant)
-                })
-                .collect(),
+            Self::BottomK => (0..=layers).map(|k| Member::boundary(layers, k)).collect(),
             Self::TopK => (0..=layers)
                 .map(|k| {
                     let label = match k {
@@ -415,6 +410,14 @@ pub struct Member {
     pub label: String,
     /// The LoRA strengths.
     pub variant: Variant,
+}
+
+impl Member {
+    /// A boundary as a member of `bottom-k`.
+    pub fn boundary(layers: usize, layers_kept: usize) -> Self {
+        let variant = Variant::bottom_k(layers, layers_kept);
+        Self { family: Family::BottomK, position: Position::LayersKept(layers_kept), label: variant.name(), variant }
+    }
 }
 
 /// Members of families, with their distinct variants.

@@ -46,8 +46,8 @@ pub struct SearchResult {
     /// The candidate: the variant that was picked and judged, whatever the verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<Candidate>,
-    /// How many layers keep a given share of the adapter's gain, by family: `bottom-k` first. Empty if a race left scores
-    /// out.
+    /// How many layers keep a given share of the adapter's gain, by family: `bottom-k` first. Empty if a race left
+    /// scores out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sufficient: Vec<SufficientLayers>,
     /// The LoRA strength of the whole adapter, if other strengths were tried.

@@ -58,8 +58,8 @@ pub struct TunedStrength {
     pub tried: Vec<StrengthScore>,
     /// Number of folds.
     pub folds: usize,
-    /// The gain over the full adapter as trained, on all samples: each is scored at the strength that is best on the other
-    /// folds.
+    /// The gain over the full adapter as trained, on all samples: each is scored at the strength that is best on the
+    /// other folds.
     pub gain: Gain,
     /// Whether the gain is shown.
     pub is_better: bool,

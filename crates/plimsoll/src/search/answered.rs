@@ -23,8 +23,8 @@ pub(super) struct Answered {
 }
 
 impl Answered {
-    /// Generates answers under one boundary after the other, from the full adapter downward, until the tests for the margin
-    /// need no more.
+    /// Generates answers under one boundary after the other, from the full adapter downward, until the tests for the
+    /// margin need no more.
     pub(super) fn descend(
         study: &Study,
         samples: &[&Sample],

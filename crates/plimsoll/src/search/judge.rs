@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use plimsoll_stats as stats;
-use plimsoll_stats::choose::sufficient::Stop;
+use plimsoll_stats::choose::sufficient::{Sequence, Stop};
 use plimsoll_stats::choose::{
     self, Choice, ChooseProblem, ControlGains, CutKind, Gain, Input, JudgingSamples, Part, Reason, Rule, Scores,
     Verdict, choose, choose_nested, cross_validate_by, judge,
@@ -20,11 +20,11 @@ use super::select::Selected;
 use super::settings::Strategy;
 use super::strength::{self, Strength, StrengthAnswer, of_claim};
 use super::study::{Parts, Study};
-use super::sufficient::{Decision, Losses, Ordered, decide, list, losses, margins, ordered};
+use super::sufficient::{Decision, Ordered, decide, list, margins, ordered};
 use super::{lens, plan};
 use crate::data::Sample;
 use crate::error::{Error, Result};
-use crate::lora::{Family, Member, Place, Places, Position, Variant};
+use crate::lora::{Family, Member, Place, Places, Variant};
 use crate::result::{
     Control, Controls, Depth, LensSummary, MetricSummary, MetricVariant, SufficientLayers, TunedStrength,
 };
@@ -136,8 +136,8 @@ pub(super) fn judge_candidate(
 }
 
 impl Judged {
-    /// Whether more samples would hardly change the answer for the margin: the next cut is shown to lose more, or there is
-    /// none, and no other strength is open.
+    /// Whether more samples would hardly change the answer for the margin: the next cut is shown to lose more, or there
+    /// is none, and no other strength is open.
     pub(super) fn is_settled(&self, options: &choose::ChooseOptions) -> bool {
         let row = self.sufficient.first().and_then(|list| list.row(options.margin));
         let is_margin_settled =
@@ -156,7 +156,8 @@ fn add_members<'a>(members: &mut Vec<Member>, added: impl Iterator<Item = &'a Me
     }
 }
 
-/// Whether the choice is about a cut that controls can be compared with. A cut that does not hold its margin needs none.
+/// Whether the choice is about a cut that controls can be compared with. A cut that does not hold its margin needs
+/// none.
 pub(super) fn is_about_cut(choice: &Choice) -> bool {
     choice.validation != JudgingSamples::All || choice.verdict == Verdict::Trim
 }
@@ -199,12 +200,6 @@ fn score_controls(
         variants: if study.folds.is_some() { variants } else { vec![variants[best].clone()] },
     };
     Ok(std::iter::once(tuned).chain(untuned).collect())
-}
-
-/// A boundary as a member of its family.
-fn boundary(layers: usize, k: usize) -> Member {
-    let variant = Variant::bottom_k(layers, k);
-    Member { family: Family::BottomK, position: Position::LayersKept(k), label: variant.name(), variant }
 }
 
 /// The choice and what it is about.
@@ -301,12 +296,12 @@ impl Judge<'_> {
             let (choice, metric) = self.choose_by_metric(valued, by_boundary, curve, options)?;
             // If the metric could not decide, the pick of the NLL is the candidate.
             let undecided = metric.as_ref().filter(|metric| !metric.decided);
-            let candidate = undecided.map_or(selected.candidate.clone(), |_| boundary(layers, picked));
+            let candidate = undecided.map_or(selected.candidate.clone(), |_| Member::boundary(layers, picked));
             return Ok(Chosen { metric, ..Chosen::new(choice, candidate, Vec::new()) });
         }
         let candidate = match options.rule {
             Rule::Sufficient | Rule::OneSe => selected.candidate.clone(),
-            Rule::Best | Rule::Curve => boundary(layers, picked),
+            Rule::Best | Rule::Curve => Member::boundary(layers, picked),
         };
         let choice = match candidate.variant.boundary() {
             Some(k) if k == picked => by_boundary,
@@ -315,20 +310,16 @@ impl Judge<'_> {
         if orders.is_empty() {
             return Ok(Chosen::new(choice, candidate, Vec::new()));
         }
-        let everywhere = |variant: &Variant| losses(self.parts, self.scoring, variant);
-        let [base, full] = self.study.base_and_full();
-        let (base, full) = (everywhere(&base)?, everywhere(&full)?);
-        let of = |variant: &Variant| everywhere(variant).ok();
-        let losses = Losses { base: &base, full: &full, of: &of };
-        let decision = decide(self.study, orders, &losses, options, &|sequence| sequence.choose(choice.clone()))?;
+        let by_sequence = |sequence: &Sequence<'_>| sequence.choose(choice.clone());
+        let decision = decide(self.study, self.parts, self.scoring, orders, options, &by_sequence)?;
         if options.rule != Rule::Sufficient {
             return Ok(Chosen::new(choice, candidate, decision.lists));
         }
         let candidate = decision.candidate.unwrap_or_else(|| match decision.choice.verdict {
             _ if decision.choice.validation != JudgingSamples::All => candidate,
-            Verdict::UseBase => boundary(layers, 0),
+            Verdict::UseBase => Member::boundary(layers, 0),
             // No cut was tested.
-            Verdict::KeepFull | Verdict::Trim => boundary(layers, layers),
+            Verdict::KeepFull | Verdict::Trim => Member::boundary(layers, layers),
         });
         Ok(Chosen::new(decision.choice, candidate, decision.lists))
     }
@@ -336,15 +327,12 @@ impl Judge<'_> {
     /// The choice of a sequential search: sufficient layers, without a pick.
     fn choose_alone(&self, orders: &[Ordered], options: &choose::ChooseOptions) -> Result<Chosen> {
         let (layers, part) = (self.study.layers(), Part::Selection);
-        let [base, full] = self.study.base_and_full();
-        let (base, full) = (self.nll(part, &base)?, self.nll(part, &full)?);
         let scores = self.scores(part, &self.complete(part))?;
-        let of = |variant: &Variant| self.nll(part, variant).ok();
-        let losses = Losses { base: &base, full: &full, of: &of };
+        let alone = |sequence: &Sequence<'_>| sequence.choose_alone(&scores, layers);
         let Decision { lists, choice, candidate } =
-            decide(self.study, orders, &losses, options, &|sequence| sequence.choose_alone(&scores, layers))?;
+            decide(self.study, self.parts, self.scoring, orders, options, &alone)?;
         let untested = if choice.verdict == Verdict::UseBase { 0 } else { layers };
-        Ok(Chosen::new(choice, candidate.unwrap_or_else(|| boundary(layers, untested)), lists))
+        Ok(Chosen::new(choice, candidate.unwrap_or_else(|| Member::boundary(layers, untested)), lists))
     }
 
     /// The choice with the list of the tuned strength. If the strength is shown to be better, that answer comes first,
@@ -363,14 +351,14 @@ impl Judge<'_> {
         Ok(Chosen { choice, candidate, judged: Some(losses), ..chosen })
     }
 
-    /// The choice by the metric's sufficient layers, which comes before that of the NLL if the metric can separate the full
-    /// adapter from the base model.
+    /// The choice by the metric's sufficient layers, which comes before that of the NLL if the metric can separate the
+    /// full adapter from the base model.
     fn with_answers(&self, mut chosen: Chosen, answered: Option<&Answered>) -> Result<Chosen> {
         let Some(answered) = answered else { return Ok(chosen) };
         let (study, layers, options) = (self.study, self.study.layers(), self.study.metric_options());
         let sequence = answered.sequence(&options);
         let (choice, about) = sequence.choose_alone(&answered.scores()?, layers);
-        let cuts: Vec<Member> = (1..layers).map(|k| boundary(layers, k)).collect();
+        let cuts: Vec<Member> = (1..layers).map(|k| Member::boundary(layers, k)).collect();
         let list = list(study, Family::BottomK, &cuts, &sequence, margins(options.margin));
         let metric = study.metric.as_ref().map(Chooser::name);
         let list = SufficientLayers { metric, ..list };
@@ -383,7 +371,7 @@ impl Judge<'_> {
             return Ok(chosen);
         }
         let untested = if choice.verdict == Verdict::UseBase { 0 } else { layers };
-        Ok(Chosen { choice, candidate: boundary(layers, about.unwrap_or(untested)), judged: None, ..chosen })
+        Ok(Chosen { choice, candidate: Member::boundary(layers, about.unwrap_or(untested)), judged: None, ..chosen })
     }
 
     /// The choice among the boundaries, without other families, and the boundary that the rule picked.

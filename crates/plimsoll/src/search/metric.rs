@@ -3,11 +3,11 @@
 //! With the rule of sufficient layers, all samples are answered under the base model, the full adapter and one boundary
 //! after the other, only as far as the margin needs (`answered`).
 //!
-//! With the one-standard-error rule, the NLL selects a few boundaries first, because generation is expensive: those whose mean NLL is within two paired
-//! standard errors of the best on the selection samples (an even selection if there are many), and the full adapter.
-//! They answer the prompts of the selection samples. The rule of the NLL then picks one of them by the metric's loss,
-//! which is its highest value minus the sample's value. The pick, the full adapter and the base model answer the
-//! held-out prompts.
+//! With the one-standard-error rule, the NLL selects a few boundaries first, because generation is expensive: those
+//! whose mean NLL is within two paired standard errors of the best on the selection samples (an even selection if there
+//! are many), and the full adapter. They answer the prompts of the selection samples. The rule of the NLL then picks
+//! one of them by the metric's loss, which is its highest value minus the sample's value. The pick, the full adapter
+//! and the base model answer the held-out prompts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;

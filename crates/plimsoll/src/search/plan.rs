@@ -141,8 +141,8 @@ impl Study {
             Some((ANSWERS, samples.iter().map(|sample| prompt(sample)).sum::<u64>() * boundaries as u64))
         };
         let is_sufficient = self.settings.rule() == Rule::Sufficient;
-        // Sufficient layers ask for answers after the judging, boundary by boundary; only those of the base model, the full
-        // adapter and the first cut are planned.
+        // Sufficient layers ask for answers after the judging, boundary by boundary; only those of the base model, the
+        // full adapter and the first cut are planned.
         stages.extend(answers(selection, self.metric_boundaries()).filter(|_| !is_sufficient));
         let of_orders = variants.known.members().iter().filter(|member| member.family.is_prespecified());
         let of_orders: Vec<Variant> = of_orders.map(|member| member.variant.clone()).collect();

@@ -2,9 +2,9 @@
 //!
 //! Work is counted in multiply-adds. Every stage has an upper bound of its work, and the total is the sum of the
 //! bounds. Work that a stage does not need (a race drops boundaries, a greedy family stops early, there is no cut and
-//! so no controls) is credited when a later stage begins. So progress never decreases, and `done` reaches the total only
-//! at the end. The total changes only if a search finds that it needs a stage that few searches need: boundaries at
-//! another LoRA strength. Credited work took no time: [`Progress::spent`] excludes it, so that a speed can
+//! so no controls) is credited when a later stage begins. So progress never decreases, and `done` reaches the total
+//! only at the end. The total changes only if a search finds that it needs a stage that few searches need: boundaries
+//! at another LoRA strength. Credited work took no time: [`Progress::spent`] excludes it, so that a speed can
 //! be measured.
 
 use std::fmt;

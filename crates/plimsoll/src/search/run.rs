@@ -237,8 +237,8 @@ impl fmt::Debug for Search<'_> {
     }
 }
 
-/// Approximate number of multiply-adds that score all boundaries on samples: the weights of the layers, for each token in
-/// each layer pass.
+/// Approximate number of multiply-adds that score all boundaries on samples: the weights of the layers, for each token
+/// in each layer pass.
 fn multiply_adds_of_all(config: &Config, samples: &[Sample]) -> f64 {
     let attention = 2 * config.head_dim * (config.heads + config.kv_heads);
     let layer = config.hidden * (attention + 3 * config.intermediate);

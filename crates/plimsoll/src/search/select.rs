@@ -12,7 +12,7 @@ use super::score::{Scored, is_worse_on_guard};
 use super::scoring::{Counted, Observer, Scoring, Task};
 use super::study::{Parts, Study};
 use crate::error::{Error, Result};
-use crate::lora::{Facts, Family, Member, Position, Variant};
+use crate::lora::{Facts, Family, Member, Variant};
 use crate::result::Arbitration;
 
 /// The result of the second stage.
@@ -45,9 +45,7 @@ pub(super) fn select(
     if let Some(answering) = answering.filter(|_| study.settings.rule() != Rule::Sufficient) {
         let allowed = study.allowed_boundaries(scored.fates.as_deref(), &scored.excluded);
         let (valued, pick) = choose_by_metric(study, parts, &allowed, selected.boundary, scoring, answering, observe)?;
-        let variant = Variant::bottom_k(study.layers(), pick);
-        let (family, position, label) = (Family::BottomK, Position::LayersKept(pick), variant.name());
-        selected.candidate = Member { family, position, label, variant };
+        selected.candidate = Member::boundary(study.layers(), pick);
         selected.by_metric = Some((valued, pick));
     }
     Ok(selected)

@@ -43,8 +43,8 @@ pub struct SearchSettings {
     pub margin: Margin,
     /// Maximum share of the adapter's bytes that the candidate keeps; `None` for no limit.
     pub budget: Option<f64>,
-    /// With a metric and the one-standard-error rule: maximum number of boundaries that answer the selection samples; fewer
-    /// than 4 count as 4.
+    /// With a metric and the one-standard-error rule: maximum number of boundaries that answer the selection samples;
+    /// fewer than 4 count as 4.
     pub metric_candidates: usize,
     /// Maximum number of samples whose answer-token scores are kept.
     pub token_samples: usize,
@@ -115,8 +115,8 @@ pub enum ControlScoring {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StrengthSearch {
     /// With the rule of sufficient layers, the strength is tuned by cross-validation
-    /// ([`plimsoll_stats::choose::strength`]). If it is shown to be better than 1, boundaries at this strength are scored
-    /// too.
+    /// ([`plimsoll_stats::choose::strength`]). If it is shown to be better than 1, boundaries at this strength are
+    /// scored too.
     Tuned,
     /// The strength is that of the adapter as trained.
     AsTrained,
@@ -126,13 +126,13 @@ pub enum StrengthSearch {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Strategy {
-    /// Exact if that takes at most 10¹⁴ multiply-adds: some minutes on a desktop computer. Otherwise sequential, unless the
-    /// other settings need all boundaries. A [`Study`](super::Study) alone, which knows no model, is exact.
+    /// Exact if that takes at most 10¹⁴ multiply-adds: some minutes on a desktop computer. Otherwise sequential, unless
+    /// the other settings need all boundaries. A [`Study`](super::Study) alone, which knows no model, is exact.
     Auto,
     /// All boundaries on all samples.
     Exact,
-    /// Boundaries from the full adapter downward, a few at a time, and only as far as the margin needs: no more than the
-    /// rule of sufficient layers asks for. Whether a cut is better than the full adapter is not tested.
+    /// Boundaries from the full adapter downward, a few at a time, and only as far as the margin needs: no more than
+    /// the rule of sufficient layers asks for. Whether a cut is better than the full adapter is not tested.
     Sequential,
     /// Boundaries that are significantly worse are dropped (see [`plimsoll_stats::choose::race`]).
     Racing {

@@ -1,10 +1,10 @@
 //! One LoRA strength for the whole adapter, tuned by cross-validation, and boundaries at this strength.
 //!
 //! Every search by sufficient layers tries other strengths. If one is shown to be better than the adapter as trained,
-//! the boundaries at this strength are scored from the full depth downward. The candidate has the fewest layers that hold
-//! the margin, here a share of the gain at this strength, and that are still shown to be better than the adapter as
-//! trained. The family `boundary-strength` has its own list of sufficient layers, in shares of the gain as trained, so
-//! that all lists have one unit.
+//! the boundaries at this strength are scored from the full depth downward. The candidate has the fewest layers that
+//! hold the margin, here a share of the gain at this strength, and that are still shown to be better than the adapter
+//! as trained. The family `boundary-strength` has its own list of sufficient layers, in shares of the gain as trained,
+//! so that all lists have one unit.
 
 use std::collections::HashSet;
 

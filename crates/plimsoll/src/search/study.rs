@@ -123,8 +123,8 @@ impl Study {
         Ok(Self { alpha, ..study })
     }
 
-    /// The two-sided levels of the tests after the first half of the samples and after all, if the search may stop after
-    /// the first half.
+    /// The two-sided levels of the tests after the first half of the samples and after all, if the search may stop
+    /// after the first half.
     fn levels_of_looks(&self) -> Option<[f64; 2]> {
         let is_sequential = self.settings.strategy == Strategy::Sequential && self.metric.is_none();
         let samples = self.samples.len();
@@ -225,7 +225,8 @@ impl Study {
         Facts { adapted: &self.table.adapted, magnitude, output, seed: self.settings.seed }
     }
 
-    /// Whether controls are scored. A sequential search makes no claim about depth. With a metric they are not: its gains cannot be compared with a control's NLL.
+    /// Whether controls are scored. A sequential search makes no claim about depth. With a metric they are not: its
+    /// gains cannot be compared with a control's NLL.
     pub(super) fn wants_controls(&self) -> bool {
         let is_sequential = self.settings.strategy == Strategy::Sequential;
         self.settings.controls == ControlScoring::Scored && self.metric.is_none() && !is_sequential
@@ -237,8 +238,8 @@ impl Study {
         has_strengths && is_sufficient && self.settings.strength == StrengthSearch::Tuned
     }
 
-    /// The number of claims of *better* that share the error rate: the pick among the cuts, and the strength. A sequential
-    /// search makes no such claim about cuts.
+    /// The number of claims of *better* that share the error rate: the pick among the cuts, and the strength. A
+    /// sequential search makes no such claim about cuts.
     pub(super) fn claims(&self, has_strengths: bool) -> usize {
         let of_cuts = usize::from(self.settings.strategy != Strategy::Sequential);
         (of_cuts + usize::from(self.tunes_strength(has_strengths))).max(1)

@@ -126,14 +126,6 @@ pub(super) struct Decision {
     pub(super) candidate: Option<Member>,
 }
 
-/// The losses of all samples under the base model, the full adapter and any variant.
-pub(super) struct Losses<'a> {
-    pub(super) base: &'a [f64],
-    pub(super) full: &'a [f64],
-    /// `None` if some of the samples were not scored.
-    pub(super) of: &'a dyn Fn(&Variant) -> Option<Vec<f64>>,
-}
-
 /// The choice by a sequence, and the number of layers of the cut that it is about.
 pub(super) type ChooseBy<'a> = &'a dyn Fn(&Sequence<'_>) -> (Choice, Option<usize>);
 
@@ -143,12 +135,15 @@ pub(super) type ChooseBy<'a> = &'a dyn Fn(&Sequence<'_>) -> (Choice, Option<usiz
 /// rate (Bonferroni).
 pub(super) fn decide(
     study: &Study,
+    parts: &Parts<'_>,
+    scoring: &Scoring<'_>,
     families: &[Ordered],
-    losses: &Losses<'_>,
     options: &ChooseOptions,
     choose: ChooseBy<'_>,
 ) -> Result<Decision> {
-    let Losses { base, full, of } = *losses;
+    let [base, full] = study.base_and_full();
+    let (base, full) = (losses(parts, scoring, &base)?, losses(parts, scoring, &full)?);
+    let of = |variant: &Variant| losses(parts, scoring, variant).ok();
     let whole = study.table.layers_up_to_highest();
     let mut lists = Vec::new();
     let mut chosen: Option<(u64, Choice, Option<Member>)> = None;
@@ -157,7 +152,7 @@ pub(super) fn decide(
             .iter()
             .map(|member| Cut { layers_kept: member.variant.layers_kept(), loss: of(&member.variant) })
             .collect();
-        let sequence = Sequence::new(base, full, whole, &scored, options).among(families.len());
+        let sequence = Sequence::new(&base, &full, whole, &scored, options).among(families.len());
         lists.push(list(study, *family, cuts, &sequence, margins(options.margin)));
         let (choice, about) = choose(&sequence);
         let candidate = about.and_then(|layers_kept| member(cuts, layers_kept)).cloned();

@@ -83,8 +83,8 @@ impl Svg {
         self.add(format_args!(r#"<path class="{class}" d="{steps}"/>"#));
     }
 
-    /// A horizontal line that the page's script can move. `scale`: the values at both ends of the vertical axis, and the
-    /// places of these ends.
+    /// A horizontal line that the page's script can move. `scale`: the values at both ends of the vertical axis, and
+    /// the places of these ends.
     pub(super) fn level(&mut self, y: f64, [left, right]: [f64; 2], scale: [f64; 4]) {
         let [from, to, start, end] = scale;
         let line = format!("M{left:.1} 0H{right:.1}");
