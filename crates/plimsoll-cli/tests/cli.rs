@@ -318,6 +318,7 @@ fn a_metric_of_answers_finds_sufficient_layers_on_all_samples() {
     for (more, words) in [
         (&["--holdout", "0.5"][..], "use --rule one-se with --holdout"),
         (&["--rule", "best"], "--metric chooses by --rule sufficient or one-se"),
+        (&["--margin", "0.1nats"], "--margin: expected a share, or a loss in points with --metric"),
         (&["--metric-candidates", "3"], "--metric-candidates has no effect without --rule one-se"),
     ] {
         fails(&search_by("refused", more).0, 2, &[words]);

@@ -54,10 +54,24 @@ pub(super) fn margin(text: &str) -> Result<Margin, &'static str> {
         }
         None => {
             let number = text.strip_suffix("nats").or_else(|| text.strip_suffix("points"));
-            let number = number.ok_or("expected a unit: a share such as 98%, or a loss such as 0.005nats")?;
+            let number = number.ok_or(
+                "expected a unit: a share such as 98%, or a loss such as 0.005nats or, of a metric, 0.02points",
+            )?;
             nats(number.trim()).map(Margin::Nats)
         }
     }
+}
+
+/// A margin and whether it is in points of a metric, not in nats.
+#[derive(Clone, Debug)]
+pub(super) struct MarginArgument {
+    pub(super) margin: Margin,
+    pub(super) is_in_points: bool,
+}
+
+/// Parses a margin as [`margin`] does, and keeps its unit.
+pub(super) fn margin_argument(text: &str) -> Result<MarginArgument, &'static str> {
+    Ok(MarginArgument { margin: margin(text)?, is_in_points: text.ends_with("points") })
 }
 
 /// Options of the engine: dtype, threads and memory.

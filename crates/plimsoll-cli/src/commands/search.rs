@@ -16,7 +16,9 @@ use plimsoll::search::{
 };
 use plimsoll::{Adapter, Error, Existing, Model, report};
 
-use super::inputs::{EmbeddingLoraArgument, EngineArguments, at_least_one, margin, nats, template};
+use super::inputs::{
+    EmbeddingLoraArgument, EngineArguments, MarginArgument, at_least_one, margin_argument, nats, template,
+};
 use super::output::{Format, colour, command_line, print};
 use crate::{hub, interrupt, progress};
 
@@ -140,8 +142,8 @@ pub(super) struct Arguments {
     rule: Option<RuleArgument>,
     /// What a cut must keep: a share of the adapter's gain over the base model (98%), or the largest loss: in nats
     /// per token (0.005nats), or with --metric in points of the metric (0.02points) [default: 98%]
-    #[arg(long, value_name = "SHARE%|LOSSnats", value_parser = margin, help_heading = "Variants and verdict")]
-    margin: Option<Margin>,
+    #[arg(long, value_name = "SHARE%|LOSSnats", value_parser = margin_argument, help_heading = "Variants and verdict")]
+    margin: Option<MarginArgument>,
     /// Do not compare the candidate with controls: a tuned LoRA strength on the whole adapter, random layers and the
     /// highest layers
     #[arg(long, help_heading = "Variants and verdict")]
@@ -404,7 +406,16 @@ impl Arguments {
                 RuleArgument::Best => Rule::Best,
                 RuleArgument::Curve => Rule::Curve,
             }),
-            margin: self.margin.unwrap_or(defaults.margin),
+            margin: match &self.margin {
+                None => defaults.margin,
+                Some(MarginArgument { margin: Margin::Nats(_), is_in_points })
+                    if *is_in_points != self.metric.is_some() =>
+                {
+                    let unit = if self.metric.is_some() { "points with --metric" } else { "nats without --metric" };
+                    return Err(Error::Usage(format!("--margin: expected a share, or a loss in {unit}")).into());
+                }
+                Some(asked) => asked.margin,
+            },
             budget: self.budget,
             metric_candidates: match self.metric_candidates {
                 Some(_) if self.rule != Some(RuleArgument::OneSe) && self.search != SearchArgument::Racing => {

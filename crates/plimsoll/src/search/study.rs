@@ -422,7 +422,7 @@ impl Rules<'_> {
         let (rule, is_racing) = (settings.rule(), matches!(settings.strategy, Strategy::Racing { .. }));
         if has_metric && matches!(rule, Rule::Best | Rule::Curve) {
             return Err(Error::Usage(format!(
-                "--metric chooses by --rule sufficient or one-se: it cannot be used with {}",
+                "--metric chooses by --rule sufficient or one-se: it cannot be used with --rule {}",
                 rule.name()
             )));
         }
